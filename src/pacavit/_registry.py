@@ -1,0 +1,95 @@
+"""One small registry for everything that has a name: clusterings, attentions, data sets, tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pacavit.errors import PacavitError, UnknownNameError
+
+__all__ = ["Registry", "load_plugin"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Classes by name.
+
+    Entries come from the ``register`` decorator, or from the installed entry points of the
+    group ``pacavit.<kind>``, which are loaded when a name is first looked up.
+
+    Args:
+        kind: what the entries are, in the singular, as error messages shall call them.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, type[T]] = {}
+        self._discovered = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Decorate a class to enter it under ``name``; a name that is taken raises ValueError."""
+
+        def enter(cls: type[T]) -> type[T]:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is already registered")
+            self._entries[name] = cls
+            return cls
+
+        return enter
+
+    def get(self, name: str) -> type[T]:
+        """The class registered as ``name``; raises UnknownNameError with the nearest names."""
+        self._discover()
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(self.kind, name, self.names()) from None
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order in which they were registered."""
+        self._discover()
+        return tuple(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        for point in entry_points(group=f"pacavit.{self.kind}"):
+            if point.name not in self._entries:
+                self.register(point.name)(point.load())
+
+
+def load_plugin(path: str | Path) -> None:
+    """Run a user's Python file so that the classes it decorates are registered.
+
+    Loading the same file twice does nothing the second time. Raises PacavitError when the file
+    is missing or fails to import.
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise PacavitError(f"no plugin file at {path}")
+    name = f"pacavit_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PacavitError(f"plugin {path} is not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise PacavitError(f"plugin {path} failed to load: {type(error).__name__}: {error}") from error

@@ -1,0 +1,101 @@
+"""What a data set is to the rest of the package."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, get_args
+
+from torch import Tensor
+
+from pacavit._registry import Registry
+
+__all__ = ["DATASETS", "SPLITS", "Batch", "DataInfo", "DataSource", "ImageSet", "Split"]
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class Batch(NamedTuple):
+    """Images ready for a network, with their labels.
+
+    Attributes:
+        images: (B, 3, height, width) float, normalised, channels-last.
+        labels: (B,) int64.
+        indices: (B,) int64, positions in the split, so that any image can be found again.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Facts of a data set that a run records and a model needs.
+
+    Attributes:
+        name: registered name.
+        copy: which copy of the data this is, for example "CIFAR-10 (JPEG copy)"; stands beside
+            every reported number.
+        class_names: one per class, in label order.
+        image_size: (height, width) of the stored images, in pixels.
+        mean: per RGB channel, of pixel values scaled to 0..1, over the training images.
+        std: likewise.
+    """
+
+    name: str
+    copy: str
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split, decoded and kept in memory.
+
+    Attributes:
+        images: (num, 3, height, width) uint8, RGB.
+        labels: (num,) int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) positions -> (B, 3, height, width) uint8 images and (B,) int64 labels."""
+        return self.images[indices], self.labels[indices]
+
+
+class DataSource(ABC):
+    """A data set: the third extension point. One decorated class in one file a source.
+
+    Args:
+        root: folder with the data, or None for the source's own default.
+        val_size: images held out of the official training images for validation, drawn
+            stratified and always the same ones; None takes the source's default.
+    """
+
+    default_val_size: ClassVar[int]
+
+    def __init__(self, root: Path | None = None, *, val_size: int | None = None) -> None:
+        self.root = root
+        self.val_size = self.default_val_size if val_size is None else val_size
+
+    @property
+    @abstractmethod
+    def info(self) -> DataInfo:
+        """Facts of the data; cheap, loads no images where that can be avoided."""
+
+    @abstractmethod
+    def load(self, split: Split) -> ImageSet:
+        """Decode one split; "train" and "val" are disjoint parts of the official training set."""
+
+
+DATASETS: Registry[DataSource] = Registry("dataset")

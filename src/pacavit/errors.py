@@ -1,0 +1,43 @@
+"""Errors a user can cause. The command line prints them as one line and exits with code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["CheckpointError", "DataError", "PacavitError", "RecipeError", "UnknownNameError"]
+
+
+class PacavitError(Exception):
+    """Base of all errors that a user can cause and mend; the message says what, where, what to do."""
+
+
+class UnknownNameError(PacavitError, LookupError):
+    """A name that is not registered; the message suggests the nearest ones.
+
+    Args:
+        kind: what the name should name, for example ``"clustering"``.
+        name: the unknown name.
+        known: the names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, tuple(known)
+        near = difflib.get_close_matches(name, self.known, n=3)
+        if near:
+            hint = "did you mean " + " or ".join(repr(match) for match in near) + "?"
+        else:
+            hint = "known: " + (", ".join(self.known) or "none")
+        super().__init__(f"unknown {kind} {name!r}; {hint}")
+
+
+class RecipeError(PacavitError, ValueError):
+    """A recipe, an override or an option that does not fit."""
+
+
+class DataError(PacavitError, ValueError):
+    """Images, labels or data folders that are missing, broken or unsafe."""
+
+
+class CheckpointError(PacavitError, ValueError):
+    """Weights, checkpoints or run folders that are missing, broken or do not fit."""
