@@ -92,4 +92,6 @@ def load_plugin(path: str | Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise PacavitError(f"plugin {path} failed to load: {type(error).__name__}: {error}") from error
+        raise PacavitError(
+            f"plugin {path} failed to load: {type(error).__name__}: {error}"
+        ) from error
