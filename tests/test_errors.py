@@ -15,7 +15,7 @@ def test_every_error_is_a_pacavit_error(name: str) -> None:
     ("name", "known", "message"),
     [
         ("covn", ["conv", "mlp"], "unknown clustering 'covn'; did you mean 'conv'?"),
-        ("mlpp", ["mlp", "mlps"], "unknown clustering 'mlpp'; did you mean 'mlps' or 'mlp'?"),
+        ("mlpp", ["mlp", "mlps"], "unknown clustering 'mlpp'; did you mean 'mlp' or 'mlps'?"),
         ("zzz", ["conv", "mlp"], "unknown clustering 'zzz'; known: conv, mlp"),
         ("zzz", [], "unknown clustering 'zzz'; known: none"),
     ],
