@@ -11,7 +11,8 @@ from pacavit.errors import PacavitError, UnknownNameError
 
 
 class Fruit:
-    pass
+    def __init__(self, weight: float, colour: str = "green", *, ripe: bool = False) -> None:
+        self.weight, self.colour, self.ripe = weight, colour, ripe
 
 
 @pytest.fixture
@@ -41,6 +42,26 @@ def test_a_taken_name_raises(fruits: Registry[Fruit]) -> None:
 def test_an_unknown_name_suggests_the_nearest(fruits: Registry[Fruit]) -> None:
     with pytest.raises(UnknownNameError, match=r"unknown fruit 'paer'; did you mean 'pear'\?"):
         fruits.get("paer")
+
+
+def test_create_joins_fixed_arguments_and_options(fruits: Registry[Fruit]) -> None:
+    fruit = fruits.create("pear", 0.2, colour="yellow", options={"ripe": True})
+    assert (fruit.weight, fruit.colour, fruit.ripe) == (0.2, "yellow", True)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("rpie", r"unknown option of fruit 'pear' 'rpie'; did you mean 'ripe'\?"),
+        ("colour", r"unknown option of fruit 'pear' 'colour'; known: ripe"),
+        ("weight", r"unknown option of fruit 'pear' 'weight'; known: ripe"),
+    ],
+)
+def test_create_refuses_options_that_are_unknown_or_fixed(
+    fruits: Registry[Fruit], option: str, message: str
+) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        fruits.create("pear", 0.2, colour="yellow", options={option: 1})
 
 
 @pytest.fixture
