@@ -50,6 +50,7 @@ format: $(INSTALLED) ## rewrite the code in the house style (ruff)
 	$(BIN)/ruff format .
 
 build: $(INSTALLED) ## wheel and source archive, into dist/
+	rm -rf build  # setuptools would pack what an older build left there
 	$(BIN)/python -m build
 
 clean: ## remove what builds and tools left; keeps .venv and runs
