@@ -23,7 +23,7 @@ RUNS = Path("runs")
 def main() -> None:
     """Train and evaluate once for each clustering; print one table and what was written."""
     console = Console()
-    table = Table(title="PaCa-ViT on handwritten digits: test images, macro averages")
+    table = Table(title="Handwritten digits, test images")
     table.add_column("clustering")
     for heading in ("accuracy", "precision", "recall", "F1"):
         table.add_column(heading, justify="right")
