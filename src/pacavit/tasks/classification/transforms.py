@@ -125,10 +125,9 @@ def _crop_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 3, H, W) float -> (B, 3, height, width), channels-last."""
-    if tuple(pixels.shape[2:]) == size:
-        return pixels
-    resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-    return resized.contiguous(memory_format=torch.channels_last)
+    if tuple(pixels.shape[2:]) != size:
+        pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def _factors(random: SampleRandom, stream: str, amplitude: float) -> Tensor:
