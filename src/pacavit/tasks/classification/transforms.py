@@ -34,7 +34,7 @@ class EvalTransform:
         self.size = _target_size(info, image_size)
         self.mean, self.std = torch.tensor(info.mean), torch.tensor(info.std)
 
-    def __call__(self, images: Tensor, random: SampleRandom | None = None) -> Tensor:  # noqa: ARG002
+    def __call__(self, images: Tensor, random: SampleRandom | None = None) -> Tensor:
         """Transform a batch; ``random`` is not used, it is what every transform is called with."""
         pixels = _resize(_to_float(_crop_centre(images, self.size)), self.size)
         mean, std = (_per_channel(fact).to(images.device) for fact in (self.mean, self.std))
