@@ -42,6 +42,24 @@ def test_weight_decay_spares_vectors(make_recipe: MakeRecipe) -> None:
         assert decay[id(parameter)] == (0.3 if parameter.ndim > 1 else 0.0), name
 
 
+def test_learning_rates_are_scaled_by_parameter_name(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(lr_scales={"conv.weight": 5.0, "*.weight": 2.0})
+    model = build.model(recipe.model, 3)
+    optimizer = optim.create_optimizer(model, recipe.train)
+    optim.set_lr(optimizer, 0.1)
+    rates = {each: group["lr"] for group in optimizer.param_groups for each in group["params"]}
+    assert {name: round(rates[each], 6) for name, each in model.named_parameters()} == {
+        "conv.weight": 0.5,
+        "conv.bias": 0.1,
+        "norm.weight": 0.2,
+        "norm.bias": 0.1,
+        "head.weight": 0.2,
+        "head.bias": 0.1,
+    }
+    with pytest.raises(RecipeError, match="no parameter is left for 'steam"):
+        optim.create_optimizer(model, make_recipe(lr_scales={"steam.*": 2.0}).train)
+
+
 def test_bad_optimizers_are_refused(make_recipe: MakeRecipe) -> None:
     model = nn.Linear(2, 2)
     with pytest.raises(UnknownNameError, match="did you mean 'adamw'"):

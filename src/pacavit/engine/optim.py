@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 import timm.optim
 import torch
@@ -20,7 +22,7 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
 
     Raises:
         UnknownNameError: timm has no such optimiser.
-        RecipeError: it does not take these options.
+        RecipeError: it does not take these options, or a pattern of ``lr_scales`` matches nothing.
     """
     known = [str(name) for name in timm.optim.list_optimizers()]
     if config.optimizer not in known:
@@ -36,7 +38,30 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
         line = " ".join(str(error).split())
         raise RecipeError(f"train.optimizer {config.optimizer!r}: {line}") from error
+    if config.lr_scales:
+        _scale_groups(optimizer, model, config.lr_scales)
     return optimizer
+
+
+def _scale_groups(
+    optimizer: torch.optim.Optimizer, model: nn.Module, scales: Mapping[str, float]
+) -> None:
+    """Split each parameter group by the first pattern that its parameters' names match."""
+    pattern_of = {
+        parameter: next((pattern for pattern in scales if fnmatchcase(name, pattern)), None)
+        for name, parameter in model.named_parameters()
+    }
+    for pattern in scales:
+        if pattern not in pattern_of.values():
+            raise RecipeError(f"train.lr_scales: no parameter is left for {pattern!r}")
+    factors: dict[str | None, float] = {None: 1.0, **scales}
+    groups = []
+    for group in optimizer.param_groups:
+        for key, factor in factors.items():
+            members = [each for each in group["params"] if pattern_of[each] == key]
+            if members:
+                groups.append({**group, "params": members, "lr_scale": factor})
+    optimizer.param_groups[:] = groups
 
 
 def lr_at(step: int, total: int, config: TrainConfig) -> float:

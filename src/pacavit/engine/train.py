@@ -199,7 +199,7 @@ class Trainer:
             "epoch": progress.epoch,
             "step": progress.step,
             "train_loss": loss,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": optim.lr_at(progress.step - 1, self.total_steps, self.config),
             "images_per_second": images / seconds,
             "elapsed": progress.elapsed,
             **progress.metrics,

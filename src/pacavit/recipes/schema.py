@@ -70,6 +70,11 @@ class TrainConfig(_Section):
     optimizer_options: Options = Field({}, description="keyword arguments of the optimiser")
     lr: float = Field(gt=0, description="learning rate after warm-up")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end")
+    lr_scales: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {},
+        description='factors of the learning rate by parameter name, as in {"stem.*" = 5.0}; '
+        "the first pattern that matches counts",
+    )
     weight_decay: float = Field(
         0.05, ge=0, description="of matrices and filters only: biases and norms are exempt"
     )
