@@ -1,0 +1,2 @@
+"""The verbs of the command line as Python functions, with the same names and arguments."""
+
