@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pacavit.errors import PacavitError, UnknownNameError
 
@@ -51,6 +52,20 @@ class Registry(Generic[T]):
         except KeyError:
             raise UnknownNameError(self.kind, name, self.names()) from None
 
+    def create(self, name: str, *args: Any, options: Mapping[str, Any], **kwargs: Any) -> T:
+        """Build the class registered as ``name`` from fixed arguments and a user's named options.
+
+        Raises UnknownNameError for an option that the class's own signature does not have, and
+        for one that the fixed keyword arguments already give.
+        """
+        cls = self.get(name)
+        parameters = list(inspect.signature(cls).parameters.values())[len(args) :]
+        known = [parameter.name for parameter in parameters if parameter.name not in kwargs]
+        for option in options:
+            if option not in known:
+                raise UnknownNameError(f"option of {self.kind} {name!r}", option, known)
+        return cls(*args, **kwargs, **options)
+
     def names(self) -> tuple[str, ...]:
         """All names, in the order in which they were registered."""
         self._discover()
@@ -92,4 +107,6 @@ def load_plugin(path: str | Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise PacavitError(f"plugin {path} failed to load: {type(error).__name__}: {error}") from error
+        raise PacavitError(
+            f"plugin {path} failed to load: {type(error).__name__}: {error}"
+        ) from error

@@ -9,7 +9,7 @@ __all__ = ["CheckpointError", "DataError", "PacavitError", "RecipeError", "Unkno
 
 
 class PacavitError(Exception):
-    """Base of all errors that a user can cause and mend; the message says what, where, what to do."""
+    """Base of all errors that a user can cause and mend: what, where, what to do, in one line."""
 
 
 class UnknownNameError(PacavitError, LookupError):

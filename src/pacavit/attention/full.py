@@ -1,0 +1,25 @@
+"""Plain self-attention from every patch to every patch."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pacavit.attention.base import ATTENTIONS, Attention
+from pacavit.types import Grid, StageState
+
+__all__ = ["FullAttention"]
+
+
+@ATTENTIONS.register("full")
+class FullAttention(Attention):
+    """Multi-head self-attention, quadratic in N: (B, N, C) -> (B, N, C)."""
+
+    def forward(
+        self,
+        x: Tensor,
+        grid: Grid,  # noqa: ARG002 - the contract's signature
+        state: StageState,
+        patch_mask: Tensor | None = None,
+    ) -> tuple[Tensor, StageState]:
+        """(B, N, C) -> (B, N, C); the state passes through."""
+        return self.attend(x, x, patch_mask), state

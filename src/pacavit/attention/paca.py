@@ -1,0 +1,46 @@
+"""Patch-to-cluster attention, the heart of the package."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pacavit.attention.base import ATTENTIONS, Attention
+from pacavit.types import Grid, StageState
+
+__all__ = ["PacaAttention"]
+
+
+@ATTENTIONS.register("paca")
+class PacaAttention(Attention):
+    """Every patch attends to M clusters, linear in N: (B, N, C) -> (B, N, C).
+
+    Clusters are the assignment's weighted means of the block's own tokens, normalised; queries
+    come from patches, keys and values from clusters. Grainger et al., "PaCa-ViT", CVPR 2023.
+
+    Args:
+        dim: channels C.
+        num_heads: heads h.
+        stage: index of the stage.
+        block: index of the block in the stage.
+    """
+
+    uses_clusters = True
+
+    def __init__(self, dim: int, num_heads: int, *, stage: int, block: int) -> None:
+        super().__init__(dim, num_heads, stage=stage, block=block)
+        self.cluster_norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(
+        self,
+        x: Tensor,
+        grid: Grid,  # noqa: ARG002 - the contract's signature
+        state: StageState,
+        patch_mask: Tensor | None = None,  # noqa: ARG002 - padding already weighs 0
+    ) -> tuple[Tensor, StageState]:
+        """(B, N, C) -> (B, N, C); the state passes through."""
+        assignment = state.assignment
+        if assignment is None:
+            raise ValueError(f"stage {self.stage}, block {self.block}: no assignment to attend to")
+        clusters = torch.bmm(assignment.weights.to(x.dtype), x)
+        return self.attend(x, self.cluster_norm(clusters), assignment.valid), state

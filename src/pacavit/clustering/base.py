@@ -1,0 +1,147 @@
+"""What a clustering is: from N patches to an assignment of patches to M clusters."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pacavit._registry import Registry
+from pacavit.errors import RecipeError
+from pacavit.types import Assignment, Grid
+
+__all__ = ["CLUSTERINGS", "Clustering"]
+
+
+class Clustering(nn.Module):
+    """(B, N, C) -> Assignment of weights (B, M, N). The first extension point.
+
+    A method implements exactly one of :meth:`scores` (soft) or :meth:`labels` (hard); this class
+    alone turns either into an :class:`~pacavit.types.Assignment`, so that normalisation, masks,
+    precision and empty clusters are handled in one place. Register a method with
+    ``@CLUSTERINGS.register("name")`` and check it with :func:`pacavit.testing.check_clustering`.
+
+    Args:
+        dim: channels C of the tokens.
+        num_clusters: M, at least 1.
+
+    Attributes:
+        differentiable: gradients flow from the weights to the tokens.
+        order_free: permuting the patches permutes the weights and changes nothing else.
+        spatial: the answer depends on where on the grid a patch lies.
+        exportable: traces into one program for any batch and grid.
+        max_tokens: the method sees at most this many tokens; larger grids are average-pooled
+            first and a patch takes the cluster of its cell. None is no limit.
+    """
+
+    differentiable: ClassVar[bool] = True
+    order_free: ClassVar[bool] = False
+    spatial: ClassVar[bool] = True
+    exportable: ClassVar[bool] = True
+    max_tokens: ClassVar[int | None] = None
+
+    def __init__(self, dim: int, num_clusters: int) -> None:
+        super().__init__()
+        if num_clusters < 1:
+            raise RecipeError(f"num_clusters must be at least 1 to cluster, not {num_clusters}")
+        self.dim = dim
+        self.num_clusters = num_clusters
+
+    def scores(self, x: Tensor, grid: Grid) -> Tensor:
+        """(B, N, C) -> logits (B, M, N) of a soft method; a softmax over N follows."""
+        raise NotImplementedError
+
+    def labels(self, x: Tensor, grid: Grid) -> Tensor:
+        """(B, N, C) -> (B, N) int64 clusters 0..M-1 of a hard method; -1 marks noise."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Assignment:
+        """(B, N, C) -> Assignment with weights (B, M, N).
+
+        Args:
+            x: (B, N, C) tokens; a block passes them normalised.
+            grid: their height and width.
+            patch_mask: (B, N) bool, False where a patch is padding; those weigh 0.
+        """
+        if x.shape[1] != grid.num_patches:
+            raise ValueError(f"{x.shape[1]} tokens do not fill a grid of {grid}")
+        if patch_mask is not None:
+            x = x * patch_mask[..., None]
+        cell_of_patch = None
+        if self.max_tokens is not None and grid.num_patches > self.max_tokens:
+            x, grid, cell_of_patch = _pool(x, grid, self.max_tokens, patch_mask)
+        if type(self).scores is not Clustering.scores:
+            scores = self.scores(x, grid)
+            if cell_of_patch is not None:
+                scores = scores[..., cell_of_patch]
+            return _soft_assignment(scores, patch_mask)
+        labels = self.labels(x, grid)
+        if cell_of_patch is not None:
+            labels = labels[:, cell_of_patch]
+        return _hard_assignment(labels, self.num_clusters, patch_mask, x.dtype)
+
+    def extra_repr(self) -> str:
+        """Width and number of clusters, for ``print(model)``."""
+        return f"dim={self.dim}, num_clusters={self.num_clusters}"
+
+
+CLUSTERINGS: Registry[Clustering] = Registry("clustering")
+
+
+def _soft_assignment(scores: Tensor, patch_mask: Tensor | None) -> Assignment:
+    """Logits (B, M, N) -> softmax over N, computed in at least fp32."""
+    scores = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+    if patch_mask is not None:
+        scores = scores.masked_fill(~patch_mask[:, None], -math.inf)
+    # Linear layers answer (B, N, M); a softmax along its middle axis spares the copy that one
+    # along the last axis of the transposed view would make.
+    by_patch = scores.transpose(1, 2)
+    if by_patch.is_contiguous():
+        weights = F.softmax(by_patch, dim=1).transpose(1, 2)
+    else:
+        weights = F.softmax(scores, dim=2)
+    with torch.no_grad():
+        log_mass = scores.amax(2) - weights.amax(2).log()
+    return Assignment(weights, log_mass)
+
+
+def _hard_assignment(
+    labels: Tensor, num_clusters: int, patch_mask: Tensor | None, dtype: torch.dtype
+) -> Assignment:
+    """Labels (B, N) -> every cluster the mean of its members; an empty cluster is invalid."""
+    if patch_mask is not None:
+        labels = labels.masked_fill(~patch_mask, -1)
+    # An image whose every patch is noise still needs one cluster: all its patches.
+    all_noise = (labels < 0).all(1, keepdim=True)
+    real = torch.ones_like(labels, dtype=torch.bool) if patch_mask is None else patch_mask
+    labels = torch.where(all_noise & real, 0, labels)
+    index = torch.arange(num_clusters, device=labels.device)
+    members = (labels[:, None] == index[:, None]).to(
+        torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+    )
+    size = members.sum(2)
+    mass = size.clamp(min=1)
+    return Assignment(members / mass[..., None], mass.log(), size > 0)
+
+
+def _pool(
+    x: Tensor, grid: Grid, max_tokens: int, patch_mask: Tensor | None
+) -> tuple[Tensor, Grid, Tensor]:
+    """Average-pool tokens to at most ``max_tokens`` square cells, padding left out of the means.
+
+    Returns the cells (B, cells, C), their grid, and the cell of every patch (N,).
+    """
+    side = 1
+    while math.ceil(grid.height / side) * math.ceil(grid.width / side) > max_tokens:
+        side += 1
+    cells = Grid(math.ceil(grid.height / side), math.ceil(grid.width / side))
+    rows = torch.arange(grid.height, device=x.device) // side
+    columns = torch.arange(grid.width, device=x.device) // side
+    cell_of_patch = (rows[:, None] * cells.width + columns).flatten()
+    mask = x.new_ones(x.shape[:2]) if patch_mask is None else patch_mask.to(x.dtype)
+    count = x.new_zeros(x.shape[0], cells.num_patches).index_add(1, cell_of_patch, mask)
+    total = x.new_zeros(x.shape[0], cells.num_patches, x.shape[2]).index_add(1, cell_of_patch, x)
+    return total / count.clamp(min=1)[..., None], cells, cell_of_patch

@@ -1,0 +1,37 @@
+"""The paper's convolutional clustering."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.types import Grid
+
+__all__ = ["ConvClustering"]
+
+
+@CLUSTERINGS.register("conv")
+class ConvClustering(Clustering):
+    """Depthwise convolution, pointwise layer, logits: (B, N, C) -> (B, M, N).
+
+    Grainger et al., "PaCa-ViT", CVPR 2023. Only the first layer looks at neighbours, so the two
+    pointwise convolutions of the original are linear layers on tokens here.
+
+    Args:
+        dim: channels C.
+        num_clusters: M.
+        kernel_size: side of the depthwise kernel in patches, odd; 7 in the paper.
+    """
+
+    def __init__(self, dim: int, num_clusters: int, *, kernel_size: int = 7) -> None:
+        super().__init__(dim, num_clusters)
+        self.depthwise = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        self.pointwise = nn.Linear(dim, dim)
+        self.to_clusters = nn.Linear(dim, num_clusters, bias=False)
+        self.act = nn.GELU()
+
+    def scores(self, x: Tensor, grid: Grid) -> Tensor:
+        """(B, N, C) -> (B, M, N)."""
+        x = self.depthwise(x.transpose(1, 2).unflatten(2, grid))
+        x = self.act(x).flatten(2).transpose(1, 2)
+        return self.to_clusters(self.act(self.pointwise(x))).transpose(1, 2)

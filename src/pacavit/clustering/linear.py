@@ -1,0 +1,33 @@
+"""The simplest learned clustering: one linear layer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.types import Grid
+
+__all__ = ["LinearClustering"]
+
+
+@CLUSTERINGS.register("linear")
+class LinearClustering(Clustering):
+    """One linear layer without bias on every patch alone: (B, N, C) -> (B, M, N).
+
+    Every cluster is a learned direction. From the authors' implementation of PaCa-ViT.
+
+    Args:
+        dim: channels C.
+        num_clusters: M.
+    """
+
+    order_free = True
+    spatial = False
+
+    def __init__(self, dim: int, num_clusters: int) -> None:
+        super().__init__(dim, num_clusters)
+        self.to_clusters = nn.Linear(dim, num_clusters, bias=False)
+
+    def scores(self, x: Tensor, grid: Grid) -> Tensor:  # noqa: ARG002 - the contract's signature
+        """(B, N, C) -> (B, M, N)."""
+        return self.to_clusters(x).transpose(1, 2)

@@ -1,0 +1,37 @@
+"""The paper's clustering by a multi-layer perceptron."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.types import Grid
+
+__all__ = ["MlpClustering"]
+
+
+@CLUSTERINGS.register("mlp")
+class MlpClustering(Clustering):
+    """Two linear layers on every patch alone: (B, N, C) -> (B, M, N).
+
+    Grainger et al., "PaCa-ViT", CVPR 2023.
+
+    Args:
+        dim: channels C.
+        num_clusters: M.
+        hidden_ratio: width of the hidden layer over C; 4 in the paper.
+    """
+
+    order_free = True
+    spatial = False
+
+    def __init__(self, dim: int, num_clusters: int, *, hidden_ratio: float = 4) -> None:
+        super().__init__(dim, num_clusters)
+        hidden = round(dim * hidden_ratio)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, num_clusters)
+
+    def scores(self, x: Tensor, grid: Grid) -> Tensor:  # noqa: ARG002 - the contract's signature
+        """(B, N, C) -> (B, M, N)."""
+        return self.fc2(self.act(self.fc1(x))).transpose(1, 2)

@@ -1,0 +1,117 @@
+"""Any image file as RGB pixels."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from pacavit.errors import DataError
+
+__all__ = ["MAX_PIXELS", "decode_image", "read_image"]
+
+MAX_PIXELS = 64_000_000
+"""Images with more pixels are refused unless the caller asks for more."""
+
+# Only formats that Pillow decodes itself: it hands EPS, for example, to an outside interpreter,
+# which would run the file as a program.
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+
+
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read an image file of any size and mode -> (3, H, W) uint8 RGB.
+
+    The EXIF orientation is applied and transparent pixels lie on white. 16-bit and 32-bit integer
+    grey values are taken to span 0..65535; floating-point ones 0..1, or 0..255 if any exceeds 1.
+    Of an animation, the first frame counts.
+
+    Args:
+        path: file to read.
+        max_pixels: largest H x W that is decoded.
+
+    Raises:
+        DataError: the file is missing, a folder, not an image, broken or too large; one line with
+            the path.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not an image file")
+    try:
+        with path.open("rb") as file:
+            return decode_image(file, str(path), max_pixels=max_pixels)
+    except FileNotFoundError:
+        raise DataError(f"there is no image file {path}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def decode_image(file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Decode an open image file or its bytes, as ``read_image`` does -> (3, H, W) uint8 RGB.
+
+    Args:
+        file: binary file, or the bytes of one.
+        name: what error messages shall call it.
+        max_pixels: largest H x W that is decoded.
+
+    Raises:
+        DataError: it is not an image, broken or too large.
+    """
+    stream = BytesIO(file) if isinstance(file, bytes) else file
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata and large images; what matters becomes an error below.
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(stream, formats=_FORMATS) as image:
+                _check_size(image, name, max_pixels)
+                pixels = _to_rgb(ImageOps.exif_transpose(image))
+        except DataError:
+            raise
+        except Image.UnidentifiedImageError:
+            raise DataError(f"{name} is not an image in a format that can be read") from None
+        except Image.DecompressionBombError:
+            raise DataError(f"{name} has more pixels than Pillow accepts; scale it down") from None
+        # Pillow's decoders raise almost anything on broken input: SyntaxError, IndexError,
+        # struct.error, zlib.error, ...
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{name} is a broken image: {reason}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DataError(
+            f"{name} has {width} x {height} pixels, more than the limit of {max_pixels / 1e6:g} "
+            "million; scale it down"
+        )
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """An image of any mode -> (H, W, 3) writable array."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.stack([_grey_to_bytes(np.asarray(image))] * 3, axis=-1)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def _grey_to_bytes(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """(H, W) integers of up to 32 bits, or floats -> (H, W) in 0..255."""
+    values = grey.astype(np.float64)
+    if not np.issubdtype(grey.dtype, np.floating):
+        values = values / 257  # 65535 -> 255
+    elif not np.isfinite(values).all():
+        raise ValueError("some grey values are not finite")
+    elif values.max() <= 1:
+        values = values * 255
+    return values.clip(0, 255).round().astype(np.uint8)

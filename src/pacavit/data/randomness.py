@@ -1,0 +1,112 @@
+"""Random draws that are a function of (seed, epoch, sample index) alone.
+
+A generator with a state would tie every draw to the draws before it: to the order of the samples,
+the batch size and the worker. Here each number is a hash of what it is for, so a resumed run,
+other batches or several processes draw the same numbers for the same sample.
+
+The hash is a chain of splitmix64 finalisers (Steele, Lea, Flood: "Fast splittable pseudorandom
+number generators", OOPSLA 2014), computed on int64 tensors, whose products wrap modulo 2^64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+__all__ = ["SampleRandom", "epoch_order"]
+
+
+def _signed(value: int) -> int:
+    """The int64 that has the low 64 bits of ``value``."""
+    return ((value + 2**63) % 2**64) - 2**63
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX_1 = _signed(0xBF58476D1CE4E5B9)
+_MIX_2 = _signed(0x94D049BB133111EB)
+
+
+def _shift_right(bits: Tensor, places: int) -> Tensor:
+    """Logical right shift; torch's own repeats the sign bit."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)
+
+
+def _hash(*parts: Tensor | int) -> Tensor:
+    """Integers that broadcast together -> one well mixed int64 for each combination."""
+    state = torch.zeros((), dtype=torch.int64)
+    for part in parts:
+        bits = (state + (_signed(part) if isinstance(part, int) else part)) * _MIX_1 + _GOLDEN
+        bits = (bits ^ _shift_right(bits, 30)) * _MIX_1
+        bits = (bits ^ _shift_right(bits, 27)) * _MIX_2
+        state = bits ^ _shift_right(bits, 31)
+    return state
+
+
+def _stream_number(stream: int | str) -> int:
+    """A number for a stream; names are hashed, so that new streams never renumber old ones."""
+    if isinstance(stream, int):
+        return stream
+    return int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=8).digest())
+
+
+class SampleRandom:
+    """The random numbers of some samples in one epoch.
+
+    Args:
+        seed: of the run.
+        epoch: counted from 0.
+        indices: (B,) int64, positions of the samples in their split. Numbers come out on the
+            device of this tensor.
+
+    Example:
+        >>> draws = SampleRandom(seed=0, epoch=3, indices=torch.tensor([7, 2]))
+        >>> tuple(draws.uniform("brightness").shape)
+        (2, 1)
+    """
+
+    def __init__(self, seed: int, epoch: int, indices: Tensor) -> None:
+        self.seed, self.epoch, self.indices = seed, epoch, indices
+
+    def at_epoch(self, epoch: int) -> SampleRandom:
+        """The same samples in another epoch, for draws that several epochs share."""
+        return SampleRandom(self.seed, epoch, self.indices)
+
+    def uniform(self, stream: int | str, count: int = 1) -> Tensor:
+        """(B, count) float32, uniform in [0, 1).
+
+        Args:
+            stream: what the numbers are for. Different streams are independent; the same stream
+                gives the same numbers again.
+            count: numbers a sample.
+        """
+        # 24 bits are what float32 holds exactly, so that 1.0 can never come out.
+        return _shift_right(self._bits(stream, count), 40).float() * 2.0**-24
+
+    def integers(self, stream: int | str, low: int, high: int, count: int = 1) -> Tensor:
+        """(B, count) int64, uniform in low .. high - 1; high - low is at most 2^31.
+
+        Args:
+            stream: what the numbers are for, as in ``uniform``.
+            low: smallest number that can come out.
+            high: one more than the largest.
+            count: numbers a sample.
+        """
+        if not 0 < high - low <= 2**31:
+            raise ValueError(f"cannot draw integers from {low} up to but not including {high}")
+        return low + ((_shift_right(self._bits(stream, count), 32) * (high - low)) >> 32)
+
+    def _bits(self, stream: int | str, count: int) -> Tensor:
+        columns = torch.arange(count, device=self.indices.device)
+        key = _hash(self.seed, self.epoch, _stream_number(stream)).item()
+        return _hash(int(key), self.indices[:, None], columns)
+
+
+def epoch_order(num: int, seed: int, epoch: int) -> Tensor:
+    """(num,) int64: the order in which an epoch visits ``num`` samples.
+
+    The same on every platform and for every version of torch, which ``torch.randperm`` does not
+    promise.
+    """
+    return _hash(seed, epoch, _stream_number("epoch order"), torch.arange(num)).argsort(stable=True)

@@ -1,0 +1,115 @@
+"""Stems and transitions: from a map of pixels or features to tokens and their grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pacavit.types import Grid
+
+__all__ = ["ConvStem", "PatchStem", "PoolTransition", "Transition", "tokens_of"]
+
+
+def tokens_of(x: Tensor) -> tuple[Tensor, Grid]:
+    """(B, C, H, W) -> (B, N, C) tokens and their grid; no copy when the map is channels-last."""
+    return x.flatten(2).transpose(1, 2), Grid(x.shape[2], x.shape[3])
+
+
+class Transition(nn.Module):
+    """One 3x3 stride-2 convolution and a LayerNorm: (B, C0, H, W) -> (B, N, C).
+
+    A side becomes ceil(side / 2).
+    """
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, dim, 3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
+        """(B, C0, H, W) -> (B, N, C) and the grid."""
+        x, grid = tokens_of(self.proj(x))
+        return self.norm(x), grid
+
+
+class PatchStem(nn.Module):
+    """The paper's stem, two 3x3 stride-2 convolutions: (B, in_chans, H, W) -> (B, N, C).
+
+    A patch is 4 x 4 pixels. Nothing stands between the convolutions; a LayerNorm follows.
+    """
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, dim // 2, 3, stride=2, padding=1)
+        self.embed = Transition(dim // 2, dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
+        """(B, in_chans, H, W) -> (B, N, C) and the grid."""
+        return self.embed(self.proj(x))
+
+
+class _ConvBnAct(nn.Sequential):
+    """3x3 convolution, 2x2 max-pooling where asked for, BatchNorm, activation."""
+
+    def __init__(
+        self, in_chans: int, dim: int, act_layer: type[nn.Module], *, pool: bool = False
+    ) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(in_chans, dim, 3, padding=1, bias=False)]
+        if pool:
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        super().__init__(*layers, nn.BatchNorm2d(dim), act_layer())
+
+
+class ConvStem(nn.Module):
+    """Dense convolutions for small images: (B, in_chans, H, W) -> (B, N, C).
+
+    A patch is 2 x 2 pixels: the second convolution is followed by a max-pooling. At 32 x 32
+    pixels such a stem does more for accuracy per second than blocks do, and dense convolutions
+    are what a CPU computes fastest.
+
+    Args:
+        in_chans: channels of the image.
+        dims: widths of the convolutions, at least two; the last is C.
+        act_layer: activation after each BatchNorm.
+    """
+
+    def __init__(
+        self, in_chans: int, dims: Sequence[int], act_layer: type[nn.Module] = nn.GELU
+    ) -> None:
+        super().__init__()
+        widths = (in_chans, *dims)
+        self.convs = nn.Sequential(
+            *(
+                _ConvBnAct(widths[i], widths[i + 1], act_layer, pool=i == 1)
+                for i in range(len(dims))
+            )
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
+        """(B, in_chans, H, W) -> (B, N, C) and the grid."""
+        return tokens_of(self.convs(x))
+
+
+class PoolTransition(nn.Module):
+    """Dense convolutions, the first with max-pooling: (B, C0, H, W) -> (B, N, C).
+
+    Args:
+        in_chans: channels before.
+        dim: channels after.
+        num_convs: convolutions, at least one.
+        act_layer: activation after each BatchNorm.
+    """
+
+    def __init__(
+        self, in_chans: int, dim: int, num_convs: int = 1, act_layer: type[nn.Module] = nn.GELU
+    ) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(
+            _ConvBnAct(in_chans, dim, act_layer, pool=True),
+            *(_ConvBnAct(dim, dim, act_layer) for _ in range(num_convs - 1)),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
+        """(B, C0, H, W) -> (B, N, C) and the grid."""
+        return tokens_of(self.convs(x))

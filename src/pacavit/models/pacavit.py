@@ -1,0 +1,492 @@
+"""PaCa-ViT: a pyramid vision transformer with patch-to-cluster attention.
+
+Grainger et al., "PaCa-ViT: Learning Patch-to-Cluster Attention in Vision Transformers", CVPR
+2023, https://arxiv.org/abs/2203.11987. Importing this module registers the models with timm.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import get_act_layer, trunc_normal_
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pacavit.attention import ATTENTIONS, Attention
+from pacavit.clustering import CLUSTERINGS, Clustering
+from pacavit.errors import RecipeError
+from pacavit.layers import Block, ConvStem, PatchStem, PoolTransition, Transition
+from pacavit.types import Grid, StageState
+
+__all__ = ["PacaViT", "Stage"]
+
+T = TypeVar("T")
+PerStage: TypeAlias = T | Sequence[T]
+Options: TypeAlias = Mapping[str, Any]
+
+_PAPER = {"num_heads": (2, 4, 8, 16), "num_clusters": (100, 100, 100, 0)}
+
+
+class Stage(nn.Module):
+    """Embedding, blocks and a norm at one resolution: (B, C0, H0, W0) -> (B, C, H, W).
+
+    Args:
+        embed: stem or transition, answers (B, N, C) tokens and their grid.
+        blocks: the blocks; the first that needs an assignment owns a clustering.
+        dim: channels C.
+    """
+
+    def __init__(self, embed: nn.Module, blocks: Sequence[Block], dim: int) -> None:
+        super().__init__()
+        self.embed = embed
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalised tokens."""
+        tokens: Tensor
+        grid: Grid
+        tokens, grid = self.embed(x)
+        state = StageState()
+        for block in self.blocks:
+            if self.grad_checkpointing and self.training:
+                tokens, state = checkpoint(block, tokens, grid, state, use_reentrant=False)
+            else:
+                tokens, state = block(tokens, grid, state)
+        return self.norm(tokens).transpose(1, 2).unflatten(2, grid)
+
+
+class PacaViT(nn.Module):
+    """PaCa-ViT: (B, in_chans, height, width) -> (B, num_classes). Any input size.
+
+    Arguments that are described as per stage take one value for all stages, or one a stage.
+
+    Args:
+        in_chans: channels of the image.
+        num_classes: classes; 0 leaves the head out.
+        global_pool: "avg" (mean over patches) or "" (no pooling).
+        embed_dims: channels C, one a stage.
+        depths: number of blocks, one a stage.
+        num_heads: heads, one a stage.
+        mlp_ratios: hidden width of the feed-forward parts over C, per stage.
+        clustering: registered name, per stage; None is "conv" wherever the attention uses
+            clusters. Naming one while no attention uses clusters raises RecipeError.
+        num_clusters: M, per stage; 0 means plain full self-attention in that stage.
+        clustering_options: further named options of the clustering, per stage.
+        recluster_every: 0 lets the first block of a stage cluster and the others share its
+            assignment; k clusters anew in every k-th block. Per stage.
+        attention: registered name, per stage.
+        attention_options: further named options of the attention, per stage.
+        stem_dims: widths of the inner convolutions of a dense stem for small images, with
+            patches of 2 x 2 pixels; none is the paper's stem, with patches of 4 x 4.
+        transition_convs: dense convolutions in each transition, the first with max-pooling; 0
+            is the paper's single strided convolution.
+        act_layer: activation of feed-forward parts and dense convolutions; class or timm's name.
+        drop_rate: dropout before the head.
+        proj_drop_rate: dropout in the feed-forward parts.
+        drop_path_rate: stochastic depth at the last block, rising linearly from 0.
+    """
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        embed_dims: Sequence[int] = (96, 192, 320, 384),
+        depths: Sequence[int] = (2, 2, 4, 2),
+        num_heads: Sequence[int] = (2, 4, 8, 16),
+        mlp_ratios: PerStage[float] = 4,
+        clustering: PerStage[str] | None = None,
+        num_clusters: PerStage[int] = (100, 100, 100, 0),
+        clustering_options: PerStage[Options] | None = None,
+        recluster_every: PerStage[int] = 0,
+        attention: PerStage[str] = "paca",
+        attention_options: PerStage[Options] | None = None,
+        stem_dims: Sequence[int] = (),
+        transition_convs: int = 0,
+        act_layer: str | type[nn.Module] = "gelu",
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if global_pool not in ("avg", ""):
+            raise RecipeError(f"global_pool must be 'avg' or '', not {global_pool!r}")
+        num_stages = len(embed_dims)
+        mixers = _plan_mixers(
+            num_stages, attention, attention_options, clustering, clustering_options, num_clusters
+        )
+        depths = _per_stage("depths", depths, num_stages)
+        num_heads = _per_stage("num_heads", num_heads, num_stages)
+        mlp_ratios = _per_stage("mlp_ratios", mlp_ratios, num_stages)
+        recluster = _per_stage("recluster_every", recluster_every, num_stages)
+        activation = get_act_layer(act_layer)
+        rates = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+
+        self.num_classes = num_classes
+        self.global_pool = global_pool
+        self.num_features = self.head_hidden_size = embed_dims[-1]
+        self.feature_info: list[dict[str, Any]] = []
+        self.stages = nn.ModuleList()
+        for index, dim in enumerate(embed_dims):
+            blocks = [
+                Block(
+                    dim,
+                    mixers[index].attention(dim, num_heads[index], index, block),
+                    mixers[index].clustering(dim, block, recluster[index]),
+                    mlp_ratio=mlp_ratios[index],
+                    act_layer=activation,
+                    proj_drop=proj_drop_rate,
+                    drop_path=float(rates[index][block]),
+                )
+                for block in range(depths[index])
+            ]
+            if index:
+                embed = _transition(embed_dims[index - 1], dim, transition_convs, activation)
+            else:
+                embed = _stem(in_chans, dim, stem_dims, activation)
+            self.stages.append(Stage(embed, blocks, dim))
+            reduction = (2 if stem_dims else 4) * 2**index
+            self.feature_info.append(
+                {"num_chs": dim, "reduction": reduction, "module": f"stages.{index}"}
+            )
+        self.head_drop = nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes)
+        self.apply(_init_weights)
+        self.to(memory_format=torch.channels_last)
+
+    def with_clustering(
+        self,
+        clustering: PerStage[str],
+        num_clusters: PerStage[int] | None = None,
+        **options: Any,
+    ) -> PacaViT:
+        """A copy with the same weights and another clustering; new clustering layers are fresh.
+
+        Args:
+            clustering: registered name, per stage; stages without clusters take no notice.
+            num_clusters: M, per stage; None keeps each stage's own.
+            **options: named options of the clustering, checked against its signature.
+        """
+        names = _per_stage("clustering", clustering, len(self.stages))
+        numbers = _per_stage("num_clusters", num_clusters, len(self.stages))
+        model = copy.deepcopy(self)
+        for name, number, stage in zip(names, numbers, model.stages, strict=True):
+            for block in stage.blocks:
+                old = block.clustering
+                if old is not None:
+                    new = CLUSTERINGS.create(
+                        name,
+                        old.dim,
+                        old.num_clusters if number is None else number,
+                        options=options,
+                    )
+                    new.apply(_init_weights)
+                    block.clustering = new.to(next(block.parameters())).train(self.training)
+        return model
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_chans, height, width) -> (B, C, H, W) of the last stage, channels-last."""
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, C, H, W) -> (B, num_classes), or the pooled features with ``pre_logits``."""
+        if self.global_pool:
+            x = x.mean((2, 3))
+        x = self.head_drop(x)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_chans, height, width) -> (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,  # noqa: ARG002 - timm's signature; stage maps are normalised already
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps (B, C, H, W) of chosen stages, after their LayerNorm.
+
+        Args:
+            x: (B, in_chans, height, width).
+            indices: the last so many stages, a list of stage indices, or None for all.
+            norm: no effect.
+            stop_early: skip stages after the last chosen one.
+            output_fmt: "NCHW".
+            intermediates_only: leave out the final features.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt must be 'NCHW', not {output_fmt!r}")
+        chosen, last = feature_take_indices(len(self.stages), indices)
+        intermediates = []
+        for index, stage in enumerate(self.stages):
+            if stop_early and index > last:
+                break
+            x = stage(x)
+            if index in chosen:
+                intermediates.append(x)
+        return intermediates if intermediates_only else (x, intermediates)
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,  # noqa: ARG002 - timm's signature
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Drop the stages after the last chosen one, and the head where asked for or cut off."""
+        chosen, last = feature_take_indices(len(self.stages), indices)
+        cut = last < len(self.stages) - 1
+        self.stages = self.stages[: last + 1]
+        if cut:
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+        if prune_head or cut:
+            self.reset_classifier(0, "")
+        return list(chosen)
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh head for another number of classes; 0 removes it."""
+        if global_pool is not None:
+            self.global_pool = global_pool
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head.apply(_init_weights)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns of parameter groups for layer-wise learning-rate decay."""
+        return {
+            "stem": r"^stages\.0\.embed",
+            "blocks": r"^stages\.(\d+)"
+            if coarse
+            else [
+                (r"^stages\.(\d+)\.embed", (-1,)),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^stages\.(\d+)\.norm", (99999,)),
+            ],
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        """Names without weight decay beside norms and biases: none."""
+        return set()
+
+
+class _Mixer(NamedTuple):
+    """Which attention and clustering one stage uses; the clustering is None for 0 clusters."""
+
+    attention_name: str
+    attention_options: Options
+    clustering_name: str | None
+    clustering_options: Options
+    num_clusters: int
+
+    def attention(self, dim: int, num_heads: int, stage: int, block: int) -> Attention:
+        return ATTENTIONS.create(
+            self.attention_name,
+            dim,
+            num_heads,
+            options=self.attention_options,
+            stage=stage,
+            block=block,
+        )
+
+    def clustering(self, dim: int, block: int, recluster_every: int) -> Clustering | None:
+        """A clustering for the blocks that compute one: the first, or every k-th."""
+        if self.clustering_name is None or (block % recluster_every if recluster_every else block):
+            return None
+        return CLUSTERINGS.create(
+            self.clustering_name, dim, self.num_clusters, options=self.clustering_options
+        )
+
+
+def _plan_mixers(
+    num_stages: int,
+    attention: PerStage[str],
+    attention_options: PerStage[Options] | None,
+    clustering: PerStage[str] | None,
+    clustering_options: PerStage[Options] | None,
+    num_clusters: PerStage[int],
+) -> list[_Mixer]:
+    """One mixer a stage. A named clustering or its options without any use for them raises."""
+    mixers = []
+    columns = zip(
+        _per_stage("attention", attention, num_stages),
+        _per_stage("attention_options", attention_options, num_stages),
+        _per_stage("clustering", clustering, num_stages),
+        _per_stage("clustering_options", clustering_options, num_stages),
+        _per_stage("num_clusters", num_clusters, num_stages),
+        strict=True,
+    )
+    for attention_name, mix_options, clustering_name, cluster_options, clusters in columns:
+        if clusters < 0:
+            raise RecipeError(f"num_clusters must be 0 or more in every stage, not {clusters}")
+        if not ATTENTIONS.get(attention_name).uses_clusters:
+            mixers.append(_Mixer(attention_name, mix_options or {}, None, {}, 0))
+        elif clusters == 0:
+            mixers.append(_Mixer("full", {}, None, {}, 0))
+        else:
+            mixers.append(
+                _Mixer(
+                    attention_name,
+                    mix_options or {},
+                    clustering_name or "conv",
+                    cluster_options or {},
+                    clusters,
+                )
+            )
+    if all(mixer.clustering_name is None for mixer in mixers):
+        for what, value in (("clustering", clustering), ("clustering_options", clustering_options)):
+            if value:
+                raise RecipeError(
+                    f"{what}={value!r} has no effect: no stage attends to clusters "
+                    f"(attention={attention!r}, num_clusters={num_clusters!r})"
+                )
+    return mixers
+
+
+def _per_stage(name: str, value: PerStage[T] | T, num_stages: int) -> tuple[T, ...]:
+    """One value for all stages, or one a stage -> one a stage."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != num_stages:
+            raise RecipeError(f"{name} has {len(value)} values for {num_stages} stages: {value!r}")
+        return tuple(value)
+    return (value,) * num_stages
+
+
+def _stem(
+    in_chans: int, dim: int, stem_dims: Sequence[int], act_layer: type[nn.Module]
+) -> nn.Module:
+    if stem_dims:
+        return ConvStem(in_chans, (*stem_dims, dim), act_layer)
+    return PatchStem(in_chans, dim)
+
+
+def _transition(in_chans: int, dim: int, convs: int, act_layer: type[nn.Module]) -> nn.Module:
+    if convs:
+        return PoolTransition(in_chans, dim, convs, act_layer)
+    return Transition(in_chans, dim)
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Truncated normal for linear layers, fan-out normal for convolutions, 1 and 0 for norms."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        height, width = module.kernel_size
+        fan_out = height * width * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _cfg(**settings: Any) -> dict[str, Any]:
+    """Timm's default configuration of a model."""
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "stages.0.embed.proj",
+        "classifier": "head",
+        "fixed_input_size": False,
+        "license": "apache-2.0",
+    } | settings
+
+
+def _small_cfg() -> dict[str, Any]:
+    """Timm's default configuration of a model for 32 x 32 images."""
+    return _cfg(
+        num_classes=10,
+        input_size=(3, 32, 32),
+        pool_size=(4, 4),
+        crop_pct=1.0,
+        first_conv="stages.0.embed.convs.0.0",
+    )
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "pacavit_tiny.untrained": _cfg(),
+        "pacavit_small.untrained": _cfg(),
+        "pacavit_base.untrained": _cfg(),
+        "pacavit_nano.untrained": _small_cfg(),
+        "pacavit_mini.untrained": _small_cfg(),
+        "pacavit_large32.untrained": _small_cfg(),
+    }
+)
+
+
+def _create(
+    variant: str, pretrained: bool, defaults: dict[str, Any], settings: dict[str, Any]
+) -> PacaViT:
+    """Build a variant; the caller's settings win over the variant's defaults.
+
+    A default number of clusters gives way when the caller's attention uses none; one that the
+    caller gives for such an attention raises, since it would have no effect.
+    """
+    settings = dict(settings)
+    attention = _per_stage(
+        "attention", settings.get("attention", "paca"), len(defaults["embed_dims"])
+    )
+    ignored = [not ATTENTIONS.get(name).uses_clusters for name in attention]
+    if all(ignored) and settings.get("num_clusters"):
+        raise RecipeError(
+            f"num_clusters={settings['num_clusters']!r} has no effect: attention "
+            f"{settings['attention']!r} uses no clusters"
+        )
+    out_indices = settings.pop("out_indices", tuple(range(len(defaults["embed_dims"]))))
+    return build_model_with_cfg(
+        PacaViT,
+        variant,
+        pretrained,
+        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
+        **{**defaults, **settings},
+    )
+
+
+@register_model
+def pacavit_tiny(pretrained: bool = False, **settings: Any) -> PacaViT:
+    """PaCa-ViT tiny, 12.2 M parameters; Grainger et al. 2023."""
+    defaults = {"embed_dims": (96, 192, 320, 384), "depths": (2, 2, 4, 2), **_PAPER}
+    return _create("pacavit_tiny", pretrained, defaults, settings)
+
+
+@register_model
+def pacavit_small(pretrained: bool = False, **settings: Any) -> PacaViT:
+    """PaCa-ViT small, 22.0 M parameters; Grainger et al. 2023."""
+    defaults = {"embed_dims": (96, 192, 320, 384), "depths": (3, 3, 10, 3), **_PAPER}
+    return _create("pacavit_small", pretrained, defaults, settings)
+
+
+@register_model
+def pacavit_base(pretrained: bool = False, **settings: Any) -> PacaViT:
+    """PaCa-ViT base, 46.9 M parameters; Grainger et al. 2023."""
+    defaults = {"embed_dims": (96, 192, 384, 512), "depths": (3, 3, 18, 3), **_PAPER}
+    return _create("pacavit_base", pretrained, defaults, settings)

@@ -1,0 +1,203 @@
+"""From stored images to what the network sees: whole batches as tensors, on any device.
+
+Every random number is drawn from a ``SampleRandom``, so what happens to an image depends on the
+seed, the epoch and its position in the split alone.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pacavit.data import DataInfo, SampleRandom
+from pacavit.errors import RecipeError
+from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig
+
+__all__ = ["EvalTransform", "TrainTransform"]
+
+
+class EvalTransform:
+    """(B, 3, H, W) uint8 of any size -> (B, 3, height, width) normalised float32, channels-last.
+
+    Images of another aspect are cropped to the centre first. The rest is resized bilinearly, with
+    antialiasing; images that have the size already are left as they are.
+
+    Args:
+        info: of the data the network was trained on; gives mean, std and the default size.
+        image_size: height and width of the result in pixels; None for those of the data.
+    """
+
+    def __init__(self, info: DataInfo, image_size: int | None = None) -> None:
+        self.size = _target_size(info, image_size)
+        self.mean, self.std = torch.tensor(info.mean), torch.tensor(info.std)
+
+    def __call__(self, images: Tensor, random: SampleRandom | None = None) -> Tensor:  # noqa: ARG002
+        """Transform a batch; ``random`` is not used, it is what every transform is called with."""
+        pixels = _resize(_to_float(_crop_centre(images, self.size)), self.size)
+        mean, std = (_per_channel(fact).to(images.device) for fact in (self.mean, self.std))
+        return torch.addcmul(-mean / std, pixels, 1 / (255 * std))
+
+
+class TrainTransform:
+    """(B, 3, H, W) uint8 -> (B, 3, height, width) augmented, normalised float32, channels-last.
+
+    In this order: flip and shift, rotation and scale, brightness and contrast, normalisation,
+    cutout; all in pixels of the stored images. The result is then resized as by
+    ``EvalTransform``, so that a lower resolution shows the same pictures. Brightness and contrast
+    do not clip.
+
+    Args:
+        config: of the task.
+        info: of the data.
+        image_size: height and width of the result in pixels, for training that changes them on
+            the way; None for those of ``config``, or of the data if it has none.
+
+    Raises:
+        RecipeError: the shift is not smaller than the images.
+    """
+
+    def __init__(
+        self, config: ClassificationConfig, info: DataInfo, image_size: int | None = None
+    ) -> None:
+        if config.augment.shift >= min(info.image_size):
+            raise RecipeError(
+                f"augment.shift {config.augment.shift} must be smaller than the images, which "
+                f"have {info.image_size[0]} x {info.image_size[1]} pixels"
+            )
+        self.augment = config.augment
+        self.size = _target_size(info, config.image_size if image_size is None else image_size)
+        self.mean, self.std = torch.tensor(info.mean), torch.tensor(info.std)
+
+    def __call__(self, images: Tensor, random: SampleRandom) -> Tensor:
+        """Transform a batch with the random numbers of its samples."""
+        augment = self.augment
+        if augment.flip != "none" or augment.shift:
+            images = _flip_and_shift(images, augment, random)
+        pixels = _to_float(images)
+        if augment.rotate or augment.scale:
+            pixels = _rotate_and_scale(pixels, augment, random)
+        pixels = self._colour(pixels, random)
+        if augment.cutout:
+            pixels.masked_fill_(_cutout_mask(pixels, augment.cutout, random), 0.0)
+        return _resize(_crop_centre(pixels, self.size), self.size)
+
+    def _colour(self, pixels: Tensor, random: SampleRandom) -> Tensor:
+        """0..255 -> brightness, contrast and normalisation as one linear map an image."""
+        mean, std = (_per_channel(fact).to(pixels.device) for fact in (self.mean, self.std))
+        factor, offset = 1 / (255 * std), -mean / std
+        if self.augment.brightness:
+            factor = factor * _factors(random, "brightness", self.augment.brightness)
+        if self.augment.contrast:
+            # p -> m + c (p - m) with the image's own mean m, as torchvision's jitter does.
+            contrast = _factors(random, "contrast", self.augment.contrast)
+            offset = offset + factor * (1 - contrast) * pixels.mean((1, 2, 3), keepdim=True)
+            factor = factor * contrast
+        return torch.addcmul(offset, pixels, factor)
+
+
+def _target_size(info: DataInfo, image_size: int | None) -> tuple[int, int]:
+    return info.image_size if image_size is None else (image_size, image_size)
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values[:, None, None]
+
+
+def _to_float(images: Tensor) -> Tensor:
+    """uint8 -> float32 in 0..255, channels-last."""
+    return images.contiguous(memory_format=torch.channels_last).float()
+
+
+def _crop_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut (B, 3, H, W) images to the largest central part that has the aspect of ``size``."""
+    (height, width), (target_height, target_width) = images.shape[2:], size
+    if height * target_width == width * target_height:
+        return images
+    scale = min(height / target_height, width / target_width)
+    kept_height = max(1, round(target_height * scale))
+    kept_width = max(1, round(target_width * scale))
+    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    return images[:, :, top : top + kept_height, left : left + kept_width]
+
+
+def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, 3, H, W) float -> (B, 3, height, width), channels-last."""
+    if tuple(pixels.shape[2:]) == size:
+        return pixels
+    resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return resized.contiguous(memory_format=torch.channels_last)
+
+
+def _factors(random: SampleRandom, stream: str, amplitude: float) -> Tensor:
+    """(B, 1, 1, 1), uniform between 1 - amplitude and 1 + amplitude."""
+    return 1 + amplitude * (2 * random.uniform(stream)[:, :, None, None] - 1)
+
+
+def _flip_and_shift(images: Tensor, augment: AugmentConfig, random: SampleRandom) -> Tensor:
+    """(B, 3, H, W) uint8 -> the same shape; one look-up of where each pixel comes from."""
+    batch, channels, height, width = images.shape
+    rows = _shifted(height, augment.shift, "shift rows", random)
+    columns = _shifted(width, augment.shift, "shift columns", random)
+    flipped = _flips(augment.flip, random)
+    if flipped is not None:
+        columns = torch.where(flipped, width - 1 - columns, columns)
+    source = (rows[:, :, None] * width + columns[:, None, :]).view(batch, 1, height * width)
+    planes = images.reshape(batch, channels, height * width)
+    return planes.gather(2, source.expand(-1, channels, -1)).view_as(images)
+
+
+def _shifted(length: int, shift: int, stream: str, random: SampleRandom) -> Tensor:
+    """(B, length): where along one axis each pixel comes from, reflected at the edges."""
+    positions = torch.arange(length, device=random.indices.device)
+    if shift:
+        positions = (positions + random.integers(stream, -shift, shift + 1)).abs()
+        last = length - 1
+        return last - (last - positions).abs()
+    return positions.expand(len(random.indices), -1)
+
+
+def _flips(flip: str, random: SampleRandom) -> Tensor | None:
+    """(B, 1) bool: which images to mirror; None for none."""
+    if flip == "random":
+        return random.uniform("flip") < 0.5
+    if flip == "alternate":
+        # Keller Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024.
+        return (random.at_epoch(0).uniform("flip") < 0.5) ^ (random.epoch % 2 == 1)
+    return None
+
+
+def _rotate_and_scale(pixels: Tensor, augment: AugmentConfig, random: SampleRandom) -> Tensor:
+    """(B, 3, H, W) float -> the same shape, turned and scaled about the centre, edges reflected."""
+    height, width = pixels.shape[2:]
+    turns = (2 * random.uniform("rotate")[:, 0] - 1) * math.radians(augment.rotate)
+    zoom = _factors(random, "scale", augment.scale).flatten()
+    # The grid maps results to sources in units of half a side, hence the inverse of the zoom and
+    # the aspect.
+    cos, sin, zero = turns.cos() / zoom, turns.sin() / zoom, torch.zeros_like(turns)
+    theta = torch.stack(
+        [
+            torch.stack([cos, -sin * (height / width), zero], dim=1),
+            torch.stack([sin * (width / height), cos, zero], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    turned = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    return turned.contiguous(memory_format=torch.channels_last)
+
+
+def _cutout_mask(pixels: Tensor, side: int, random: SampleRandom) -> Tensor:
+    """(B, 1, H, W) bool: a square around a random pixel, which may reach over the edge.
+
+    DeVries, Taylor: "Improved regularization of convolutional neural networks with cutout", 2017.
+    """
+    height, width = pixels.shape[2:]
+    inside = []
+    for length, stream in ((height, "cutout rows"), (width, "cutout columns")):
+        first = random.integers(stream, 0, length) - side // 2
+        positions = torch.arange(length, device=pixels.device)
+        inside.append((positions >= first) & (positions < first + side))
+    return inside[0][:, None, :, None] & inside[1][:, None, None, :]
