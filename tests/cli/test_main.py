@@ -1,9 +1,7 @@
 """Global behaviour of the command: help without torch, exit codes, one line per error."""
 
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest

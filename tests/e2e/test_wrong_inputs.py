@@ -59,7 +59,7 @@ ROWS = [
     ("no value", TRAIN + " --set train.epochs", ["train.epochs"]),
     ("optimizer", TRAIN + " --set train.optimizer=adamv", ["adamv"]),
     ("device", TRAIN + " --set train.device=gpu", ["gpu"]),
-    ("cluster count", TRAIN + " --set model.num_clusters=0", ["num_clusters"]),
+    ("cluster count", TRAIN + " --set model.num_clusters=-1", ["num_clusters"]),
     ("option", TRAIN + " --set model.clustering_options.size=3", ["size"]),
     ("run exists", "train digits --out {run}", ["{run}", "--resume", "--overwrite"]),
     ("not a run", "train digits --out {files}/stranger --overwrite", ["stranger"]),

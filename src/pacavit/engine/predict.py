@@ -12,16 +12,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from pacavit.data.image import read_image
+from pacavit.data.image import IMAGE_SUFFIXES, read_image
 from pacavit.engine.weights import LoadedModel
 from pacavit.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "ClassProbability", "ImagePrediction", "find_images", "predict_images"]
-
-IMAGE_SUFFIXES = frozenset(
-    ".bmp .gif .jp2 .jpeg .jpg .pgm .png .ppm .tga .tif .tiff .webp".split()
-)
-"""What a file in a folder must end in, in any case, to be taken for an image."""
+__all__ = ["ClassProbability", "ImagePrediction", "find_images", "predict_images"]
 
 _BATCH_SIZE = 64
 _MANY = 20  # with more images than this, waiting is worth a progress bar
@@ -116,7 +111,9 @@ def _predict_batch(
     top: dict[int, tuple[ClassProbability, ...]] = {}
     if images:
         names = model.info.class_names
-        probabilities = model.task.predict(torch.cat(list(images.values())).to(device)).probabilities
+        probabilities = model.task.predict(
+            torch.cat(list(images.values())).to(device)
+        ).probabilities
         values, labels = probabilities.topk(min(top_k, len(names)))
         rows = zip(images, values.tolist(), labels.tolist(), strict=True)
         for position, row_values, row_labels in rows:

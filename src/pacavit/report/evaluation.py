@@ -73,7 +73,9 @@ def print_evaluation(
     for name in ("accuracy", "precision", "recall", "F1"):
         summary.add_column(name, justify="right")
     for average in ("macro", "weighted"):
-        scores = [getattr(evaluation, f"{name}_{average}") for name in ("precision", "recall", "f1")]
+        scores = [
+            getattr(evaluation, f"{name}_{average}") for name in ("precision", "recall", "f1")
+        ]
         summary.add_row(average, *(f"{score:.4f}" for score in (evaluation.accuracy, *scores)))
     console.print(summary)
     classes = Table("class")
