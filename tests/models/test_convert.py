@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,10 @@ from pacavit.models.convert import convert_state_dict
 CLUSTERINGS = {"P2CConv2d": "conv", "P2CMlp": "mlp", "P2CLinear": "linear"}
 
 
-def load_reference(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+def load_reference(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = {name: value for name, value in file.metadata().items()}
+        metadata: dict[str, Any] = dict(file.metadata())
     for name in ("arch", "clusters", "onsite", "num_classes"):
         metadata[name] = json.loads(metadata[name])
     return tensors, metadata

@@ -17,7 +17,7 @@ class FullAttention(Attention):
     def forward(
         self,
         x: Tensor,
-        grid: Grid,  # noqa: ARG002 - the contract's signature
+        grid: Grid,
         state: StageState,
         patch_mask: Tensor | None = None,
     ) -> tuple[Tensor, StageState]:

@@ -34,9 +34,9 @@ class PacaAttention(Attention):
     def forward(
         self,
         x: Tensor,
-        grid: Grid,  # noqa: ARG002 - the contract's signature
+        grid: Grid,
         state: StageState,
-        patch_mask: Tensor | None = None,  # noqa: ARG002 - padding already weighs 0
+        patch_mask: Tensor | None = None,
     ) -> tuple[Tensor, StageState]:
         """(B, N, C) -> (B, N, C); the state passes through."""
         assignment = state.assignment

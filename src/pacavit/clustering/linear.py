@@ -28,6 +28,6 @@ class LinearClustering(Clustering):
         super().__init__(dim, num_clusters)
         self.to_clusters = nn.Linear(dim, num_clusters, bias=False)
 
-    def scores(self, x: Tensor, grid: Grid) -> Tensor:  # noqa: ARG002 - the contract's signature
+    def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, M, N)."""
         return self.to_clusters(x).transpose(1, 2)

@@ -32,6 +32,6 @@ class MlpClustering(Clustering):
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, num_clusters)
 
-    def scores(self, x: Tensor, grid: Grid) -> Tensor:  # noqa: ARG002 - the contract's signature
+    def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, M, N)."""
         return self.fc2(self.act(self.fc1(x))).transpose(1, 2)

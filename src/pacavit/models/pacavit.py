@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import get_act_layer, trunc_normal_
+from timm.layers import calculate_drop_path_rates, get_act_layer, trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pacavit.attention import ATTENTIONS, Attention
-from pacavit.clustering import CLUSTERINGS, Clustering
+from pacavit.attention import ATTENTIONS
+from pacavit.clustering import CLUSTERINGS
 from pacavit.errors import RecipeError
 from pacavit.layers import Block, ConvStem, PatchStem, PoolTransition, Transition
+from pacavit.models.mixers import Options, PerStage, per_stage, plan_mixers
 from pacavit.types import Grid, StageState
 
 __all__ = ["PacaViT", "Stage"]
-
-T = TypeVar("T")
-PerStage: TypeAlias = T | Sequence[T]
-Options: TypeAlias = Mapping[str, Any]
 
 _PAPER = {"num_heads": (2, 4, 8, 16), "num_clusters": (100, 100, 100, 0)}
 
@@ -79,7 +76,8 @@ class PacaViT(nn.Module):
         mlp_ratios: hidden width of the feed-forward parts over C, per stage.
         clustering: registered name, per stage; None is "conv" wherever the attention uses
             clusters. Naming one while no attention uses clusters raises RecipeError.
-        num_clusters: M, per stage; 0 means plain full self-attention in that stage.
+        num_clusters: M, per stage; 0 means plain full self-attention in that stage, None is 100
+            wherever the attention uses clusters.
         clustering_options: further named options of the clustering, per stage.
         recluster_every: 0 lets the first block of a stage cluster and the others share its
             assignment; k clusters anew in every k-th block. Per stage.
@@ -105,7 +103,7 @@ class PacaViT(nn.Module):
         num_heads: Sequence[int] = (2, 4, 8, 16),
         mlp_ratios: PerStage[float] = 4,
         clustering: PerStage[str] | None = None,
-        num_clusters: PerStage[int] = (100, 100, 100, 0),
+        num_clusters: PerStage[int] | None = None,
         clustering_options: PerStage[Options] | None = None,
         recluster_every: PerStage[int] = 0,
         attention: PerStage[str] = "paca",
@@ -121,15 +119,15 @@ class PacaViT(nn.Module):
         if global_pool not in ("avg", ""):
             raise RecipeError(f"global_pool must be 'avg' or '', not {global_pool!r}")
         num_stages = len(embed_dims)
-        mixers = _plan_mixers(
+        mixers = plan_mixers(
             num_stages, attention, attention_options, clustering, clustering_options, num_clusters
         )
-        depths = _per_stage("depths", depths, num_stages)
-        num_heads = _per_stage("num_heads", num_heads, num_stages)
-        mlp_ratios = _per_stage("mlp_ratios", mlp_ratios, num_stages)
-        recluster = _per_stage("recluster_every", recluster_every, num_stages)
+        depths = per_stage("depths", depths, num_stages)
+        num_heads = per_stage("num_heads", num_heads, num_stages)
+        mlp_ratios = per_stage("mlp_ratios", mlp_ratios, num_stages)
+        recluster = per_stage("recluster_every", recluster_every, num_stages)
         activation = get_act_layer(act_layer)
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
 
         self.num_classes = num_classes
         self.global_pool = global_pool
@@ -140,12 +138,12 @@ class PacaViT(nn.Module):
             blocks = [
                 Block(
                     dim,
-                    mixers[index].attention(dim, num_heads[index], index, block),
-                    mixers[index].clustering(dim, block, recluster[index]),
+                    mixers[index].build_attention(dim, num_heads[index], index, block),
+                    mixers[index].build_clustering(dim, block, recluster[index]),
                     mlp_ratio=mlp_ratios[index],
                     act_layer=activation,
                     proj_drop=proj_drop_rate,
-                    drop_path=float(rates[index][block]),
+                    drop_path=rates[index][block],
                 )
                 for block in range(depths[index])
             ]
@@ -176,8 +174,8 @@ class PacaViT(nn.Module):
             num_clusters: M, per stage; None keeps each stage's own.
             **options: named options of the clustering, checked against its signature.
         """
-        names = _per_stage("clustering", clustering, len(self.stages))
-        numbers = _per_stage("num_clusters", num_clusters, len(self.stages))
+        names = per_stage("clustering", clustering, len(self.stages))
+        numbers = per_stage("num_clusters", num_clusters, len(self.stages))
         model = copy.deepcopy(self)
         for name, number, stage in zip(names, numbers, model.stages, strict=True):
             for block in stage.blocks:
@@ -292,88 +290,6 @@ class PacaViT(nn.Module):
         return set()
 
 
-class _Mixer(NamedTuple):
-    """Which attention and clustering one stage uses; the clustering is None for 0 clusters."""
-
-    attention_name: str
-    attention_options: Options
-    clustering_name: str | None
-    clustering_options: Options
-    num_clusters: int
-
-    def attention(self, dim: int, num_heads: int, stage: int, block: int) -> Attention:
-        return ATTENTIONS.create(
-            self.attention_name,
-            dim,
-            num_heads,
-            options=self.attention_options,
-            stage=stage,
-            block=block,
-        )
-
-    def clustering(self, dim: int, block: int, recluster_every: int) -> Clustering | None:
-        """A clustering for the blocks that compute one: the first, or every k-th."""
-        if self.clustering_name is None or (block % recluster_every if recluster_every else block):
-            return None
-        return CLUSTERINGS.create(
-            self.clustering_name, dim, self.num_clusters, options=self.clustering_options
-        )
-
-
-def _plan_mixers(
-    num_stages: int,
-    attention: PerStage[str],
-    attention_options: PerStage[Options] | None,
-    clustering: PerStage[str] | None,
-    clustering_options: PerStage[Options] | None,
-    num_clusters: PerStage[int],
-) -> list[_Mixer]:
-    """One mixer a stage. A named clustering or its options without any use for them raises."""
-    mixers = []
-    columns = zip(
-        _per_stage("attention", attention, num_stages),
-        _per_stage("attention_options", attention_options, num_stages),
-        _per_stage("clustering", clustering, num_stages),
-        _per_stage("clustering_options", clustering_options, num_stages),
-        _per_stage("num_clusters", num_clusters, num_stages),
-        strict=True,
-    )
-    for attention_name, mix_options, clustering_name, cluster_options, clusters in columns:
-        if clusters < 0:
-            raise RecipeError(f"num_clusters must be 0 or more in every stage, not {clusters}")
-        if not ATTENTIONS.get(attention_name).uses_clusters:
-            mixers.append(_Mixer(attention_name, mix_options or {}, None, {}, 0))
-        elif clusters == 0:
-            mixers.append(_Mixer("full", {}, None, {}, 0))
-        else:
-            mixers.append(
-                _Mixer(
-                    attention_name,
-                    mix_options or {},
-                    clustering_name or "conv",
-                    cluster_options or {},
-                    clusters,
-                )
-            )
-    if all(mixer.clustering_name is None for mixer in mixers):
-        for what, value in (("clustering", clustering), ("clustering_options", clustering_options)):
-            if value:
-                raise RecipeError(
-                    f"{what}={value!r} has no effect: no stage attends to clusters "
-                    f"(attention={attention!r}, num_clusters={num_clusters!r})"
-                )
-    return mixers
-
-
-def _per_stage(name: str, value: PerStage[T] | T, num_stages: int) -> tuple[T, ...]:
-    """One value for all stages, or one a stage -> one a stage."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) != num_stages:
-            raise RecipeError(f"{name} has {len(value)} values for {num_stages} stages: {value!r}")
-        return tuple(value)
-    return (value,) * num_stages
-
-
 def _stem(
     in_chans: int, dim: int, stem_dims: Sequence[int], act_layer: type[nn.Module]
 ) -> nn.Module:
@@ -443,31 +359,37 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+# At 32 x 32 a 7 x 7 kernel or a fourfold hidden layer costs a quarter of a block and gains
+# nothing, so the small models make their clusterings lighter unless told otherwise.
+_LIGHT_OPTIONS: dict[str, Options] = {"conv": {"kernel_size": 3}, "mlp": {"hidden_ratio": 1}}
+
+
 def _create(
     variant: str, pretrained: bool, defaults: dict[str, Any], settings: dict[str, Any]
 ) -> PacaViT:
     """Build a variant; the caller's settings win over the variant's defaults.
 
-    A default number of clusters gives way when the caller's attention uses none; one that the
-    caller gives for such an attention raises, since it would have no effect.
+    The default number of clusters gives way when the caller's attention uses none.
     """
-    settings = dict(settings)
-    attention = _per_stage(
-        "attention", settings.get("attention", "paca"), len(defaults["embed_dims"])
-    )
-    ignored = [not ATTENTIONS.get(name).uses_clusters for name in attention]
-    if all(ignored) and settings.get("num_clusters"):
-        raise RecipeError(
-            f"num_clusters={settings['num_clusters']!r} has no effect: attention "
-            f"{settings['attention']!r} uses no clusters"
-        )
+    attention = settings.get("attention", defaults.get("attention", "paca"))
+    names = per_stage("attention", attention, len(defaults["embed_dims"]))
+    clusters = [ATTENTIONS.get(name).uses_clusters for name in names]
+    if not any(clusters):
+        defaults = {name: value for name, value in defaults.items() if name != "num_clusters"}
+    settings = {**defaults, **settings}
+    if "stem_dims" in defaults and "clustering_options" not in settings:
+        clustering = per_stage("clustering", settings.get("clustering"), len(names))
+        settings["clustering_options"] = [
+            _LIGHT_OPTIONS.get(name or "conv") if uses else None
+            for name, uses in zip(clustering, clusters, strict=True)
+        ]
     out_indices = settings.pop("out_indices", tuple(range(len(defaults["embed_dims"]))))
     return build_model_with_cfg(
         PacaViT,
         variant,
         pretrained,
         feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-        **{**defaults, **settings},
+        **settings,
     )
 
 
@@ -490,3 +412,49 @@ def pacavit_base(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT base, 46.9 M parameters; Grainger et al. 2023."""
     defaults = {"embed_dims": (96, 192, 384, 512), "depths": (3, 3, 18, 3), **_PAPER}
     return _create("pacavit_base", pretrained, defaults, settings)
+
+
+@register_model
+def pacavit_nano(pretrained: bool = False, **settings: Any) -> PacaViT:
+    """PaCa-ViT for 32 x 32 images on a CPU, 1.9 M parameters."""
+    defaults = {
+        "embed_dims": (64, 128, 256),
+        "depths": (1, 1, 1),
+        "num_heads": (2, 4, 8),
+        "mlp_ratios": 2,
+        "num_clusters": (16, 16, 0),
+        "stem_dims": (24, 64),
+        "transition_convs": 2,
+        "act_layer": "relu",
+    }
+    return _create("pacavit_nano", pretrained, defaults, settings)
+
+
+@register_model
+def pacavit_mini(pretrained: bool = False, **settings: Any) -> PacaViT:
+    """PaCa-ViT for 32 x 32 images on a small GPU."""
+    defaults = {
+        "embed_dims": (64, 128, 256),
+        "depths": (1, 2, 2),
+        "num_heads": (2, 4, 8),
+        "mlp_ratios": 4,
+        "num_clusters": (32, 16, 0),
+        "stem_dims": (32, 64),
+        "transition_convs": 1,
+    }
+    return _create("pacavit_mini", pretrained, defaults, settings)
+
+
+@register_model
+def pacavit_large32(pretrained: bool = False, **settings: Any) -> PacaViT:
+    """PaCa-ViT for 32 x 32 images on a large GPU."""
+    defaults = {
+        "embed_dims": (96, 192, 384),
+        "depths": (2, 4, 2),
+        "num_heads": (3, 6, 12),
+        "mlp_ratios": 4,
+        "num_clusters": (49, 32, 0),
+        "stem_dims": (48, 96),
+        "transition_convs": 1,
+    }
+    return _create("pacavit_large32", pretrained, defaults, settings)

@@ -1,0 +1,68 @@
+# All commands run in $(VENV), which `make install` builds; nothing else on the machine is touched.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The first Python that can build a virtual environment for this package; looked up only when needed.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart check lint types imports spelling test format build clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  PYTHON=...       the Python (>= 3.11) for the virtual environment; found if not given"
+	@echo "  VENV=...         the virtual environment; .venv if not given"
+	@echo "  PIP_ARGS=...     more arguments for pip, for example another package index"
+	@echo "  PYTEST_ARGS=...  more arguments for pytest, for example '-k registry'"
+	@echo "  PACAVIT_DATA=... folder that holds data/ and reference/; turns on tests with real images"
+
+install: $(INSTALLED) ## virtual environment with the package and its tools, in tested versions
+
+quickstart: $(INSTALLED) ## train on handwritten digits with two clusterings and compare them (minutes)
+	$(BIN)/python examples/quickstart.py
+
+check: lint types imports spelling test ## everything that CI checks
+
+lint: $(INSTALLED) ## style and common mistakes (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## static types (mypy)
+	$(BIN)/mypy
+
+imports: $(INSTALLED) ## who may import whom (import-linter)
+	$(BIN)/lint-imports --no-logo
+
+spelling: $(INSTALLED) ## spelling (codespell)
+	$(BIN)/codespell
+
+test: $(INSTALLED) ## tests that need neither a GPU nor a browser (pytest)
+	$(BIN)/python -m pytest -m "not gpu and not browser" $(PYTEST_ARGS)
+
+format: $(INSTALLED) ## rewrite the code in the house style (ruff)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build: $(INSTALLED) ## wheel and source archive, into dist/
+	rm -rf build  # setuptools would pack what an older build left there
+	$(BIN)/python -m build
+
+clean: ## remove what builds and tools left; keeps .venv and runs
+	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { \
+		echo "no Python >= 3.11 with venv and pip found; install one or name it with PYTHON=..." >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --no-input --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,103 @@
+"""Which attention and clustering each stage uses, from arguments given for all or per stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from pacavit.attention import ATTENTIONS, Attention
+from pacavit.clustering import CLUSTERINGS, Clustering
+from pacavit.errors import RecipeError
+
+__all__ = ["Mixer", "Options", "PerStage", "per_stage", "plan_mixers"]
+
+T = TypeVar("T")
+PerStage: TypeAlias = T | Sequence[T]
+Options: TypeAlias = Mapping[str, Any]
+
+
+class Mixer(NamedTuple):
+    """Which attention and clustering one stage uses; the clustering is None for 0 clusters."""
+
+    attention_name: str
+    attention_options: Options
+    clustering_name: str | None = None
+    clustering_options: Options = MappingProxyType({})
+    num_clusters: int = 0
+
+    def build_attention(self, dim: int, num_heads: int, stage: int, block: int) -> Attention:
+        """The attention of one block."""
+        return ATTENTIONS.create(
+            self.attention_name,
+            dim,
+            num_heads,
+            options=self.attention_options,
+            stage=stage,
+            block=block,
+        )
+
+    def build_clustering(self, dim: int, block: int, recluster_every: int) -> Clustering | None:
+        """A clustering for the blocks that compute one: the first, or every k-th."""
+        if self.clustering_name is None or (block % recluster_every if recluster_every else block):
+            return None
+        return CLUSTERINGS.create(
+            self.clustering_name, dim, self.num_clusters, options=self.clustering_options
+        )
+
+
+def plan_mixers(
+    num_stages: int,
+    attention: PerStage[str],
+    attention_options: PerStage[Options] | None,
+    clustering: PerStage[str] | None,
+    clustering_options: PerStage[Options] | None,
+    num_clusters: PerStage[int] | None,
+) -> list[Mixer]:
+    """One mixer a stage. Arguments of a clustering that no stage would use raise RecipeError."""
+    mixers = []
+    columns = zip(
+        per_stage("attention", attention, num_stages),
+        per_stage("attention_options", attention_options, num_stages),
+        per_stage("clustering", clustering, num_stages),
+        per_stage("clustering_options", clustering_options, num_stages),
+        per_stage("num_clusters", num_clusters, num_stages),
+        strict=True,
+    )
+    for attention_name, mix_options, clustering_name, cluster_options, clusters in columns:
+        clusters = 100 if clusters is None else clusters
+        if clusters < 0:
+            raise RecipeError(f"num_clusters must be 0 or more in every stage, not {clusters}")
+        if not ATTENTIONS.get(attention_name).uses_clusters:
+            mixers.append(Mixer(attention_name, mix_options or {}))
+        elif clusters == 0:
+            mixers.append(Mixer("full", {}))
+        else:
+            mixers.append(
+                Mixer(
+                    attention_name,
+                    mix_options or {},
+                    clustering_name or "conv",
+                    cluster_options or {},
+                    clusters,
+                )
+            )
+    if all(mixer.clustering_name is None for mixer in mixers):
+        given = {
+            "clustering": clustering,
+            "clustering_options": clustering_options,
+            "num_clusters": num_clusters,
+        }
+        for name, value in given.items():
+            if any(per_stage(name, value, num_stages)):
+                raise RecipeError(f"{name}={value!r} has no effect: no stage attends to clusters")
+    return mixers
+
+
+def per_stage(name: str, value: PerStage[T] | T, num_stages: int) -> tuple[T, ...]:
+    """One value for all stages, or one a stage -> one a stage."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != num_stages:
+            raise RecipeError(f"{name} has {len(value)} values for {num_stages} stages: {value!r}")
+        return tuple(value)
+    return (value,) * num_stages

@@ -1,0 +1,54 @@
+"""Every registered clustering, attention and model keeps its contract; so does a stranger's."""
+
+import pytest
+import timm
+import torch
+
+import pacavit.models  # noqa: F401 - registers the models
+from pacavit.attention import ATTENTIONS
+from pacavit.clustering import CLUSTERINGS
+from pacavit.models import PacaViT
+from pacavit.testing import check_attention, check_backbone, check_clustering
+
+SMALL = {"embed_dims": (8, 12, 16), "depths": (2, 1, 1), "num_heads": (2, 2, 4), "num_classes": 3}
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS.names())
+def test_clustering_keeps_its_contract(name: str) -> None:
+    check_clustering(CLUSTERINGS.get(name))
+
+
+@pytest.mark.parametrize("name", ATTENTIONS.names())
+def test_attention_keeps_its_contract(name: str) -> None:
+    check_attention(ATTENTIONS.get(name))
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS.names())
+def test_backbone_keeps_its_contract_with_every_clustering(name: str) -> None:
+    check_backbone(PacaViT(**SMALL, num_clusters=(5, 3, 0), clustering=name))
+
+
+@pytest.mark.parametrize("name", ATTENTIONS.names())
+def test_backbone_keeps_its_contract_with_every_attention(name: str) -> None:
+    clusters = 4 if ATTENTIONS.get(name).uses_clusters else None
+    check_backbone(PacaViT(**SMALL, num_clusters=clusters, attention=name))
+
+
+@pytest.mark.parametrize("name", timm.list_models("pacavit_*"))
+def test_registered_models_run_on_any_size(name: str) -> None:
+    model = timm.create_model(name).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 33, 50)).shape == (1, model.num_classes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLUSTERINGS.names())
+def test_model_compiles_with_every_clustering(name: str) -> None:
+    if not CLUSTERINGS.get(name).exportable:
+        pytest.skip(f"{name} does not claim to trace")
+    model = PacaViT(**SMALL, num_clusters=(5, 3, 0), clustering=name).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(images)
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)(images)
+    torch.testing.assert_close(compiled, expected, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,193 @@
+"""PaCa-ViT: geometry, timm's surface, and what its arguments promise."""
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pacavit.errors import PacavitError
+from pacavit.layers import Block
+from pacavit.models import PacaViT
+from pacavit.types import Grid, StageState
+
+SMALL: dict[str, Any] = {
+    "embed_dims": (8, 12, 16),
+    "depths": (3, 2, 1),
+    "num_heads": (2, 2, 4),
+    "num_classes": 3,
+}
+
+
+def small(**settings: Any) -> PacaViT:
+    torch.manual_seed(0)
+    return PacaViT(**{**SMALL, "num_clusters": (5, 4, 0), **settings})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "parameters"),
+    [
+        ("pacavit_tiny", {}, 12_200_680),
+        ("pacavit_small", {}, 22_037_704),
+        ("pacavit_base", {}, 46_911_304),
+        ("pacavit_small", {"clustering": "mlp"}, 22_637_268),
+        ("pacavit_small", {"num_clusters": (2, 2, 2, 0)}, 21_978_120),
+        ("pacavit_small", {"num_clusters": (49, 49, 49, 0)}, 22_006_696),
+        ("pacavit_small", {"num_clusters": (49, 64, 81, 100)}, 22_227_560),
+        ("pacavit_small", {"num_clusters": (100, 81, 64, 49)}, 22_210_696),
+        ("pacavit_small", {"num_clusters": 100}, 22_245_448),
+        ("pacavit_small", {"num_clusters": 100, "recluster_every": 1}, 24_191_944),
+    ],
+)
+def test_parameter_counts_are_the_papers(
+    name: str, settings: dict[str, Any], parameters: int
+) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name, **settings)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_a_block_owns_a_clustering_exactly_if_it_computes_one() -> None:
+    def owners(**settings: Any) -> list[list[bool]]:
+        stages = small(**settings).stages
+        return [[block.clustering is not None for block in stage.blocks] for stage in stages]
+
+    assert owners() == [[True, False, False], [True, False], [False]]
+    assert owners(recluster_every=1) == [[True, True, True], [True, True], [False]]
+    assert owners(recluster_every=(2, 0, 0)) == [[True, False, True], [True, False], [False]]
+
+
+def test_arguments_take_one_value_or_one_a_stage() -> None:
+    model = small(
+        clustering=("conv", "mlp", "linear"),
+        num_clusters=(5, 4, 3),
+        clustering_options=({"kernel_size": 3}, {"hidden_ratio": 2}, {}),
+        attention=("paca", "paca", "full"),
+        mlp_ratios=(1, 2, 3),
+    )
+    kinds = [type(stage.blocks[0].clustering).__name__ for stage in model.stages]
+    assert kinds == ["ConvClustering", "MlpClustering", "NoneType"]
+    assert model.stages[0].blocks[0].clustering.depthwise.kernel_size == (3, 3)
+    assert model.stages[1].blocks[0].clustering.fc1.out_features == 24
+    assert [stage.blocks[0].mlp.fc1.out_features for stage in model.stages] == [8, 24, 48]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clustering": "cnov"}, "unknown clustering 'cnov'; did you mean 'conv'"),
+        ({"attention": "pacca"}, "unknown attention 'pacca'; did you mean 'paca'"),
+        ({"clustering_options": {"kernelsize": 3}}, "option of clustering 'conv'"),
+        ({"num_clusters": (5, 4)}, "num_clusters has 2 values for 3 stages"),
+        ({"num_clusters": -1}, "num_clusters must be 0 or more"),
+        ({"attention": "full", "num_clusters": None, "clustering": "mlp"}, "has no effect"),
+        ({"attention": "full"}, "num_clusters=.* has no effect"),
+        ({"num_heads": 3}, "num_heads 3 does not divide"),
+        ({"global_pool": "max"}, "global_pool"),
+    ],
+)
+def test_arguments_that_cannot_take_effect_raise(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(PacavitError, match=message):
+        small(**settings)
+
+
+def test_unknown_keyword_raises() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        timm.create_model("pacavit_nano", windows=3)
+
+
+def test_factories_work_twice_and_the_caller_wins() -> None:
+    for _ in range(2):
+        model = timm.create_model("pacavit_nano", depths=(1, 2, 1), num_clusters=(9, 7, 0))
+        assert len(model.stages[1].blocks) == 2
+        assert model.stages[0].blocks[0].clustering.num_clusters == 9
+    plain = timm.create_model("pacavit_nano", attention="full")
+    assert all(block.clustering is None for stage in plain.stages for block in stage.blocks)
+
+
+def test_features_only_answers_maps_and_feature_info() -> None:
+    model = timm.create_model("pacavit_nano", features_only=True, out_indices=(0, 2))
+    maps = model(torch.randn(2, 3, 32, 48))
+    channels, reductions = model.feature_info.channels(), model.feature_info.reduction()
+    assert [tuple(feature.shape) for feature in maps] == [
+        (2, chans, 32 // reduction, 48 // reduction)
+        for chans, reduction in zip(channels, reductions, strict=True)
+    ]
+
+
+def test_classifier_can_be_replaced_and_removed() -> None:
+    model, images = small().eval(), torch.randn(2, 3, 32, 32)
+    assert model(images).shape == (2, 3)
+    model.reset_classifier(7)
+    assert model(images).shape == (2, 7)
+    assert model.get_classifier().out_features == 7
+    model.reset_classifier(0)
+    assert model(images).shape == (2, 16)
+    assert torch.equal(model(images), model.forward_head(model.forward_features(images), True))
+    model.reset_classifier(0, global_pool="")
+    assert model(images).shape == (2, 16, 2, 2)
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    model, images = small(), torch.randn(2, 3, 32, 32)
+    gradients = []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        model(images).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_with_clustering_keeps_all_other_weights() -> None:
+    model = small().eval()
+    other = model.with_clustering("grid", num_clusters=(9, 3, 0))
+    assert other is not model
+    weights, others = model.state_dict(), other.state_dict()
+    assert {name for name in weights if name not in others} == {
+        name for name in weights if ".clustering." in name
+    }
+    assert all(torch.equal(weights[name], tensor) for name, tensor in others.items())
+    assert other.stages[0].blocks[0].clustering.num_clusters == 9
+    again = other.with_clustering("conv", kernel_size=3)
+    assert again.stages[1].blocks[0].clustering.num_clusters == 3
+    assert not again.training
+    with pytest.raises(PacavitError, match="option of clustering 'grid'"):
+        model.with_clustering("grid", kernel_size=3)
+
+
+def test_layer_groups_follow_depth() -> None:
+    model = small()
+    groups = timm.models.group_parameters(model, model.group_matcher(), reverse=True)
+    assert groups["stages.0.embed.proj.weight"] < groups["stages.0.blocks.0.norm1.weight"]
+    assert groups["stages.0.blocks.2.norm1.weight"] < groups["stages.1.blocks.0.norm1.weight"]
+    assert groups["stages.2.blocks.0.norm1.weight"] < groups["head.weight"]
+
+
+class CountCopies(TorchDispatchMode):
+    """Counts the operators that move data without computing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("clone", "copy_", "contiguous", "_to_copy"):
+            self.copies.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("clustering", ["conv", "mlp", "linear"])
+def test_blocks_make_no_layout_copies(clustering: str) -> None:
+    model = small(clustering=clustering).eval()
+    grid = Grid(8, 6)
+    block = model.stages[0].blocks[0]
+    assert isinstance(block, Block)
+    with torch.no_grad(), CountCopies() as counter:
+        block(torch.randn(2, grid.num_patches, 8), grid, StageState())
+    assert counter.copies == []
+    images = torch.randn(2, 3, 32, 24).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), CountCopies() as counter:
+        model(images)
+    assert counter.copies == []
