@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -11,9 +12,147 @@ from typing import NamedTuple
 
 import timm
 
-from pacavit import engine, recipes
+from pacavit import recipes
 from pacavit._registry import Registry
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
-from pacavit.data import DATASETS, SPLITS
+from pacavit.data import DATASETS, SPLITS, Split
+from pacavit.engine import build
+from pacavit.engine import evaluate as evaluation_engine
+from pacavit.engine import train as training_engine
+from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.predict import ImagePrediction, find_images, predict_images
+from pacavit.engine.system import environment, pick_device
+from pacavit.engine.weights import load_model, packaged_names
 from pacavit.errors import DataError, PacavitError, RecipeError, UnknownNameError
+from pacavit.recipes.schema import Recipe
+from pacavit.report.card import card_summary
+from pacavit.report.evaluation import write_evaluation
+
+__all__ = ["Entry", "evaluate", "list_names", "predict", "results_folder", "train"]
+
+
+class Entry(NamedTuple):
+    """Something with a name that commands take, and what it is in a line; maybe empty."""
+
+    name: str
+    summary: str
+
+
+def train(
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    set: Sequence[str] = (),  # noqa: A002 - the same name as on the command line
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Path:
+    """Train a model and return the folder of the run, which ``evaluate`` and ``predict`` take.
+
+    Args:
+        recipe: name of a packaged recipe, a recipe file, or a recipe.
+        out: the run's folder; one that exists is refused.
+        data: folder with the data set, instead of the recipe's.
+        set: ``"field.path=value"`` changes of the recipe, applied in order.
+        resume: continue the interrupted run in ``out``; nothing else may differ.
+        overwrite: replace the run in ``out``.
+        progress: show live progress on the console.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    if isinstance(recipe, Recipe):
+        if set:
+            raise RecipeError("set= changes recipes that are given by name or file")
+        resolved = recipe
+    else:
+        resolved = recipes.load(recipe, set)
+    return training_engine.train(
+        _with_root(resolved, data), Path(out), resume=resume, overwrite=overwrite, progress=progress
+    )
+
+
+def predict(
+    model: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top_k: int = 5,
+    progress: bool = False,
+) -> list[ImagePrediction]:
+    """Name what images show: the ``top_k`` likeliest classes of each, with probabilities.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        images: image files of any size and mode, or folders of them.
+        top_k: classes to name; all of them when there are fewer.
+        progress: show a progress bar when there are many images.
+
+    Returns:
+        One prediction an image, in order; an image that cannot be read has its ``error`` set.
+
+    Raises:
+        PacavitError: the model cannot be loaded, or a folder has no images.
+    """
+    paths = find_images(images)
+    loaded = load_model(model)
+    return predict_images(
+        loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress
+    )
+
+
+def list_names(kind: str) -> list[Entry]:
+    """What exists of a kind.
+
+    Args:
+        kind: models, clusterings, attentions, recipes, datasets or weights.
+
+    Raises:
+        UnknownNameError: there is no such kind.
+    """
+    if kind not in _LISTS:
+        raise UnknownNameError("kind", kind, _LISTS)
+    return _LISTS[kind]()
+
+
+def _models() -> list[Entry]:
+    names = timm.list_models("pacavit_*")
+    return [Entry(name, _first_line(timm.model_entrypoint(name))) for name in names]
+
+
+def _recipes() -> list[Entry]:
+    return [Entry(name, recipes.load(name).description) for name in recipes.names()]
+
+
+def _weights() -> list[Entry]:
+    folder = resources.files("pacavit") / "weights"
+    cards = {name: folder / f"{name}.md" for name in packaged_names()}
+    return [Entry(name, card_summary(card.read_text("utf-8"))) for name, card in cards.items()]
+
+
+def _registered(registry: Registry[object]) -> list[Entry]:
+    return [Entry(name, _first_line(registry.get(name))) for name in registry]
+
+
+def _first_line(documented: object) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+_LISTS: dict[str, Callable[[], list[Entry]]] = {
+    "models": _models,
+    "clusterings": lambda: _registered(CLUSTERINGS),
+    "attentions": lambda: _registered(ATTENTIONS),
+    "recipes": _recipes,
+    "datasets": lambda: _registered(DATASETS),
+    "weights": _weights,
+}
+
+
+def _with_root(recipe: Recipe, root: str | Path | None) -> Recipe:
+    """The recipe with another data folder; absolute, so that the run can be used from anywhere."""
+    if root is None:
+        return recipe
+    data = recipe.data.model_copy(update={"root": Path(root).absolute()})
+    return recipe.model_copy(update={"data": data})

@@ -1,7 +1,5 @@
-"""Global behaviour of the command: help without torch, exit codes, one line per error."""
+"""Global options, exit codes, and one line per error; test_package.py checks the help."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,20 +7,6 @@ import pytest
 from pacavit import api
 from pacavit.errors import DataError
 from pacavit_cli.main import main
-
-
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["list", "--help"]])
-def test_help_never_imports_the_library(words: list[str]) -> None:
-    code = (
-        "import sys\n"
-        "from pacavit_cli.main import main\n"
-        f"assert main({words!r}) == 0\n"
-        "heavy = {'torch', 'timm', 'pacavit', 'numpy'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Usage" in done.stdout
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
