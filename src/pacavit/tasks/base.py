@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -29,10 +30,17 @@ class Task(nn.Module, ABC):
     """A model with its losses. Data-parallel wrappers wrap the task: a training step IS forward.
 
     Attributes:
-        model: the network.
+        model: the network; holds all weights of the task.
+        main_metric: key of the one metric that sums up a run, larger is better.
+        train_transform: (task config, data info, image size) -> what a Loader applies to a batch
+            of training images.
+        eval_transform: (data info, image size) -> what it applies when measuring.
     """
 
     model: nn.Module
+    main_metric: ClassVar[str]
+    train_transform: ClassVar[Callable[..., Any]]
+    eval_transform: ClassVar[Callable[..., Any]]
 
     @abstractmethod
     def forward(self, batch: Any) -> dict[str, Tensor]:

@@ -1,0 +1,239 @@
+"""Checkpoints: one directory each, published by one rename, without pickled code.
+
+``checkpoints/step-N/`` holds ``model.safetensors`` and ``ema.safetensors`` (each a complete
+weights file), ``optimizer.safetensors`` with ``optimizer.json``, ``rng.safetensors`` and
+``state.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pacavit.data.base import DataInfo
+from pacavit.engine import files
+from pacavit.engine.weights import load_state, weights_bytes
+from pacavit.errors import CheckpointError
+from pacavit.recipes.schema import Recipe
+
+__all__ = ["Progress", "TrainState", "load", "newest", "save"]
+
+_PREFIX = "step-"
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: optimiser steps done.
+        epoch: epochs done.
+        batch: batches done in the epoch under way.
+        loss_sum: sum of the losses of those batches.
+        best: best validation score of the task's main metric so far.
+        metrics: scores of the latest validation.
+        elapsed: seconds of training so far, over all sessions.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    best: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    elapsed: float = 0.0
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes, and what describes it.
+
+    Attributes:
+        model: the network.
+        average: its moving average, or None.
+        optimizer: over the network's parameters.
+        progress: how far the run is.
+        recipe: of the run.
+        info: of its data.
+    """
+
+    model: nn.Module
+    average: nn.Module | None
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    recipe: Recipe
+    info: DataInfo
+
+
+def save(folder: Path, state: TrainState, keep: int) -> Path:
+    """Write a checkpoint into ``folder``, then drop all but the newest ``keep``.
+
+    Returns:
+        The checkpoint's directory.
+
+    Raises:
+        CheckpointError: it cannot be written; earlier checkpoints are intact.
+    """
+    final = folder / f"{_PREFIX}{state.progress.step}"
+    temporary = folder / f".tmp-{final.name}-{os.getpid()}"
+    with files.writing(final):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(folder)
+            temporary.mkdir()
+            for name, data in _contents(state).items():
+                files.write_file(temporary / name, data)
+            files.sync_folder(temporary)
+            temporary.rename(final)
+            files.sync_folder(folder)
+        except OSError:
+            # Frees the space; what this cannot remove, the next save does.
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        for old in _all(folder)[:-keep]:
+            _remove(old)
+    return final
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint in ``folder``, or None. Unfinished ones never have its name."""
+    checkpoints = _all(folder)
+    return checkpoints[-1] if checkpoints else None
+
+
+def load(path: Path, state: TrainState) -> None:
+    """Bring a run's objects and the random generators to where a checkpoint left them, in place.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, or does not fit.
+    """
+    for name, model in (("model", state.model), ("ema", state.average)):
+        if model is not None:
+            file = path / f"{name}.safetensors"
+            load_state(model, files.read_tensors(file)[0], file)
+    tensors, _ = files.read_tensors(path / "optimizer.safetensors")
+    generators, _ = files.read_tensors(path / "rng.safetensors")
+    try:
+        _restore_optimizer(state.optimizer, tensors, json.loads(_text(path / "optimizer.json")))
+        progress = pydantic.TypeAdapter(Progress).validate_json(_text(path / "state.json"))
+        _restore_generators(generators)
+    except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
+        line = " ".join(str(error).split())
+        raise CheckpointError(
+            f"checkpoint {path} is broken: {line}; remove it to go on from an earlier one"
+        ) from error
+    state.progress.__dict__.update(progress.__dict__)
+
+
+def _contents(state: TrainState) -> dict[str, bytes]:
+    metrics = state.progress.metrics
+    contents = {"model.safetensors": weights_bytes(state.model, state.recipe, state.info, metrics)}
+    if state.average is not None:
+        contents["ema.safetensors"] = weights_bytes(
+            state.average, state.recipe, state.info, metrics
+        )
+    tensors, numbers = _split_optimizer(state.optimizer)
+    contents["optimizer.safetensors"] = files.tensor_bytes(tensors)
+    contents["optimizer.json"] = json.dumps(numbers).encode()
+    contents["rng.safetensors"] = files.tensor_bytes(_generators())
+    contents["state.json"] = json.dumps(asdict(state.progress), indent=2).encode()
+    return contents
+
+
+def _split_optimizer(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as tensors named "<parameter>.<key>", and the numbers beside them.
+
+    Of the parameter groups only numbers are kept: some optimisers count their steps there, and
+    everything else follows from the recipe.
+    """
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{key}"] = value
+            else:
+                numbers.setdefault(str(index), {})[key] = value
+    groups = [
+        {key: value for key, value in group.items() if isinstance(value, bool | int | float)}
+        for group in state["param_groups"]
+    ]
+    return tensors, {"state": numbers, "groups": groups}
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]
+) -> None:
+    state = optimizer.state_dict()
+    parameters = [
+        parameter for group in optimizer.param_groups for parameter in group["params"]
+    ]
+    restored: dict[int, dict[str, Any]] = {
+        int(index): dict(entries) for index, entries in numbers["state"].items()
+    }
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            # Fused kernels walk state and parameter side by side, so the layouts must agree.
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        restored.setdefault(int(index), {})[key] = value
+    for group, saved in zip(state["param_groups"], numbers["groups"], strict=True):
+        group.update(saved)
+    optimizer.load_state_dict({"state": restored, "param_groups": state["param_groups"]})
+
+
+def _generators() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda.{i}": value for i, value in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def _restore_generators(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    for index in range(torch.cuda.device_count()):
+        if f"cuda.{index}" in states:
+            torch.cuda.set_rng_state(states[f"cuda.{index}"], index)
+
+
+def _all(folder: Path) -> list[Path]:
+    """Published checkpoints, oldest first."""
+    found = [
+        path
+        for path in folder.glob(f"{_PREFIX}*")
+        if path.name.removeprefix(_PREFIX).isdecimal() and (path / "state.json").is_file()
+    ]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+
+
+def _remove(checkpoint: Path) -> None:
+    """Take a checkpoint's name away in one step, then its files."""
+    doomed = checkpoint.with_name(f".old-{checkpoint.name}")
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what interrupted saves left behind; a run folder has one writer."""
+    for pattern in (".tmp-*", ".old-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,89 @@
+"""Files that are whole or absent: synced writes, one-step replacement, tensors without pickle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pacavit.errors import CheckpointError
+
+__all__ = ["read_tensors", "replace_file", "sync_folder", "tensor_bytes", "write_file", "writing"]
+
+
+@contextmanager
+def writing(what: str | Path) -> Iterator[None]:
+    """Turn a failing write (disk full, no permission) into a CheckpointError of one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(
+            f"cannot write {what}: {reason}; what was written before is intact"
+        ) from error
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a new file and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until a folder's entries are on the disk."""
+    if os.name == "nt":  # Windows cannot open folders and needs no such call
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file so that readers see the old one or the whole new one; parents are created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write_file(temporary, data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def tensor_bytes(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Tensors and texts as the bytes of a safetensors file."""
+    # safetensors wants plain layout and no shared storage; channels-last filters have neither.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    return safetensors.torch.save(plain, None if metadata is None else dict(metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and texts of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or of another kind.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is truncated or no safetensors file ({error}); write or fetch it again"
+        ) from error

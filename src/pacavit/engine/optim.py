@@ -1,0 +1,70 @@
+"""Optimiser, learning-rate schedule and moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+
+import timm.optim
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from pacavit.errors import RecipeError, UnknownNameError
+from pacavit.recipes.schema import TrainConfig
+
+__all__ = ["create_average", "create_optimizer", "lr_at", "set_lr"]
+
+
+def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """timm's optimiser of that name; weight decay spares vectors and ``model.no_weight_decay()``.
+
+    Raises:
+        UnknownNameError: timm has no such optimiser.
+        RecipeError: it does not take these options.
+    """
+    known = timm.optim.list_optimizers()
+    if config.optimizer not in known:
+        raise UnknownNameError("optimizer", config.optimizer, known)
+    try:
+        optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
+            model,
+            opt=config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            **config.optimizer_options,
+        )
+    except (TypeError, ValueError, RuntimeError, ImportError) as error:
+        line = " ".join(str(error).split())
+        raise RecipeError(f"train.optimizer {config.optimizer!r}: {line}") from error
+    return optimizer
+
+
+def lr_at(step: int, total: int, config: TrainConfig) -> float:
+    """Learning rate of a step: a straight rise to ``lr``, then a fall to ``min_lr``.
+
+    Args:
+        step: counted from 0.
+        total: steps in the run; at ``step == total`` the rate would be ``min_lr``.
+        config: ``lr``, ``min_lr``, ``warmup`` and ``schedule``.
+    """
+    rising = round(config.warmup * total)
+    if step < rising:
+        return config.lr * (step + 1) / rising
+    done = (step - rising) / max(1, total - rising)
+    rest = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return config.min_lr + (config.lr - config.min_lr) * rest
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the rate of all parameter groups, each times its own ``lr_scale`` if it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def create_average(model: nn.Module, decay: float) -> ModelEmaV3:
+    """Moving average of parameters and buffers; call ``update(model, step)`` after each step.
+
+    Early on the average would be dominated by the random start, so the decay rises with the step
+    t as t / (t + 10) until it reaches ``decay``.
+    """
+    return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_gamma=10.0, warmup_power=1.0)

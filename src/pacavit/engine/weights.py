@@ -1,0 +1,205 @@
+"""Self-contained weights: a safetensors file that knows its recipe, its data and its scores."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import torch
+from torch import Tensor, nn
+
+from pacavit.data.base import DataInfo
+from pacavit.engine import build, files
+from pacavit.errors import CheckpointError, RecipeError, UnknownNameError
+from pacavit.recipes import io
+from pacavit.recipes.schema import Recipe
+from pacavit.tasks.base import Task
+
+__all__ = [
+    "CHECKPOINTS",
+    "WEIGHTS",
+    "LoadedModel",
+    "load_model",
+    "load_state",
+    "packaged_names",
+    "save_weights",
+    "weights_bytes",
+]
+
+WEIGHTS = "weights.safetensors"
+CHECKPOINTS = "checkpoints"
+FORMAT_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained network with what is needed to use it.
+
+    Attributes:
+        task: on the CPU, in evaluation mode.
+        recipe: how it was trained; ``data.root`` is only set if it came from a run folder.
+        info: the data it was trained on: class names, mean, standard deviation.
+        metrics: validation scores when the weights were written.
+        path: the file the weights came from.
+    """
+
+    task: Task
+    recipe: Recipe
+    info: DataInfo
+    metrics: Mapping[str, float]
+    path: Path
+
+
+def weights_bytes(
+    model: nn.Module,
+    recipe: Recipe,
+    info: DataInfo,
+    metrics: Mapping[str, float],
+    *,
+    half: bool = False,
+) -> bytes:
+    """A model's state with recipe, data facts and scores, as the bytes of a safetensors file.
+
+    Args:
+        model: the network; timm can load the file into its like.
+        recipe: stored without ``data.root``: weights travel, folders do not.
+        info: the data the model was trained on.
+        metrics: validation scores.
+        half: store matrices and filters as fp16. Vectors (biases, norms, BatchNorm statistics)
+            stay fp32: they are few, and a running variance may exceed what fp16 can hold.
+    """
+    state = model.state_dict()
+    if half:
+        state = {
+            name: value.half() if value.is_floating_point() and value.ndim > 1 else value
+            for name, value in state.items()
+        }
+    data = recipe.data.model_copy(update={"root": None})
+    metadata = {
+        "format": "pacavit",
+        "version": FORMAT_VERSION,
+        "recipe": recipe.model_copy(update={"data": data}).model_dump_json(),
+        "data": json.dumps(asdict(info)),
+        "metrics": json.dumps(dict(metrics)),
+    }
+    return files.tensor_bytes(state, metadata)
+
+
+def save_weights(
+    path: Path,
+    model: nn.Module,
+    recipe: Recipe,
+    info: DataInfo,
+    metrics: Mapping[str, float],
+    *,
+    half: bool = False,
+) -> None:
+    """Write ``weights_bytes`` to a file, which appears whole or not at all.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    with files.writing(path):
+        files.replace_file(path, weights_bytes(model, recipe, info, metrics, half=half))
+
+
+def packaged_names() -> tuple[str, ...]:
+    """Names of the weights that come with the package, sorted."""
+    return tuple(sorted(file.name.removesuffix(".safetensors") for file in _packaged()))
+
+
+def load_model(source: str | Path) -> LoadedModel:
+    """A trained network, ready to use.
+
+    Args:
+        source: a run folder (of an unfinished run, its newest checkpoint), a weights file, or
+            the name of packaged weights. Half-precision weights become fp32.
+
+    Raises:
+        UnknownNameError: no packaged weights have that name.
+        CheckpointError: the file is missing, truncated, foreign or does not fit its own recipe.
+    """
+    path = Path(source)
+    if path.is_dir():
+        loaded = _load_file(_newest_weights(path))
+        recipe = io.load(path)
+        return LoadedModel(loaded.task, recipe, loaded.info, loaded.metrics, loaded.path)
+    if path.is_file():
+        return _load_file(path)
+    name = str(source)
+    if isinstance(source, Path) or os.sep in name or name.endswith(".safetensors"):
+        raise CheckpointError(f"no run folder or weights file at {path}")
+    if name not in packaged_names():
+        raise UnknownNameError("weights", name, packaged_names())
+    packaged = resources.files("pacavit") / "weights" / f"{name}.safetensors"
+    with resources.as_file(packaged) as file:
+        return _load_file(file)
+
+
+def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
+    """Copy tensors into a model, all of them and no others.
+
+    Raises:
+        CheckpointError: naming the first tensors that are missing, left over or misshapen.
+    """
+    own = model.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in tensors]
+    faults += [f"{name} is left over" for name in tensors if name not in own]
+    faults += [
+        f"{name} is {tuple(value.shape)} and must be {tuple(own[name].shape)}"
+        for name, value in tensors.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise CheckpointError(f"{origin} does not fit the model: {'; '.join(faults[:3])}{more}")
+    model.load_state_dict(dict(tensors))
+
+
+def _packaged() -> Iterator[Any]:
+    folder = resources.files("pacavit") / "weights"
+    if folder.is_dir():
+        yield from (file for file in folder.iterdir() if file.name.endswith(".safetensors"))
+
+
+def _newest_weights(run: Path) -> Path:
+    from pacavit.engine.checkpoint import newest  # checkpoints are written by means of this module
+
+    if not (run / io.RECIPE_FILE).is_file():
+        raise CheckpointError(f"{run} is no run folder: it holds no {io.RECIPE_FILE}")
+    if (run / WEIGHTS).is_file():
+        return run / WEIGHTS
+    checkpoint = newest(run / CHECKPOINTS)
+    if checkpoint is None:
+        raise CheckpointError(f"the run in {run} has no checkpoint yet; train it for longer")
+    average = checkpoint / "ema.safetensors"
+    return average if average.is_file() else checkpoint / "model.safetensors"
+
+
+def _load_file(path: Path) -> LoadedModel:
+    tensors, metadata = files.read_tensors(path)
+    if metadata.get("format") != "pacavit":
+        raise CheckpointError(f"{path} was not written by pacavit: it names no recipe")
+    if metadata.get("version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {metadata.get('version')}, this pacavit reads "
+            f"{FORMAT_VERSION}; use the pacavit that wrote it"
+        )
+    try:
+        recipe = io.parse(json.loads(metadata["recipe"]), str(path))
+        info = pydantic.TypeAdapter(DataInfo).validate_json(metadata["data"])
+        metrics = pydantic.TypeAdapter(dict[str, float]).validate_json(metadata["metrics"])
+    except (KeyError, ValueError, RecipeError) as error:
+        line = " ".join(str(error).split())
+        raise CheckpointError(f"the description inside {path} is broken: {line}") from error
+    # Building draws random weights, which are overwritten: the caller's generator shall not move.
+    with torch.random.fork_rng(devices=[]):
+        task = build.task(recipe, len(info.class_names))
+    load_state(task.model, tensors, path)
+    return LoadedModel(task.eval(), recipe, info, metrics, path)

@@ -1,0 +1,210 @@
+"""Read, override, check and write recipes."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pacavit.errors import RecipeError, UnknownNameError
+from pacavit.recipes.schema import Recipe
+
+__all__ = ["difference", "dump", "load", "names", "parse"]
+
+RECIPE_FILE = "recipe.json"
+
+
+def names() -> tuple[str, ...]:
+    """Names of the packaged recipes, sorted."""
+    return tuple(sorted(file.name.removesuffix(".toml") for file in _library()))
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A checked recipe.
+
+    Args:
+        source: name of a packaged recipe, a ``.toml`` or ``.json`` file, or a run folder.
+        overrides: ``"field.path=value"`` strings, applied in order. Values are TOML; what is not
+            TOML is taken as a plain string, and ``null`` unsets an optional field.
+
+    Raises:
+        UnknownNameError: no packaged recipe has that name.
+        RecipeError: the file cannot be read, or a field is unknown or of a wrong type.
+    """
+    origin, data = _read(source)
+    for override in overrides:
+        _override(data, override)
+    return parse(data, origin)
+
+
+def parse(data: Mapping[str, Any], origin: str) -> Recipe:
+    """Check plain data against the schema.
+
+    Args:
+        data: nested mappings as read from TOML or JSON.
+        origin: where they come from, for the error message.
+
+    Raises:
+        RecipeError: naming field, value and what is expected, in one line.
+    """
+    try:
+        # Strict JSON mode knows that arrays are tuples and strings are paths; Python mode refuses.
+        return Recipe.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        raise RecipeError(f"{origin}: {_explain(error, data)}") from error
+
+
+def dump(recipe: Recipe, path: Path) -> None:
+    """Write a recipe as JSON; the file is replaced in one step."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def difference(old: Recipe, new: Recipe) -> str | None:
+    """The first field in which two recipes differ, with both values; None if they agree.
+
+    The place of the data may change: moved images are the same images.
+    """
+    flat_old, flat_new = (dict(_flatten(recipe.model_dump(mode="json"))) for recipe in (old, new))
+    for field in [*flat_new, *flat_old]:
+        was, now = flat_old.get(field), flat_new.get(field)
+        if was != now and field != "data.root":
+            return f"{field} was {was!r} and is now {now!r}"
+    return None
+
+
+def _library() -> Iterator[Any]:
+    folder = resources.files("pacavit.recipes") / "library"
+    return (file for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
+    path = Path(source)
+    if path.is_dir():
+        path = path / RECIPE_FILE
+    elif not _looks_like_path(source):
+        name = str(source)
+        if name not in names():
+            raise UnknownNameError("recipe", name, names())
+        text = (resources.files("pacavit.recipes") / "library" / f"{name}.toml").read_text("utf-8")
+        return f"recipe {name!r}", tomllib.loads(text)
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe at {path}; `pacavit list recipes` shows the packaged ones") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"recipe {path} is not a table of fields")
+    return f"recipe {path}", data
+
+
+def _looks_like_path(source: str | Path) -> bool:
+    text = str(source)
+    return isinstance(source, Path) or text.endswith((".toml", ".json")) or os.sep in text
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    """Apply one ``field.path=value`` to nested dictionaries in place."""
+    field, equals, text = override.partition("=")
+    keys = field.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"--set {override!r}: expected field.path=value, e.g. train.epochs=5")
+    for depth, key in enumerate(keys[:-1], start=1):
+        if data.get(key) is None:
+            data[key] = {}
+        data = data[key]
+        if not isinstance(data, dict):
+            raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} has no fields inside")
+    data[keys[-1]] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    if text == "null":
+        return None
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    # A text with line breaks could smuggle in further keys; then it is no single value.
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _flatten(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(data, dict) and data:
+        for key, value in data.items():
+            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, data
+
+
+def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
+    """One line for the first faulty field of a validation error."""
+    faults = error.errors(include_url=False)
+    # Alternatives of a union fail one by one at the same field: they are told together.
+    paths = [_field_path(fault["loc"], data) for fault in faults]
+    field, first = paths[0], faults[0]
+    more = len(set(paths)) - 1
+    tail = f" (and {more} more)" if more else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown field {field!r}; {_nearest(field)}{tail}"
+    if first["type"] == "missing":
+        return f"field {field!r} is missing{tail}"
+    expected = " or ".join(
+        dict.fromkeys(
+            fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            for fault, path in zip(faults, paths, strict=True)
+            if path == field
+        )
+    )
+    return f"{field} = {_short(first['input'])}: expected {expected}{tail}"
+
+
+def _field_path(location: tuple[int | str, ...], data: Any) -> str:
+    """Dotted name of a field; drops the names of union members that pydantic puts in between."""
+    parts: list[str] = []
+    for position, key in enumerate(location):
+        if isinstance(data, Mapping) and key in data:
+            data = data[key]
+        elif isinstance(data, Sequence) and isinstance(key, int) and not isinstance(data, str):
+            data = data[key] if key < len(data) else None
+        elif not isinstance(data, Mapping) or position + 1 < len(location):
+            continue
+        parts.append(str(key))
+    return ".".join(parts)
+
+
+def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _field_names(kind, f"{prefix}{name}.")
+
+
+def _nearest(field: str) -> str:
+    known = list(_field_names(Recipe))
+    last = field.rpartition(".")[2]
+    same = [name for name in known if name.rpartition(".")[2] == last]
+    near = same or difflib.get_close_matches(field, known, n=2)
+    if near:
+        return "did you mean " + " or ".join(map(repr, near)) + "?"
+    siblings = [name for name in known if name.rpartition(".")[0] == field.rpartition(".")[0]]
+    return "known: " + ", ".join(siblings or known)
+
+
+def _short(value: Any, length: int = 60) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,0 +1,122 @@
+"""What a recipe may say: one complete, named run, with every field typed and described.
+
+The models are strict (no silent conversion between types), frozen, and refuse unknown fields.
+Files go through ``recipes.io``, which turns validation errors into one line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pacavit.tasks.classification.config import ClassificationConfig
+
+__all__ = ["DataConfig", "ModelConfig", "Recipe", "TrainConfig"]
+
+Fraction: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+Count: TypeAlias = Annotated[int, Field(ge=0)]
+Options: TypeAlias = dict[str, Any]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """Which images."""
+
+    name: str = Field(description="registered data set, see `pacavit list datasets`")
+    root: Path | None = Field(None, description="folder with the data; None: the set's default")
+    val_size: Count | None = Field(
+        None, description="images held out of the training set; None: the set's default"
+    )
+
+
+class ModelConfig(_Section):
+    """Which network. None leaves an argument to the model's own default."""
+
+    name: str = Field(description="timm model name, see `pacavit list models`")
+    clustering: str | tuple[str, ...] | None = Field(
+        None, description="clustering method, one for all stages or one a stage"
+    )
+    num_clusters: Count | tuple[Count, ...] | None = Field(
+        None, description="clusters M, one for all stages or one a stage"
+    )
+    clustering_options: Options | tuple[Options, ...] | None = Field(
+        None, description="keyword arguments of the clustering class, for all or per stage"
+    )
+    attention: str | tuple[str, ...] | None = Field(
+        None, description="attention, one for all stages or one a stage"
+    )
+    attention_options: Options | tuple[Options, ...] | None = Field(
+        None, description="keyword arguments of the attention class, for all or per stage"
+    )
+    recluster_every: Count | tuple[Count, ...] | None = Field(
+        None, description="a new clustering every so many blocks; 0: once a stage"
+    )
+    drop_path: Fraction = Field(0.0, description="stochastic depth rate of the last block")
+    options: Options = Field({}, description="further keyword arguments of the model factory")
+
+
+class TrainConfig(_Section):
+    """How the network is trained."""
+
+    epochs: int = Field(ge=1, description="passes over the training images")
+    seed: Count = Field(0, description="of weights, order, augmentation and stochastic depth")
+    batch_size: int = Field(ge=1, description="images a step")
+    optimizer: str = Field("adamw", description='timm optimiser name, such as "adamw" or "muon"')
+    optimizer_options: Options = Field({}, description="keyword arguments of the optimiser")
+    lr: float = Field(gt=0, description="learning rate after warm-up")
+    min_lr: float = Field(0.0, ge=0, description="learning rate at the end")
+    weight_decay: float = Field(
+        0.05, ge=0, description="of matrices and filters only: biases and norms are exempt"
+    )
+    warmup: Fraction = Field(0.1, description="fraction of all steps with rising learning rate")
+    schedule: Literal["linear", "cosine"] = Field(
+        "linear", description="how the learning rate falls after warm-up"
+    )
+    clip: float | None = Field(None, gt=0, description="largest gradient norm; None: no clipping")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of the moving average of the weights; None: no average",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the arithmetic; weights stay fp32"
+    )
+    compile: bool = Field(False, description="torch.compile the training step")
+    device: str = Field("auto", description='"auto" (GPU if there is one), "cpu", "cuda:1", ...')
+    eval_batch_size: int = Field(500, ge=1, description="images a step when measuring")
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="longest time between checkpoints; epochs' ends always write one"
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints to keep")
+    progressive: tuple[tuple[Fraction, Annotated[int, Field(ge=1)]], ...] | None = Field(
+        None,
+        description="(until, image_size) pairs: image size while less than the fraction `until` "
+        "of the epochs is done; the task's own image size after the last pair",
+    )
+
+    @field_validator("progressive")
+    @classmethod
+    def _rising(
+        cls, value: tuple[tuple[float, int], ...] | None
+    ) -> tuple[tuple[float, int], ...] | None:
+        fractions = [until for until, _ in value or ()]
+        if sorted(set(fractions)) != fractions:
+            raise ValueError("(until, image_size) pairs with rising fractions")
+        return value
+
+
+class Recipe(_Section):
+    """One complete run: task, data, model and training."""
+
+    name: str = Field(description="name of the recipe")
+    description: str = Field("", description="what the run is for, in a sentence")
+    task: ClassificationConfig = Field(description="what is learned")
+    data: DataConfig = Field(description="from which images")
+    model: ModelConfig = Field(description="with which network")
+    train: TrainConfig = Field(description="in which way")

@@ -1,0 +1,114 @@
+"""Image classification: label-smoothed cross-entropy and the usual scores."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from pacavit.data.base import Batch
+from pacavit.tasks.base import TASKS, Prediction, Task
+from pacavit.tasks.classification.config import ClassificationConfig
+from pacavit.tasks.classification.transforms import EvalTransform, TrainTransform
+
+__all__ = ["ClassificationMetrics", "ClassificationTask", "LogLoss"]
+
+
+class LogLoss(Metric):
+    """Mean negative log-probability of the true class, without label smoothing."""
+
+    full_state_update = False
+    higher_is_better = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Add (B, classes) probabilities and (B,) labels."""
+        chosen = probabilities.gather(1, labels[:, None]).clamp_min(1e-12)
+        self.total -= chosen.double().log().sum()
+        self.count += len(labels)
+
+    def compute(self) -> Tensor:
+        """The mean so far."""
+        return self.total / self.count
+
+
+class ClassificationMetrics(MetricCollection):
+    """Accuracy, loss, confusion, and precision, recall and F1: macro, weighted and per class.
+
+    Args:
+        num_classes: K; ``confusion`` is (K, K) with true classes as rows, the ``_per_class``
+            scores are (K,), all others scalars.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        metrics: dict[str, Metric] = {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "loss": LogLoss(),
+            "confusion": MulticlassConfusionMatrix(num_classes),
+        }
+        kinds = {"precision": MulticlassPrecision, "recall": MulticlassRecall, "f1": MulticlassF1Score}
+        for average, suffix in (("macro", "macro"), ("weighted", "weighted"), (None, "per_class")):
+            for name, kind in kinds.items():
+                metrics[f"{name}_{suffix}"] = kind(num_classes, average=cast(Any, average))
+        # torchmetrics takes a dict of metrics or of collections and declares only the union.
+        super().__init__(cast(Any, metrics))
+
+    def update(self, prediction: Prediction, labels: Tensor) -> None:
+        """Add what a task predicted for B images, and their (B,) labels."""
+        super().update(prediction.probabilities, labels)
+
+
+@TASKS.register("classification")
+class ClassificationTask(Task):
+    """A classifier with its loss.
+
+    Args:
+        model: (B, 3, height, width) -> (B, num_classes) logits.
+        config: label smoothing, image size, augmentation.
+        num_classes: K.
+    """
+
+    main_metric: ClassVar[str] = "accuracy"
+    train_transform = TrainTransform
+    eval_transform = EvalTransform
+
+    def __init__(self, model: nn.Module, config: ClassificationConfig, num_classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.num_classes = num_classes
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Label-smoothed cross-entropy of a batch, as a scalar named "loss"."""
+        logits = self.model(batch.images)
+        # Under autocast the logits are bf16; the loss is taken in fp32.
+        loss = F.cross_entropy(
+            logits.float(), batch.labels, label_smoothing=self.config.label_smoothing
+        )
+        return {"loss": loss}
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Prediction:
+        """(B, 3, height, width) normalised images -> fp32 logits and probabilities (B, classes)."""
+        logits = self.model(images).float()
+        return Prediction(logits, logits.softmax(-1))
+
+    def metrics(self) -> ClassificationMetrics:
+        """Fresh scores for ``num_classes`` classes."""
+        return ClassificationMetrics(self.num_classes)
