@@ -8,25 +8,24 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import timm
 
-from pacavit import recipes
+from pacavit import engine, recipes
 from pacavit._registry import Registry
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS, SPLITS, Split
-from pacavit.engine import build
-from pacavit.engine import evaluate as evaluation_engine
-from pacavit.engine import train as training_engine
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
+from pacavit.engine.scoring import score_model
 from pacavit.engine.system import environment, pick_device
 from pacavit.engine.weights import load_model, packaged_names
-from pacavit.errors import DataError, PacavitError, RecipeError, UnknownNameError
+from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes.schema import Recipe
 from pacavit.report.card import card_summary
+from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import write_evaluation
 
 __all__ = ["Entry", "evaluate", "list_names", "predict", "results_folder", "train"]
@@ -69,9 +68,83 @@ def train(
         resolved = recipe
     else:
         resolved = recipes.load(recipe, set)
-    return training_engine.train(
-        _with_root(resolved, data), Path(out), resume=resume, overwrite=overwrite, progress=progress
+    if data is not None:
+        # Absolute, so that the run can be evaluated from anywhere.
+        config = resolved.data.model_copy(update={"root": Path(data).absolute()})
+        resolved = resolved.model_copy(update={"data": config})
+    run = engine.train(resolved, out, resume=resume, overwrite=overwrite, progress=progress)
+    plot_curves(run)
+    return run
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: str = "test",
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure a model on a split, and save the results where ``results_folder`` says.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        data: folder with the data set, instead of the one the model was trained on.
+        split: "train", "val" or "test".
+        out: folder for the results; None is ``evaluation-SPLIT`` in a run folder, and saves
+            nothing for weights outside of one.
+        progress: show a progress bar.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    folder = results_folder(model, split=split, out=out)
+    loaded = load_model(model)
+    device = pick_device("auto")
+    evaluation, info = score_model(
+        loaded,
+        cast(Split, split),  # results_folder has checked it
+        root=None if data is None else Path(data),
+        device=device,
+        progress=progress,
     )
+    if folder is not None:
+        command = ["pacavit", "evaluate", str(model)]
+        for option, value in (("--data", data), ("--out", out)):
+            command += [] if value is None else [option, str(value)]
+        command += [] if split == "test" else ["--split", split]
+        facts = {
+            "command": shlex.join(command),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "dataset": info.name,
+            "data": info.copy,
+            "split": split,
+            "environment": environment(device),
+        }
+        write_evaluation(evaluation, folder, title=f"{info.copy}, {split}", facts=facts)
+    return evaluation
+
+
+def results_folder(
+    model: str | Path, *, split: str = "test", out: str | Path | None = None
+) -> Path | None:
+    """Where ``evaluate`` saves its results, given the same arguments; None for nowhere.
+
+    Raises:
+        UnknownNameError: there is no such split.
+        PacavitError: a file is in the way.
+    """
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    if out is not None:
+        folder = Path(out)
+    elif Path(model).is_dir():
+        folder = Path(model) / f"evaluation-{split}"
+    else:
+        return None
+    if folder.exists() and not folder.is_dir():
+        raise PacavitError(f"cannot save results in {folder}: it is a file; choose another folder")
+    return folder
 
 
 def predict(
@@ -97,9 +170,7 @@ def predict(
     """
     paths = find_images(images)
     loaded = load_model(model)
-    return predict_images(
-        loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress
-    )
+    return predict_images(loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress)
 
 
 def list_names(kind: str) -> list[Entry]:
@@ -148,11 +219,3 @@ _LISTS: dict[str, Callable[[], list[Entry]]] = {
     "datasets": lambda: _registered(DATASETS),
     "weights": _weights,
 }
-
-
-def _with_root(recipe: Recipe, root: str | Path | None) -> Recipe:
-    """The recipe with another data folder; absolute, so that the run can be used from anywhere."""
-    if root is None:
-        return recipe
-    data = recipe.data.model_copy(update={"root": Path(root).absolute()})
-    return recipe.model_copy(update={"data": data})

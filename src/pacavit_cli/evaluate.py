@@ -26,4 +26,5 @@ def evaluate(
     from pacavit.report.evaluation import print_evaluation
 
     evaluation = api.evaluate(model, data=data, split=split, out=out, progress=True)
-    print_evaluation(evaluation)
+    folder = api.results_folder(model, split=split, out=out)
+    print_evaluation(evaluation, title=f"{model}, {split} split", folder=folder)

@@ -85,23 +85,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_error(message + " (help: pacavit --help)")
         return USAGE_ERROR
     except Exception as error:
-        if session.debug or not _is_users(error):
+        # Imported late, with the library that raised: --help shall not load it.
+        from pacavit.errors import Interrupted, PacavitError
+
+        if isinstance(error, Interrupted):
+            typer.echo(f"interrupted: {error}", err=True)
+            return INTERRUPTED
+        # Files that cannot be read or written are the user's too: no permission, full disk.
+        if session.debug or not isinstance(error, PacavitError | OSError):
             raise
         _print_error(str(error))
         return USAGE_ERROR
-    if code == INTERRUPTED:
+    if code == INTERRUPTED:  # Ctrl-C anywhere else
         typer.echo("interrupted", err=True)
     return code
-
-
-def _is_users(error: Exception) -> bool:
-    """Whether the user, rather than a developer, can mend it."""
-    from pacavit.errors import PacavitError
-
-    # A named file that cannot be read or written: no permission, full disk, a folder in its place.
-    return isinstance(error, PacavitError) or (
-        isinstance(error, OSError) and error.filename is not None
-    )
 
 
 def _print_error(message: str) -> None:
