@@ -23,7 +23,7 @@ RUNS = Path("runs")
 def main() -> None:
     """Train and evaluate once for each clustering; print one table and what was written."""
     console = Console()
-    table = Table(title="PaCa-ViT on handwritten digits: test images, macro averages")
+    table = Table(title="Handwritten digits, test images")
     table.add_column("clustering")
     for heading in ("accuracy", "precision", "recall", "F1"):
         table.add_column(heading, justify="right")
@@ -47,8 +47,15 @@ def main() -> None:
     console.print(table)
     console.print("Written:")
     for run in runs:
-        for path in sorted(run.iterdir()):
-            console.print(f"  {path}{'/' if path.is_dir() else ''}", highlight=False)
+        for name in written(run):
+            console.print(f"  {name}", highlight=False, soft_wrap=True)
+
+
+def written(run: Path) -> list[str]:
+    """The files of a run, its checkpoints in one line."""
+    paths = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())
+    files = [str(run / path) for path in paths if path.parts[0] != "checkpoints"]
+    return [f"{run / 'checkpoints'}/", *files]
 
 
 if __name__ == "__main__":

@@ -88,11 +88,11 @@ def check_attention(
     _check_gradients(module, x)
 
 
-def check_backbone(model: nn.Module, image_size: tuple[int, int] = (48, 64)) -> None:
+def check_backbone(model: Any, image_size: tuple[int, int] = (48, 64)) -> None:
     """Run timm's surface on a model: shapes, feature_info, odd sizes, gradients, classifier.
 
     Args:
-        model: built with at least one class.
+        model: a module with timm's surface, built with at least one class.
         image_size: (height, width) in pixels of the largest input tried.
 
     Raises:

@@ -1,5 +1,7 @@
 """Every registered clustering, attention and model keeps its contract; so does a stranger's."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -10,7 +12,12 @@ from pacavit.clustering import CLUSTERINGS
 from pacavit.models import PacaViT
 from pacavit.testing import check_attention, check_backbone, check_clustering
 
-SMALL = {"embed_dims": (8, 12, 16), "depths": (2, 1, 1), "num_heads": (2, 2, 4), "num_classes": 3}
+SMALL: dict[str, Any] = {
+    "embed_dims": (8, 12, 16),
+    "depths": (2, 1, 1),
+    "num_heads": (2, 2, 4),
+    "num_classes": 3,
+}
 
 
 @pytest.mark.parametrize("name", CLUSTERINGS.names())

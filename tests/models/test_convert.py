@@ -29,7 +29,7 @@ def load_reference(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]
 def test_reference_is_reproduced(name: str, shared_dir: Path) -> None:
     tensors, facts = load_reference(shared_dir / "reference" / f"{name}.safetensors")
     arch = facts["arch"]
-    model = PacaViT(
+    model: Any = PacaViT(
         num_classes=facts["num_classes"],
         embed_dims=arch["embed_dims"],
         depths=arch["depths"],

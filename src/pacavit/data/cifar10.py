@@ -105,8 +105,8 @@ class Cifar10(DataSource):
                 self._splits["test"] = self._copy.read("test")
             else:
                 full = self._copy.read("train")
-                train, val = hold_out_validation(full, self.val_size)
-                self._splits.update(train=train, val=val)
+                parts = hold_out_validation(full, self.val_size)
+                self._splits["train"], self._splits["val"] = parts
         return self._splits[split]
 
     @property

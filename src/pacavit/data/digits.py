@@ -1,7 +1,7 @@
 """Handwritten digits that come with scikit-learn: 1797 grey images of 8 x 8 pixels, 10 classes.
 
 Source: E. Alpaydin, C. Kaynak: "Optical Recognition of Handwritten Digits", UCI Machine Learning
-Repository, 1998; https://doi.org/10.24432/C50P49 (its test set, 43 writers in all).
+Repository, 1998; https://doi.org/10.24432/C50P49 (its test part).
 """
 
 from __future__ import annotations

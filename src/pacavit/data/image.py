@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pacavit.errors import DataError
@@ -22,7 +22,7 @@ MAX_PIXELS = 64_000_000
 
 # Only formats that Pillow decodes itself: it hands EPS, for example, to an outside interpreter,
 # which would run the file as a program.
-_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".mpo", ".pgm", ".png", ".ppm", ".tga")
@@ -79,7 +79,7 @@ def decode_image(file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PI
                 pixels = _to_rgb(ImageOps.exif_transpose(image))
         except DataError:
             raise
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             raise DataError(f"{name} is not an image in a format that can be read") from None
         except Image.DecompressionBombError:
             raise DataError(f"{name} has more pixels than Pillow accepts; scale it down") from None

@@ -94,7 +94,7 @@ def plan_mixers(
     return mixers
 
 
-def per_stage(name: str, value: PerStage[T] | T, num_stages: int) -> tuple[T, ...]:
+def per_stage(name: str, value: Any, num_stages: int) -> tuple[Any, ...]:
     """One value for all stages, or one a stage -> one a stage."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != num_stages:

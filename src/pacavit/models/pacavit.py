@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -116,8 +116,6 @@ class PacaViT(nn.Module):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        if global_pool not in ("avg", ""):
-            raise RecipeError(f"global_pool must be 'avg' or '', not {global_pool!r}")
         num_stages = len(embed_dims)
         mixers = plan_mixers(
             num_stages, attention, attention_options, clustering, clustering_options, num_clusters
@@ -127,10 +125,8 @@ class PacaViT(nn.Module):
         mlp_ratios = per_stage("mlp_ratios", mlp_ratios, num_stages)
         recluster = per_stage("recluster_every", recluster_every, num_stages)
         activation = get_act_layer(act_layer)
-        rates = calculate_drop_path_rates(drop_path_rate, depths, stagewise=True)
+        rates: Iterator[float] = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
 
-        self.num_classes = num_classes
-        self.global_pool = global_pool
         self.num_features = self.head_hidden_size = embed_dims[-1]
         self.feature_info: list[dict[str, Any]] = []
         self.stages = nn.ModuleList()
@@ -143,7 +139,7 @@ class PacaViT(nn.Module):
                     mlp_ratio=mlp_ratios[index],
                     act_layer=activation,
                     proj_drop=proj_drop_rate,
-                    drop_path=rates[index][block],
+                    drop_path=next(rates),
                 )
                 for block in range(depths[index])
             ]
@@ -157,7 +153,7 @@ class PacaViT(nn.Module):
                 {"num_chs": dim, "reduction": reduction, "module": f"stages.{index}"}
             )
         self.head_drop = nn.Dropout(drop_rate)
-        self.reset_classifier(num_classes)
+        self.reset_classifier(num_classes, global_pool)
         self.apply(_init_weights)
         self.to(memory_format=torch.channels_last)
 
@@ -177,7 +173,8 @@ class PacaViT(nn.Module):
         names = per_stage("clustering", clustering, len(self.stages))
         numbers = per_stage("num_clusters", num_clusters, len(self.stages))
         model = copy.deepcopy(self)
-        for name, number, stage in zip(names, numbers, model.stages, strict=True):
+        stages: Any = model.stages
+        for name, number, stage in zip(names, numbers, stages, strict=True):
             for block in stage.blocks:
                 old = block.clustering
                 if old is not None:
@@ -212,7 +209,7 @@ class PacaViT(nn.Module):
         self,
         x: Tensor,
         indices: int | list[int] | None = None,
-        norm: bool = False,  # noqa: ARG002 - timm's signature; stage maps are normalised already
+        norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
@@ -242,7 +239,7 @@ class PacaViT(nn.Module):
     def prune_intermediate_layers(
         self,
         indices: int | list[int] = 1,
-        prune_norm: bool = False,  # noqa: ARG002 - timm's signature
+        prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
         """Drop the stages after the last chosen one, and the head where asked for or cut off."""
@@ -262,6 +259,8 @@ class PacaViT(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh head for another number of classes; 0 removes it."""
         if global_pool is not None:
+            if global_pool not in ("avg", ""):
+                raise RecipeError(f"global_pool must be 'avg' or '', not {global_pool!r}")
             self.global_pool = global_pool
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
@@ -269,7 +268,8 @@ class PacaViT(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
-        for stage in self.stages:
+        stages: Any = self.stages
+        for stage in stages:
             stage.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

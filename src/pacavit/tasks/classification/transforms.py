@@ -34,7 +34,7 @@ class EvalTransform:
         self.size = _target_size(info, image_size)
         self.mean, self.std = torch.tensor(info.mean), torch.tensor(info.std)
 
-    def __call__(self, images: Tensor, random: SampleRandom | None = None) -> Tensor:  # noqa: ARG002
+    def __call__(self, images: Tensor, random: SampleRandom | None = None) -> Tensor:
         """Transform a batch; ``random`` is not used, it is what every transform is called with."""
         pixels = _resize(_to_float(_crop_centre(images, self.size)), self.size)
         mean, std = (_per_channel(fact).to(images.device) for fact in (self.mean, self.std))
@@ -125,10 +125,9 @@ def _crop_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 3, H, W) float -> (B, 3, height, width), channels-last."""
-    if tuple(pixels.shape[2:]) == size:
-        return pixels
-    resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-    return resized.contiguous(memory_format=torch.channels_last)
+    if tuple(pixels.shape[2:]) != size:
+        pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def _factors(random: SampleRandom, stream: str, amplitude: float) -> Tensor:

@@ -1,0 +1,139 @@
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pacavit.data import decode_image, read_image
+from pacavit.errors import DataError
+
+GREY = np.linspace(0, 255, 48).reshape(6, 8).astype(np.uint8)
+
+
+def save(image: Image.Image, path: Path, **options: Any) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(GREY)
+    if mode == "I;16":
+        image = Image.fromarray(GREY.astype(np.uint16) * 257)
+    elif mode == "I":
+        image = Image.fromarray(GREY.astype(np.int32) * 257)
+    elif mode == "F":
+        image = Image.fromarray(GREY.astype(np.float32) / 255)
+    else:
+        image = grey.convert(mode)
+    assert image.mode == mode
+    pixels = read_image(save(image, tmp_path / "image.tiff"))
+    assert pixels.shape == (3, 6, 8)
+    assert pixels.dtype == torch.uint8
+    assert pixels.is_contiguous()
+    expected = GREY.astype(int) if mode != "1" else np.asarray(image).astype(int) * 255
+    assert np.abs(pixels.numpy().astype(int) - expected).max() <= 1
+
+
+def test_16_bit_png(tmp_path: Path) -> None:
+    path = save(Image.fromarray(GREY.astype(np.uint16) * 257), tmp_path / "image.png")
+    assert np.array_equal(read_image(path).numpy(), np.stack([GREY] * 3))
+
+
+def test_floats_up_to_255(tmp_path: Path) -> None:
+    path = save(Image.fromarray(GREY.astype(np.float32)), tmp_path / "image.tiff")
+    assert np.array_equal(read_image(path)[0].numpy(), GREY)
+
+
+def test_floats_that_are_not_finite(tmp_path: Path) -> None:
+    path = save(Image.fromarray(np.full((2, 2), np.nan, np.float32)), tmp_path / "image.tiff")
+    with pytest.raises(DataError, match=r"image\.tiff is a broken image: some grey values"):
+        read_image(path)
+
+
+def test_transparent_pixels_lie_on_white(tmp_path: Path) -> None:
+    rgba = Image.fromarray(np.array([[[9, 9, 9, 0], [9, 9, 9, 255]]], np.uint8))
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    palette.putpalette([0, 0, 0, 9, 9, 9])
+    palette.info["transparency"] = 0
+    for number, image in enumerate([rgba, rgba.convert("LA"), palette]):
+        pixels = read_image(save(image, tmp_path / f"{number}.png"))
+        assert pixels[:, 0, 0].tolist() == [255, 255, 255]
+        assert pixels[:, 0, 1].tolist() == [9, 9, 9]
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned clockwise by a quarter for display
+    path = save(Image.fromarray(GREY).convert("RGB"), tmp_path / "image.png", exif=exif)
+    assert np.array_equal(read_image(path)[0].numpy(), np.rot90(GREY, -1))
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    path = save(frames[0], tmp_path / "image.gif", save_all=True, append_images=frames[1:])
+    assert read_image(path)[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_bytes_are_decoded_like_files(tmp_path: Path) -> None:
+    path = save(Image.fromarray(GREY), tmp_path / "image.png")
+    assert torch.equal(decode_image(path.read_bytes(), "upload"), read_image(path))
+
+
+def test_pixel_limit(tmp_path: Path) -> None:
+    path = save(Image.fromarray(GREY), tmp_path / "image.png")
+    assert read_image(path, max_pixels=48).shape == (3, 6, 8)
+    with pytest.raises(DataError, match=r"8 x 6 pixels, more than the limit"):
+        read_image(path, max_pixels=47)
+
+
+@pytest.mark.parametrize("side", [12_000, 60_000])
+def test_decompression_bombs_raise_one_clear_error(tmp_path: Path, side: int) -> None:
+    """Between Pillow's two limits it warns, above them it raises; here both are the same."""
+    header = f"P5 {side} {side} 255\n".encode()
+    (tmp_path / "bomb.pgm").write_bytes(header)
+    with pytest.raises(DataError, match=r"bomb\.pgm has .*pixels"):
+        read_image(tmp_path / "bomb.pgm")
+
+
+def broken_files() -> dict[str, bytes]:
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    noise.save(png, "PNG")
+    noise.save(jpeg, "JPEG")
+    return {
+        "empty": b"",
+        "text": b"hello",
+        "truncated_png": png.getvalue()[:2000],
+        "truncated_jpeg": jpeg.getvalue()[: len(jpeg.getvalue()) // 2],
+        "header_only": png.getvalue()[:20],
+        "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
+    }
+
+
+@pytest.mark.parametrize("kind", broken_files())
+def test_broken_files_raise_one_line_with_the_path(tmp_path: Path, kind: str) -> None:
+    (tmp_path / kind).write_bytes(broken_files()[kind])
+    with pytest.raises(DataError) as caught:
+        read_image(tmp_path / kind)
+    assert str(tmp_path / kind) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no image file .*nothing\.png"):
+        read_image(tmp_path / "nothing.png")
+    with pytest.raises(DataError, match="is a folder"):
+        read_image(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = save(Image.fromarray(GREY), tmp_path / "image.png")
+    path.chmod(0)
+    with pytest.raises(DataError, match="Permission denied"):
+        read_image(path)

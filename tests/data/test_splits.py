@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from pacavit.data import ImageSet, hold_out_validation, stratified_holdout
+from pacavit.errors import DataError
+
+
+def test_both_parts_keep_the_class_balance() -> None:
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)[torch.randperm(100)]
+    kept, held = stratified_holdout(labels, 10)
+    assert torch.bincount(labels[held]).tolist() == [5, 3, 2]
+    assert torch.equal(torch.cat([kept, held]).sort().values, torch.arange(100))
+    assert torch.equal(kept, kept.sort().values)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 99])
+def test_exactly_as_many_as_asked_for(size: int) -> None:
+    labels = torch.arange(100) % 7
+    kept, held = stratified_holdout(labels, size)
+    assert (len(kept), len(held)) == (100 - size, size)
+
+
+def test_always_the_same_split() -> None:
+    """Published numbers depend on it: this answer must never change."""
+    _, held = stratified_holdout(torch.arange(20) % 2, 4)
+    assert held.tolist() == [3, 6, 16, 17]
+
+
+def test_another_seed_another_split() -> None:
+    labels = torch.arange(100) % 4
+    assert not torch.equal(stratified_holdout(labels, 20)[1], stratified_holdout(labels, 20, 1)[1])
+
+
+@pytest.mark.parametrize("size", [-1, 10, 11])
+def test_sizes_that_do_not_fit(size: int) -> None:
+    with pytest.raises(DataError, match=rf"cannot hold out {size} of 10 images; choose 0 to 9"):
+        stratified_holdout(torch.arange(10) % 2, size)
+
+
+def test_validation_of_no_images() -> None:
+    full = ImageSet(torch.zeros(6, 3, 2, 2, dtype=torch.uint8), torch.arange(6) % 2)
+    train, val = hold_out_validation(full, 0)
+    assert (len(train), len(val)) == (6, 0)
