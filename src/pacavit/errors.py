@@ -5,7 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "DataError", "PacavitError", "RecipeError", "UnknownNameError"]
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "Interrupted",
+    "PacavitError",
+    "RecipeError",
+    "UnknownNameError",
+]
 
 
 class PacavitError(Exception):
@@ -41,3 +48,7 @@ class DataError(PacavitError, ValueError):
 
 class CheckpointError(PacavitError, ValueError):
     """Weights, checkpoints or run folders that are missing, broken or do not fit."""
+
+
+class Interrupted(PacavitError):  # noqa: N818 (it stops a run, but nothing went wrong)
+    """A run that was asked to stop (Ctrl-C, SIGTERM) and has saved itself; says how to go on."""

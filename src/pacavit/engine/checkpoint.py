@@ -151,10 +151,10 @@ def _contents(state: TrainState) -> dict[str, bytes]:
 def _split_optimizer(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as tensors named "<parameter>.<key>", and the numbers beside them.
+    """An optimiser's state as tensors "<parameter>.<key>" or "group.<number>.<key>", and numbers.
 
-    Of the parameter groups only numbers are kept: some optimisers count their steps there, and
-    everything else follows from the recipe.
+    Of the parameter groups only tensors and numbers are kept: some optimisers count their steps
+    there, and everything else follows from the recipe.
     """
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -165,6 +165,8 @@ def _split_optimizer(
                 tensors[f"{index}.{key}"] = value
             else:
                 numbers.setdefault(str(index), {})[key] = value
+    for index, group in enumerate(state["param_groups"]):
+        tensors |= {f"group.{index}.{k}": v for k, v in group.items() if isinstance(v, Tensor)}
     groups = [
         {key: value for key, value in group.items() if isinstance(value, bool | int | float)}
         for group in state["param_groups"]
@@ -176,22 +178,25 @@ def _restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]
 ) -> None:
     state = optimizer.state_dict()
-    parameters = [
-        parameter for group in optimizer.param_groups for parameter in group["params"]
-    ]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     restored: dict[int, dict[str, Any]] = {
         int(index): dict(entries) for index, entries in numbers["state"].items()
     }
+    groups = state["param_groups"]
     for name, value in tensors.items():
         index, _, key = name.partition(".")
+        if index == "group":
+            index, _, key = key.partition(".")
+            groups[int(index)][key] = value
+            continue
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
             # Fused kernels walk state and parameter side by side, so the layouts must agree.
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         restored.setdefault(int(index), {})[key] = value
-    for group, saved in zip(state["param_groups"], numbers["groups"], strict=True):
+    for group, saved in zip(groups, numbers["groups"], strict=True):
         group.update(saved)
-    optimizer.load_state_dict({"state": restored, "param_groups": state["param_groups"]})
+    optimizer.load_state_dict({"state": restored, "param_groups": groups})
 
 
 def _generators() -> dict[str, Tensor]:

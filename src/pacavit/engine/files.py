@@ -60,9 +60,7 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def tensor_bytes(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> bytes:
+def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """Tensors and texts as the bytes of a safetensors file."""
     # safetensors wants plain layout and no shared storage; channels-last filters have neither.
     plain = {

@@ -16,13 +16,13 @@ __all__ = ["create_average", "create_optimizer", "lr_at", "set_lr"]
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """timm's optimiser of that name; weight decay spares vectors and ``model.no_weight_decay()``.
+    """The timm optimiser of that name; weight decay spares vectors and ``no_weight_decay()``.
 
     Raises:
         UnknownNameError: timm has no such optimiser.
         RecipeError: it does not take these options.
     """
-    known = timm.optim.list_optimizers()
+    known = [str(name) for name in timm.optim.list_optimizers()]
     if config.optimizer not in known:
         raise UnknownNameError("optimizer", config.optimizer, known)
     try:

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,10 @@ def configure(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-    elif platform.libc_ver()[0] == "glibc":
+        return
+    # Lets the plain attention kernel (see training_kernels) stay in bf16 under autocast.
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    if platform.libc_ver()[0] == "glibc":
         # Each step frees and asks for the same large buffers. By default glibc returns them to
         # the kernel, which hands out zeroed pages anew: a large part of a step on small images.
         libc = ctypes.CDLL(None)
@@ -52,7 +55,7 @@ def configure(device: torch.device) -> None:
 
 
 def training_kernels(device: torch.device) -> AbstractContextManager[Any]:
-    """Attention kernels for a training step: on a CPU the backward pass of the fused one is slow."""
+    """Attention kernels for a training step; on a CPU the fused one has a slow backward pass."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
@@ -65,7 +68,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Versions and machine, as plain data for ``environment.json``; names no host and no folder."""
     packages = ("pacavit", "torch", "torchvision", "timm", "torchmetrics", "numpy", "safetensors")
     facts: dict[str, Any] = {
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cpu_cores": os.cpu_count(),
@@ -76,6 +79,13 @@ def environment(device: torch.device) -> dict[str, Any]:
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda
     return facts
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"  # a source tree on PYTHONPATH
 
 
 def _cpu_name() -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pacavit.data.base import DataInfo
 from pacavit.engine import build, files
-from pacavit.errors import CheckpointError, RecipeError, UnknownNameError
+from pacavit.errors import CheckpointError, UnknownNameError
 from pacavit.recipes import io
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks.base import Task
@@ -34,7 +34,10 @@ __all__ = [
 
 WEIGHTS = "weights.safetensors"
 CHECKPOINTS = "checkpoints"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = 1
+_KEY = "pacavit"
+_INFO = pydantic.TypeAdapter(DataInfo)
+_METRICS = pydantic.TypeAdapter(dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,15 @@ def weights_bytes(
             for name, value in state.items()
         }
     data = recipe.data.model_copy(update={"root": None})
-    metadata = {
-        "format": "pacavit",
+    description = {
         "version": FORMAT_VERSION,
-        "recipe": recipe.model_copy(update={"data": data}).model_dump_json(),
-        "data": json.dumps(asdict(info)),
-        "metrics": json.dumps(dict(metrics)),
+        "recipe": recipe.model_copy(update={"data": data}).model_dump(mode="json"),
+        "data": asdict(info),
+        "metrics": dict(metrics),
     }
-    return files.tensor_bytes(state, metadata)
+    # One key only: safetensors writes several in random order, and equal runs shall give equal
+    # files.
+    return files.tensor_bytes(state, {_KEY: json.dumps(description)})
 
 
 def save_weights(
@@ -184,18 +188,22 @@ def _newest_weights(run: Path) -> Path:
 
 def _load_file(path: Path) -> LoadedModel:
     tensors, metadata = files.read_tensors(path)
-    if metadata.get("format") != "pacavit":
+    if _KEY not in metadata:
         raise CheckpointError(f"{path} was not written by pacavit: it names no recipe")
-    if metadata.get("version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {metadata.get('version')}, this pacavit reads "
-            f"{FORMAT_VERSION}; use the pacavit that wrote it"
-        )
     try:
-        recipe = io.parse(json.loads(metadata["recipe"]), str(path))
-        info = pydantic.TypeAdapter(DataInfo).validate_json(metadata["data"])
-        metrics = pydantic.TypeAdapter(dict[str, float]).validate_json(metadata["metrics"])
-    except (KeyError, ValueError, RecipeError) as error:
+        description = json.loads(metadata[_KEY])
+        version = description["version"]
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format version {version}, this pacavit reads {FORMAT_VERSION}; "
+                "use the pacavit that wrote it"
+            )
+        recipe = io.parse(description["recipe"], "its recipe")
+        info = _INFO.validate_json(json.dumps(description["data"]))
+        metrics = _METRICS.validate_python(description["metrics"])
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         line = " ".join(str(error).split())
         raise CheckpointError(f"the description inside {path} is broken: {line}") from error
     # Building draws random weights, which are overwritten: the caller's generator shall not move.

@@ -101,7 +101,9 @@ def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
-        raise RecipeError(f"no recipe at {path}; `pacavit list recipes` shows the packaged ones") from None
+        raise RecipeError(
+            f"no recipe at {path}; `pacavit list recipes` shows the packaged ones"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from error
     if not isinstance(data, dict):
@@ -153,8 +155,11 @@ def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     faults = error.errors(include_url=False)
     # Alternatives of a union fail one by one at the same field: they are told together.
     paths = [_field_path(fault["loc"], data) for fault in faults]
-    field, first = paths[0], faults[0]
-    more = len(set(paths)) - 1
+    # The alternative that got furthest inside is the one that was meant.
+    within = [i for i, path in enumerate(paths) if f"{path}.".startswith(f"{paths[0]}.")]
+    deepest = max(within, key=lambda i: paths[i].count("."))
+    field, first = paths[deepest], faults[deepest]
+    more = len(set(paths) - {paths[i] for i in within})
     tail = f" (and {more} more)" if more else ""
     if first["type"] == "extra_forbidden":
         return f"unknown field {field!r}; {_nearest(field)}{tail}"
@@ -193,13 +198,15 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(field: str) -> str:
+    """A hint for an unknown field: its neighbours first, then fields of other sections."""
+    section, _, last = field.rpartition(".")
     known = list(_field_names(Recipe))
-    last = field.rpartition(".")[2]
-    same = [name for name in known if name.rpartition(".")[2] == last]
-    near = same or difflib.get_close_matches(field, known, n=2)
-    if near:
-        return "did you mean " + " or ".join(map(repr, near)) + "?"
-    siblings = [name for name in known if name.rpartition(".")[0] == field.rpartition(".")[0]]
+    siblings = [name for name in known if name.rpartition(".")[0] == section]
+    for candidates in (siblings, known):
+        by_last = {name.rpartition(".")[2]: name for name in candidates}
+        near = difflib.get_close_matches(last, by_last, n=2)
+        if near:
+            return "did you mean " + " or ".join(repr(by_last[name]) for name in near) + "?"
     return "known: " + ", ".join(siblings or known)
 
 

@@ -62,14 +62,18 @@ class ClassificationMetrics(MetricCollection):
             "loss": LogLoss(),
             "confusion": MulticlassConfusionMatrix(num_classes),
         }
-        kinds = {"precision": MulticlassPrecision, "recall": MulticlassRecall, "f1": MulticlassF1Score}
+        kinds = {
+            "precision": MulticlassPrecision,
+            "recall": MulticlassRecall,
+            "f1": MulticlassF1Score,
+        }
         for average, suffix in (("macro", "macro"), ("weighted", "weighted"), (None, "per_class")):
             for name, kind in kinds.items():
                 metrics[f"{name}_{suffix}"] = kind(num_classes, average=cast(Any, average))
         # torchmetrics takes a dict of metrics or of collections and declares only the union.
         super().__init__(cast(Any, metrics))
 
-    def update(self, prediction: Prediction, labels: Tensor) -> None:
+    def update(self, prediction: Prediction, labels: Tensor) -> None:  # type: ignore[override]
         """Add what a task predicted for B images, and their (B,) labels."""
         super().update(prediction.probabilities, labels)
 

@@ -1,0 +1,46 @@
+"""Loss and score of a run, epoch by epoch, as one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from pacavit.engine.log import read_metrics
+from pacavit.errors import CheckpointError
+
+__all__ = ["plot_curves"]
+
+
+def plot_curves(run: str | Path, path: str | Path | None = None) -> Path:
+    """Draw training and validation loss beside validation accuracy.
+
+    Args:
+        run: run folder with at least one epoch done.
+        path: PNG file to write; by default ``curves.png`` in the run folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        CheckpointError: the run has no finished epoch.
+    """
+    rows = read_metrics(Path(run))
+    if not rows:
+        raise CheckpointError(f"{run} has no finished epoch to draw")
+    path = Path(run) / "curves.png" if path is None else Path(path)
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    # The training loss is that of augmented images with smoothed labels: not one scale with the
+    # validation loss, but the shapes tell.
+    left.plot(epochs, [row["train_loss"] for row in rows], label="training, smoothed labels")
+    left.plot(epochs, [row["val_loss"] for row in rows], label="validation")
+    left.set(xlabel="epoch", ylabel="loss")
+    left.legend()
+    right.plot(epochs, [row["val_accuracy"] for row in rows], color="C1")
+    right.set(xlabel="epoch", ylabel="validation accuracy")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    return path
