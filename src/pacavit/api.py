@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import timm
 
@@ -202,7 +202,7 @@ def _weights() -> list[Entry]:
     return [Entry(name, card_summary(card.read_text("utf-8"))) for name, card in cards.items()]
 
 
-def _registered(registry: Registry[object]) -> list[Entry]:
+def _registered(registry: Registry[Any]) -> list[Entry]:
     return [Entry(name, _first_line(registry.get(name))) for name in registry]
 
 

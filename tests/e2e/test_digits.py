@@ -66,6 +66,7 @@ def test_predict_takes_any_size_and_mode(
     assert "broken.png" in captured.err
 
 
+@pytest.mark.slow
 def test_resume_continues_an_interrupted_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = [sys.executable, "-m", "pacavit_cli", "train", "digits", "--out", str(out)]

@@ -1,6 +1,7 @@
 """A small evaluation with awkward class names."""
 
 import pytest
+import torch
 
 from pacavit.engine.evaluate import ClassScores, Evaluation
 
@@ -21,6 +22,6 @@ def evaluation() -> Evaluation:
             ClassScores("cat, [bold]", 0.9, 0.7, 0.75, 6),
             ClassScores("$dog|", 0.7, 0.9, 0.85, 4),
         ),
-        confusion=((5, 1), (1, 3)),
+        confusion=torch.tensor([[5, 1], [1, 3]]),
         images_per_second=1234.5,
     )

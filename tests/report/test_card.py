@@ -1,15 +1,15 @@
 """Model cards and the weights that ship with them."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 from pacavit import recipes
 from pacavit.data import DATASETS
-from pacavit.engine import Evaluation, LoadedModel, build, load_model
+from pacavit.engine import Evaluation, LoadedModel, build
 from pacavit.report.card import card_summary, count_macs, model_card, training_command
 
 ENVIRONMENT: dict[str, Any] = {
@@ -51,8 +51,7 @@ def test_card_says_what_one_needs_to_know(model: LoadedModel, evaluation: Evalua
         "Some CPU, 2 threads",
         "pacavit predict digits_mlp IMAGE.png",
         "pacavit evaluate digits_mlp",
-        "pacavit train digits --out DIR --set train.seed=7",
-        "--set model.clustering=mlp",
+        "pacavit train digits --out DIR --set model.clustering=mlp --set train.seed=7",
         "32 x 32 pixels",
         "Apache-2.0",
     ):
@@ -63,8 +62,6 @@ def test_training_command_repeats_the_recipe(tmp_path: Path) -> None:
     changes = ["train.lr=0.001", "model.num_clusters=[4, 4, 0]", "train.ema=null"]
     recipe = recipes.load("digits", changes)
     words = training_command(recipe)
-    import shlex
-
     split = shlex.split(words)
     again = [split[index + 1] for index, word in enumerate(split) if word == "--set"]
     assert recipes.load("digits", again) == recipe

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -42,12 +41,12 @@ def write_evaluation(
         writer.writerow(("class", "precision", "recall", "f1", "support"))
         for row in evaluation.per_class:
             writer.writerow((row.name, row.precision, row.recall, row.f1, row.support))
-    confusion = np.array(evaluation.confusion)
+    confusion = evaluation.confusion.cpu().numpy()
     with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("true class / predicted class", *names))
         writer.writerows(
-            (name, *counts) for name, counts in zip(names, evaluation.confusion, strict=True)
+            (name, *counts) for name, counts in zip(names, confusion.tolist(), strict=True)
         )
     title = f"{title}: accuracy {evaluation.accuracy:.4f} of {evaluation.num_images:,} images"
     save_confusion(folder / "confusion.png", confusion, names, title=title)
