@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pacavit.errors import DataError
 
-__all__ = ["MAX_PIXELS", "decode_image", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "decode_image", "read_image"]
 
 MAX_PIXELS = 64_000_000
 """Images with more pixels are refused unless the caller asks for more."""
@@ -23,6 +23,11 @@ MAX_PIXELS = 64_000_000
 # Only formats that Pillow decodes itself: it hands EPS, for example, to an outside interpreter,
 # which would run the file as a program.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""What the name of a file in a folder ends in, in lower case, to be taken for an image."""
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:

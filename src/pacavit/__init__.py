@@ -1,0 +1,63 @@
+"""Vision transformers whose attention runs from patches to clusters (PaCa-ViT).
+
+Importing this package registers its models with timm.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from pacavit import models
+from pacavit._registry import Registry, load_plugin
+from pacavit.api import Entry, evaluate, list_names, predict, train
+from pacavit.attention import ATTENTIONS, Attention
+from pacavit.clustering import CLUSTERINGS, Clustering
+from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet
+from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.predict import ImagePrediction
+from pacavit.errors import (
+    CheckpointError,
+    DataError,
+    PacavitError,
+    RecipeError,
+    UnknownNameError,
+)
+from pacavit.recipes import Recipe
+from pacavit.tasks import TASKS, Task
+from pacavit.types import Assignment, Grid, StageState
+
+try:
+    __version__ = version("pacavit")
+except PackageNotFoundError:  # a source tree on the path, never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "ATTENTIONS",
+    "CLUSTERINGS",
+    "DATASETS",
+    "TASKS",
+    "Assignment",
+    "Attention",
+    "CheckpointError",
+    "Clustering",
+    "DataError",
+    "DataInfo",
+    "DataSource",
+    "Entry",
+    "Evaluation",
+    "Grid",
+    "ImagePrediction",
+    "ImageSet",
+    "PacavitError",
+    "Recipe",
+    "RecipeError",
+    "Registry",
+    "StageState",
+    "Task",
+    "UnknownNameError",
+    "__version__",
+    "evaluate",
+    "list_names",
+    "load_plugin",
+    "models",
+    "predict",
+    "train",
+]

@@ -1,0 +1,221 @@
+"""The verbs of the command line as Python functions, with the same names and arguments."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import timm
+
+from pacavit import engine, recipes
+from pacavit._registry import Registry
+from pacavit.attention import ATTENTIONS
+from pacavit.clustering import CLUSTERINGS
+from pacavit.data import DATASETS, SPLITS, Split
+from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.predict import ImagePrediction, find_images, predict_images
+from pacavit.engine.scoring import score_model
+from pacavit.engine.system import environment, pick_device
+from pacavit.engine.weights import load_model, packaged_names
+from pacavit.errors import PacavitError, RecipeError, UnknownNameError
+from pacavit.recipes.schema import Recipe
+from pacavit.report.card import card_summary
+from pacavit.report.curves import plot_curves
+from pacavit.report.evaluation import write_evaluation
+
+__all__ = ["Entry", "evaluate", "list_names", "predict", "results_folder", "train"]
+
+
+class Entry(NamedTuple):
+    """Something with a name that commands take, and what it is in a line; maybe empty."""
+
+    name: str
+    summary: str
+
+
+def train(
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    set: Sequence[str] = (),  # noqa: A002 - the same name as on the command line
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Path:
+    """Train a model and return the folder of the run, which ``evaluate`` and ``predict`` take.
+
+    Args:
+        recipe: name of a packaged recipe, a recipe file, or a recipe.
+        out: the run's folder; one that exists is refused.
+        data: folder with the data set, instead of the recipe's.
+        set: ``"field.path=value"`` changes of the recipe, applied in order.
+        resume: continue the interrupted run in ``out``; nothing else may differ.
+        overwrite: replace the run in ``out``.
+        progress: show live progress on the console.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    if isinstance(recipe, Recipe):
+        if set:
+            raise RecipeError("set= changes recipes that are given by name or file")
+        resolved = recipe
+    else:
+        resolved = recipes.load(recipe, set)
+    if data is not None:
+        # Absolute, so that the run can be evaluated from anywhere.
+        config = resolved.data.model_copy(update={"root": Path(data).absolute()})
+        resolved = resolved.model_copy(update={"data": config})
+    run = engine.train(resolved, out, resume=resume, overwrite=overwrite, progress=progress)
+    plot_curves(run)
+    return run
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: str = "test",
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure a model on a split, and save the results where ``results_folder`` says.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        data: folder with the data set, instead of the one the model was trained on.
+        split: "train", "val" or "test".
+        out: folder for the results; None is ``evaluation-SPLIT`` in a run folder, and saves
+            nothing for weights outside of one.
+        progress: show a progress bar.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    folder = results_folder(model, split=split, out=out)
+    loaded = load_model(model)
+    device = pick_device("auto")
+    evaluation, info = score_model(
+        loaded,
+        cast(Split, split),  # results_folder has checked it
+        root=None if data is None else Path(data),
+        device=device,
+        progress=progress,
+    )
+    if folder is not None:
+        command = ["pacavit", "evaluate", str(model)]
+        for option, value in (("--data", data), ("--out", out)):
+            command += [] if value is None else [option, str(value)]
+        command += [] if split == "test" else ["--split", split]
+        facts = {
+            "command": shlex.join(command),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "dataset": info.name,
+            "data": info.copy,
+            "split": split,
+            "environment": environment(device),
+        }
+        write_evaluation(evaluation, folder, title=f"{info.copy}, {split}", facts=facts)
+    return evaluation
+
+
+def results_folder(
+    model: str | Path, *, split: str = "test", out: str | Path | None = None
+) -> Path | None:
+    """Where ``evaluate`` saves its results, given the same arguments; None for nowhere.
+
+    Raises:
+        UnknownNameError: there is no such split.
+        PacavitError: a file is in the way.
+    """
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    if out is not None:
+        folder = Path(out)
+    elif Path(model).is_dir():
+        folder = Path(model) / f"evaluation-{split}"
+    else:
+        return None
+    if folder.exists() and not folder.is_dir():
+        raise PacavitError(f"cannot save results in {folder}: it is a file; choose another folder")
+    return folder
+
+
+def predict(
+    model: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top_k: int = 5,
+    progress: bool = False,
+) -> list[ImagePrediction]:
+    """Name what images show: the ``top_k`` likeliest classes of each, with probabilities.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        images: image files of any size and mode, or folders of them.
+        top_k: classes to name; all of them when there are fewer.
+        progress: show a progress bar when there are many images.
+
+    Returns:
+        One prediction an image, in order; an image that cannot be read has its ``error`` set.
+
+    Raises:
+        PacavitError: the model cannot be loaded, or a folder has no images.
+    """
+    paths = find_images(images)
+    loaded = load_model(model)
+    return predict_images(loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress)
+
+
+def list_names(kind: str) -> list[Entry]:
+    """What exists of a kind.
+
+    Args:
+        kind: models, clusterings, attentions, recipes, datasets or weights.
+
+    Raises:
+        UnknownNameError: there is no such kind.
+    """
+    if kind not in _LISTS:
+        raise UnknownNameError("kind", kind, _LISTS)
+    return _LISTS[kind]()
+
+
+def _models() -> list[Entry]:
+    names = timm.list_models("pacavit_*")
+    return [Entry(name, _first_line(timm.model_entrypoint(name))) for name in names]
+
+
+def _recipes() -> list[Entry]:
+    return [Entry(name, recipes.load(name).description) for name in recipes.names()]
+
+
+def _weights() -> list[Entry]:
+    folder = resources.files("pacavit") / "weights"
+    cards = {name: folder / f"{name}.md" for name in packaged_names()}
+    return [Entry(name, card_summary(card.read_text("utf-8"))) for name, card in cards.items()]
+
+
+def _registered(registry: Registry[Any]) -> list[Entry]:
+    return [Entry(name, _first_line(registry.get(name))) for name in registry]
+
+
+def _first_line(documented: object) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+_LISTS: dict[str, Callable[[], list[Entry]]] = {
+    "models": _models,
+    "clusterings": lambda: _registered(CLUSTERINGS),
+    "attentions": lambda: _registered(ATTENTIONS),
+    "recipes": _recipes,
+    "datasets": lambda: _registered(DATASETS),
+    "weights": _weights,
+}

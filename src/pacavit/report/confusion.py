@@ -1,0 +1,68 @@
+"""The picture of a confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+__all__ = ["plot_confusion", "save_confusion"]
+
+MAX_CLASSES_WITH_COUNTS = 30  # beyond, the counts would be too small to read
+MAX_CLASSES_WITH_NAMES = 100
+
+
+def plot_confusion(
+    confusion: NDArray[np.int64], class_names: Sequence[str], *, title: str
+) -> Figure:
+    """(classes, classes) counts, rows the true class -> a figure.
+
+    Colours show shares of each row, so that classes of different size compare; the counts
+    themselves stand in the cells as long as they are readable.
+
+    Args:
+        confusion: (classes, classes), how many images of class i were called class j.
+        class_names: one per class, in the order of the matrix.
+        title: above the picture.
+    """
+    num_classes = len(class_names)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = min(max(0.62 * num_classes, 4.0), 16.0)
+    # A bare Figure, not pyplot: no global state, no display, always the Agg canvas.
+    figure = Figure(figsize=(side + 2.0, side + 1.2))
+    axes = figure.add_subplot()
+    # The square root lifts the small shares, which are the confusions one looks for.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0.0, vmax=1.0))
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+    axes.set(title=title, xlabel="predicted class", ylabel="true class")
+    if num_classes <= MAX_CLASSES_WITH_NAMES:
+        size = 10 if num_classes <= MAX_CLASSES_WITH_COUNTS else 5
+        names = [_plain(name) for name in class_names]
+        axes.set_xticks(range(num_classes), names, rotation=90, fontsize=size)
+        axes.set_yticks(range(num_classes), names, fontsize=size)
+    if num_classes <= MAX_CLASSES_WITH_COUNTS:
+        for (row, column), count in np.ndenumerate(confusion):
+            if count:
+                colour = "white" if shares[row, column] > 0.3 else "black"
+                axes.text(
+                    column, row, str(count), ha="center", va="center", color=colour, fontsize=9
+                )
+    return figure
+
+
+def save_confusion(
+    path: Path, confusion: NDArray[np.int64], class_names: Sequence[str], *, title: str
+) -> None:
+    """Write ``plot_confusion`` to a PNG file."""
+    figure = plot_confusion(confusion, class_names, title=title)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def _plain(name: str, longest: int = 24) -> str:
+    """A class name that matplotlib neither reads as mathematics nor lets fill the page."""
+    short = name if len(name) <= longest else name[: longest - 1] + "…"
+    return short.replace("$", r"\$")

@@ -1,0 +1,85 @@
+"""Turn a run into weights that ship: a small file and its model card."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from pacavit.engine.log import read_metrics
+from pacavit.engine.scoring import score_model
+from pacavit.engine.system import pick_device
+from pacavit.engine.weights import load_model, save_weights
+from pacavit.errors import CheckpointError
+from pacavit.report.card import model_card
+
+__all__ = ["MAX_BYTES", "package_weights"]
+
+MAX_BYTES = 4_000_000
+"""Largest file that ships inside the package."""
+
+
+def package_weights(
+    run: Path, name: str, dest: Path, *, data: Path | None = None, progress: bool = False
+) -> tuple[Path, Path]:
+    """Write ``NAME.safetensors`` in half precision and ``NAME.md``, its model card.
+
+    The card's scores are those of the written file, read back, on the test split.
+
+    Args:
+        run: folder of a finished run.
+        name: of the weights; users will load them by it.
+        dest: folder for the two files, made if it is not there.
+        data: folder with the data set, instead of the run's.
+        progress: show a progress bar.
+
+    Returns:
+        The two files.
+
+    Raises:
+        CheckpointError: the run is not usable, or the file would be larger than ``MAX_BYTES``.
+        DataError: the test images cannot be read.
+    """
+    trained = load_model(run)
+    rows = read_metrics(run)
+    if len(rows) < trained.recipe.train.epochs:
+        raise CheckpointError(
+            f"the run in {run} is not finished: {len(rows)} of {trained.recipe.train.epochs} epochs"
+        )
+    environment = _environment(run)
+    weights, card = dest / f"{name}.safetensors", dest / f"{name}.md"
+    save_weights(
+        weights, trained.task.model, trained.recipe, trained.info, trained.metrics, half=True
+    )
+    if (size := weights.stat().st_size) > MAX_BYTES:
+        weights.unlink()
+        raise CheckpointError(
+            f"weights of {trained.recipe.model.name} take {size / 1e6:.1f} MB, more than the "
+            f"{MAX_BYTES / 1e6:g} MB that ship; package a smaller model"
+        )
+    stored = load_model(weights)
+    root = trained.recipe.data.root if data is None else data
+    evaluation, _ = score_model(
+        stored, "test", root=root, device=pick_device("auto"), progress=progress
+    )
+    command = ["pacavit", "evaluate", name] + ([] if root is None else ["--data", "ROOT"])
+    text = model_card(
+        name,
+        stored,
+        evaluation,
+        environment=environment,
+        seconds=rows[-1]["elapsed"],
+        evaluation_command=shlex.join(command),
+    )
+    card.write_text(text, encoding="utf-8")
+    return weights, card
+
+
+def _environment(run: Path) -> dict[str, Any]:
+    path = run / "environment.json"
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    return facts

@@ -1,0 +1,30 @@
+"""``pacavit evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="Folder with the data set.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the results; inside a run if not given."),
+    ] = None,
+) -> None:
+    """Measure accuracy, precision, recall and F1: pacavit evaluate runs/digits."""
+    from pacavit import api
+    from pacavit.report.evaluation import print_evaluation
+
+    evaluation = api.evaluate(model, data=data, split=split, out=out, progress=True)
+    folder = api.results_folder(model, split=split, out=out)
+    print_evaluation(evaluation, title=f"{model}, {split} split", folder=folder)

@@ -1,0 +1,24 @@
+"""``pacavit list``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def list_(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="models, clusterings, attentions, recipes, datasets or weights."
+        ),
+    ],
+) -> None:
+    """Show the names that other commands take: pacavit list recipes."""
+    from pacavit import api
+
+    entries = api.list_names(kind)
+    width = max((len(entry.name) for entry in entries), default=0)
+    for entry in entries:
+        typer.echo(f"{entry.name:<{width}}  {entry.summary}".rstrip())

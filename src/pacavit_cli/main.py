@@ -1,0 +1,105 @@
+"""The ``pacavit`` command: global options, the verbs, and how errors reach the user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pacavit_cli.evaluate import evaluate
+from pacavit_cli.list import list_
+from pacavit_cli.predict import predict
+from pacavit_cli.train import train
+
+__all__ = ["app", "main"]
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+# Tracebacks are main's business, so Typer's own pretty ones are off.
+app = typer.Typer(name="pacavit", no_args_is_help=True, pretty_exceptions_enable=False)
+app.command()(train)
+app.command()(evaluate)
+app.command()(predict)
+app.command("list")(list_)
+
+
+@dataclass
+class Session:
+    """What ``main`` learns from the global options."""
+
+    debug: bool = False
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"pacavit {version('pacavit')}")
+        except PackageNotFoundError:
+            typer.echo("pacavit, run from its source tree without being installed")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.py", help="Load a file with your own clusterings; repeatable."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Vision transformers whose attention runs from patches to clusters (PaCa-ViT)."""
+    context.ensure_object(Session).debug = debug
+    if plugin:
+        from pacavit import load_plugin
+
+        for path in plugin:
+            load_plugin(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C.
+
+    Args:
+        arguments: the words after ``pacavit``; None takes those of this process.
+
+    Raises:
+        Exception: any error with ``--debug``, and without it an error that is a bug of ours.
+    """
+    session = Session()
+    try:
+        # Not standalone: Typer then hands over its errors and exit codes instead of exiting.
+        code = app(arguments, prog_name="pacavit", standalone_mode=False, obj=session) or 0
+    except typer.TyperException as error:
+        if message := error.format_message():  # empty where Typer has just printed the help
+            _print_error(message + " (help: pacavit --help)")
+        return USAGE_ERROR
+    except Exception as error:
+        # Imported late, with the library that raised: --help shall not load it.
+        from pacavit.errors import Interrupted, PacavitError
+
+        if isinstance(error, Interrupted):
+            typer.echo(f"interrupted: {error}", err=True)
+            return INTERRUPTED
+        # Files that cannot be read or written are the user's too: no permission, full disk.
+        if session.debug or not isinstance(error, PacavitError | OSError):
+            raise
+        _print_error(str(error))
+        return USAGE_ERROR
+    if code == INTERRUPTED:  # Ctrl-C anywhere else
+        typer.echo("interrupted", err=True)
+    return code
+
+
+def _print_error(message: str) -> None:
+    typer.echo("error: " + " ".join(message.split()), err=True)

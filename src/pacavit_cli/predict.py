@@ -1,0 +1,33 @@
+"""``pacavit predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Name what images show, the five likeliest classes: pacavit predict runs/digits a.png."""
+    from pacavit import api
+    from pacavit.report.prediction import predictions_json, print_predictions
+
+    predictions = api.predict(model, images, progress=True)
+    if json:
+        typer.echo(predictions_json(predictions))
+    else:
+        print_predictions(predictions)
+    for prediction in predictions:
+        if prediction.error:
+            typer.echo(f"error: {prediction.error}", err=True)
+    if any(prediction.error for prediction in predictions):
+        raise typer.Exit(2)

@@ -1,0 +1,41 @@
+"""``pacavit train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A recipe's name (pacavit list recipes) or file."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="Folder with the data set.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe; repeatable."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the interrupted run in DIR.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in DIR.")] = False,
+) -> None:
+    """Train a model: pacavit train digits --out runs/digits."""
+    from pacavit import api
+
+    run = api.train(
+        recipe,
+        out,
+        data=data,
+        set=set_ or (),
+        resume=resume,
+        overwrite=overwrite,
+        progress=True,
+    )
+    typer.echo(f"trained model in {run}; next: pacavit evaluate {run}")

@@ -1,0 +1,82 @@
+"""Every verb hands its words to the function of the same name, and prints what it answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacavit import api
+from pacavit.engine.predict import ClassProbability, ImagePrediction
+from pacavit_cli.main import main
+
+
+class Recorder:
+    """Stands in for a function of the API and remembers how it was called."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.arguments: tuple[Any, ...] = ()
+        self.options: dict[str, Any] = {}
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.arguments, self.options = arguments, options
+        return self.answer
+
+
+def test_train_passes_everything_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = Recorder(Path("runs/a"))
+    monkeypatch.setattr(api, "train", train)
+    words = ["train", "digits", "--out", "runs/a", "--data", "root", "--overwrite"]
+    assert main([*words, "--set", "train.epochs=1", "--set", "train.seed=3"]) == 0
+    assert train.arguments == ("digits", Path("runs/a"))
+    assert train.options == {
+        "data": Path("root"),
+        "set": ["train.epochs=1", "train.seed=3"],
+        "resume": False,
+        "overwrite": True,
+        "progress": True,
+    }
+    assert "pacavit evaluate runs/a" in capsys.readouterr().out
+
+
+def predictions() -> list[ImagePrediction]:
+    top = (ClassProbability("cat", 0.75), ClassProbability("dog [red]", 0.25))
+    broken = ImagePrediction(Path("b.png"), (), "b.png is not an image")
+    return [ImagePrediction(Path("a.png"), top), broken]
+
+
+def test_predict_prints_the_good_and_names_the_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict = Recorder(predictions())
+    monkeypatch.setattr(api, "predict", predict)
+    assert main(["predict", "model", "a.png", "b.png"]) == 2
+    assert predict.arguments == ("model", [Path("a.png"), Path("b.png")])
+    captured = capsys.readouterr()
+    assert "75.00%  cat" in captured.out
+    assert "dog [red]" in captured.out
+    assert captured.err == "error: b.png is not an image\n"
+
+
+def test_predict_json_is_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(api, "predict", Recorder(predictions()))
+    assert main(["predict", "model", "a.png", "b.png", "--json"]) == 2
+    records = json.loads(capsys.readouterr().out)
+    assert [record["path"] for record in records] == ["a.png", "b.png"]
+    assert records[0]["top"][0] == {"class": "cat", "probability": 0.75}
+    assert records[0]["error"] is None
+    assert records[1] == {"path": "b.png", "top": [], "error": "b.png is not an image"}
+
+
+def test_list_aligns_names_and_summaries(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [api.Entry("conv", "Convolutional."), api.Entry("mlp", "")]
+    monkeypatch.setattr(api, "list_names", Recorder(entries))
+    assert main(["list", "clusterings"]) == 0
+    assert capsys.readouterr().out == "conv  Convolutional.\nmlp\n"

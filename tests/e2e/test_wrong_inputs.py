@@ -1,0 +1,111 @@
+"""What a user can get wrong with these commands: one clear line on stderr and exit code 2."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pacavit_cli.main import main
+
+
+class Bomb:
+    """A pickle that would create a file if anything executed it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that can be wrong in a file."""
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "empty").mkdir()
+    (folder / "text.png").write_text("not an image")
+    (folder / "truncated.safetensors").write_bytes(b"\x10\x00\x00")
+    save_file({"weight": torch.zeros(2)}, folder / "foreign.safetensors")
+    torch.save({"weight": torch.zeros(2)}, folder / "foreign.pth")
+    with (folder / "evil.pth").open("wb") as file:
+        pickle.dump(Bomb(folder / "executed"), file)
+    (folder / "broken.toml").write_text("name = [")
+    (folder / "raises.py").write_text("1 / 0")
+    (folder / "syntax.py").write_text("def")
+    (folder / "stranger").mkdir()
+    (folder / "stranger" / "notes.txt").write_text("keep me")
+    return folder
+
+
+TRAIN = "train digits --out {files}/new"
+ROWS = [
+    # what is wrong, the words, what the message must name
+    ("recipe name", "train digts --out {files}/new", ["unknown recipe 'digts'", "'digits'"]),
+    ("recipe file", "train {files}/no.toml --out {files}/new", ["no.toml"]),
+    ("recipe syntax", "train {files}/broken.toml --out {files}/new", ["broken.toml"]),
+    ("recipe folder", "train {files}/empty --out {files}/new", ["empty"]),
+    ("model", TRAIN + " --set model.name=pacavit_nanoo", ["pacavit_nanoo", "pacavit_nano"]),
+    ("clustering", TRAIN + " --set model.clustering=konv", ["clustering 'konv'", "'conv'"]),
+    ("attention", TRAIN + " --set model.attention=pacca", ["attention 'pacca'", "'paca'"]),
+    ("dataset", TRAIN + " --set data.name=cifar1", ["dataset 'cifar1'", "'cifar10'"]),
+    ("task", TRAIN + " --set task.name=clasification", ["task"]),
+    ("field", TRAIN + " --set train.epoch=1", ["train.epoch", "train.epochs"]),
+    ("section", TRAIN + " --set trian.epochs=1", ["trian"]),
+    ("field of nothing", TRAIN + " --set train.epochs.more=1", ["train.epochs"]),
+    ("type", TRAIN + " --set train.epochs=many", ["train.epochs", "many", "integer"]),
+    ("range", TRAIN + " --set train.epochs=0", ["train.epochs", "0"]),
+    ("no value", TRAIN + " --set train.epochs", ["train.epochs"]),
+    ("optimizer", TRAIN + " --set train.optimizer=adamv", ["adamv"]),
+    ("device", TRAIN + " --set train.device=gpu", ["gpu"]),
+    ("cluster count", TRAIN + " --set model.num_clusters=-1", ["num_clusters"]),
+    ("option", TRAIN + " --set model.clustering_options.size=3", ["size"]),
+    ("run exists", "train digits --out {run}", ["{run}", "--resume", "--overwrite"]),
+    ("not a run", "train digits --out {files}/stranger --overwrite", ["stranger"]),
+    ("resume nothing", TRAIN + " --resume", ["new"]),
+    ("resume changed", "train digits --out {run} --resume", ["train.epochs"]),
+    ("both", TRAIN + " --resume --overwrite", ["resume", "overwrite"]),
+    ("out is a file", "train digits --out {files}/text.png", ["text.png"]),
+    ("data root", "train cifar10_nano_short --out {files}/new --data {files}/none", ["none"]),
+    ("empty data", "train cifar10_nano_short --out {files}/new --data {files}/empty", ["empty"]),
+    ("data of digits", TRAIN + " --data {files}/empty", ["digits"]),
+    ("weights name", "predict pacavit_nanno {image}", ["pacavit_nanno"]),
+    ("weights file", "predict {files}/no.safetensors {image}", ["no.safetensors"]),
+    ("weights truncated", "predict {files}/truncated.safetensors {image}", ["truncated"]),
+    ("weights foreign", "predict {files}/foreign.safetensors {image}", ["foreign.safetensors"]),
+    ("weights pth", "predict {files}/foreign.pth {image}", ["foreign.pth"]),
+    ("weights evil", "evaluate {files}/evil.pth", ["evil.pth"]),
+    ("weights folder", "evaluate {files}/empty", ["empty"]),
+    ("weights image", "evaluate {files}/text.png", ["text.png"]),
+    ("image missing", "predict {run} {files}/no.png", ["no.png"]),
+    ("image broken", "predict {run} {files}/text.png", ["text.png"]),
+    ("image folder", "predict {run} {files}/empty", ["empty"]),
+    ("split", "evaluate {run} --split tset", ["split 'tset'", "'test'"]),
+    ("evaluation root", "evaluate {run} --data {files}/empty", ["digits"]),
+    ("results are a file", "evaluate {run} --out {files}/text.png", ["text.png"]),
+    ("kind", "list clustering", ["'clustering'", "'clusterings'"]),
+    ("plugin missing", "--plugin {files}/no.py list models", ["no.py"]),
+    ("plugin raises", "--plugin {files}/raises.py list models", ["raises.py", "ZeroDivisionError"]),
+    ("plugin syntax", "--plugin {files}/syntax.py list models", ["syntax.py", "SyntaxError"]),
+]
+
+
+@pytest.mark.parametrize(("words", "parts"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS])
+def test_one_line_and_exit_code_2(
+    words: str,
+    parts: list[str],
+    files: Path,
+    digits_run: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = {"files": files, "run": digits_run, "image": files / "text.png"}
+    before = {path.name for path in files.iterdir()}
+    assert main([word.format(**names) for word in words.split()]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: "), error
+    assert error.count("\n") == 1, error
+    for part in parts:
+        assert part.format(**names) in error
+    assert {path.name for path in files.iterdir()} == before, "something was left behind or lost"
+    assert (files / "stranger" / "notes.txt").read_text() == "keep me"

@@ -1,0 +1,85 @@
+"""Model cards and the weights that ship with them."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from pacavit import recipes
+from pacavit.data import DATASETS
+from pacavit.engine import Evaluation, LoadedModel, build
+from pacavit.report.card import card_summary, count_macs, model_card, training_command
+
+ENVIRONMENT: dict[str, Any] = {
+    "versions": {"python": "3.11", "torch": "2.15"},
+    "cpu": "Some CPU",
+    "threads": 2,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    recipe = recipes.load("digits", ["model.clustering=mlp", "train.seed=7"])
+    info = DATASETS.get("digits")().info
+    task = build.task(recipe, len(info.class_names)).eval()
+    return LoadedModel(task, recipe, info, {}, Path("weights.safetensors"))
+
+
+def test_card_says_what_one_needs_to_know(model: LoadedModel, evaluation: Evaluation) -> None:
+    card = model_card(
+        "digits_mlp",
+        model,
+        evaluation,
+        environment=ENVIRONMENT,
+        seconds=90.0,
+        evaluation_command="pacavit evaluate digits_mlp",
+    )
+    assert card.startswith("# digits_mlp\n")
+    assert "accuracy 0.8000" in card_summary(card)
+    assert "mlp clustering" in card_summary(card)
+    num_parameters = sum(parameter.numel() for parameter in model.task.model.parameters())
+    for part in (
+        f"{num_parameters:,} parameters",
+        "M multiply-accumulates",
+        "| macro | 0.8000 | 0.8100 | 0.8200 | 0.8300 |",
+        r"| $dog\| | 0.7000 | 0.9000 | 0.8500 | 4 |",
+        "seed 7",
+        "1.5 minutes",
+        "Some CPU, 2 threads",
+        "pacavit predict digits_mlp IMAGE.png",
+        "pacavit evaluate digits_mlp",
+        "pacavit train digits --out DIR --set model.clustering=mlp --set train.seed=7",
+        "32 x 32 pixels",
+        "Apache-2.0",
+    ):
+        assert part in card, part
+
+
+def test_training_command_repeats_the_recipe(tmp_path: Path) -> None:
+    changes = ["train.lr=0.001", "model.num_clusters=[4, 4, 0]", "train.ema=null"]
+    recipe = recipes.load("digits", changes)
+    words = training_command(recipe)
+    split = shlex.split(words)
+    again = [split[index + 1] for index, word in enumerate(split) if word == "--set"]
+    assert recipes.load("digits", again) == recipe
+
+
+def test_training_command_names_no_folder(tmp_path: Path) -> None:
+    recipe = recipes.load("cifar10_nano", [f"data.root={tmp_path}"])
+    assert "--data ROOT" in training_command(recipe)
+    assert str(tmp_path) not in training_command(recipe)
+
+
+def test_macs_are_those_of_convolutions_and_products() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16, 10))
+    assert count_macs(network, (4, 4)) == 8 * 3 * 9 * 16 + 8 * 16 * 10
+
+
+def test_macs_leave_the_mode_alone(model: LoadedModel) -> None:
+    model.task.model.train()
+    assert count_macs(model.task.model, (32, 32)) > 1e6
+    assert model.task.model.training
+    model.task.model.eval()

@@ -1,0 +1,55 @@
+"""Evaluations as files and tables."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+
+from pacavit.engine.evaluate import Evaluation
+from pacavit.report.evaluation import FILES, print_evaluation, write_evaluation
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_written_files_say_what_was_measured(evaluation: Evaluation, tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    write_evaluation(evaluation, folder, title="cats, test", facts={"command": "pacavit evaluate"})
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    record = json.loads((folder / "evaluation.json").read_text())
+    assert record["command"] == "pacavit evaluate"
+    assert record["accuracy"] == 0.8
+    assert record["per_class"][1]["name"] == "$dog|"
+    assert record["confusion"] == [[5, 1], [1, 3]]
+    assert read_csv(folder / "confusion.csv") == [
+        ["true class / predicted class", "cat, [bold]", "$dog|"],
+        ["cat, [bold]", "5", "1"],
+        ["$dog|", "1", "3"],
+    ]
+    assert read_csv(folder / "per_class.csv")[1] == ["cat, [bold]", "0.9", "0.7", "0.75", "6"]
+    with Image.open(folder / "confusion.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_writing_again_replaces(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_evaluation(evaluation, tmp_path, title="first", facts={"command": "first"})
+    write_evaluation(evaluation, tmp_path, title="second", facts={"command": "second"})
+    assert json.loads((tmp_path / "evaluation.json").read_text())["command"] == "second"
+
+
+def test_printed_tables_hold_every_number(evaluation: Evaluation, tmp_path: Path) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=100)
+    print_evaluation(evaluation, title="runs/[x], test", folder=tmp_path, console=console)
+    text = stream.getvalue()
+    for part in ("runs/[x]", "cat, [bold]", "$dog|", "1,234 images/s", "10 images"):
+        assert part in text
+    for number in ("0.8000", "0.8100", "0.8300", "0.8600", "0.7500"):
+        assert number in text
+    for name in FILES:
+        assert f"wrote {tmp_path / name}" in text

@@ -1,0 +1,42 @@
+"""Weights that ship."""
+
+from pathlib import Path
+
+import pytest
+
+from pacavit import api
+from pacavit.engine import load_model
+from pacavit.errors import CheckpointError
+from pacavit.report import packaging
+from pacavit.report.packaging import package_weights
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packaging") / "run"
+    return api.train("digits", out, set=["train.epochs=1"])
+
+
+def test_card_has_the_numbers_of_the_stored_file(run: Path, tmp_path: Path) -> None:
+    weights, card = package_weights(run, "digits_test", tmp_path / "weights")
+    assert [weights.name, card.name] == ["digits_test.safetensors", "digits_test.md"]
+    assert weights.stat().st_size < packaging.MAX_BYTES
+    accuracy = api.evaluate(weights).accuracy
+    text = card.read_text()
+    assert f"accuracy {accuracy:.4f}" in text
+    assert str(run) not in text
+    assert load_model(weights).recipe.train.epochs == 1
+
+
+def test_a_file_too_large_is_not_left_behind(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaging, "MAX_BYTES", 1000)
+    with pytest.raises(CheckpointError, match="more than"):
+        package_weights(run, "digits_test", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        package_weights(tmp_path, "name", tmp_path)
