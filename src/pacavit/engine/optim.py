@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 import timm.optim
@@ -44,7 +43,7 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
 
 
 def _scale_groups(
-    optimizer: torch.optim.Optimizer, model: nn.Module, scales: Mapping[str, float]
+    optimizer: torch.optim.Optimizer, model: nn.Module, scales: dict[str, float]
 ) -> None:
     """Split each parameter group by the first pattern that its parameters' names match."""
     pattern_of = {
@@ -54,13 +53,14 @@ def _scale_groups(
     for pattern in scales:
         if pattern not in pattern_of.values():
             raise RecipeError(f"train.lr_scales: no parameter is left for {pattern!r}")
-    factors: dict[str | None, float] = {None: 1.0, **scales}
+    keys: list[str | None] = [None, *scales]
     groups = []
     for group in optimizer.param_groups:
-        for key, factor in factors.items():
+        for key in keys:
             members = [each for each in group["params"] if pattern_of[each] == key]
             if members:
-                groups.append({**group, "params": members, "lr_scale": factor})
+                scale = 1.0 if key is None else scales[key]
+                groups.append({**group, "params": members, "lr_scale": scale})
     optimizer.param_groups[:] = groups
 
 
