@@ -23,7 +23,9 @@ RESULTS = Path(__file__).parent / "results" / "cifar10_cpu.json"
 
 def main() -> None:
     """Work through the runs named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", metavar="RECIPE:CLUSTERING")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -52,7 +54,9 @@ def main() -> None:
                 "evaluation": json.loads(
                     (folder / "evaluation-test" / "evaluation.json").read_text("utf-8")
                 ),
-                "training": json.loads((folder / "summary.json").read_text("utf-8")),
+                "training": json.loads(
+                    (folder / "metrics.jsonl").read_text("utf-8").splitlines()[-1]
+                ),
             }
         )
         print(f"{name}: test accuracy {result.accuracy:.4f}", flush=True)  # noqa: T201

@@ -54,7 +54,7 @@ def _scale_groups(
     for pattern in scales:
         if pattern not in pattern_of.values():
             raise RecipeError(f"train.lr_scales: no parameter is left for {pattern!r}")
-    factors: dict[str | None, float] = {None: 1.0, **scales}
+    factors: dict[str | None, float] = {None: 1.0} | dict(scales)
     groups = []
     for group in optimizer.param_groups:
         for key, factor in factors.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -125,7 +125,7 @@ class PacaViT(nn.Module):
         mlp_ratios = per_stage("mlp_ratios", mlp_ratios, num_stages)
         recluster = per_stage("recluster_every", recluster_every, num_stages)
         activation = get_act_layer(act_layer)
-        rates: Iterator[float] = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
+        rates: Any = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
 
         self.num_features = self.head_hidden_size = embed_dims[-1]
         self.feature_info: list[dict[str, Any]] = []
