@@ -27,7 +27,7 @@ def main() -> None:
         arguments.run, arguments.name, arguments.dest, data=arguments.data, progress=True
     )
     for file in files:
-        print(f"wrote {file} ({file.stat().st_size / 1e6:.2f} MB)")  # noqa: T201
+        print(f"wrote {file} ({file.stat().st_size / 1e3:,.0f} kB)")  # noqa: T201
 
 
 if __name__ == "__main__":

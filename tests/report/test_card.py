@@ -48,7 +48,7 @@ def test_card_says_what_one_needs_to_know(model: LoadedModel, evaluation: Evalua
         r"| $dog\| | 0.7000 | 0.9000 | 0.8500 | 4 |",
         "seed 7",
         "1.5 minutes",
-        "Some CPU, 2 threads",
+        "Some CPU, threads: 2",
         "pacavit predict digits_mlp IMAGE.png",
         "pacavit evaluate digits_mlp",
         "pacavit train digits --out DIR --set model.clustering=mlp --set train.seed=7",

@@ -18,7 +18,7 @@ from pacavit.errors import DataError
 
 __all__ = ["ClassProbability", "ImagePrediction", "find_images", "predict_images"]
 
-_BATCH_SIZE = 64
+_BATCH_SIZE = 16  # the progress bar moves once a batch
 _MANY = 20  # with more images than this, waiting is worth a progress bar
 
 

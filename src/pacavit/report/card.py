@@ -57,8 +57,8 @@ def model_card(
 
 
 def card_summary(card: str) -> str:
-    """The paragraph below the title of a card, in one line."""
-    return " ".join(card.split("\n\n")[1].split())
+    """The paragraph below the title of a card, in one line without mark-up."""
+    return " ".join(card.split("\n\n")[1].split()).replace("`", "")
 
 
 def training_command(recipe: Recipe) -> str:
@@ -132,7 +132,7 @@ def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float
     recipe, info, network = model.recipe, model.info, model.task.model
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     macs = count_macs(network, _input_size(model))
-    machine = environment.get("gpu") or f"{environment['cpu']}, {environment['threads']} threads"
+    machine = environment.get("gpu") or f"{environment['cpu']}, threads: {environment['threads']}"
     versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     return "\n".join(
         (

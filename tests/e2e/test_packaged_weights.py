@@ -1,0 +1,34 @@
+"""The weights that ship do what their cards say."""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from pacavit import api
+from pacavit.engine import load_model, packaged_names
+from pacavit.report.card import card_summary
+from pacavit.report.packaging import MAX_BYTES
+
+FOLDERS = {"cifar10": "data/cifar10-jpeg"}
+
+
+@pytest.mark.parametrize("name", packaged_names())
+def test_files_are_small_and_have_cards(name: str) -> None:
+    folder = resources.files("pacavit") / "weights"
+    assert len((folder / f"{name}.safetensors").read_bytes()) <= MAX_BYTES
+    assert (folder / f"{name}.md").read_text("utf-8").startswith(f"# {name}\n")
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+@pytest.mark.parametrize("name", packaged_names())
+def test_card_tells_the_accuracy_on_the_test_split(name: str, shared_dir: Path) -> None:
+    card = (resources.files("pacavit") / "weights" / f"{name}.md").read_text("utf-8")
+    stated = re.search(r"test accuracy (0\.\d{4})", card_summary(card))
+    assert stated is not None
+    folder = FOLDERS.get(load_model(name).recipe.data.name)
+    evaluation = api.evaluate(name, data=None if folder is None else shared_dir / folder)
+    # Another CPU rounds differently, which turns a few of 10,000 images over.
+    assert evaluation.accuracy == pytest.approx(float(stated[1]), abs=5e-4)
