@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exception: any error with ``--debug``, and without it an error that is a bug of ours.
     """
     session = Session()
+    # Read by GNU OpenMP when torch is loaded. By default its threads spin long at every barrier,
+    # which makes training up to ten times slower as soon as another program uses a core.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         # Not standalone: Typer then hands over its errors and exit codes instead of exiting.
         code = app(arguments, prog_name="pacavit", standalone_mode=False, obj=session) or 0
