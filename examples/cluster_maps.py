@@ -1,0 +1,116 @@
+"""Draw what the clusters of a trained model gather, for a few test images: the README's picture.
+
+::
+
+    python examples/cluster_maps.py cifar10_nano_conv --data FOLDER --out docs/clusters.png
+
+For every image: the partition of its patches at the two stages that have clusters (each patch in
+the colour of the cluster in which it counts most), and heatmaps of the three clusters of the
+last of these stages that gather nearest to eight patches, neither a single one nor everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pacavit import Assignment, Clustering
+from pacavit.engine import load_model
+from pacavit.engine.build import data_source
+from pacavit.tasks.classification.transforms import EvalTransform
+
+CLASSES = (0, 1, 3, 5, 7, 8)
+HEATMAPS = 3
+
+
+def main() -> None:
+    """Read the command line and write the picture."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("model", help="run folder, weights file or packaged name")
+    parser.add_argument("--data", type=Path, help="folder with the model's data set")
+    parser.add_argument("--out", type=Path, default=Path("clusters.png"))
+    arguments = parser.parse_args()
+
+    model = load_model(arguments.model)
+    source = data_source(model.recipe.data.model_copy(update={"root": arguments.data}))
+    test = source.load("test")
+    chosen = torch.stack([(test.labels == label).nonzero()[7, 0] for label in CLASSES])
+    images, labels = test.batch(chosen)
+
+    assignments: list[Assignment] = []
+    network = model.task.model.eval()
+    for module in network.modules():
+        if isinstance(module, Clustering):
+            module.register_forward_hook(lambda _, __, answer: assignments.append(answer))
+    prediction = model.task.predict(EvalTransform(model.info)(images))
+
+    names = model.info.class_names
+    titles = [
+        f"{names[label]}\n→ {names[best]} {probability:.0%}"
+        for label, best, probability in zip(
+            labels.tolist(),
+            prediction.probabilities.argmax(1).tolist(),
+            prediction.probabilities.amax(1).tolist(),
+            strict=True,
+        )
+    ]
+    draw(images, titles, assignments).savefig(arguments.out, dpi=110)
+    print(f"wrote {arguments.out}")  # noqa: T201
+
+
+def draw(images: Tensor, titles: list[str], assignments: list[Assignment]) -> Figure:
+    """One column an image: the image, a partition a stage, heatmaps of the last stage."""
+    size = images.shape[2]
+    extent = (-0.5, size - 0.5, size - 0.5, -0.5)
+    rows = ["image", *(f"partition, stage {i + 1}" for i in range(len(assignments)))]
+    rows += [f"cluster, stage {len(assignments)}"] * HEATMAPS
+    figure = Figure(figsize=(1.55 * len(images), 1.5 * len(rows) + 0.4), layout="constrained")
+    axes = figure.subplots(len(rows), len(images))
+    for column, (image, title) in enumerate(zip(images, titles, strict=True)):
+        picture = image.permute(1, 2, 0).numpy()
+        axes[0, column].imshow(picture)
+        axes[0, column].set_title(title, fontsize=9)
+        row = 1
+        for weights, log_mass, _ in assignments:
+            partition = (weights[column].log() + log_mass[column, :, None]).argmax(0)
+            axes[row, column].imshow(picture)
+            colours = mpl.colormaps["tab20"](partition.view(square(partition)).numpy() % 20)
+            axes[row, column].imshow(
+                colours, alpha=0.65, extent=(-0.5, size - 0.5, size - 0.5, -0.5)
+            )
+            row += 1
+        weights = assignments[-1].weights[column]
+        patches_gathered = 1 / weights.square().sum(1)
+        for cluster in (patches_gathered.log() - math.log(8)).abs().argsort()[:HEATMAPS]:
+            heat = weights[cluster].view(square(weights[cluster]))
+            axes[row, column].imshow(picture)
+            axes[row, column].imshow(
+                heat.numpy(),
+                cmap="inferno",
+                alpha=0.6,
+                interpolation="bilinear",
+                extent=extent,
+            )
+            row += 1
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for axis, name in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(name, fontsize=8)
+    return figure
+
+
+def square(patches: Tensor) -> tuple[int, int]:
+    """Height and width of the grid that N patches of a square image fill."""
+    side = round(len(patches) ** 0.5)
+    return side, side
+
+
+if __name__ == "__main__":
+    main()
