@@ -14,21 +14,24 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pacavit import api
+from pacavit import Evaluation, api
 
 CLUSTERINGS = ("conv", "mlp")
+SCORES = {
+    "accuracy": "accuracy",
+    "precision": "precision_macro",
+    "recall": "recall_macro",
+    "F1": "f1_macro",
+}
+TITLE = "PaCa-ViT on handwritten digits, test images"
 RUNS = Path("runs")
+REPORT = RUNS / "quickstart.md"
 
 
 def main() -> None:
     """Train and evaluate once for each clustering; print one table and what was written."""
     console = Console()
-    table = Table(title="Handwritten digits, test images")
-    table.add_column("clustering")
-    for heading in ("accuracy", "precision", "recall", "F1"):
-        table.add_column(heading, justify="right")
-
-    runs = []
+    results: dict[Path, tuple[str, Evaluation]] = {}
     for clustering in CLUSTERINGS:
         console.rule(f"{clustering} clustering")
         run = api.train(
@@ -38,24 +41,35 @@ def main() -> None:
             overwrite=True,
             progress=True,
         )
-        result = api.evaluate(run, progress=True)
-        scores = (result.accuracy, result.precision_macro, result.recall_macro, result.f1_macro)
-        table.add_row(clustering, *(f"{score:.4f}" for score in scores))
-        runs.append(run)
+        results[run] = clustering, api.evaluate(run, progress=True)
 
     console.rule("result")
+    table = Table("clustering", title=TITLE)
+    for heading in SCORES:
+        table.add_column(heading, justify="right")
+    for clustering, result in results.values():
+        table.add_row(clustering, *scores(result))
     console.print(table)
-    console.print("Written:")
-    for run in runs:
-        for name in written(run):
-            console.print(f"  {name}", highlight=False, soft_wrap=True)
+    REPORT.write_text(markdown(results), encoding="utf-8")
+    for run in results:
+        console.print(f"run:    {run}/ (weights, curves, evaluation-test/)", highlight=False)
+    console.print(f"report: {REPORT}", highlight=False)
 
 
-def written(run: Path) -> list[str]:
-    """The files of a run, its checkpoints in one line."""
-    paths = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())
-    files = [str(run / path) for path in paths if path.parts[0] != "checkpoints"]
-    return [f"{run / 'checkpoints'}/", *files]
+def scores(result: Evaluation) -> list[str]:
+    """Accuracy and macro averages, as text."""
+    return [f"{getattr(result, field):.4f}" for field in SCORES.values()]
+
+
+def markdown(results: dict[Path, tuple[str, Evaluation]]) -> str:
+    """The table, and where to look further."""
+    lines = [f"# {TITLE}", "", "| clustering | " + " | ".join(SCORES) + " |", "|---" * 5 + "|"]
+    for clustering, result in results.values():
+        lines.append(f"| {clustering} | " + " | ".join(scores(result)) + " |")
+    for run, (clustering, _) in results.items():
+        lines += ["", f"## {clustering} clustering", "", f"![curves]({run.name}/curves.png)"]
+        lines += ["", f"![confusion matrix]({run.name}/evaluation-test/confusion.png)"]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
