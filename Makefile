@@ -1,5 +1,8 @@
 # All commands run in $(VENV), which `make install` builds; nothing else on the machine is touched.
 
+# Read by GNU OpenMP: long spinning at barriers makes training crawl on a machine that is not idle.
+export GOMP_SPINCOUNT ?= 1000
+
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed

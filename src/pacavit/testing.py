@@ -47,6 +47,7 @@ def check_clustering(
         _check_padding(module, grid)
     if getattr(module, "order_free", False):
         _check_permutation(module)
+    _check_differentiable(module)
     _check_degenerate_input(module)
     _check_precision(module)
     _check_clustering_gradients(module)
@@ -187,6 +188,16 @@ def _check_permutation(module: nn.Module) -> None:
         msg=_say("declares order_free, yet depends on the order of patches"),
     )
     module.float()
+
+
+def _check_differentiable(module: nn.Module) -> None:
+    x = _tokens(2, _GRIDS[0]).float().requires_grad_()
+    weights = module(x, _GRIDS[0]).weights
+    claimed = bool(getattr(module, "differentiable", True))
+    assert weights.requires_grad == claimed, (
+        f"declares differentiable={claimed}, yet its weights carry "
+        + ("a gradient" if weights.requires_grad else "no gradient")
+    )
 
 
 def _check_degenerate_input(module: nn.Module) -> None:

@@ -83,6 +83,15 @@ def test_arguments_take_one_value_or_one_a_stage() -> None:
         ({"num_clusters": -1}, "num_clusters must be 0 or more"),
         ({"attention": "full", "num_clusters": None, "clustering": "mlp"}, "has no effect"),
         ({"attention": "full"}, "num_clusters=.* has no effect"),
+        (
+            {"attention": "full", "num_clusters": None, "recluster_every": 1},
+            "recluster_every=1 has no effect",
+        ),
+        ({"num_clusters": 0, "attention_options": {"x": 1}}, "attention_options=.* no effect"),
+        ({"clustering": ("conv", "conv", "typo")}, "unknown clustering 'typo'"),
+        ({"recluster_every": -1}, "recluster_every must be 0 or more"),
+        ({"clustering_options": {"kernel_size": 4}}, "kernel_size must be odd"),
+        ({"clustering": "mlp", "clustering_options": {"hidden_ratio": -1}}, "hidden_ratio -1"),
         ({"num_heads": 3}, "num_heads 3 does not divide"),
         ({"global_pool": "max"}, "global_pool"),
     ],
@@ -102,6 +111,11 @@ def test_factories_work_twice_and_the_caller_wins() -> None:
         model: Any = timm.create_model("pacavit_nano", depths=(1, 2, 1), num_clusters=(9, 7, 0))
         assert len(model.stages[1].blocks) == 2
         assert model.stages[0].blocks[0].clustering.num_clusters == 9
+    two = timm.create_model(
+        "pacavit_nano", embed_dims=(8, 16), depths=(1, 1), num_heads=(2, 2), num_clusters=(4, 0)
+    )
+    assert len(two.feature_info) == 2
+    assert timm.create_model("pacavit_nano", num_clusters=0).num_classes == 10
     plain: Any = timm.create_model("pacavit_nano", attention="full")
     assert all(block.clustering is None for stage in plain.stages for block in stage.blocks)
 
@@ -153,6 +167,10 @@ def test_with_clustering_keeps_all_other_weights() -> None:
     again = other.with_clustering("conv", kernel_size=3)
     assert again.stages[1].blocks[0].clustering.num_clusters == 3
     assert not again.training
+    nano: Any = timm.create_model("pacavit_nano")
+    for method in ("conv", "mlp"):
+        trained = timm.create_model("pacavit_nano", clustering=method).state_dict()
+        nano.with_clustering(method).load_state_dict(trained)
     with pytest.raises(PacavitError, match="option of clustering 'grid'"):
         model.with_clustering("grid", kernel_size=3)
 

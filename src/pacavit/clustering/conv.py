@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.errors import RecipeError
 from pacavit.types import Grid
 
 __all__ = ["ConvClustering"]
@@ -25,6 +26,8 @@ class ConvClustering(Clustering):
 
     def __init__(self, dim: int, num_clusters: int, *, kernel_size: int = 7) -> None:
         super().__init__(dim, num_clusters)
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise RecipeError(f"kernel_size must be odd and positive, not {kernel_size}")
         self.depthwise = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
         self.pointwise = nn.Linear(dim, dim)
         self.to_clusters = nn.Linear(dim, num_clusters, bias=False)

@@ -26,6 +26,7 @@ class GridClustering(Clustering):
     """
 
     differentiable = False
+    exportable = False  # the number of bands is computed from the very grid it is traced with
 
     def labels(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, N): bands of rows, each cut into columns."""

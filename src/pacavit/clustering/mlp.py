@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.errors import RecipeError
 from pacavit.types import Grid
 
 __all__ = ["MlpClustering"]
@@ -28,6 +29,10 @@ class MlpClustering(Clustering):
     def __init__(self, dim: int, num_clusters: int, *, hidden_ratio: float = 4) -> None:
         super().__init__(dim, num_clusters)
         hidden = round(dim * hidden_ratio)
+        if hidden < 1:
+            raise RecipeError(
+                f"hidden_ratio {hidden_ratio} leaves no hidden layer of {dim} channels"
+            )
         self.fc1 = nn.Linear(dim, hidden)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, num_clusters)

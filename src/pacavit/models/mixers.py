@@ -25,6 +25,7 @@ class Mixer(NamedTuple):
     clustering_name: str | None = None
     clustering_options: Options = MappingProxyType({})
     num_clusters: int = 0
+    recluster_every: int = 0
 
     def build_attention(self, dim: int, num_heads: int, stage: int, block: int) -> Attention:
         """The attention of one block."""
@@ -37,9 +38,10 @@ class Mixer(NamedTuple):
             block=block,
         )
 
-    def build_clustering(self, dim: int, block: int, recluster_every: int) -> Clustering | None:
+    def build_clustering(self, dim: int, block: int) -> Clustering | None:
         """A clustering for the blocks that compute one: the first, or every k-th."""
-        if self.clustering_name is None or (block % recluster_every if recluster_every else block):
+        every = self.recluster_every
+        if self.clustering_name is None or (block % every if every else block):
             return None
         return CLUSTERINGS.create(
             self.clustering_name, dim, self.num_clusters, options=self.clustering_options
@@ -52,9 +54,11 @@ def plan_mixers(
     attention_options: PerStage[Options] | None,
     clustering: PerStage[str] | None,
     clustering_options: PerStage[Options] | None,
+    clustering_defaults: Mapping[str, Options],
     num_clusters: PerStage[int] | None,
+    recluster_every: PerStage[int],
 ) -> list[Mixer]:
-    """One mixer a stage. Arguments of a clustering that no stage would use raise RecipeError."""
+    """One mixer a stage. Arguments that no stage would use raise RecipeError."""
     mixers = []
     columns = zip(
         per_stage("attention", attention, num_stages),
@@ -62,35 +66,36 @@ def plan_mixers(
         per_stage("clustering", clustering, num_stages),
         per_stage("clustering_options", clustering_options, num_stages),
         per_stage("num_clusters", num_clusters, num_stages),
+        per_stage("recluster_every", recluster_every, num_stages),
         strict=True,
     )
-    for attention_name, mix_options, clustering_name, cluster_options, clusters in columns:
+    for mixing, mixing_options, method, method_options, clusters, every in columns:
+        method = method or "conv"
+        CLUSTERINGS.get(method)  # a misspelt name is an error in a stage without clusters too
         clusters = 100 if clusters is None else clusters
-        if clusters < 0:
-            raise RecipeError(f"num_clusters must be 0 or more in every stage, not {clusters}")
-        if not ATTENTIONS.get(attention_name).uses_clusters:
-            mixers.append(Mixer(attention_name, mix_options or {}))
+        for name, value in (("num_clusters", clusters), ("recluster_every", every)):
+            if value < 0:
+                raise RecipeError(f"{name} must be 0 or more in every stage, not {value}")
+        if not ATTENTIONS.get(mixing).uses_clusters:
+            mixers.append(Mixer(mixing, mixing_options or {}))
         elif clusters == 0:
             mixers.append(Mixer("full", {}))
         else:
-            mixers.append(
-                Mixer(
-                    attention_name,
-                    mix_options or {},
-                    clustering_name or "conv",
-                    cluster_options or {},
-                    clusters,
-                )
-            )
+            options = {**clustering_defaults.get(method, {}), **(method_options or {})}
+            mixers.append(Mixer(mixing, mixing_options or {}, method, options, clusters, every))
+    given: dict[str, Any] = {}
     if all(mixer.clustering_name is None for mixer in mixers):
         given = {
             "clustering": clustering,
             "clustering_options": clustering_options,
             "num_clusters": num_clusters,
+            "recluster_every": recluster_every,
         }
-        for name, value in given.items():
-            if any(per_stage(name, value, num_stages)):
-                raise RecipeError(f"{name}={value!r} has no effect: no stage attends to clusters")
+    if not any(mixer.attention_options for mixer in mixers):
+        given["attention_options"] = attention_options
+    for name, value in given.items():
+        if any(per_stage(name, value, num_stages)):
+            raise RecipeError(f"{name}={value!r} has no effect in any stage")
     return mixers
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,6 +29,9 @@ from pacavit.types import Grid, StageState
 
 __all__ = ["PacaViT", "Stage"]
 
+# At 32 x 32 a 7 x 7 kernel or a fourfold hidden layer costs a quarter of a block and gains
+# nothing, so the small models make their clusterings lighter unless told otherwise.
+_SMALL = {"clustering_defaults": {"conv": {"kernel_size": 3}, "mlp": {"hidden_ratio": 1}}}
 _PAPER = {"num_heads": (2, 4, 8, 16), "num_clusters": (100, 100, 100, 0)}
 
 
@@ -79,6 +83,8 @@ class PacaViT(nn.Module):
         num_clusters: M, per stage; 0 means plain full self-attention in that stage, None is 100
             wherever the attention uses clusters.
         clustering_options: further named options of the clustering, per stage.
+        clustering_defaults: options by the name of a clustering, for what the options of a stage
+            do not say.
         recluster_every: 0 lets the first block of a stage cluster and the others share its
             assignment; k clusters anew in every k-th block. Per stage.
         attention: registered name, per stage.
@@ -105,6 +111,7 @@ class PacaViT(nn.Module):
         clustering: PerStage[str] | None = None,
         num_clusters: PerStage[int] | None = None,
         clustering_options: PerStage[Options] | None = None,
+        clustering_defaults: Mapping[str, Options] = MappingProxyType({}),
         recluster_every: PerStage[int] = 0,
         attention: PerStage[str] = "paca",
         attention_options: PerStage[Options] | None = None,
@@ -118,15 +125,22 @@ class PacaViT(nn.Module):
         super().__init__()
         num_stages = len(embed_dims)
         mixers = plan_mixers(
-            num_stages, attention, attention_options, clustering, clustering_options, num_clusters
+            num_stages,
+            attention,
+            attention_options,
+            clustering,
+            clustering_options,
+            clustering_defaults,
+            num_clusters,
+            recluster_every,
         )
         depths = per_stage("depths", depths, num_stages)
         num_heads = per_stage("num_heads", num_heads, num_stages)
         mlp_ratios = per_stage("mlp_ratios", mlp_ratios, num_stages)
-        recluster = per_stage("recluster_every", recluster_every, num_stages)
         activation = get_act_layer(act_layer)
         rates: Any = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
 
+        self.clustering_defaults = dict(clustering_defaults)
         self.num_features = self.head_hidden_size = embed_dims[-1]
         self.feature_info: list[dict[str, Any]] = []
         self.stages = nn.ModuleList()
@@ -135,7 +149,7 @@ class PacaViT(nn.Module):
                 Block(
                     dim,
                     mixers[index].build_attention(dim, num_heads[index], index, block),
-                    mixers[index].build_clustering(dim, block, recluster[index]),
+                    mixers[index].build_clustering(dim, block),
                     mlp_ratio=mlp_ratios[index],
                     act_layer=activation,
                     proj_drop=proj_drop_rate,
@@ -182,7 +196,7 @@ class PacaViT(nn.Module):
                         name,
                         old.dim,
                         old.num_clusters if number is None else number,
-                        options=options,
+                        options={**self.clustering_defaults.get(name, {}), **options},
                     )
                     new.apply(_init_weights)
                     block.clustering = new.to(next(block.parameters())).train(self.training)
@@ -337,12 +351,14 @@ def _cfg(**settings: Any) -> dict[str, Any]:
 
 
 def _small_cfg() -> dict[str, Any]:
-    """Timm's default configuration of a model for 32 x 32 images."""
+    """Timm's default configuration of a model for 32 x 32 images, CIFAR-10's mean and std."""
     return _cfg(
         num_classes=10,
         input_size=(3, 32, 32),
         pool_size=(4, 4),
         crop_pct=1.0,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.247, 0.2435, 0.2616),
         first_conv="stages.0.embed.convs.0.0",
     )
 
@@ -359,11 +375,6 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-# At 32 x 32 a 7 x 7 kernel or a fourfold hidden layer costs a quarter of a block and gains
-# nothing, so the small models make their clusterings lighter unless told otherwise.
-_LIGHT_OPTIONS: dict[str, Options] = {"conv": {"kernel_size": 3}, "mlp": {"hidden_ratio": 1}}
-
-
 def _create(
     variant: str, pretrained: bool, defaults: dict[str, Any], settings: dict[str, Any]
 ) -> PacaViT:
@@ -372,18 +383,12 @@ def _create(
     The default number of clusters gives way when the caller's attention uses none.
     """
     attention = settings.get("attention", defaults.get("attention", "paca"))
-    names = per_stage("attention", attention, len(defaults["embed_dims"]))
-    clusters = [ATTENTIONS.get(name).uses_clusters for name in names]
-    if not any(clusters):
+    num_stages = len(settings.get("embed_dims", defaults["embed_dims"]))
+    names = per_stage("attention", attention, num_stages)
+    if not any(ATTENTIONS.get(name).uses_clusters for name in names):
         defaults = {name: value for name, value in defaults.items() if name != "num_clusters"}
     settings = {**defaults, **settings}
-    if "stem_dims" in defaults and "clustering_options" not in settings:
-        clustering = per_stage("clustering", settings.get("clustering"), len(names))
-        settings["clustering_options"] = [
-            _LIGHT_OPTIONS.get(name or "conv") if uses else None
-            for name, uses in zip(clustering, clusters, strict=True)
-        ]
-    out_indices = settings.pop("out_indices", tuple(range(len(defaults["embed_dims"]))))
+    out_indices = settings.pop("out_indices", tuple(range(num_stages)))
     return build_model_with_cfg(
         PacaViT,
         variant,
@@ -426,6 +431,7 @@ def pacavit_nano(pretrained: bool = False, **settings: Any) -> PacaViT:
         "stem_dims": (24, 64),
         "transition_convs": 2,
         "act_layer": "relu",
+        **_SMALL,
     }
     return _create("pacavit_nano", pretrained, defaults, settings)
 
@@ -441,6 +447,7 @@ def pacavit_mini(pretrained: bool = False, **settings: Any) -> PacaViT:
         "num_clusters": (32, 16, 0),
         "stem_dims": (32, 64),
         "transition_convs": 1,
+        **_SMALL,
     }
     return _create("pacavit_mini", pretrained, defaults, settings)
 
@@ -456,5 +463,6 @@ def pacavit_large32(pretrained: bool = False, **settings: Any) -> PacaViT:
         "num_clusters": (49, 32, 0),
         "stem_dims": (48, 96),
         "transition_convs": 1,
+        **_SMALL,
     }
     return _create("pacavit_large32", pretrained, defaults, settings)
