@@ -21,7 +21,7 @@ import torch
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_url
 
-from pacavit.data.base import DATASETS, DataInfo, DataSource, ImageSet, Split
+from pacavit.data.base import DATASETS, DataInfo, DataSource, MemoryImages, Split
 from pacavit.data.parquet import find_shards, read_image_format, read_images
 from pacavit.data.pickles import load_pickled_arrays
 from pacavit.data.splits import hold_out_validation
@@ -58,7 +58,7 @@ class _Copy(NamedTuple):
     """One copy of the data on disk: what reports call it, and how to read "train" or "test"."""
 
     name: str
-    read: Callable[[str], ImageSet]
+    read: Callable[[str], MemoryImages]
 
 
 @DATASETS.register("cifar10")
@@ -82,7 +82,7 @@ class Cifar10(DataSource):
     def __init__(self, root: Path | None = None, *, val_size: int | None = None) -> None:
         super().__init__(root, val_size=val_size)
         self._found: _Copy | None = None
-        self._splits: dict[Split, ImageSet] = {}
+        self._splits: dict[Split, MemoryImages] = {}
 
     @property
     def info(self) -> DataInfo:
@@ -96,7 +96,7 @@ class Cifar10(DataSource):
             std=(0.2470, 0.2435, 0.2616),
         )
 
-    def load(self, split: Split) -> ImageSet:
+    def load(self, split: Split) -> MemoryImages:
         """The images of one split, (num, 3, 32, 32) uint8; decoded once and kept."""
         if split == "val" and self.val_size == 0:
             raise DataError("cifar10 has no validation images because val_size is 0")
@@ -147,11 +147,11 @@ def _archive_copy(archive: Path) -> _Copy:
     return _Copy("CIFAR-10", partial(_read_archive, archive))
 
 
-def _read_parquet(shards: dict[str, list[Path]], split: str) -> ImageSet:
+def _read_parquet(shards: dict[str, list[Path]], split: str) -> MemoryImages:
     return read_images(shards[split], _SIZE, len(_CLASSES))
 
 
-def _read_folder(folder: Path, split: str) -> ImageSet:
+def _read_folder(folder: Path, split: str) -> MemoryImages:
     batches = []
     for name in _FILES[split]:
         try:
@@ -161,7 +161,7 @@ def _read_folder(folder: Path, split: str) -> ImageSet:
     return _read_batches(batches)
 
 
-def _read_archive(archive: Path, split: str) -> ImageSet:
+def _read_archive(archive: Path, split: str) -> MemoryImages:
     """Read the batches of a split out of the archive in memory; nothing is extracted to disk."""
     wanted = {f"{_BATCHES}/{name}": f"{archive}: {name}" for name in _FILES[split]}
     found: dict[str, bytes] = {}
@@ -188,7 +188,7 @@ def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
         raise DataError(f"{archive} is not CIFAR-10: {member.name!r} has {member.size} bytes")
 
 
-def _read_batches(batches: Iterable[tuple[str, bytes]]) -> ImageSet:
+def _read_batches(batches: Iterable[tuple[str, bytes]]) -> MemoryImages:
     """Official batches, (name for messages, pickle) each, in order -> their images and labels."""
     images, labels = [], []
     for name, data in batches:
@@ -203,7 +203,7 @@ def _read_batches(batches: Iterable[tuple[str, bytes]]) -> ImageSet:
                 raise DataError(f"{name}: row {row} has label {label!r} outside 0..9")
         images.append(pixels.reshape(-1, 3, *_SIZE))
         labels.extend(numbers)
-    return ImageSet(torch.from_numpy(np.concatenate(images)), torch.tensor(labels))
+    return MemoryImages(torch.from_numpy(np.concatenate(images)), torch.tensor(labels))
 
 
 def _cache_folder() -> Path:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pacavit.data.base import ImageSet
+from pacavit.data.base import MemoryImages
 from pacavit.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def read_image_format(shard: Path) -> str:
     raise DataError(f"{shard} holds no images")
 
 
-def read_images(shards: Sequence[Path], size: tuple[int, int], num_classes: int) -> ImageSet:
+def read_images(shards: Sequence[Path], size: tuple[int, int], num_classes: int) -> MemoryImages:
     """Decode all images of some shards, in their order.
 
     The columns are ``img`` or ``image``, a struct with the encoded ``bytes``, and ``label``.
@@ -81,7 +81,7 @@ def read_images(shards: Sequence[Path], size: tuple[int, int], num_classes: int)
                 labels.append(label)
     if not images:
         raise DataError(f"{shards[0].parent} holds no images in its parquet files")
-    return ImageSet(torch.from_numpy(np.stack(images)), torch.tensor(labels))
+    return MemoryImages(torch.from_numpy(np.stack(images)), torch.tensor(labels))
 
 
 def _decode(data: bytes, size: tuple[int, int], where: str) -> NDArray[np.uint8]:
