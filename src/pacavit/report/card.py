@@ -31,7 +31,7 @@ def model_card(
 
     Args:
         name: of the weights.
-        model: loaded from the very file that the card describes.
+        model: loaded from the very file that the card describes; its recipe is the run's.
         evaluation: of that file, on the test split.
         environment: of the training, as in the run's ``environment.json``.
         seconds: of the training.
