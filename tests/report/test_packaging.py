@@ -34,6 +34,7 @@ def test_the_commands_say_that_a_folder_is_needed(cifar10_folder: Path, tmp_path
     run = api.train("cifar10_nano_short", tmp_path / "run", data=cifar10_folder, set=settings)
     weights, card = package_weights(run, "cifar10_test", tmp_path / "weights")
     text = card.read_text()
+    assert "CIFAR-10 with 50 instead of 50,000 train images" in text
     assert "pacavit train cifar10_nano_short --out DIR --data ROOT --set data.val_size=10" in text
     assert "pacavit evaluate cifar10_test --data ROOT" in text
     assert str(cifar10_folder) not in text
