@@ -19,7 +19,7 @@ from typing import Any
 
 from pacavit import recipes
 from pacavit.engine.log import read_metrics
-from pacavit.report.card import training_command
+from pacavit.report.command import training_command
 
 RESULTS = Path(__file__).parent / "results"
 

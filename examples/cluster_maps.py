@@ -14,16 +14,16 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
-from pacavit import Assignment, Clustering
+from pacavit import Assignment, Clustering, Grid
 from pacavit.engine import load_model
 from pacavit.engine.build import data_source
-from pacavit.tasks.classification.transforms import EvalTransform
 
 CLASSES = (0, 1, 3, 5, 7, 8)
 HEATMAPS = 3
@@ -33,22 +33,28 @@ def main() -> None:
     """Read the command line and write the picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", help="run folder, weights file or packaged name")
-    parser.add_argument("--data", type=Path, help="folder with the model's data set")
+    parser.add_argument("--data", type=Path, help="folder with the data set, instead of the run's")
     parser.add_argument("--out", type=Path, default=Path("clusters.png"))
     arguments = parser.parse_args()
 
     model = load_model(arguments.model)
-    source = data_source(model.recipe.data.model_copy(update={"root": arguments.data}))
-    test = source.load("test")
+    config = model.recipe.data
+    if arguments.data is not None:
+        config = config.model_copy(update={"root": arguments.data})
+    test = data_source(config).load("test")
     chosen = torch.stack([(test.labels == label).nonzero()[7, 0] for label in CLASSES])
     images, labels = test.batch(chosen)
 
-    assignments: list[Assignment] = []
-    network = model.task.model.eval()
-    for module in network.modules():
+    maps: list[tuple[Grid, Assignment]] = []
+
+    def record(_: nn.Module, inputs: tuple[Any, ...], answer: Assignment) -> None:
+        maps.append((inputs[1], answer))
+
+    for module in model.task.model.modules():
         if isinstance(module, Clustering):
-            module.register_forward_hook(lambda _, __, answer: assignments.append(answer))
-    prediction = model.task.predict(EvalTransform(model.info)(images))
+            module.register_forward_hook(record)
+    transform = model.task.eval_transform(model.info, model.recipe.task.image_size)
+    prediction = model.task.predict(transform(images))
 
     names = model.info.class_names
     titles = [
@@ -60,16 +66,16 @@ def main() -> None:
             strict=True,
         )
     ]
-    draw(images, titles, assignments).savefig(arguments.out, dpi=110)
+    draw(images, titles, maps).savefig(arguments.out, dpi=110)
     print(f"wrote {arguments.out}")  # noqa: T201
 
 
-def draw(images: Tensor, titles: list[str], assignments: list[Assignment]) -> Figure:
+def draw(images: Tensor, titles: list[str], maps: list[tuple[Grid, Assignment]]) -> Figure:
     """One column an image: the image, a partition a stage, heatmaps of the last stage."""
-    size = images.shape[2]
-    extent = (-0.5, size - 0.5, size - 0.5, -0.5)
-    rows = ["image", *(f"partition, stage {i + 1}" for i in range(len(assignments)))]
-    rows += [f"cluster, stage {len(assignments)}"] * HEATMAPS
+    height, width = images.shape[2:]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    rows = ["image", *(f"partition, stage {i + 1}" for i in range(len(maps)))]
+    rows += [f"cluster, stage {len(maps)}"] * HEATMAPS
     figure = Figure(figsize=(1.55 * len(images), 1.5 * len(rows) + 0.4), layout="constrained")
     axes = figure.subplots(len(rows), len(images))
     for column, (image, title) in enumerate(zip(images, titles, strict=True)):
@@ -77,18 +83,17 @@ def draw(images: Tensor, titles: list[str], assignments: list[Assignment]) -> Fi
         axes[0, column].imshow(picture)
         axes[0, column].set_title(title, fontsize=9)
         row = 1
-        for weights, log_mass, _ in assignments:
+        for grid, (weights, log_mass, _) in maps:
             partition = (weights[column].log() + log_mass[column, :, None]).argmax(0)
             axes[row, column].imshow(picture)
-            colours = mpl.colormaps["tab20"](partition.view(square(partition)).numpy() % 20)
-            axes[row, column].imshow(
-                colours, alpha=0.65, extent=(-0.5, size - 0.5, size - 0.5, -0.5)
-            )
+            colours = mpl.colormaps["tab20"](partition.view(grid).numpy() % 20)
+            axes[row, column].imshow(colours, alpha=0.65, extent=extent)
             row += 1
-        weights = assignments[-1].weights[column]
+        grid, assignment = maps[-1]
+        weights = assignment.weights[column]
         patches_gathered = 1 / weights.square().sum(1)
         for cluster in (patches_gathered.log() - math.log(8)).abs().argsort()[:HEATMAPS]:
-            heat = weights[cluster].view(square(weights[cluster]))
+            heat = weights[cluster].view(grid)
             axes[row, column].imshow(picture)
             axes[row, column].imshow(
                 heat.numpy(),
@@ -104,12 +109,6 @@ def draw(images: Tensor, titles: list[str], assignments: list[Assignment]) -> Fi
     for axis, name in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(name, fontsize=8)
     return figure
-
-
-def square(patches: Tensor) -> tuple[int, int]:
-    """Height and width of the grid that N patches of a square image fill."""
-    side = round(len(patches) ** 0.5)
-    return side, side
 
 
 if __name__ == "__main__":

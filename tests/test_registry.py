@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import importlib
+import sys
+from fractions import Fraction
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -35,7 +38,7 @@ def test_register_returns_the_class_and_get_finds_it(fruits: Registry[Fruit]) ->
 
 
 def test_a_taken_name_raises(fruits: Registry[Fruit]) -> None:
-    with pytest.raises(ValueError, match=r"fruit 'pear' is already registered"):
+    with pytest.raises(ValueError, match=r"'pear' is already registered, as .*\.Fruit"):
         fruits.register("pear")(Fruit)
 
 
@@ -83,11 +86,68 @@ def test_entry_points_are_found_at_the_first_look(
     assert fruits.get("mango").__name__ == "Fraction"
 
 
-def test_entry_points_do_not_replace_what_is_registered(
+def test_an_entry_point_may_bring_a_class_that_is_registered(
+    fruits: Registry[Fruit], installed: list[EntryPoint]
+) -> None:
+    fruits.register("mango")(Fraction)  # type: ignore[arg-type]
+    installed.append(EntryPoint("mango", "fractions:Fraction", "pacavit.fruit"))
+    assert fruits.names() == ("pear", "mango")
+
+
+def test_an_entry_point_with_a_taken_name_raises_and_names_both(
     fruits: Registry[Fruit], installed: list[EntryPoint]
 ) -> None:
     installed.append(EntryPoint("pear", "fractions:Fraction", "pacavit.fruit"))
-    assert fruits.get("pear") is Fruit
+    for _ in range(2):
+        with pytest.raises(
+            PacavitError, match=r"fruit 'pear' \(fractions:Fraction\) .*test_registry\.Fruit;"
+        ):
+            fruits.get("pear")
+
+
+@pytest.fixture
+def orchard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed distribution named orchard with two entry points; its module comes later."""
+    facts = tmp_path / "orchard-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: orchard\nVersion: 1.0\n")
+    points = ("[pacavit.fruit]", "apple = orchard_module:Apple", "plum = orchard_module:Plum")
+    (facts / "entry_points.txt").write_text("\n".join(points))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "orchard_module", raising=False)
+    return tmp_path / "orchard_module.py"
+
+
+def test_a_broken_package_is_named_every_time_until_it_is_mended(
+    fruits: Registry[Fruit], orchard: Path
+) -> None:
+    message = (
+        r"fruit 'apple' \(orchard_module:Apple\) of the installed package orchard failed to load: "
+        r"ModuleNotFoundError: .*; mend or uninstall"
+    )
+    for _ in range(2):
+        with pytest.raises(PacavitError, match=message):
+            fruits.names()
+    orchard.write_text("class Apple: ...")
+    importlib.invalidate_caches()
+    for _ in range(2):  # the first of the two loads: then none of them may stay
+        with pytest.raises(PacavitError, match=r"fruit 'plum' .* AttributeError"):
+            fruits.names()
+    sys.modules["orchard_module"].Plum = Fruit  # type: ignore[attr-defined]
+    assert fruits.names() == ("pear", "apple", "plum")
+
+
+def test_a_package_may_look_up_names_while_it_is_imported(
+    fruits: Registry[Fruit], orchard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_registry, "fruits", fruits, raising=False)
+    orchard.write_text(
+        "from pacavit._registry import fruits\n"
+        "class Apple: known = fruits.names()\n"
+        "class Plum: ...\n"
+    )
+    assert fruits.names() == ("pear", "apple", "plum")
+    assert vars(fruits.get("apple"))["known"] == ("pear",)
 
 
 # A plugin that leaves a mark beside itself each time it runs.

@@ -1,4 +1,4 @@
-"""The built wheel works away from the repository: it trains, and its packaged weights predict."""
+"""What is built is complete and works away from the repository: it trains, its weights predict."""
 
 import json
 import os
@@ -6,13 +6,18 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from pacavit.engine import packaged_names
+
 REPOSITORY = Path(__file__).parents[1]
+IGNORED = shutil.ignore_patterns("*.egg-info", "__pycache__")
 pytestmark = pytest.mark.slow
 
 
@@ -27,7 +32,51 @@ def run(*words: str | Path, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a source archive and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("built")
+    source = folder / "source"
+    # A copy, because building leaves a build folder whose old files would get into later wheels.
+    shutil.copytree(REPOSITORY / "src", source / "src", ignore=IGNORED)
+    for name in ("examples", "tests"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=IGNORED)
+    for path in REPOSITORY.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, source)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source, cwd=folder)
+    return folder
+
+
+def files_below(folder: Path) -> set[str]:
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and ".egg-info" not in str(path)
+    }
+
+
+def test_the_wheel_has_every_file_of_the_packages(built: Path) -> None:
+    (wheel,) = built.glob("pacavit-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == files_below(REPOSITORY / "src")
+    assert {"pacavit/py.typed", "pacavit/recipes/library/digits.toml"} <= names
+    weights = {name for name in names if name.startswith("pacavit/weights/")}
+    assert {f"pacavit/weights/{name}.safetensors" for name in packaged_names()} <= weights
+
+
+def test_the_source_archive_has_sources_tests_and_examples(built: Path) -> None:
+    (path,) = built.glob("pacavit-*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {f"src/{name}" for name in files_below(REPOSITORY / "src")} <= names
+    for folder in ("examples", "tests"):
+        assert {f"{folder}/{name}" for name in files_below(REPOSITORY / folder)} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "Makefile", "constraints.txt"} <= names
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of a fresh environment that has the wheel, and nothing of the repository.
 
     The dependencies are those of the running environment, lent through its site-packages: a
@@ -35,14 +84,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install of pacavit among the lent packages does not count.
     """
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    # A copy, because building leaves a build folder whose old files would get into later wheels.
-    shutil.copytree(REPOSITORY / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, source)
-    build = ("wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", folder)
-    run(sys.executable, "-m", "pip", *build, source, cwd=folder)
-    (wheel,) = folder.glob("pacavit-*.whl")
+    (wheel,) = built.glob("pacavit-*.whl")
     venv.create(folder / "env", with_pip=False)
     python = folder / "env" / "bin" / "python"
     install = ("install", "--no-deps", "--no-index", "--quiet", wheel)

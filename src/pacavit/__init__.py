@@ -10,7 +10,7 @@ from pacavit._registry import Registry, load_plugin
 from pacavit.api import Entry, evaluate, list_names, predict, train
 from pacavit.attention import ATTENTIONS, Attention
 from pacavit.clustering import CLUSTERINGS, Clustering
-from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet
+from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, MemoryImages
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.predict import ImagePrediction
 from pacavit.errors import (
@@ -46,6 +46,7 @@ __all__ = [
     "Grid",
     "ImagePrediction",
     "ImageSet",
+    "MemoryImages",
     "PacavitError",
     "Recipe",
     "RecipeError",

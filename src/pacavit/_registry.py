@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +22,8 @@ class Registry(Generic[T]):
     """Classes by name.
 
     Entries come from the ``register`` decorator, or from the installed entry points of the
-    group ``pacavit.<kind>``, which are loaded when a name is first looked up.
+    group ``pacavit.<kind>``, which are loaded when a name is first looked up. One that fails to
+    load or takes another's name makes every look-up raise PacavitError.
 
     Args:
         kind: what the entries are, in the singular, as error messages shall call them.
@@ -38,7 +39,9 @@ class Registry(Generic[T]):
 
         def enter(cls: type[T]) -> type[T]:
             if name in self._entries:
-                raise ValueError(f"{self.kind} {name!r} is already registered")
+                raise ValueError(
+                    f"{self.kind} {name!r} is already registered, as {_where(self._entries[name])}"
+                )
             self._entries[name] = cls
             return cls
 
@@ -78,12 +81,40 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def _discover(self) -> None:
+        """Enter what installed packages bring: all of it, or nothing and PacavitError."""
         if self._discovered:
             return
+        before = dict(self._entries)
+        # A package that looks up names while it is imported must not start this again.
         self._discovered = True
-        for point in entry_points(group=f"pacavit.{self.kind}"):
-            if point.name not in self._entries:
-                self.register(point.name)(point.load())
+        try:
+            for point in entry_points(group=f"pacavit.{self.kind}"):
+                self._enter(point)
+        except BaseException:
+            self._entries, self._discovered = before, False
+            raise
+
+    def _enter(self, point: EntryPoint) -> None:
+        package = point.dist.name if point.dist else "of unknown name"
+        culprit = f"{self.kind} {point.name!r} ({point.value}) of the installed package {package}"
+        try:
+            cls: type[T] = point.load()
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise PacavitError(
+                f"{culprit} failed to load: {reason}; mend or uninstall the package"
+            ) from error
+        # The package may have decorated the class too.
+        known = self._entries.setdefault(point.name, cls)
+        if known is not cls:
+            raise PacavitError(
+                f"{culprit} has the name of {_where(known)}; rename one, or uninstall the package"
+            )
+
+
+def _where(cls: type) -> str:
+    """The full name of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def load_plugin(path: str | Path) -> None:

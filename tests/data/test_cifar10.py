@@ -5,7 +5,7 @@ import shutil
 import struct
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pacavit.errors import DataError
 TRAIN, TEST = 50, 10
 PIXELS = np.random.default_rng(0).integers(0, 256, (TRAIN + TEST, 3, 32, 32), np.uint8)
 LABELS = (np.arange(TRAIN + TEST) * 7 % 10).tolist()
+PARTIAL = " with 50 instead of 50,000 train images and 10 instead of 10,000 test images"
 ARCHIVE = "cifar-10-python.tar.gz"
 
 
@@ -91,7 +92,7 @@ def write_archive(folder: Path, *members: tarfile.TarInfo) -> Path:
 
 
 def check(source: Cifar10, copy: str) -> None:
-    assert source.info.copy == copy
+    assert source.info.copy == copy + PARTIAL
     train, val, test = (source.load(split) for split in ("train", "val", "test"))
     assert (len(train), len(val), len(test)) == (40, 10, 10)
     assert np.array_equal(test.images.numpy(), PIXELS[TRAIN:])
@@ -115,7 +116,7 @@ def test_parquet(tmp_path: Path, subfolder: str, column: str, shards: int) -> No
 
 def test_jpeg_parquet_says_so(tmp_path: Path) -> None:
     source = Cifar10(write_parquet(tmp_path, "JPEG"), val_size=10)
-    assert source.info.copy == "CIFAR-10 (JPEG copy)"
+    assert source.info.copy == "CIFAR-10 (JPEG copy)" + PARTIAL
     assert len(source.load("test")) == TEST
 
 
@@ -130,6 +131,33 @@ def test_official_archive(tmp_path: Path, inside: str) -> None:
     write_archive(tmp_path)
     check(Cifar10(tmp_path / inside, val_size=10), "CIFAR-10")
     assert [path.name for path in tmp_path.iterdir()] == [ARCHIVE]  # nothing was extracted
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_batches, write_archive])
+def test_all_images_or_a_part_of_them(
+    tmp_path: Path, write: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write(tmp_path)
+    monkeypatch.setattr(cifar10, "_OFFICIAL", {"train": TRAIN, "test": TEST})
+    name = Cifar10(root).info.copy
+    assert name in ("CIFAR-10", "CIFAR-10 (PNG parquet)")
+    monkeypatch.setattr(cifar10, "_OFFICIAL", {"train": TRAIN, "test": 9})
+    assert Cifar10(root).info.copy == name + " with 10 instead of 9 test images"
+
+
+def test_official_batches_are_read_once(tmp_path: Path) -> None:
+    folder = write_batches(tmp_path)
+    source = Cifar10(folder, val_size=10)
+    facts = source.info
+    shutil.rmtree(folder)
+    assert source.info == facts
+    assert [len(source.load(split)) for split in ("train", "val", "test")] == [40, 10, 10]
+
+
+def test_counting_does_not_decode(tmp_path: Path) -> None:
+    write_parquet(tmp_path)
+    write_shard(tmp_path / "train-00000-of-00001.parquet", [b"broken"] * 7, [0] * 7)
+    assert "with 7 instead of 50,000 train images" in Cifar10(tmp_path).info.copy
 
 
 def test_all_layouts_hold_out_the_same_images(tmp_path: Path) -> None:
@@ -281,7 +309,14 @@ def test_unsafe_archives(tmp_path: Path, info: tarfile.TarInfo, match: str) -> N
 def test_archive_with_a_huge_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_archive(tmp_path)
     monkeypatch.setattr(cifar10, "_MAX_BATCH_BYTES", 1000)
-    refuse(tmp_path, "is not CIFAR-10: .* bytes")
+    refuse(tmp_path, r"data_batch_1 is no batch of CIFAR-10: it has .* bytes")
+
+
+def test_a_huge_batch_is_not_even_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_batches(tmp_path)
+    monkeypatch.setattr(cifar10, "_MAX_BATCH_BYTES", 1000)
+    monkeypatch.setattr(Path, "read_bytes", pytest.fail)
+    refuse(tmp_path, r"test_batch is no batch of CIFAR-10: it has .* bytes")
 
 
 def test_broken_archives(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pacavit.data import Batch, ImageSet, Loader, SampleRandom, epoch_order
+from pacavit.data import Batch, Loader, MemoryImages, SampleRandom, epoch_order
 from pacavit.errors import DataError
 
 
@@ -11,19 +11,19 @@ def noisy(images: Tensor, random: SampleRandom) -> Tensor:
 
 
 @pytest.fixture
-def images() -> ImageSet:
+def images() -> MemoryImages:
     pixels = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
-    return ImageSet(pixels.contiguous(), torch.arange(10) % 3)
+    return MemoryImages(pixels.contiguous(), torch.arange(10) % 3)
 
 
 def batches(
-    images: ImageSet, batch_size: int = 4, *, start: int = 0, epoch: int = 0
+    images: MemoryImages, batch_size: int = 4, *, start: int = 0, epoch: int = 0
 ) -> list[Batch]:
     loader = Loader(images, batch_size, noisy, shuffle=True, drop_last=False, seed=7)
     return list(loader.epoch(epoch, start))
 
 
-def test_an_epoch_visits_every_image_once(images: ImageSet) -> None:
+def test_an_epoch_visits_every_image_once(images: MemoryImages) -> None:
     epoch = batches(images)
     assert [len(batch.labels) for batch in epoch] == [4, 4, 2]
     indices = torch.cat([batch.indices for batch in epoch])
@@ -33,21 +33,21 @@ def test_an_epoch_visits_every_image_once(images: ImageSet) -> None:
         assert torch.equal(batch.images[:, 0, 0, 0].floor().long(), batch.indices)
 
 
-def test_draws_do_not_depend_on_the_batch_size(images: ImageSet) -> None:
+def test_draws_do_not_depend_on_the_batch_size(images: MemoryImages) -> None:
     small, large = (
         torch.cat([batch.images for batch in batches(images, size)]) for size in (3, 10)
     )
     assert torch.equal(small, large)
 
 
-def test_a_resumed_epoch_goes_on_where_it_stopped(images: ImageSet) -> None:
+def test_a_resumed_epoch_goes_on_where_it_stopped(images: MemoryImages) -> None:
     whole, rest = batches(images, epoch=2), batches(images, epoch=2, start=1)
     assert len(rest) == 2
     for expected, batch in zip(whole[1:], rest, strict=True):
         assert all(torch.equal(*pair) for pair in zip(expected, batch, strict=True))
 
 
-def test_skipped_batches_are_not_transformed(images: ImageSet) -> None:
+def test_skipped_batches_are_not_transformed(images: MemoryImages) -> None:
     seen: list[int] = []
 
     def record(pixels: Tensor, random: SampleRandom) -> Tensor:
@@ -59,7 +59,7 @@ def test_skipped_batches_are_not_transformed(images: ImageSet) -> None:
     assert seen == [2]
 
 
-def test_epochs_differ_and_order_without_shuffle_does_not(images: ImageSet) -> None:
+def test_epochs_differ_and_order_without_shuffle_does_not(images: MemoryImages) -> None:
     assert not torch.equal(batches(images, 10)[0].indices, batches(images, 10, epoch=1)[0].indices)
     loader = Loader(images, 4, noisy, shuffle=False, drop_last=True, seed=0)
     assert len(loader) == 2
@@ -69,15 +69,15 @@ def test_epochs_differ_and_order_without_shuffle_does_not(images: ImageSet) -> N
 
 
 @pytest.mark.parametrize(("batch_size", "drop_last", "expected"), [(5, False, 2), (4, False, 3)])
-def test_length(images: ImageSet, batch_size: int, drop_last: bool, expected: int) -> None:
+def test_length(images: MemoryImages, batch_size: int, drop_last: bool, expected: int) -> None:
     loader = Loader(images, batch_size, noisy, shuffle=True, drop_last=drop_last, seed=0)
     assert len(loader) == expected == len(list(loader.epoch(0)))
 
 
-def test_no_batch_at_all_is_an_error(images: ImageSet) -> None:
+def test_no_batch_at_all_is_an_error(images: MemoryImages) -> None:
     with pytest.raises(DataError, match="10 images do not fill one batch of 11"):
         Loader(images, 11, noisy, shuffle=True, drop_last=True, seed=0)
-    nothing = ImageSet(images.images[:0], images.labels[:0])
+    nothing = MemoryImages(images.images[:0], images.labels[:0])
     with pytest.raises(DataError, match="no images"):
         Loader(nothing, 1, noisy, shuffle=True, drop_last=False, seed=0)
     with pytest.raises(ValueError, match="batch_size"):

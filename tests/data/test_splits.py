@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pacavit.data import ImageSet, hold_out_validation, stratified_holdout
+from pacavit.data import MemoryImages, hold_out_validation, stratified_holdout
 from pacavit.errors import DataError
 
 
@@ -38,6 +38,6 @@ def test_sizes_that_do_not_fit(size: int) -> None:
 
 
 def test_validation_of_no_images() -> None:
-    full = ImageSet(torch.zeros(6, 3, 2, 2, dtype=torch.uint8), torch.arange(6) % 2)
+    full = MemoryImages(torch.zeros(6, 3, 2, 2, dtype=torch.uint8), torch.arange(6) % 2)
     train, val = hold_out_validation(full, 0)
     assert (len(train), len(val)) == (6, 0)

@@ -11,7 +11,7 @@ import torch
 from timm.models import register_model
 from torch import Tensor, nn
 
-from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, Split
+from pacavit.data import DATASETS, DataInfo, DataSource, MemoryImages, Split
 from pacavit.recipes import Recipe, parse
 
 MakeRecipe = Callable[..., Recipe]
@@ -61,14 +61,14 @@ class Stripes(DataSource):
             "tiny-stripes", "made by the tests", ("row", "column", "none"), (8, 8), half, half
         )
 
-    def load(self, split: Split) -> ImageSet:
+    def load(self, split: Split) -> MemoryImages:
         num = {"train": 50, "val": self.val_size, "test": 30}[split]
         generator = torch.Generator().manual_seed(len(split))
         images = torch.randint(0, 120, (num, 3, 8, 8), generator=generator, dtype=torch.uint8)
         labels = torch.arange(num) % 3
         images[labels == 0, :, 3] = 255
         images[labels == 1, :, :, 3] = 255
-        return ImageSet(images, labels)
+        return MemoryImages(images, labels)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
-from pacavit.data import ImageSet
+from pacavit.data import MemoryImages
 from pacavit.engine import build, evaluate, load_model
 from pacavit.errors import DataError
 
@@ -42,7 +42,7 @@ def test_scores_agree_with_scikit_learn(finished: Path) -> None:
 
 def test_labels_beyond_the_classes_are_refused(finished: Path) -> None:
     loaded = load_model(finished)
-    images = ImageSet(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 7]))
+    images = MemoryImages(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 7]))
     loader = build.eval_loader(loaded.recipe, images, loaded.info)
     with pytest.raises(DataError, match="labels up to 7, but the model knows 3 classes"):
         evaluate(loaded.task, loader, loaded.info.class_names)

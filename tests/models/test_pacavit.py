@@ -111,7 +111,7 @@ def test_factories_work_twice_and_the_caller_wins() -> None:
         model: Any = timm.create_model("pacavit_nano", depths=(1, 2, 1), num_clusters=(9, 7, 0))
         assert len(model.stages[1].blocks) == 2
         assert model.stages[0].blocks[0].clustering.num_clusters == 9
-    two = timm.create_model(
+    two: Any = timm.create_model(
         "pacavit_nano", embed_dims=(8, 16), depths=(1, 1), num_heads=(2, 2), num_clusters=(4, 0)
     )
     assert len(two.feature_info) == 2

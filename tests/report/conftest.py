@@ -1,5 +1,9 @@
-"""A small evaluation with awkward class names."""
+"""A small evaluation with awkward class names, and a small folder of images."""
 
+import pickle
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -25,3 +29,16 @@ def evaluation() -> Evaluation:
         confusion=torch.tensor([[5, 1], [1, 3]]),
         images_per_second=1234.5,
     )
+
+
+@pytest.fixture(scope="session")
+def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder as CIFAR-10's official one, with ten images of noise in each file."""
+    root = tmp_path_factory.mktemp("data")
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 3072), np.uint8)
+    batch = pickle.dumps({"data": pixels, "labels": list(range(10))}, 2)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        (folder / name).write_bytes(batch)
+    return root

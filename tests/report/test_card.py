@@ -1,6 +1,5 @@
 """Model cards and the weights that ship with them."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import nn
 from pacavit import recipes
 from pacavit.data import DATASETS
 from pacavit.engine import Evaluation, LoadedModel, build
-from pacavit.report.card import card_summary, count_macs, model_card, training_command
+from pacavit.report.card import card_summary, count_macs, model_card
 
 ENVIRONMENT: dict[str, Any] = {
     "versions": {"python": "3.11", "torch": "2.15"},
@@ -56,21 +55,6 @@ def test_card_says_what_one_needs_to_know(model: LoadedModel, evaluation: Evalua
         "Apache-2.0",
     ):
         assert part in card, part
-
-
-def test_training_command_repeats_the_recipe(tmp_path: Path) -> None:
-    changes = ["train.lr=0.001", "model.num_clusters=[4, 4, 0]", "train.ema=null"]
-    recipe = recipes.load("digits", changes)
-    words = training_command(recipe)
-    split = shlex.split(words)
-    again = [split[index + 1] for index, word in enumerate(split) if word == "--set"]
-    assert recipes.load("digits", again) == recipe
-
-
-def test_training_command_names_no_folder(tmp_path: Path) -> None:
-    recipe = recipes.load("cifar10_nano", [f"data.root={tmp_path}"])
-    assert "--data ROOT" in training_command(recipe)
-    assert str(tmp_path) not in training_command(recipe)
 
 
 def test_macs_are_those_of_convolutions_and_products() -> None:

@@ -1,4 +1,4 @@
-"""Data sets, decoded and kept in memory, and what turns them into batches.
+"""Data sets, and what turns them into batches.
 
 Importing this package registers the data sources.
 """
@@ -10,6 +10,7 @@ from pacavit.data.base import (
     DataInfo,
     DataSource,
     ImageSet,
+    MemoryImages,
     Split,
 )
 from pacavit.data.cifar10 import Cifar10
@@ -29,6 +30,7 @@ __all__ = [
     "Digits",
     "ImageSet",
     "Loader",
+    "MemoryImages",
     "SampleRandom",
     "Split",
     "Transform",

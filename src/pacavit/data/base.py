@@ -7,11 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 from pacavit._registry import Registry
 
-__all__ = ["DATASETS", "SPLITS", "Batch", "DataInfo", "DataSource", "ImageSet", "Split"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "Batch",
+    "DataInfo",
+    "DataSource",
+    "ImageSet",
+    "MemoryImages",
+    "Split",
+]
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -53,24 +63,59 @@ class DataInfo:
     std: tuple[float, float, float]
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """One split, decoded and kept in memory.
+class ImageSet(ABC):
+    """One split of a data set, wherever its images are kept: in memory, or in files.
 
     Attributes:
-        images: (num, 3, height, width) uint8, RGB.
-        labels: (num,) int64.
+        labels: (num,) int64, of all images; known without decoding any.
     """
 
-    images: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where labels and batches lie, and the positions that ``batch`` is asked for."""
+
+    @abstractmethod
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) positions -> (B, 3, height, width) uint8 images and (B,) int64 labels."""
+        """(B,) positions -> (B, 3, height, width) uint8 RGB images and (B,) int64 labels.
+
+        A batch has one size: a set whose stored images differ in size resizes them.
+        """
+
+    @abstractmethod
+    def to(self, device: torch.device) -> ImageSet:
+        """The same images, with labels and batches on another device."""
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryImages(ImageSet):
+    """One split, decoded and kept in the memory of a device.
+
+    Attributes:
+        images: (num, 3, height, width) uint8, RGB.
+        labels: (num,) int64, on the same device.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Of the images."""
+        return self.images.device
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) positions -> (B, 3, height, width) uint8 images and (B,) int64 labels, copied."""
         return self.images[indices], self.labels[indices]
+
+    def to(self, device: torch.device) -> MemoryImages:
+        """The images in the memory of a device; not copied if they are there."""
+        return MemoryImages(self.images.to(device), self.labels.to(device))
 
 
 class DataSource(ABC):
@@ -95,7 +140,7 @@ class DataSource(ABC):
 
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
-        """Decode one split; "train" and "val" are disjoint parts of the official training set."""
+        """One split; "train" and "val" are disjoint parts of the official training set."""
 
 
 DATASETS: Registry[DataSource] = Registry("dataset")

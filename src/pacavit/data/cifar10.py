@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -21,8 +21,8 @@ import torch
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_url
 
-from pacavit.data.base import DATASETS, DataInfo, DataSource, ImageSet, Split
-from pacavit.data.parquet import find_shards, read_image_format, read_images
+from pacavit.data.base import DATASETS, DataInfo, DataSource, MemoryImages, Split
+from pacavit.data.parquet import count_images, find_shards, read_image_format, read_images
 from pacavit.data.pickles import load_pickled_arrays
 from pacavit.data.splits import hold_out_validation
 from pacavit.errors import DataError
@@ -48,6 +48,7 @@ _FILES = {
     "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
     "test": ("test_batch",),
 }
+_OFFICIAL = {"train": 50_000, "test": 10_000}
 _PARQUET_NAMES = {"JPEG": "CIFAR-10 (JPEG copy)", "PNG": "CIFAR-10 (PNG parquet)"}
 # The official batches have 31 MB each; more is a foreign file or a decompression bomb.
 _MAX_BATCH_BYTES = 64 * 2**20
@@ -55,10 +56,11 @@ _LAYOUTS = f"train-*.parquet and test-*.parquet, {_BATCHES}/ or {_ARCHIVE}"
 
 
 class _Copy(NamedTuple):
-    """One copy of the data on disk: what reports call it, and how to read "train" or "test"."""
+    """One copy of the data on disk: its name, and how to count and read "train" or "test"."""
 
     name: str
-    read: Callable[[str], ImageSet]
+    count: Callable[[str], int]
+    read: Callable[[str], MemoryImages]
 
 
 @DATASETS.register("cifar10")
@@ -82,21 +84,31 @@ class Cifar10(DataSource):
     def __init__(self, root: Path | None = None, *, val_size: int | None = None) -> None:
         super().__init__(root, val_size=val_size)
         self._found: _Copy | None = None
-        self._splits: dict[Split, ImageSet] = {}
+        self._splits: dict[Split, MemoryImages] = {}
 
     @property
     def info(self) -> DataInfo:
-        """Facts of the data; mean and std are those of the official 50,000 training images."""
+        """Facts of the data; mean and std are those of the official 50,000 training images.
+
+        Numbers on a part of the images must not pass for numbers on CIFAR-10, so ``copy`` says
+        when there are more or fewer of them. To count the official batches is to read them.
+        """
+        counts = {split: self._copy.count(split) for split in _OFFICIAL}
+        other = [
+            f"{counts[split]:,} instead of {official:,} {split} images"
+            for split, official in _OFFICIAL.items()
+            if counts[split] != official
+        ]
         return DataInfo(
             name="cifar10",
-            copy=self._copy.name,
+            copy=self._copy.name + (f" with {' and '.join(other)}" if other else ""),
             class_names=_CLASSES,
             image_size=_SIZE,
             mean=(0.4914, 0.4822, 0.4465),
             std=(0.2470, 0.2435, 0.2616),
         )
 
-    def load(self, split: Split) -> ImageSet:
+    def load(self, split: Split) -> MemoryImages:
         """The images of one split, (num, 3, 32, 32) uint8; decoded once and kept."""
         if split == "val" and self.val_size == 0:
             raise DataError("cifar10 has no validation images because val_size is 0")
@@ -134,34 +146,45 @@ def _find_copy(root: Path) -> _Copy:
         shards = {split: find_shards(folder, split) for split in _FILES}
         if all(shards.values()):
             name = _PARQUET_NAMES[read_image_format(shards["test"][0])]
-            return _Copy(name, partial(_read_parquet, shards))
+            return _Copy(name, partial(_count_parquet, shards), partial(_read_parquet, shards))
     for folder in (root, root / _BATCHES):
         if (folder / _FILES["test"][0]).is_file():
-            return _Copy("CIFAR-10", partial(_read_folder, folder))
+            return _official_copy(partial(_read_folder, folder))
     if (root / _ARCHIVE).is_file():
         return _archive_copy(root / _ARCHIVE)
     raise DataError(f"{root} holds no CIFAR-10; it should hold {_LAYOUTS}")
 
 
 def _archive_copy(archive: Path) -> _Copy:
-    return _Copy("CIFAR-10", partial(_read_archive, archive))
+    return _official_copy(partial(_read_archive, archive))
 
 
-def _read_parquet(shards: dict[str, list[Path]], split: str) -> ImageSet:
+def _official_copy(read: Callable[[str], MemoryImages]) -> _Copy:
+    kept = cache(read)
+    return _Copy("CIFAR-10", lambda split: len(kept(split)), kept)
+
+
+def _count_parquet(shards: dict[str, list[Path]], split: str) -> int:
+    return count_images(shards[split])
+
+
+def _read_parquet(shards: dict[str, list[Path]], split: str) -> MemoryImages:
     return read_images(shards[split], _SIZE, len(_CLASSES))
 
 
-def _read_folder(folder: Path, split: str) -> ImageSet:
+def _read_folder(folder: Path, split: str) -> MemoryImages:
     batches = []
     for name in _FILES[split]:
+        path = folder / name
         try:
-            batches.append((str(folder / name), (folder / name).read_bytes()))
+            _check_size(path.stat().st_size, str(path))
+            batches.append((str(path), path.read_bytes()))
         except OSError as error:
-            raise DataError(f"cannot read {folder / name}: {error.strerror}") from error
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
     return _read_batches(batches)
 
 
-def _read_archive(archive: Path, split: str) -> ImageSet:
+def _read_archive(archive: Path, split: str) -> MemoryImages:
     """Read the batches of a split out of the archive in memory; nothing is extracted to disk."""
     wanted = {f"{_BATCHES}/{name}": f"{archive}: {name}" for name in _FILES[split]}
     found: dict[str, bytes] = {}
@@ -184,11 +207,15 @@ def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
         raise DataError(f"{archive} is unsafe: {member.name!r} points outside of it")
     if not (member.isfile() or member.isdir()):
         raise DataError(f"{archive} is unsafe: {member.name!r} is a link or a device")
-    if member.size > _MAX_BATCH_BYTES:
-        raise DataError(f"{archive} is not CIFAR-10: {member.name!r} has {member.size} bytes")
+    _check_size(member.size, f"{archive}: {member.name}")
 
 
-def _read_batches(batches: Iterable[tuple[str, bytes]]) -> ImageSet:
+def _check_size(size: int, name: str) -> None:
+    if size > _MAX_BATCH_BYTES:
+        raise DataError(f"{name} is no batch of CIFAR-10: it has {size:,} bytes instead of 31 MB")
+
+
+def _read_batches(batches: Iterable[tuple[str, bytes]]) -> MemoryImages:
     """Official batches, (name for messages, pickle) each, in order -> their images and labels."""
     images, labels = [], []
     for name, data in batches:
@@ -203,7 +230,7 @@ def _read_batches(batches: Iterable[tuple[str, bytes]]) -> ImageSet:
                 raise DataError(f"{name}: row {row} has label {label!r} outside 0..9")
         images.append(pixels.reshape(-1, 3, *_SIZE))
         labels.extend(numbers)
-    return ImageSet(torch.from_numpy(np.concatenate(images)), torch.tensor(labels))
+    return MemoryImages(torch.from_numpy(np.concatenate(images)), torch.tensor(labels))
 
 
 def _cache_folder() -> Path:

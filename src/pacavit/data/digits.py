@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from pacavit.data.base import DATASETS, DataInfo, DataSource, ImageSet, Split
+from pacavit.data.base import DATASETS, DataInfo, DataSource, MemoryImages, Split
 from pacavit.data.splits import hold_out_validation, stratified_holdout, take
 from pacavit.errors import DataError
 
@@ -44,7 +44,7 @@ class Digits(DataSource):
         super().__init__(root, val_size=val_size)
         if root is not None:
             raise DataError(f"digits comes with scikit-learn and takes no data folder, got {root}")
-        self._splits: dict[Split, ImageSet] = {}
+        self._splits: dict[Split, MemoryImages] = {}
 
     @property
     def info(self) -> DataInfo:
@@ -58,7 +58,7 @@ class Digits(DataSource):
             std=(_STD, _STD, _STD),
         )
 
-    def load(self, split: Split) -> ImageSet:
+    def load(self, split: Split) -> MemoryImages:
         """The images of one split, (num, 3, 32, 32) uint8; loaded once and kept."""
         if not self._splits:
             full = _load_all()
@@ -71,7 +71,7 @@ class Digits(DataSource):
         return images
 
 
-def _load_all() -> ImageSet:
+def _load_all() -> MemoryImages:
     # scikit-learn takes a second to import, which only those who use this data should pay.
     from sklearn.datasets import load_digits
 
@@ -79,4 +79,4 @@ def _load_all() -> ImageSet:
     grey = torch.from_numpy(bunch.images).float()[:, None] / 16  # stored as 0..16
     large = F.interpolate(grey, size=(_SIZE, _SIZE), mode="bilinear", antialias=False)
     images = (large * 255).round().to(torch.uint8).repeat(1, 3, 1, 1)
-    return ImageSet(images, torch.from_numpy(bunch.target).long())
+    return MemoryImages(images, torch.from_numpy(bunch.target).long())

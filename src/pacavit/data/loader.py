@@ -1,4 +1,4 @@
-"""Batches of images that are kept in memory."""
+"""Batches of an image set."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Loader:
             start: batches to leave out at the beginning, at no cost: a run that was interrupted
                 after ``start`` batches goes on with the ones it would have seen.
         """
-        num, device = len(self.images), self.images.images.device
+        num, device = len(self.images), self.images.device
         order = epoch_order(num, self.seed, epoch) if self.shuffle else torch.arange(num)
         for position in range(start, len(self)):
             first = position * self.batch_size

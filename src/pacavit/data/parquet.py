@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pacavit.data.base import ImageSet
+from pacavit.data.base import MemoryImages
 from pacavit.errors import DataError
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-__all__ = ["find_shards", "read_image_format", "read_images"]
+__all__ = ["count_images", "find_shards", "read_image_format", "read_images"]
 
 _IMAGE_COLUMNS = ("img", "image")
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
@@ -43,6 +44,15 @@ def find_shards(folder: Path, split: str) -> list[Path]:
     return shards
 
 
+def count_images(shards: Sequence[Path]) -> int:
+    """Rows of all shards together, without reading them; DataError for a broken file."""
+    num = 0
+    for shard in shards:
+        with _open(shard) as file:
+            num += file.metadata.num_rows
+    return num
+
+
 def read_image_format(shard: Path) -> str:
     """How the first image of a shard is encoded, "JPEG" or "PNG"; DataError for any other."""
     for _, data, _ in _rows(shard, batch_rows=1):
@@ -53,7 +63,7 @@ def read_image_format(shard: Path) -> str:
     raise DataError(f"{shard} holds no images")
 
 
-def read_images(shards: Sequence[Path], size: tuple[int, int], num_classes: int) -> ImageSet:
+def read_images(shards: Sequence[Path], size: tuple[int, int], num_classes: int) -> MemoryImages:
     """Decode all images of some shards, in their order.
 
     The columns are ``img`` or ``image``, a struct with the encoded ``bytes``, and ``label``.
@@ -81,7 +91,7 @@ def read_images(shards: Sequence[Path], size: tuple[int, int], num_classes: int)
                 labels.append(label)
     if not images:
         raise DataError(f"{shards[0].parent} holds no images in its parquet files")
-    return ImageSet(torch.from_numpy(np.stack(images)), torch.tensor(labels))
+    return MemoryImages(torch.from_numpy(np.stack(images)), torch.tensor(labels))
 
 
 def _decode(data: bytes, size: tuple[int, int], where: str) -> NDArray[np.uint8]:
@@ -100,21 +110,28 @@ def _decode(data: bytes, size: tuple[int, int], where: str) -> NDArray[np.uint8]
 
 def _rows(shard: Path, batch_rows: int) -> Iterator[tuple[int, bytes, int]]:
     """Yield (row, encoded image, label) from a shard, some rows in memory at a time."""
+    row = 0
+    with _open(shard) as file:
+        column = _image_column(file, shard)
+        for batch in file.iter_batches(batch_rows, columns=[column, "label"]):
+            encoded = batch.column(column).field("bytes").to_pylist()
+            for data, label in zip(encoded, batch.column("label").to_pylist(), strict=True):
+                if data is None or label is None:
+                    raise DataError(f"{shard}: row {row} has no embedded image or no label")
+                yield row, data, label
+                row += 1
+
+
+@contextmanager
+def _open(shard: Path) -> Iterator[ParquetFile]:
+    """A parquet file; errors of the library while it is open become DataError."""
     # pyarrow is large, and most commands read no parquet file.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    row = 0
     try:
         with pq.ParquetFile(shard) as file:
-            column = _image_column(file, shard)
-            for batch in file.iter_batches(batch_rows, columns=[column, "label"]):
-                encoded = batch.column(column).field("bytes").to_pylist()
-                for data, label in zip(encoded, batch.column("label").to_pylist(), strict=True):
-                    if data is None or label is None:
-                        raise DataError(f"{shard}: row {row} has no embedded image or no label")
-                    yield row, data, label
-                    row += 1
+            yield file
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{shard} is not a readable parquet file: {reason}") from error

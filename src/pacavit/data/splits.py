@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pacavit.data.base import ImageSet
+from pacavit.data.base import MemoryImages
 from pacavit.data.randomness import epoch_order
 from pacavit.errors import DataError
 
@@ -44,12 +44,12 @@ def stratified_holdout(labels: Tensor, size: int, seed: int = 0) -> tuple[Tensor
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
-def take(images: ImageSet, positions: Tensor) -> ImageSet:
+def take(images: MemoryImages, positions: Tensor) -> MemoryImages:
     """The images at (num,) int64 positions, copied."""
-    return ImageSet(*images.batch(positions))
+    return MemoryImages(*images.batch(positions))
 
 
-def hold_out_validation(full: ImageSet, val_size: int) -> tuple[ImageSet, ImageSet]:
+def hold_out_validation(full: MemoryImages, val_size: int) -> tuple[MemoryImages, MemoryImages]:
     """Part the official training images into training and validation, always the same way.
 
     Returns:

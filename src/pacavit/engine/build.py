@@ -28,9 +28,8 @@ def data_source(config: DataConfig) -> DataSource:
 
 
 def image_set(source: DataSource, split: Split, device: torch.device) -> ImageSet:
-    """One split in the memory of a device, where its batches are then made."""
-    images = source.load(split)
-    return ImageSet(images.images.to(device), images.labels.to(device))
+    """One split with its batches on a device."""
+    return source.load(split).to(device)
 
 
 def model(config: ModelConfig, num_classes: int) -> nn.Module:

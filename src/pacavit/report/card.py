@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,13 +10,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pacavit import recipes
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.weights import LoadedModel
-from pacavit.recipes.schema import Recipe
+from pacavit.report.command import training_command
 
-__all__ = ["card_summary", "count_macs", "model_card", "training_command"]
+__all__ = ["card_summary", "count_macs", "model_card"]
 
 
 def model_card(
@@ -34,7 +31,7 @@ def model_card(
 
     Args:
         name: of the weights.
-        model: loaded from the very file that the card describes.
+        model: loaded from the very file that the card describes; its recipe is the run's.
         evaluation: of that file, on the test split.
         environment: of the training, as in the run's ``environment.json``.
         seconds: of the training.
@@ -59,24 +56,6 @@ def model_card(
 def card_summary(card: str) -> str:
     """The paragraph below the title of a card, in one line without mark-up."""
     return " ".join(card.split("\n\n")[1].split()).replace("`", "")
-
-
-def training_command(recipe: Recipe) -> str:
-    """The command that repeats a run: a packaged recipe and what was changed in it."""
-    if recipe.name not in recipes.names():
-        return f"pacavit train {shlex.quote(recipe.name)}.toml --out DIR"
-    original = dict(_leaves(recipes.load(recipe.name).model_dump(mode="json")))
-    words = ["pacavit", "train", recipe.name, "--out", "DIR"]
-    for field, value in _leaves(recipe.model_dump(mode="json")):
-        if field not in original or original[field] != value:
-            if field == "data.root":
-                words += ["--data", "ROOT"]
-            else:
-                words += [
-                    "--set",
-                    f"{field}={value if isinstance(value, str) else json.dumps(value)}",
-                ]
-    return shlex.join(words)
 
 
 def count_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
@@ -179,12 +158,3 @@ def _clusterings(network: nn.Module) -> str:
     names = [name for name in CLUSTERINGS if CLUSTERINGS.get(name) in used]
     numbers = ", ".join(str(module.num_clusters) for module in modules)
     return f"{' and '.join(names)} clustering ({numbers} clusters)"
-
-
-def _leaves(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings -> (dotted field, value)."""
-    if isinstance(data, dict) and data:
-        for key, value in data.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, data

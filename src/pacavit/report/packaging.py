@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,14 @@ def package_weights(
             f"weights of {trained.recipe.model.name} take {size / 1e6:.1f} MB, more than the "
             f"{MAX_BYTES / 1e6:g} MB that ship; package a smaller model"
         )
-    stored = load_model(weights)
-    root = trained.recipe.data.root if data is None else data
+    # The file does not say where the images were; the run does.
+    stored = replace(load_model(weights), recipe=trained.recipe)
     evaluation, _ = score_model(
-        stored, "test", root=root, device=pick_device("auto"), progress=progress
+        stored, "test", root=data, device=pick_device("auto"), progress=progress
     )
-    command = ["pacavit", "evaluate", name] + ([] if root is None else ["--data", "ROOT"])
+    command = ["pacavit", "evaluate", name]
+    if (data or trained.recipe.data.root) is not None:
+        command += ["--data", "ROOT"]
     text = model_card(
         name,
         stored,

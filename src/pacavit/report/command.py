@@ -1,0 +1,91 @@
+"""The command that repeats a run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from pacavit import recipes
+from pacavit.errors import RecipeError
+from pacavit.recipes.schema import Recipe
+
+__all__ = ["training_command"]
+
+# Words that are neither numbers nor dates of TOML; its other values are excluded by name.
+_WORD = re.compile(r"[A-Za-z_][\w.:/+-]*", re.ASCII)
+_VALUES = {"true", "false", "inf", "nan", "null"}
+_BARE_KEY = re.compile(r"[\w-]+", re.ASCII)
+
+
+def training_command(recipe: Recipe) -> str:
+    """The command that repeats a run: a packaged recipe and what was changed in it.
+
+    The folder of the data is called ROOT: it is another one on every machine.
+
+    Raises:
+        RecipeError: a changed field has a value that TOML cannot express.
+    """
+    packaged = recipe.name in recipes.names()
+    words = ["pacavit", "train", recipe.name if packaged else f"{recipe.name}.toml"]
+    words += ["--out", "DIR"]
+    if recipe.data.root is not None:
+        words += ["--data", "ROOT"]
+    if packaged:
+        for field, value in _changes(recipes.load(recipe.name), recipe):
+            for override in _overrides(field, value):
+                words += ["--set", override]
+    return shlex.join(words)
+
+
+def _changes(old: BaseModel, new: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted field, new value) of every field in which two recipes differ; mappings as a whole."""
+    for name in type(new).model_fields:
+        field, was, value = f"{prefix}{name}", getattr(old, name), getattr(new, name)
+        if isinstance(value, BaseModel):
+            yield from _changes(was, value, f"{field}.")
+        # As text, because the order of a mapping counts, as in train.lr_scales.
+        elif repr(was) != repr(value) and field != "data.root":
+            yield field, value
+
+
+def _overrides(field: str, value: Any) -> Iterator[str]:
+    """What ``--set`` takes to give a field a value."""
+    if value is None:
+        yield f"{field}=null"
+    elif isinstance(value, str) and _WORD.fullmatch(value) and value not in _VALUES:
+        yield f"{field}={value}"
+    elif isinstance(value, Mapping):
+        # TOML has no null, but --set has.
+        present = {key: item for key, item in value.items() if item is not None}
+        yield f"{field}={_toml(present, field)}"
+        for key in (key for key in value if key not in present):
+            if not _BARE_KEY.fullmatch(key):
+                raise RecipeError(f"{field} sets {key!r} to null, which --set cannot express")
+            yield f"{field}.{key}=null"
+    else:
+        yield f"{field}={_toml(value, field)}"
+
+
+def _toml(value: Any, field: str) -> str:
+    """A value as TOML, in one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        # JSON's strings are TOML's, but for one control character and for surrogate pairs.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        pairs = (
+            f"{key if _BARE_KEY.fullmatch(key) else _toml(key, field)} = {_toml(item, field)}"
+            for key, item in value.items()
+        )
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item, field) for item in value) + "]"
+    raise RecipeError(f"{field} contains {value!r}, which --set cannot express")
