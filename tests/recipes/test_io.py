@@ -137,6 +137,37 @@ def test_difference_names_the_first_field_but_not_the_place_of_the_data() -> Non
     assert found.startswith("train.optimizer_options")
 
 
+def test_difference_counts_the_order_of_patterns() -> None:
+    scales = {"stem.*": 2.0, "*.weight": 3.0}
+    one = recipes.parse(plain(lr_scales=scales), "one")
+    other = recipes.parse(plain(lr_scales=dict(reversed(scales.items()))), "other")
+    assert recipes.difference(one, one) is None
+    found = recipes.difference(one, other)
+    assert found is not None
+    assert "order of train.lr_scales" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "shift", "cutout"),
+    [
+        ("cifar10_nano_short", 6, 2, 0),
+        ("cifar10_nano", 16, 3, 0),
+        ("cifar10_nano_long", 32, 4, 8),
+    ],
+)
+def test_the_recipes_of_nano_differ_in_length_and_augmentation_only(
+    name: str, epochs: int, shift: int, cutout: int
+) -> None:
+    recipe = recipes.load(name)
+    assert recipe.name == name
+    assert recipe.train.epochs == epochs
+    augment = recipe.task.model_dump()["augment"]
+    assert (augment["shift"], augment["cutout"]) == (shift, cutout)
+    equal = [f"train.epochs={epochs}", f"task.augment.shift={shift}"]
+    equal += [f"task.augment.cutout={cutout}", f"name={name}", f"description={recipe.description}"]
+    assert recipes.difference(recipes.load("cifar10_nano", equal), recipe) is None
+
+
 BASE = """name = "base"
 description = "of the base"
 [task]
@@ -202,9 +233,7 @@ def test_what_cannot_be_extended_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_packaged_recipes_win_over_folders(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packaged_recipes_win_over_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("digits", "mine"):
         (tmp_path / name).mkdir()

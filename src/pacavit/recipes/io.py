@@ -87,6 +87,10 @@ def difference(old: Recipe, new: Recipe) -> str | None:
         was, now = flat_old.get(field), flat_new.get(field)
         if was != now and field != "data.root":
             return f"{field} was {was!r} and is now {now!r}"
+    was, now = list(old.train.lr_scales), list(new.train.lr_scales)
+    # The only mapping in which the order says something: the first pattern that matches counts.
+    if was != now:
+        return f"the order of train.lr_scales was {was!r} and is now {now!r}"
     return None
 
 
@@ -133,8 +137,9 @@ def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value) if both else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merge(old, value)
+        merged[key] = value
     return merged
 
 

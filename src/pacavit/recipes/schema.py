@@ -154,4 +154,4 @@ class Recipe(_Section):
             task: TaskConfig = check(value)  # a config as it is; anything else is refused
             return task
         # As JSON, like the whole recipe: strict models take arrays for tuples only there.
-        return TASKS.get(name).config_type.model_validate_json(json.dumps(value))
+        return TASKS.get(name).config_type.model_validate_json(json.dumps(value, default=str))
