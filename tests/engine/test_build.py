@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from pacavit.data import ImageSet
+from pacavit.data import DATASETS, DataSource, ImageSet
 from pacavit.engine import build, system
 from pacavit.errors import RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
@@ -30,6 +32,105 @@ def test_what_a_model_does_not_know_is_refused(make_recipe: MakeRecipe) -> None:
         build.task(make_recipe(model={"clustering": "conv", "options": {"clustering": "mlp"}}), 3)
     with pytest.raises(UnknownNameError, match="did you mean 'pacavit_nano'"):
         build.task(make_recipe(model={"name": "pacavit_nono"}), 3)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["pretrained", "pretrained_cfg", "checkpoint_path", "cache_dir", "features_only", "scriptable"],
+)
+def test_options_that_fetch_or_unpickle_are_refused(option: str, make_recipe: MakeRecipe) -> None:
+    with pytest.raises(RecipeError, match=rf"model\.options may not hold {option}"):
+        build.task(make_recipe(model={"options": {option: "x"}}), 3)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"options": {"num_heads": [0, 4, 8]}},
+        {"options": {"num_heads": []}},
+        {"options": {"act_layer": "reluu"}},
+        {"clustering": "mlp", "clustering_options": {"hidden_ratio": -1}},
+    ],
+)
+def test_arguments_that_no_network_can_have_are_one_line(
+    model: dict[str, object], make_recipe: MakeRecipe
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        build.task(make_recipe(model={"name": "pacavit_nano", **model}), 3)
+    assert "\n" not in str(caught.value)
+
+
+class Noisy(nn.Module):
+    """Draws random numbers, even in evaluation mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand_like(x)
+
+
+def test_check_leaves_no_trace(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    info = build.data_source(recipe.data).info
+    task = build.task(recipe, 3)
+    task.model = nn.Sequential(Noisy(), task.model)
+    task.train()
+    frozen = task.model.get_submodule("1.norm").eval()
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    generator = torch.get_rng_state()
+    build.check(task, recipe, info)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
+    assert [module for module in task.modules() if not module.training] == [frozen]
+
+
+def test_check_tries_images_of_the_size_of_the_run(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe()
+    info = replace(build.data_source(recipe.data).info, image_size=(6, 8))
+    task = build.task(recipe, 3)
+    seen: list[tuple[int, ...]] = []
+    task.model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    build.check(task, recipe, info)
+    larger = recipe.task.model_copy(update={"image_size": 12})
+    build.check(task, recipe.model_copy(update={"task": larger}), info)
+    assert seen == [(2, 3, 6, 8), (2, 3, 12, 12)]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Conv2d(3, 3, 99), "fails on 8 x 8 images: RuntimeError"),
+        (nn.Identity(), r"logits of shape \(2, 3\)"),
+        (nn.MaxPool2d(2, return_indices=True), "fails on 8 x 8 images: AttributeError"),
+    ],
+)
+def test_check_tells_a_misfit_in_one_line(
+    model: nn.Module, message: str, make_recipe: MakeRecipe
+) -> None:
+    recipe = make_recipe()
+    task = build.task(recipe, 3)
+    task.model = model
+    with pytest.raises(RecipeError, match=message) as caught:
+        build.check(task, recipe, build.data_source(recipe.data).info)
+    assert "\n" not in str(caught.value)
+    assert task.training
+
+
+def test_options_reach_the_data_set(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = DATASETS.get("tiny-stripes")
+
+    class Variants(plain):  # type: ignore[misc, valid-type]
+        def __init__(self, root: object = None, *, val_size: int | None = None, tint: int = 0):
+            super().__init__(root, val_size=val_size)
+            self.tint = tint
+
+    kinds: dict[str, type[DataSource]] = {**DATASETS._entries, "variants": Variants}
+    monkeypatch.setattr(DATASETS, "_entries", kinds)
+    config = make_recipe().data.model_copy(update={"name": "variants", "val_size": 5})
+    source = build.data_source(config.model_copy(update={"options": {"tint": 3}}))
+    assert vars(source) == {"root": None, "val_size": 5, "tint": 3}
+    with pytest.raises(UnknownNameError, match="did you mean 'tint'"):
+        build.data_source(config.model_copy(update={"options": {"tnt": 3}}))
 
 
 def test_clustering_fields_reach_a_pacavit(make_recipe: MakeRecipe) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from pacavit.engine import load_model, packaged_names, save_weights, weights
 from pacavit.engine.log import read_metrics
-from pacavit.errors import CheckpointError, UnknownNameError
+from pacavit.errors import CheckpointError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
 
 MakeRecipe = Callable[..., Recipe]
@@ -71,6 +71,44 @@ def test_packaged_weights_are_found_by_name(
     assert load_model("tiny_stripes").info.name == "tiny-stripes"
     with pytest.raises(UnknownNameError, match="did you mean 'tiny_stripes'"):
         load_model("tiny_stripe")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny_stripes").mkdir()
+    assert load_model("tiny_stripes").info.name == "tiny-stripes"
+    for folder in (Path("tiny_stripes"), f".{os.sep}tiny_stripes"):
+        with pytest.raises(CheckpointError, match="is no run folder"):
+            load_model(folder)
+
+
+class Bomb:
+    """A pickle that would create a file if anything executed it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("model", ["tiny_net", "pacavit_nano", "resnet18"])
+def test_a_recipe_inside_weights_cannot_make_timm_open_files(
+    model: str, finished: Path, tmp_path: Path
+) -> None:
+    loaded, executed = load_model(finished), tmp_path / "executed"
+    pickled = tmp_path / "pickled.bin"
+    pickled.write_bytes(pickle.dumps(Bomb(executed)))
+    for options in (
+        {"checkpoint_path": str(pickled)},
+        {"pretrained": True, "pretrained_cfg": {"file": str(pickled)}},
+        {"pretrained": True, "pretrained_cfg_overlay": {"url": pickled.as_uri()}},
+    ):
+        config = loaded.recipe.model.model_copy(update={"name": model, "options": options})
+        recipe = loaded.recipe.model_copy(update={"model": config})
+        evil = tmp_path / "evil.safetensors"
+        save_weights(evil, loaded.task.model, recipe, loaded.info, {})
+        with pytest.raises(RecipeError, match=r"model\.options may not hold") as caught:
+            load_model(evil)
+        assert "\n" not in str(caught.value)
+        assert not executed.exists()
 
 
 def test_files_that_are_no_weights_are_refused(finished: Path, tmp_path: Path) -> None:

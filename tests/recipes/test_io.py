@@ -8,6 +8,8 @@ import pytest
 
 from pacavit import recipes
 from pacavit.errors import RecipeError, UnknownNameError
+from pacavit.tasks import TASKS, Task, TaskConfig
+from pacavit.tasks.classification import ClassificationConfig
 
 
 def plain(**train: Any) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def test_the_last_override_wins_and_may_reach_any_section() -> None:
         "digits", ["model.clustering=mlp", "model.clustering=conv", "task.label_smoothing=0.2"]
     )
     assert recipe.model.clustering == "conv"
-    assert recipe.task.label_smoothing == 0.2
+    assert recipe.task.model_dump()["label_smoothing"] == 0.2
 
 
 @pytest.mark.parametrize(
@@ -133,3 +135,162 @@ def test_difference_names_the_first_field_but_not_the_place_of_the_data() -> Non
     found = recipes.difference(one, other)
     assert found is not None
     assert found.startswith("train.optimizer_options")
+
+
+def test_difference_counts_the_order_of_patterns() -> None:
+    scales = {"stem.*": 2.0, "*.weight": 3.0}
+    one = recipes.parse(plain(lr_scales=scales), "one")
+    other = recipes.parse(plain(lr_scales=dict(reversed(scales.items()))), "other")
+    assert recipes.difference(one, one) is None
+    found = recipes.difference(one, other)
+    assert found is not None
+    assert "order of train.lr_scales" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "shift", "cutout"),
+    [
+        ("cifar10_nano_short", 6, 2, 0),
+        ("cifar10_nano", 16, 3, 0),
+        ("cifar10_nano_long", 32, 4, 8),
+    ],
+)
+def test_the_recipes_of_nano_differ_in_length_and_augmentation_only(
+    name: str, epochs: int, shift: int, cutout: int
+) -> None:
+    recipe = recipes.load(name)
+    assert recipe.name == name
+    assert recipe.train.epochs == epochs
+    augment = recipe.task.model_dump()["augment"]
+    assert (augment["shift"], augment["cutout"]) == (shift, cutout)
+    equal = [f"train.epochs={epochs}", f"task.augment.shift={shift}"]
+    equal += [f"task.augment.cutout={cutout}", f"name={name}", f"description={recipe.description}"]
+    assert recipes.difference(recipes.load("cifar10_nano", equal), recipe) is None
+
+
+BASE = """name = "base"
+description = "of the base"
+[task]
+augment = { flip = "random", shift = 2 }
+[data]
+name = "digits"
+[model]
+name = "pacavit_nano"
+num_clusters = [16, 8, 0]
+[train]
+epochs = 3
+batch_size = 8
+lr = 1.0
+"""
+
+
+def write(folder: Path, **texts: str) -> Path:
+    """Files NAME.toml in a folder; returns the last one."""
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"{name}.toml").write_text(text)
+    return folder / f"{list(texts)[-1]}.toml"
+
+
+def test_a_recipe_extends_a_file_beside_it(tmp_path: Path) -> None:
+    middle = 'extends = "base.toml"\nname = "middle"\n[model]\nnum_clusters = 4\n'
+    changes = 'extends = "middle.toml"\nname = "last"\n[task.augment]\nshift = 1\n'
+    recipe = recipes.load(write(tmp_path / "folder", base=BASE, middle=middle, last=changes))
+    assert (recipe.name, recipe.description) == ("last", "")
+    assert recipe.model.num_clusters == 4
+    assert recipe.train.epochs == 3
+    task = recipe.task.model_dump()
+    assert task["augment"]["flip"] == "random"
+    assert task["augment"]["shift"] == 1
+
+
+def test_a_recipe_extends_a_packaged_one(tmp_path: Path) -> None:
+    text = 'name = "mine"\nextends = "cifar10_nano"\n[train]\nepochs = 1\n'
+    recipe, base = recipes.load(write(tmp_path, mine=text)), recipes.load("cifar10_nano")
+    assert recipe.train == base.train.model_copy(update={"epochs": 1})
+    assert (recipe.task, recipe.model, recipe.data) == (base.task, base.model, base.data)
+    assert recipes.load(write(tmp_path, mine=text), ["train.epochs=2"]).train.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"a": 'name = "a"\nextends = "cifar10_nanno"'}, "did you mean 'cifar10_nano'"),
+        ({"a": 'name = "a"\nextends = "none.toml"'}, "no recipe at"),
+        ({"a": 'name = "a"\nextends = 3'}, "extends = 3: expected the name of a recipe"),
+        ({"a": 'extends = "cifar10_nano"'}, "field 'name' is missing"),
+        ({"a": 'extends = "../x/a.toml"'}, "extends itself"),
+        ({"b": 'extends = "a.toml"', "a": 'extends = "b.toml"'}, "extends itself"),
+        ({"b": "name =", "a": 'extends = "b.toml"'}, "b.toml cannot be read"),
+    ],
+)
+def test_what_cannot_be_extended_is_one_line(
+    texts: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "x", **texts)
+    with pytest.raises((RecipeError, UnknownNameError), match=message) as caught:
+        recipes.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_packaged_recipes_win_over_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "mine"):
+        (tmp_path / name).mkdir()
+        recipes.dump(recipes.parse(plain(), "test"), tmp_path / name / "recipe.json")
+    assert recipes.load("digits").name == "digits"
+    assert recipes.load("mine").name == recipes.load("./digits").name == "r"
+
+
+class SpottingConfig(TaskConfig):
+    """The config of a task that only these tests know."""
+
+    window: tuple[int, int]
+
+
+@pytest.fixture
+def spotting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registers the task for one test."""
+    kind = type("Spotting", (Task,), {"config_type": SpottingConfig})
+    monkeypatch.setattr(TASKS, "_entries", TASKS._entries | {"spotting": kind})
+
+
+@pytest.mark.usefixtures("spotting")
+def test_the_task_of_a_recipe_is_looked_up_by_its_name(tmp_path: Path) -> None:
+    data = plain() | {"task": {"name": "spotting", "window": [1, 2]}}
+    recipe = recipes.parse(data, "test")
+    assert recipe.task == SpottingConfig(name="spotting", window=(1, 2))
+    recipes.dump(recipe, tmp_path / "recipe.json")
+    assert recipes.load(tmp_path) == recipe
+    assert isinstance(recipes.parse(plain(), "test").task, ClassificationConfig)
+
+
+@pytest.mark.usefixtures("spotting")
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"name": "spoting"}, "unknown task 'spoting'; did you mean 'spotting'"),
+        ({"name": "spotting"}, "test: field 'task.window' is missing"),
+        ({"name": "spotting", "window": [1, "x"]}, "task.window.1 = 'x': expected a valid integer"),
+        ({"name": "spotting", "window": [1, 2], "wndow": 1}, "did you mean 'task.window'"),
+        ({"name": "spotting", "window": [1, 2], "label_smoothing": 0.1}, "unknown field"),
+        ({"augment": {"shft": 1}}, "did you mean 'task.augment.shift'"),
+        ({"name": 3}, "task.name = 3: expected a valid string"),
+        (3, "task = 3: expected an object"),
+    ],
+)
+def test_mistakes_in_the_task_are_one_line(task: object, message: str) -> None:
+    with pytest.raises((RecipeError, UnknownNameError)) as caught:
+        recipes.parse(plain() | {"task": task}, "test")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_flatten_names_every_leaf() -> None:
+    nested = {"a": {"b": 1, "c": {"d": [2, {"e": 3}]}}, "f": {}, "g": None}
+    assert dict(recipes.flatten(nested)) == {
+        "a.b": 1,
+        "a.c.d": [2, {"e": 3}],
+        "f": {},
+        "g": None,
+    }

@@ -14,17 +14,46 @@ from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes.schema import DataConfig, ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
 
-__all__ = ["data_source", "eval_loader", "image_set", "model", "task", "train_loader"]
+__all__ = ["check", "data_source", "eval_loader", "image_set", "model", "task", "train_loader"]
+
+# What these make timm do is download, unpickle or compile, or give another kind of network. The
+# recipe may come out of a stranger's weights file.
+_FORBIDDEN_OPTIONS = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "exportable",
+        "features_only",
+        "no_jit",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "scriptable",
+    }
+)
+# What networks raise when an argument does not suit them: a width that heads do not divide, a name
+# that is no activation, a negative size. Other models than ours check nothing themselves.
+_REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def data_source(config: DataConfig) -> DataSource:
     """The data set of a recipe; loads no images yet.
 
     Raises:
-        UnknownNameError: no data set has that name.
+        UnknownNameError: no data set has that name, or it has no such option.
         DataError: it takes no such folder or size.
     """
-    return DATASETS.get(config.name)(config.root, val_size=config.val_size)
+    return DATASETS.create(
+        config.name, config.root, options=config.options, val_size=config.val_size
+    )
 
 
 def image_set(source: DataSource, split: Split, device: torch.device) -> ImageSet:
@@ -37,7 +66,8 @@ def model(config: ModelConfig, num_classes: int) -> nn.Module:
 
     Raises:
         UnknownNameError: timm has no such model.
-        RecipeError: the model refuses an argument.
+        RecipeError: the model refuses an argument, or ``options`` holds one that a recipe may not
+            give.
     """
     if not timm.is_model(config.name):
         raise UnknownNameError("model", config.name, timm.list_models("pacavit_*"))
@@ -48,13 +78,12 @@ def model(config: ModelConfig, num_classes: int) -> nn.Module:
             num_classes=num_classes,
             in_chans=3,
             drop_path_rate=config.drop_path,
-            **_without_repeats(arguments, config.options),
+            **_with_options(arguments, config.options),
         )
     except PacavitError:
         raise
-    except (TypeError, ValueError) as error:
-        line = " ".join(str(error).split())
-        raise RecipeError(f"model {config.name!r} refuses its arguments: {line}") from error
+    except _REFUSALS as error:
+        raise RecipeError(f"model {config.name!r} refuses its arguments: {_line(error)}") from error
     return network
 
 
@@ -65,6 +94,38 @@ def task(recipe: Recipe, num_classes: int) -> Task:
     kind: Any = TASKS.get(recipe.task.name)
     built: Task = kind(network, recipe.task, num_classes)
     return built
+
+
+def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
+    """Try a task on two random images, so that a misfit shows before a run begins.
+
+    Leaves the task (modes, running statistics) and the random generators as they were.
+
+    Args:
+        task: built from ``recipe``, on any device.
+        recipe: gives the image size, unless it leaves that to the data.
+        info: of the data to train on.
+
+    Raises:
+        RecipeError: the network fails, or does not answer what the task needs.
+    """
+    size = recipe.task.image_size
+    height, width = info.image_size if size is None else (size, size)
+    device = next((parameter.device for parameter in task.parameters()), torch.device("cpu"))
+    modes = {module: module.training for module in task.modules()}
+    try:
+        # Networks may draw random numbers in evaluation mode too.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+            task.eval().check(torch.randn(2, 3, height, width, device=device))
+    except PacavitError:
+        raise
+    except _REFUSALS as error:
+        raise RecipeError(
+            f"model {recipe.model.name!r} fails on {height} x {width} images: {_line(error)}"
+        ) from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def train_loader(
@@ -95,10 +156,21 @@ def eval_loader(recipe: Recipe, images: ImageSet, info: DataInfo) -> Loader:
     return Loader(images, size, transform, shuffle=False, drop_last=False, seed=0)
 
 
-def _without_repeats(arguments: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    forbidden = _FORBIDDEN_OPTIONS & options.keys()
+    if forbidden:
+        raise RecipeError(
+            f"model.options may not hold {', '.join(sorted(forbidden))}; leave it out: "
+            "a recipe's model starts from random weights"
+        )
     taken = {*arguments, "num_classes", "in_chans", "drop_path_rate"} & options.keys()
     if taken:
         raise RecipeError(
             f"model.options repeats {', '.join(sorted(taken))}; use model's own field"
         )
     return arguments | options
+
+
+def _line(error: Exception) -> str:
+    """The kind of an error and what it says, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

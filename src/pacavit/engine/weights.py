@@ -123,12 +123,18 @@ def load_model(source: str | Path) -> LoadedModel:
 
     Args:
         source: a run folder (of an unfinished run, its newest checkpoint), a weights file, or
-            the name of packaged weights. Half-precision weights become fp32.
+            the name of packaged weights, which win over a folder of that name (``./NAME``).
+            Half-precision weights become fp32.
 
     Raises:
         UnknownNameError: no packaged weights have that name.
         CheckpointError: the file is missing, truncated, foreign or does not fit its own recipe.
+        RecipeError: no model can be built, or may be built, from the recipe inside.
     """
+    if isinstance(source, str) and source in packaged_names():
+        packaged = resources.files("pacavit") / "weights" / f"{source}.safetensors"
+        with resources.as_file(packaged) as file:
+            return _load_file(file)
     path = Path(source)
     if path.is_dir():
         loaded = _load_file(_newest_weights(path))
@@ -139,11 +145,7 @@ def load_model(source: str | Path) -> LoadedModel:
     name = str(source)
     if isinstance(source, Path) or os.sep in name or name.endswith(".safetensors"):
         raise CheckpointError(f"no run folder or weights file at {path}")
-    if name not in packaged_names():
-        raise UnknownNameError("weights", name, packaged_names())
-    packaged = resources.files("pacavit") / "weights" / f"{name}.safetensors"
-    with resources.as_file(packaged) as file:
-        return _load_file(file)
+    raise UnknownNameError("weights", name, packaged_names())
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str | Path) -> None:

@@ -1,6 +1,6 @@
 """Recipes: complete, named runs."""
 
-from pacavit.recipes.io import difference, dump, load, names, parse
+from pacavit.recipes.io import difference, dump, flatten, load, names, parse
 from pacavit.recipes.schema import DataConfig, ModelConfig, Recipe, TrainConfig
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "TrainConfig",
     "difference",
     "dump",
+    "flatten",
     "load",
     "names",
     "parse",

@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from pacavit.errors import RecipeError, UnknownNameError
-from pacavit.recipes.schema import Recipe
+from pacavit.recipes.schema import DEFAULT_TASK, Recipe
+from pacavit.tasks import TASKS
 
-__all__ = ["difference", "dump", "load", "names", "parse"]
+__all__ = ["difference", "dump", "flatten", "load", "names", "parse"]
 
 RECIPE_FILE = "recipe.json"
 
@@ -30,16 +31,22 @@ def names() -> tuple[str, ...]:
 def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A checked recipe.
 
+    A recipe may begin with ``extends = "cifar10_nano"`` (a packaged recipe) or ``extends =
+    "base.toml"`` (a file, relative to its own folder) and then only say what differs: tables are
+    merged, any other value is replaced. Name and description are always its own.
+
     Args:
-        source: name of a packaged recipe, a ``.toml`` or ``.json`` file, or a run folder.
+        source: name of a packaged recipe, a ``.toml`` or ``.json`` file, or a run folder. A
+            packaged recipe wins over a folder of the same name, which is ``./NAME``.
         overrides: ``"field.path=value"`` strings, applied in order. Values are TOML; what is not
             TOML is taken as a plain string, and ``null`` unsets an optional field.
 
     Raises:
-        UnknownNameError: no packaged recipe has that name.
-        RecipeError: the file cannot be read, or a field is unknown or of a wrong type.
+        UnknownNameError: no packaged recipe has that name, or no such task is registered.
+        RecipeError: the file cannot be read, extends itself, or a field is unknown or of a
+            wrong type.
     """
-    origin, data = _read(source)
+    origin, data = _read_extended(source)
     for override in overrides:
         _override(data, override)
     return parse(data, origin)
@@ -53,6 +60,7 @@ def parse(data: Mapping[str, Any], origin: str) -> Recipe:
         origin: where they come from, for the error message.
 
     Raises:
+        UnknownNameError: no such task is registered.
         RecipeError: naming field, value and what is expected, in one line.
     """
     try:
@@ -74,12 +82,26 @@ def difference(old: Recipe, new: Recipe) -> str | None:
 
     The place of the data may change: moved images are the same images.
     """
-    flat_old, flat_new = (dict(_flatten(recipe.model_dump(mode="json"))) for recipe in (old, new))
+    flat_old, flat_new = (dict(flatten(recipe.model_dump(mode="json"))) for recipe in (old, new))
     for field in [*flat_new, *flat_old]:
         was, now = flat_old.get(field), flat_new.get(field)
         if was != now and field != "data.root":
             return f"{field} was {was!r} and is now {now!r}"
+    was, now = list(old.train.lr_scales), list(new.train.lr_scales)
+    # The only mapping in which the order says something: the first pattern that matches counts.
+    if was != now:
+        return f"the order of train.lr_scales was {was!r} and is now {now!r}"
     return None
+
+
+def flatten(mapping: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Nested mappings -> (dotted field, value) pairs; an empty mapping inside is a value."""
+    for key, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            for field, leaf in flatten(value):
+                yield f"{key}.{field}", leaf
+        else:
+            yield key, value
 
 
 def _library() -> Iterator[Any]:
@@ -87,16 +109,50 @@ def _library() -> Iterator[Any]:
     return (file for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
-def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
+def _read_extended(
+    source: str | Path, under: tuple[str | Path, ...] = ()
+) -> tuple[str, dict[str, Any]]:
+    """A recipe as plain data, merged over the one it extends; ``under`` are those extending it."""
+    origin, file, data = _read(source)
+    place = str(source) if file is None else file.resolve()
+    if place in under:
+        raise RecipeError(f"{origin} extends itself: {' > '.join(map(str, (*under, place)))}")
+    if "extends" not in data:
+        return origin, data
+    base = data.pop("extends")
+    if not isinstance(base, str):
+        raise RecipeError(f"{origin}: extends = {_short(base)}: expected the name of a recipe")
+    if base not in names():
+        if file is None or not _looks_like_path(base):
+            raise UnknownNameError(f"recipe, which {origin} extends,", base, names())
+        base = file.parent / base
+    _, inherited = _read_extended(base, (*under, place))
+    for own in ("name", "description"):
+        inherited.pop(own, None)
+    return origin, _merge(inherited, data)
+
+
+def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings over each other; of two values that are not both tables the change wins."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merge(old, value)
+        merged[key] = value
+    return merged
+
+
+def _read(source: str | Path) -> tuple[str, Path | None, dict[str, Any]]:
+    """One recipe as it is written: what to call it, its file if it is not packaged, its data."""
     path = Path(source)
+    if isinstance(source, str) and source in names():
+        packaged = resources.files("pacavit.recipes") / "library" / f"{source}.toml"
+        return f"recipe {source!r}", None, tomllib.loads(packaged.read_text("utf-8"))
     if path.is_dir():
         path = path / RECIPE_FILE
     elif not _looks_like_path(source):
-        name = str(source)
-        if name not in names():
-            raise UnknownNameError("recipe", name, names())
-        text = (resources.files("pacavit.recipes") / "library" / f"{name}.toml").read_text("utf-8")
-        return f"recipe {name!r}", tomllib.loads(text)
+        raise UnknownNameError("recipe", str(source), names())
     try:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -108,7 +164,7 @@ def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
         raise RecipeError(f"recipe {path} cannot be read: {error}") from error
     if not isinstance(data, dict):
         raise RecipeError(f"recipe {path} is not a table of fields")
-    return f"recipe {path}", data
+    return f"recipe {path}", path, data
 
 
 def _looks_like_path(source: str | Path) -> bool:
@@ -142,14 +198,6 @@ def _value(text: str) -> Any:
     return parsed["value"] if len(parsed) == 1 else text
 
 
-def _flatten(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(data, dict) and data:
-        for key, value in data.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, data
-
-
 def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     """One line for the first faulty field of a validation error."""
     faults = error.errors(include_url=False)
@@ -162,7 +210,7 @@ def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     more = len(set(paths) - {paths[i] for i in within})
     tail = f" (and {more} more)" if more else ""
     if first["type"] == "extra_forbidden":
-        return f"unknown field {field!r}; {_nearest(field)}{tail}"
+        return f"unknown field {field!r}; {_nearest(field, data)}{tail}"
     if first["type"] == "missing":
         return f"field {field!r} is missing{tail}"
     expected = " or ".join(
@@ -197,10 +245,14 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from _field_names(kind, f"{prefix}{name}.")
 
 
-def _nearest(field: str) -> str:
+def _nearest(field: str, data: Mapping[str, Any]) -> str:
     """A hint for an unknown field: its neighbours first, then fields of other sections."""
     section, _, last = field.rpartition(".")
-    known = list(_field_names(Recipe))
+    task = data.get("task")
+    task_name = task.get("name", DEFAULT_TASK) if isinstance(task, Mapping) else DEFAULT_TASK
+    known = [name for name in _field_names(Recipe) if not name.startswith("task.")]
+    if task_name in TASKS:
+        known += _field_names(TASKS.get(task_name).config_type, "task.")
     siblings = [name for name in known if name.rpartition(".")[0] == section]
     for candidates in (siblings, known):
         by_last = {name.rpartition(".")[2]: name for name in candidates}

@@ -6,14 +6,24 @@ Files go through ``recipes.io``, which turns validation errors into one line.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
-from pacavit.tasks.classification.config import ClassificationConfig
+from pacavit.tasks import TASKS, TaskConfig
 
-__all__ = ["DataConfig", "ModelConfig", "Recipe", "TrainConfig"]
+__all__ = ["DEFAULT_TASK", "DataConfig", "ModelConfig", "Recipe", "TrainConfig"]
+
+DEFAULT_TASK = "classification"
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 Count: TypeAlias = Annotated[int, Field(ge=0)]
@@ -28,9 +38,16 @@ class DataConfig(_Section):
     """Which images."""
 
     name: str = Field(description="registered data set, see `pacavit list datasets`")
-    root: Path | None = Field(None, description="folder with the data; None: the set's default")
+    root: Path | None = Field(
+        None,
+        description="folder with the data, relative to the working directory (a run records it "
+        "in full); None: the set's default",
+    )
     val_size: Count | None = Field(
         None, description="images held out of the training set; None: the set's default"
+    )
+    options: Options = Field(
+        {}, description="further keyword arguments of the data set's class, such as a variant"
     )
 
 
@@ -121,7 +138,20 @@ class Recipe(_Section):
 
     name: str = Field(description="name of the recipe")
     description: str = Field("", description="what the run is for, in a sentence")
-    task: ClassificationConfig = Field(description="what is learned")
+    task: SerializeAsAny[TaskConfig] = Field(
+        description="what is learned; the fields are those of the registered task of that name"
+    )
     data: DataConfig = Field(description="from which images")
     model: ModelConfig = Field(description="with which network")
     train: TrainConfig = Field(description="in which way")
+
+    @field_validator("task", mode="wrap")
+    @classmethod
+    def _of_its_task(cls, value: Any, check: ValidatorFunctionWrapHandler) -> TaskConfig:
+        """Check the section against the config of the task that it names."""
+        name = value.get("name", DEFAULT_TASK) if isinstance(value, dict) else None
+        if not isinstance(name, str):
+            task: TaskConfig = check(value)  # a config as it is; anything else is refused
+            return task
+        # As JSON, like the whole recipe: strict models take arrays for tuples only there.
+        return TASKS.get(name).config_type.model_validate_json(json.dumps(value, default=str))

@@ -1,6 +1,6 @@
 """What can be learned; importing this package registers the tasks."""
 
-from pacavit.tasks.base import TASKS, Prediction, Task
+from pacavit.tasks.base import TASKS, Task, TaskConfig
 from pacavit.tasks.classification import ClassificationTask
 
-__all__ = ["TASKS", "ClassificationTask", "Prediction", "Task"]
+__all__ = ["TASKS", "ClassificationTask", "Task", "TaskConfig"]

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from pacavit._registry import Registry
 
-__all__ = ["TASKS", "Prediction", "Task"]
+__all__ = ["TASKS", "Task", "TaskConfig"]
 
 
-class Prediction(NamedTuple):
-    """What a classifier says of B images.
+class TaskConfig(BaseModel):
+    """The ``[task]`` section of a recipe: what every task has; each adds fields of its own."""
 
-    Attributes:
-        logits: (B, classes).
-        probabilities: (B, classes), rows sum to 1.
-    """
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    logits: Tensor
-    probabilities: Tensor
+    name: str = Field(description="Registered task.")
+    image_size: int | None = Field(
+        default=None,
+        gt=0,
+        description="Height and width in pixels of what the network sees; leave it out for the "
+        "size of the stored images.",
+    )
 
 
 class Task(nn.Module, ABC):
     """A model with its losses. Data-parallel wrappers wrap the task: a training step IS forward.
 
+    Every task is built from a model, its config and the number of classes.
+
     Attributes:
         model: the network; holds all weights of the task.
+        config_type: what a recipe may say of the task.
         main_metric: key of the one metric that sums up a run, larger is better.
         train_transform: (task config, data info, image size) -> what a Loader applies to a batch
             of training images.
@@ -38,6 +44,7 @@ class Task(nn.Module, ABC):
     """
 
     model: nn.Module
+    config_type: ClassVar[type[TaskConfig]]
     main_metric: ClassVar[str]
     train_transform: ClassVar[Callable[..., Any]]
     eval_transform: ClassVar[Callable[..., Any]]
@@ -47,12 +54,19 @@ class Task(nn.Module, ABC):
         """Named scalar losses; the engine back-propagates their sum."""
 
     @abstractmethod
-    def predict(self, images: Tensor) -> Prediction:
-        """(B, 3, height, width) normalised images -> a prediction for each, without gradients."""
+    def predict(self, images: Tensor) -> Any:
+        """(B, 3, height, width) normalised images -> the task's own record, without gradients."""
 
     @abstractmethod
     def metrics(self) -> MetricCollection:
-        """Fresh metrics; the engine updates them with (prediction, labels)."""
+        """Fresh metrics; the engine updates them with (what ``predict`` gave, labels)."""
+
+    def check(self, images: Tensor) -> None:
+        """Try the network on (B, 3, height, width) images before a run starts.
+
+        A task extends this by what its network's answer must look like, and raises RecipeError.
+        """
+        self.predict(images)
 
 
 TASKS: Registry[Task] = Registry("task")

@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from pacavit.data import Batch
-from pacavit.tasks import TASKS, ClassificationTask, Prediction
-from pacavit.tasks.classification import ClassificationConfig
+from pacavit.errors import RecipeError
+from pacavit.tasks import TASKS, ClassificationTask
+from pacavit.tasks.classification import ClassificationConfig, Prediction
 
 
 def make_task() -> ClassificationTask:
@@ -53,4 +54,14 @@ def test_metrics_have_names_and_shapes() -> None:
 
 def test_the_task_is_registered() -> None:
     assert TASKS.get("classification") is ClassificationTask
+    assert ClassificationTask.config_type is ClassificationConfig
     assert ClassificationTask.main_metric in make_task().metrics()
+
+
+def test_a_model_with_other_outputs_is_refused() -> None:
+    task, images = make_task(), make_batch().images
+    task.check(images)
+    for model in (nn.Flatten(), nn.Identity()):
+        task.model = model
+        with pytest.raises(RecipeError, match=r"must answer with logits of shape \(6, 4\)"):
+            task.check(images)

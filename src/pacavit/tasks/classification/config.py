@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pacavit.tasks.base import TaskConfig
+
 __all__ = ["AugmentConfig", "ClassificationConfig"]
 
 
@@ -52,10 +54,8 @@ class AugmentConfig(BaseModel):
     )
 
 
-class ClassificationConfig(BaseModel):
+class ClassificationConfig(TaskConfig):
     """Settings of the classification task."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     name: Literal["classification"] = Field(default="classification", description="The task.")
     label_smoothing: float = Field(
@@ -63,12 +63,6 @@ class ClassificationConfig(BaseModel):
         ge=0,
         lt=1,
         description="Part of the target probability that is spread over all classes.",
-    )
-    image_size: int | None = Field(
-        default=None,
-        gt=0,
-        description="Height and width in pixels of what the network sees; leave it out for the "
-        "size of the stored images.",
     )
     augment: AugmentConfig = Field(
         default_factory=AugmentConfig, description="Random changes of the training images."

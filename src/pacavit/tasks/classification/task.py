@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,24 @@ from torchmetrics.classification import (
 )
 
 from pacavit.data.base import Batch
-from pacavit.tasks.base import TASKS, Prediction, Task
+from pacavit.errors import RecipeError
+from pacavit.tasks.base import TASKS, Task
 from pacavit.tasks.classification.config import ClassificationConfig
 from pacavit.tasks.classification.transforms import EvalTransform, TrainTransform
 
-__all__ = ["ClassificationMetrics", "ClassificationTask", "LogLoss"]
+__all__ = ["ClassificationMetrics", "ClassificationTask", "LogLoss", "Prediction"]
+
+
+class Prediction(NamedTuple):
+    """What a classifier says of B images.
+
+    Attributes:
+        logits: (B, classes).
+        probabilities: (B, classes), rows sum to 1.
+    """
+
+    logits: Tensor
+    probabilities: Tensor
 
 
 class LogLoss(Metric):
@@ -88,6 +101,7 @@ class ClassificationTask(Task):
         num_classes: K.
     """
 
+    config_type = ClassificationConfig
     main_metric: ClassVar[str] = "accuracy"
     train_transform = TrainTransform
     eval_transform = EvalTransform
@@ -116,3 +130,12 @@ class ClassificationTask(Task):
     def metrics(self) -> ClassificationMetrics:
         """Fresh scores for ``num_classes`` classes."""
         return ClassificationMetrics(self.num_classes)
+
+    def check(self, images: Tensor) -> None:
+        """Raise RecipeError unless (B, 3, height, width) images get (B, num_classes) logits."""
+        found, expected = tuple(self.predict(images).logits.shape), (len(images), self.num_classes)
+        if found != expected:
+            raise RecipeError(
+                f"the model answers {len(images)} images with a tensor of shape {found} "
+                f"and must answer with logits of shape {expected}"
+            )
