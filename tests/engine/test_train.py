@@ -301,6 +301,18 @@ def test_overwrite_replaces_a_run_but_not_for_a_broken_recipe(
     assert [path.name for path in (finished / "checkpoints").iterdir()] == ["step-5"]
 
 
+def test_a_network_that_does_not_suit_the_images_is_refused_first(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: torch.nn.Module, x: Tensor) -> Tensor:
+        raise RuntimeError("no such size")
+
+    monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", failing)
+    with pytest.raises(RecipeError, match="8 x 8 images: RuntimeError: no such size"):
+        train(make_recipe(), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

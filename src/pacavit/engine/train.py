@@ -120,6 +120,7 @@ class Trainer:
         # Before the images, which may take a download: most mistakes in a recipe show here.
         torch.manual_seed(self.config.seed)
         self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
+        build.check(self.task, recipe, self.info)
         # Training draws on from where the weights left the generator, whatever loading draws.
         with torch.random.fork_rng(devices=[]):
             self.images = build.image_set(source, "train", self.device)
