@@ -27,6 +27,7 @@ from pacavit.recipes.schema import Recipe
 from pacavit.report.card import card_summary
 from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import write_evaluation
+from pacavit.tasks import TASKS
 
 __all__ = ["Entry", "evaluate", "list_names", "predict", "results_folder", "train"]
 
@@ -51,11 +52,13 @@ def train(
     """Train a model and return the folder of the run, which ``evaluate`` and ``predict`` take.
 
     Args:
-        recipe: name of a packaged recipe, a recipe file, or a recipe.
+        recipe: name of a packaged recipe, a recipe file, or a recipe. A relative ``data.root``
+            is relative to the current folder, wherever the recipe lies.
         out: the run's folder; one that exists is refused.
-        data: folder with the data set, instead of the recipe's.
+        data: folder with the data set, instead of the recipe's; relative to the current folder.
         set: ``"field.path=value"`` changes of the recipe, applied in order.
-        resume: continue the interrupted run in ``out``; nothing else may differ.
+        resume: continue the interrupted run in ``out``; nothing else may differ. Without
+            ``data``, on the data folder of that run. A finished run is left as it is.
         overwrite: replace the run in ``out``.
         progress: show live progress on the console.
 
@@ -68,12 +71,13 @@ def train(
         resolved = recipe
     else:
         resolved = recipes.load(recipe, set)
-    if data is not None:
+    root = resolved.data.root if data is None else Path(data)
+    if root is not None:
         # Absolute, so that the run can be evaluated from anywhere.
-        config = resolved.data.model_copy(update={"root": Path(data).absolute()})
+        config = resolved.data.model_copy(update={"root": root.absolute()})
         resolved = resolved.model_copy(update={"data": config})
     run = engine.train(resolved, out, resume=resume, overwrite=overwrite, progress=progress)
-    plot_curves(run)
+    plot_curves(run, TASKS.get(resolved.task.name).main_metric)
     return run
 
 
@@ -149,7 +153,7 @@ def results_folder(
 
 def predict(
     model: str | Path,
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     *,
     top_k: int = 5,
     progress: bool = False,
@@ -158,7 +162,7 @@ def predict(
 
     Args:
         model: run folder, weights file or packaged name.
-        images: image files of any size and mode, or folders of them.
+        images: image files of any size and mode, or folders of them; one, or several.
         top_k: classes to name; all of them when there are fewer.
         progress: show a progress bar when there are many images.
 
@@ -168,7 +172,7 @@ def predict(
     Raises:
         PacavitError: the model cannot be loaded, or a folder has no images.
     """
-    paths = find_images(images)
+    paths = find_images([images] if isinstance(images, str | Path) else images)
     loaded = load_model(model)
     return predict_images(loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress)
 

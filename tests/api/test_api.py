@@ -7,7 +7,9 @@ import timm
 
 import pacavit
 from pacavit import api, recipes
+from pacavit.engine.predict import ImagePrediction
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
+from pacavit.recipes import Recipe
 
 
 def test_import_registers_the_models() -> None:
@@ -56,3 +58,30 @@ def test_a_recipe_object_takes_no_changes(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="by name or file"):
         api.train(recipes.load("digits"), tmp_path / "run", set=["train.epochs=1"])
     assert not (tmp_path / "run").exists()
+
+
+def test_data_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path | None] = []
+
+    def note(recipe: Recipe, out: Path, **_: bool) -> Path:
+        seen.append(recipe.data.root)
+        return out
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pacavit.engine.train", note)
+    monkeypatch.setattr(api, "plot_curves", lambda run, metric: run)
+    api.train("digits", "run", data="rel")
+    api.train("digits", "run", set=["data.root=rel"])
+    api.train(recipes.load("digits", ["data.root=rel"]), "run")
+    api.train("digits", "run")
+    assert seen == [tmp_path / "rel"] * 3 + [None]
+
+
+def test_one_image_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "load_model", lambda model: None)
+    monkeypatch.setattr(
+        api, "predict_images", lambda model, paths, **_: [ImagePrediction(p, ()) for p in paths]
+    )
+    images: list[str | Path | list[str]] = ["a.png", Path("a.png"), ["a.png"]]
+    for image in images:
+        assert api.predict("m", image) == [ImagePrediction(Path("a.png"), ())]

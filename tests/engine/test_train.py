@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -14,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pacavit import recipes
+from pacavit.data import DATASETS, DataSource, ImageSet, Split
 from pacavit.engine import load_model, train
 from pacavit.engine.log import read_metrics
 from pacavit.errors import (
@@ -23,7 +26,7 @@ from pacavit.errors import (
     RecipeError,
     UnknownNameError,
 )
-from pacavit.recipes import Recipe
+from pacavit.recipes import Recipe, io
 from pacavit.tasks import ClassificationTask
 
 MakeRecipe = Callable[..., Recipe]
@@ -117,6 +120,34 @@ def test_resume_gives_the_same_bits(
     assert rows[0] == rows[1]
 
 
+def test_resume_gives_the_same_bits_for_what_ships(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = recipes.load("cifar10_nano").train
+    sizes = {"embed_dims": [16, 16, 32], "num_heads": [2, 2, 2], "stem_dims": [8, 16]}
+    recipe = make_recipe(
+        model={"name": "pacavit_nano", "num_clusters": [4, 2, 0], "options": sizes},
+        epochs=2,
+        optimizer=shipped.optimizer,
+        optimizer_options=shipped.optimizer_options,
+        lr_scales=shipped.lr_scales,
+        precision="bf16",
+        clip=1.0,
+        ema=shipped.ema,
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(recipe, whole, progress=False)
+    with (
+        at_step(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        pytest.raises(Interrupted),
+    ):
+        train(recipe, parts, progress=False)
+    torch.manual_seed(1234)
+    train(recipe, parts, resume=True, progress=False)
+    files = [run / "weights.safetensors" for run in (whole, parts)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_an_interrupted_run_says_how_to_go_on_and_is_usable(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +155,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_is_usable(
     out = tmp_path / "run"
     with (
         at_step(monkeypatch, 7, lambda: os.kill(os.getpid(), signal.SIGINT)),
-        pytest.raises(Interrupted, match=r"stopped after step 7 of 15; go on with --resume"),
+        pytest.raises(Interrupted, match=r"stopped after step 7 of 15; repeat .* --resume"),
     ):
         train(make_recipe(), out, progress=False)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -133,11 +164,90 @@ def test_an_interrupted_run_says_how_to_go_on_and_is_usable(
     assert not loaded.task.training
 
 
-def test_resuming_a_finished_run_changes_nothing(finished: Path, make_recipe: MakeRecipe) -> None:
-    names = ("weights.safetensors", "metrics.jsonl")
-    before = [(finished / name).read_bytes() for name in names]
-    train(make_recipe(), finished, resume=True, progress=False)
-    assert [(finished / name).read_bytes() for name in names] == before
+def test_resuming_a_finished_run_changes_nothing(
+    finished: Path, make_recipe: MakeRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+    before = files()
+    assert train(make_recipe(), finished, resume=True) == finished
+    assert files() == before
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_a_resumed_run_keeps_the_facts_of_its_first_session(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with at_step(monkeypatch, 7, crash), pytest.raises(RuntimeError):
+        train(make_recipe(), out, progress=False)
+    (out / "environment.json").write_text("as it was")
+    train(make_recipe(), out, resume=True, progress=False)
+    assert (out / "environment.json").read_text() == "as it was"
+
+
+def with_root(recipe: Recipe, root: Path) -> Recipe:
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
+
+
+def test_resuming_uses_the_data_folder_of_the_run(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, recipe = tmp_path / "run", make_recipe()
+    with at_step(monkeypatch, 7, crash), pytest.raises(RuntimeError):
+        train(with_root(recipe, tmp_path / "data"), out, progress=False)
+    with at_step(monkeypatch, 1, crash), pytest.raises(RuntimeError):
+        train(recipe, out, resume=True, progress=False)
+    assert io.load(out).data.root == tmp_path / "data"
+    train(with_root(recipe, tmp_path / "moved"), out, resume=True, progress=False)
+    assert io.load(out).data.root == tmp_path / "moved"
+
+
+def test_resuming_on_other_data_is_refused(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, recipe = tmp_path / "run", make_recipe()
+    with at_step(monkeypatch, 7, crash), pytest.raises(RuntimeError):
+        train(with_root(recipe, tmp_path / "data"), out, progress=False)
+    source = DATASETS.get("tiny-stripes")
+    other = dataclasses.replace(source().info, copy="another copy")
+    monkeypatch.setattr(source, "info", other)
+    with pytest.raises(CheckpointError, match="copy was 'made by the tests'") as caught:
+        train(with_root(recipe, tmp_path / "moved"), out, resume=True, progress=False)
+    assert "\n" not in str(caught.value)
+    assert io.load(out).data.root == tmp_path / "data"
+
+
+def test_an_epoch_that_was_told_but_not_saved_is_told_once(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("pacavit.engine.checkpoint.save", lambda *args: crash())
+        with pytest.raises(RuntimeError):
+            train(make_recipe(), out, progress=False)
+    assert [row["epoch"] for row in read_metrics(out)] == [1]
+    train(make_recipe(), out, resume=True, progress=False)
+    assert [row["epoch"] for row in read_metrics(out)] == [1, 2, 3]
+
+
+def test_training_reads_the_model_before_the_images_and_never_the_test_images(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = DATASETS.get("tiny-stripes")
+    load, splits = source.load, []
+
+    def noting(self: DataSource, split: Split) -> ImageSet:
+        splits.append(split)
+        return load(self, split)
+
+    monkeypatch.setattr(source, "load", noting)
+    with pytest.raises(UnknownNameError):
+        train(make_recipe(model={"name": "pacavit_nono"}), tmp_path / "no", progress=False)
+    assert splits == []
+    train(make_recipe(epochs=1), tmp_path / "run", progress=False)
+    assert set(splits) == {"train", "val"}
 
 
 def test_resume_before_the_first_checkpoint_starts_again(
@@ -189,6 +299,18 @@ def test_overwrite_replaces_a_run_but_not_for_a_broken_recipe(
     train(make_recipe(epochs=1), finished, overwrite=True, progress=False)
     assert len(read_metrics(finished)) == 1
     assert [path.name for path in (finished / "checkpoints").iterdir()] == ["step-5"]
+
+
+def test_a_network_that_does_not_suit_the_images_is_refused_first(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: torch.nn.Module, x: Tensor) -> Tensor:
+        raise RuntimeError("no such size")
+
+    monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", failing)
+    with pytest.raises(RecipeError, match="8 x 8 images: RuntimeError: no such size"):
+        train(make_recipe(), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pacavit.data.base import DataInfo
 from pacavit.engine import files
-from pacavit.engine.weights import load_state, weights_bytes
+from pacavit.engine.weights import _KEY, load_state, weights_bytes
 from pacavit.errors import CheckpointError
 from pacavit.recipes.schema import Recipe
 
@@ -113,8 +113,10 @@ def load(path: Path, state: TrainState) -> None:
     """Bring a run's objects and the random generators to where a checkpoint left them, in place.
 
     Raises:
-        CheckpointError: a file is missing, truncated, or does not fit.
+        CheckpointError: a file is missing, truncated, or does not fit, or the data are not those
+            of the checkpoint.
     """
+    _check_data(path / "model.safetensors", state.info)
     for name, model in (("model", state.model), ("ema", state.average)):
         if model is not None:
             file = path / f"{name}.safetensors"
@@ -146,6 +148,23 @@ def _contents(state: TrainState) -> dict[str, bytes]:
     contents["rng.safetensors"] = files.tensor_bytes(_generators())
     contents["state.json"] = json.dumps(asdict(state.progress), indent=2).encode()
     return contents
+
+
+def _check_data(file: Path, info: DataInfo) -> None:
+    """Refuse to go on with other data than those that a checkpoint's model was trained on."""
+    _, metadata = files.read_tensors(file)
+    try:
+        stored = json.loads(metadata[_KEY])["data"]
+        was = {name: stored[name] for name in ("copy", "class_names", "mean", "std")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} does not tell its data; remove its folder") from error
+    present = json.loads(json.dumps(asdict(info)))
+    for name, value in was.items():
+        if value != present[name]:
+            raise CheckpointError(
+                f"the run cannot go on with other data: {name} was {value!r} and is now "
+                f"{present[name]!r}; give the folder of the data it began with"
+            )
 
 
 def _split_optimizer(

@@ -31,14 +31,22 @@ class RunLog:
         epochs: epochs in the whole run.
         progress: show progress on the terminal, a live line, or a line an epoch where the output
             is no terminal.
+        console: where to show it; None is standard output.
     """
 
     def __init__(
-        self, out: Path, *, first_step: int, total_steps: int, epochs: int, progress: bool
+        self,
+        out: Path,
+        *,
+        first_step: int,
+        total_steps: int,
+        epochs: int,
+        progress: bool,
+        console: Console | None = None,
     ) -> None:
         self.path = out / METRICS
         self.first_step, self.total_steps, self.epochs = first_step, total_steps, epochs
-        self.console = Console(quiet=not progress)
+        self.console = console or Console(quiet=not progress)
         self.live = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -51,11 +59,13 @@ class RunLog:
         self.recent: deque[tuple[float, int]] = deque(maxlen=50)
         self.clock: tuple[float, int] | None = None
         with files.writing(self.path):
-            if first_step:
+            # Even with no step done there may be a row: an epoch is told before it is saved.
+            if self.path.is_file():
                 rows = [row for row in read_metrics(out) if row["step"] <= first_step]
                 lines = "".join(json.dumps(row) + "\n" for row in rows)
                 files.replace_file(self.path, lines.encode())
-            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step or None)
+            # TensorBoard drops this step, too, of what earlier sessions wrote.
+            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
 
     def __enter__(self) -> Self:
         self.live.start()

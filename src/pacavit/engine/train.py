@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
@@ -29,6 +30,8 @@ from pacavit.tasks.base import Task
 
 __all__ = ["train"]
 
+ENVIRONMENT = "environment.json"
+
 
 def train(
     recipe: Recipe,
@@ -43,7 +46,8 @@ def train(
     Args:
         recipe: the complete run.
         out: the run folder; must not exist yet, or be empty.
-        resume: go on with the interrupted run in ``out``, as if it had not been interrupted.
+        resume: go on with the interrupted run in ``out``, as if it had not been interrupted; on
+            its data folder, unless ``recipe`` names one. Of a finished run nothing changes.
         overwrite: replace the run in ``out``.
         progress: show progress on the terminal.
 
@@ -52,26 +56,37 @@ def train(
         ``environment.json``, ``metrics.jsonl``, ``checkpoints/`` and ``tensorboard/``.
 
     Raises:
-        CheckpointError: ``out`` is in the way, is no run to resume, or cannot be written.
+        CheckpointError: ``out`` is in the way, is no run to resume, was trained on other data, or
+            cannot be written.
         RecipeError: the recipe does not fit, or is not the one of the run to resume.
         DataError: the images cannot be read.
         Interrupted: after Ctrl-C or SIGTERM; a checkpoint was written.
         PacavitError: the loss is no longer a number.
     """
     out = Path(out)
-    _check_folder(out, recipe, resume=resume, overwrite=overwrite)
+    _check_folder(out, resume=resume, overwrite=overwrite)
+    if resume:
+        recipe = _recipe_to_resume(recipe, out)
+        if (out / WEIGHTS).is_file():
+            finished = f"the run in {out} is finished; there is nothing to resume"
+            Console(quiet=not progress).print(
+                finished, highlight=False, markup=False, soft_wrap=True
+            )
+            return out
     # Built before the folder is touched: a recipe that does not work costs nobody an old run.
     trainer = Trainer(recipe, out)
+    newest = checkpoint.newest(out / CHECKPOINTS) if resume else None
+    if newest is not None:
+        checkpoint.load(newest, trainer.state)
     with files.writing(out):
         if overwrite and out.exists():
             shutil.rmtree(out)
         out.mkdir(parents=True, exist_ok=True)
         io.dump(recipe, out / io.RECIPE_FILE)
-        facts = json.dumps(system.environment(trainer.device), indent=2)
-        files.replace_file(out / "environment.json", facts.encode())
-    newest = checkpoint.newest(out / CHECKPOINTS) if resume else None
-    if newest is not None:
-        checkpoint.load(newest, trainer.state)
+        # The first session's, which made the random weights, stays.
+        if not (out / ENVIRONMENT).exists():
+            facts = json.dumps(system.environment(trainer.device), indent=2)
+            files.replace_file(out / ENVIRONMENT, facts.encode())
     step = trainer.progress.step
     log = RunLog(
         out,
@@ -101,14 +116,19 @@ class Trainer:
         system.configure(self.device)
         source = build.data_source(recipe.data)
         self.info = source.info
-        self.images = build.image_set(source, "train", self.device)
-        val_images = build.image_set(source, "val", self.device)
+
+        # Before the images, which may take a download: most mistakes in a recipe show here.
+        torch.manual_seed(self.config.seed)
+        self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
+        build.check(self.task, recipe, self.info)
+        # Training draws on from where the weights left the generator, whatever loading draws.
+        with torch.random.fork_rng(devices=[]):
+            self.images = build.image_set(source, "train", self.device)
+            val_images = build.image_set(source, "val", self.device)
         self.val_loader = build.eval_loader(recipe, val_images, self.info)
         self.steps_per_epoch = len(self._train_loader(0))
         self.total_steps = self.steps_per_epoch * self.config.epochs
 
-        torch.manual_seed(self.config.seed)
-        self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
         # What runs a training step; wrappers go here, and everything else keeps the task itself.
         self.stepper = torch.compile(self.task) if self.config.compile else self.task
         ema = self.config.ema
@@ -231,7 +251,7 @@ class Trainer:
         if self.stop_requested:
             raise Interrupted(
                 f"stopped after step {self.progress.step} of {self.total_steps}; "
-                f"go on with --resume --out {self.out}"
+                "repeat the same command with --resume to go on"
             )
 
     def _save(self) -> None:
@@ -257,7 +277,7 @@ class Trainer:
         return build.train_loader(self.recipe, self.images, self.info, next(sizes, None))
 
 
-def _check_folder(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to train into a folder that holds anything but the run to go on with or to replace."""
     if resume and overwrite:
         raise CheckpointError("choose one of resume and overwrite, not both")
@@ -265,12 +285,6 @@ def _check_folder(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -
     if resume:
         if not is_run:
             raise CheckpointError(f"no run to resume in {out}: it holds no {io.RECIPE_FILE}")
-        changed = io.difference(io.load(out), recipe)
-        if changed is not None:
-            raise RecipeError(
-                f"the run in {out} cannot go on with another recipe: {changed}; "
-                "start a new run in another folder"
-            )
     elif out.exists() and not out.is_dir():
         raise CheckpointError(f"{out} is a file; choose another folder")
     elif out.is_dir() and any(out.iterdir()):
@@ -282,6 +296,22 @@ def _check_folder(out: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -
             raise CheckpointError(
                 f"{out} holds a run; give --resume, --overwrite or another folder"
             )
+
+
+def _recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe, which must be that of the run in ``out``; names the run's data if it names none.
+
+    Raises:
+        RecipeError: the run has another recipe.
+    """
+    own = io.load(out)
+    changed = io.difference(own, recipe)
+    if changed is not None:
+        raise RecipeError(
+            f"the run in {out} cannot go on with another recipe: {changed}; "
+            "start a new run in another folder"
+        )
+    return own if recipe.data.root is None else recipe
 
 
 @contextmanager

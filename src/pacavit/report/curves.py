@@ -12,11 +12,12 @@ from pacavit.errors import CheckpointError
 __all__ = ["plot_curves"]
 
 
-def plot_curves(run: str | Path, path: str | Path | None = None) -> Path:
-    """Draw training and validation loss beside validation accuracy.
+def plot_curves(run: str | Path, metric: str, path: str | Path | None = None) -> Path:
+    """Draw training and validation loss beside the validation score.
 
     Args:
         run: run folder with at least one epoch done.
+        metric: key of the score, such as a task's ``main_metric``.
         path: PNG file to write; by default ``curves.png`` in the run folder.
 
     Returns:
@@ -32,14 +33,14 @@ def plot_curves(run: str | Path, path: str | Path | None = None) -> Path:
     epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    # The training loss is that of augmented images with smoothed labels: not one scale with the
-    # validation loss, but the shapes tell.
-    left.plot(epochs, [row["train_loss"] for row in rows], label="training, smoothed labels")
+    # The training loss may be that of augmented images with smoothed labels: not one scale with
+    # the validation loss, but the shapes tell.
+    left.plot(epochs, [row["train_loss"] for row in rows], label="training")
     left.plot(epochs, [row["val_loss"] for row in rows], label="validation")
     left.set(xlabel="epoch", ylabel="loss")
     left.legend()
-    right.plot(epochs, [row["val_accuracy"] for row in rows], color="C1")
-    right.set(xlabel="epoch", ylabel="validation accuracy")
+    right.plot(epochs, [row[f"val_{metric}"] for row in rows], color="C1")
+    right.set(xlabel="epoch", ylabel=f"validation {metric.replace('_', ' ')}")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
