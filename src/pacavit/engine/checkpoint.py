@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pacavit.data.base import DataInfo
 from pacavit.engine import files
-from pacavit.engine.weights import _KEY, load_state, weights_bytes
+from pacavit.engine.weights import METADATA_KEY, load_state, weights_bytes
 from pacavit.errors import CheckpointError
 from pacavit.recipes.schema import Recipe
 
@@ -154,7 +154,7 @@ def _check_data(file: Path, info: DataInfo) -> None:
     """Refuse to go on with other data than those that a checkpoint's model was trained on."""
     _, metadata = files.read_tensors(file)
     try:
-        stored = json.loads(metadata[_KEY])["data"]
+        stored = json.loads(metadata[METADATA_KEY])["data"]
         was = {name: stored[name] for name in ("copy", "class_names", "mean", "std")}
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} does not tell its data; remove its folder") from error

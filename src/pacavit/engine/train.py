@@ -78,15 +78,7 @@ def train(
     newest = checkpoint.newest(out / CHECKPOINTS) if resume else None
     if newest is not None:
         checkpoint.load(newest, trainer.state)
-    with files.writing(out):
-        if overwrite and out.exists():
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
-        io.dump(recipe, out / io.RECIPE_FILE)
-        # The first session's, which made the random weights, stays.
-        if not (out / ENVIRONMENT).exists():
-            facts = json.dumps(system.environment(trainer.device), indent=2)
-            files.replace_file(out / ENVIRONMENT, facts.encode())
+    _prepare_folder(out, recipe, trainer.device, overwrite=overwrite)
     step = trainer.progress.step
     log = RunLog(
         out,
@@ -275,6 +267,19 @@ class Trainer:
         done = epoch / self.config.epochs
         sizes = (size for until, size in self.config.progressive or () if done < until)
         return build.train_loader(self.recipe, self.images, self.info, next(sizes, None))
+
+
+def _prepare_folder(out: Path, recipe: Recipe, device: torch.device, *, overwrite: bool) -> None:
+    """Make the run folder, an old run removed where asked for, and write what the run is."""
+    with files.writing(out):
+        if overwrite and out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+        io.dump(recipe, out / io.RECIPE_FILE)
+        # The first session's, which made the random weights, stays.
+        if not (out / ENVIRONMENT).exists():
+            facts = json.dumps(system.environment(device), indent=2)
+            files.replace_file(out / ENVIRONMENT, facts.encode())
 
 
 def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:

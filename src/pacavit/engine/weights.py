@@ -23,6 +23,7 @@ from pacavit.tasks.base import Task
 
 __all__ = [
     "CHECKPOINTS",
+    "METADATA_KEY",
     "WEIGHTS",
     "LoadedModel",
     "load_model",
@@ -35,7 +36,7 @@ __all__ = [
 WEIGHTS = "weights.safetensors"
 CHECKPOINTS = "checkpoints"
 FORMAT_VERSION = 1
-_KEY = "pacavit"
+METADATA_KEY = "pacavit"
 _INFO = pydantic.TypeAdapter(DataInfo)
 _METRICS = pydantic.TypeAdapter(dict[str, float])
 
@@ -92,7 +93,7 @@ def weights_bytes(
     }
     # One key only: safetensors writes several in random order, and equal runs shall give equal
     # files.
-    return files.tensor_bytes(state, {_KEY: json.dumps(description)})
+    return files.tensor_bytes(state, {METADATA_KEY: json.dumps(description)})
 
 
 def save_weights(
@@ -190,10 +191,10 @@ def _newest_weights(run: Path) -> Path:
 
 def _load_file(path: Path) -> LoadedModel:
     tensors, metadata = files.read_tensors(path)
-    if _KEY not in metadata:
+    if METADATA_KEY not in metadata:
         raise CheckpointError(f"{path} was not written by pacavit: it names no recipe")
     try:
-        description = json.loads(metadata[_KEY])
+        description = json.loads(metadata[METADATA_KEY])
         version = description["version"]
         if version != FORMAT_VERSION:
             raise CheckpointError(
