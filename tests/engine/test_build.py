@@ -82,7 +82,7 @@ def test_check_leaves_no_trace(make_recipe: MakeRecipe) -> None:
     assert [module for module in task.modules() if not module.training] == [frozen]
 
 
-def test_check_tries_images_of_the_size_of_the_run(make_recipe: MakeRecipe) -> None:
+def test_check_tries_images_of_every_size_of_the_run(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     info = replace(build.data_source(recipe.data).info, image_size=(6, 8))
     task = build.task(recipe, 3)
@@ -91,7 +91,10 @@ def test_check_tries_images_of_the_size_of_the_run(make_recipe: MakeRecipe) -> N
     build.check(task, recipe, info)
     larger = recipe.task.model_copy(update={"image_size": 12})
     build.check(task, recipe.model_copy(update={"task": larger}), info)
-    assert seen == [(2, 3, 6, 8), (2, 3, 12, 12)]
+    train = recipe.train.model_copy(update={"progressive": ((0.2, 4), (0.5, 5))})
+    build.check(task, recipe.model_copy(update={"train": train}), info)
+    sizes = [(6, 8), (12, 12), (6, 8), (4, 4), (5, 5)]
+    assert seen == [(2, 3, *size) for size in sizes]
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_an_epoch_that_was_told_but_not_saved_is_told_once(
     assert [row["epoch"] for row in read_metrics(out)] == [1, 2, 3]
 
 
-def test_training_reads_the_model_before_the_images_and_never_the_test_images(
+def test_training_builds_before_it_reads_images_and_never_reads_the_test_images(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = DATASETS.get("tiny-stripes")
@@ -243,8 +243,9 @@ def test_training_reads_the_model_before_the_images_and_never_the_test_images(
         return load(self, split)
 
     monkeypatch.setattr(source, "load", noting)
-    with pytest.raises(UnknownNameError):
-        train(make_recipe(model={"name": "pacavit_nono"}), tmp_path / "no", progress=False)
+    for wrong in (make_recipe(model={"name": "pacavit_nono"}), make_recipe(optimizer="adamww")):
+        with pytest.raises(UnknownNameError):
+            train(wrong, tmp_path / "no", progress=False)
     assert splits == []
     train(make_recipe(epochs=1), tmp_path / "run", progress=False)
     assert set(splits) == {"train", "val"}

@@ -97,26 +97,27 @@ def task(recipe: Recipe, num_classes: int) -> Task:
 
 
 def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
-    """Try a task on two random images, so that a misfit shows before a run begins.
+    """Try a task on two random images of each size it trains on: misfits show before a run begins.
 
     Leaves the task (modes, running statistics) and the random generators as they were.
 
     Args:
         task: built from ``recipe``, on any device.
-        recipe: gives the image size, unless it leaves that to the data.
+        recipe: gives the image sizes, unless it leaves them to the data.
         info: of the data to train on.
 
     Raises:
         RecipeError: the network fails, or does not answer what the task needs.
     """
-    size = recipe.task.image_size
-    height, width = info.image_size if size is None else (size, size)
+    smaller = [size for _, size in recipe.train.progressive or ()]
     device = next((parameter.device for parameter in task.parameters()), torch.device("cpu"))
     modes = {module: module.training for module in task.modules()}
     try:
-        # Networks may draw random numbers in evaluation mode too.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-            task.eval().check(torch.randn(2, 3, height, width, device=device))
+        for size in dict.fromkeys([recipe.task.image_size, *smaller]):
+            height, width = info.image_size if size is None else (size, size)
+            # Networks may draw random numbers in evaluation mode too.
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+                task.eval().check(torch.randn(2, 3, height, width, device=device))
     except PacavitError:
         raise
     except _REFUSALS as error:

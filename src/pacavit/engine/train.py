@@ -113,6 +113,7 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
         build.check(self.task, recipe, self.info)
+        self.optimizer = optim.create_optimizer(self.task.model, self.config)
         # Training draws on from where the weights left the generator, whatever loading draws.
         with torch.random.fork_rng(devices=[]):
             self.images = build.image_set(source, "train", self.device)
@@ -126,7 +127,6 @@ class Trainer:
         ema = self.config.ema
         self.average = None if ema is None else optim.create_average(self.task, ema)
         self.best_task: Task = self.task if self.average is None else self.average.module
-        self.optimizer = optim.create_optimizer(self.task.model, self.config)
         self.progress = checkpoint.Progress()
         self.state = checkpoint.TrainState(
             model=self.task.model,
