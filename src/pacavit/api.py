@@ -142,7 +142,7 @@ def results_folder(
         raise UnknownNameError("split", split, SPLITS)
     if out is not None:
         folder = Path(out)
-    elif Path(model).is_dir():
+    elif model not in packaged_names() and Path(model).is_dir():
         folder = Path(model) / f"evaluation-{split}"
     else:
         return None

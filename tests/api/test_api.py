@@ -48,6 +48,16 @@ def test_results_go_into_the_run_unless_told_otherwise(tmp_path: Path) -> None:
     assert api.results_folder("some_weights") is None
 
 
+def test_packaged_weights_save_no_results_in_a_folder_of_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api, "packaged_names", lambda: ("some_weights",))
+    Path("some_weights").mkdir()
+    assert api.results_folder("some_weights") is None
+    assert api.results_folder("./some_weights") == Path("some_weights/evaluation-test")
+
+
 def test_results_do_not_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PacavitError, match="is a file"):
