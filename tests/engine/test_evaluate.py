@@ -6,17 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+from torchmetrics.classification import MulticlassAccuracy
 
 from pacavit.data import MemoryImages
 from pacavit.engine import build, evaluate, load_model
 from pacavit.errors import DataError
+from pacavit.tasks.classification import ClassificationMetrics, ClassificationTask
 
 
 def test_scores_agree_with_scikit_learn(finished: Path) -> None:
     loaded = load_model(finished)
     images = build.data_source(loaded.recipe.data).load("test")
     loader = build.eval_loader(loaded.recipe, images, loaded.info)
-    result = evaluate(loaded.task, loader, loaded.info.class_names)
+    result = evaluate(loaded.classifier, loader, loaded.info.class_names)
     probabilities = loaded.task.predict(next(loader.epoch(0)).images).probabilities
     exact = probabilities.double() / probabilities.double().sum(1, keepdim=True)
     labels, guesses = images.labels, probabilities.argmax(1)
@@ -40,9 +42,30 @@ def test_scores_agree_with_scikit_learn(finished: Path) -> None:
     assert json.loads(json.dumps(result.to_dict()))["confusion"] == result.confusion.tolist()
 
 
+def test_further_numbers_of_the_task_are_kept(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = ClassificationTask.metrics
+
+    def more(self: ClassificationTask) -> ClassificationMetrics:
+        metrics = measured(self)
+        metrics.add_metrics({"top2": MulticlassAccuracy(3, average="micro", top_k=2)})
+        return metrics
+
+    monkeypatch.setattr(ClassificationTask, "metrics", more)
+    loaded = load_model(finished)
+    loader = build.eval_loader(
+        loaded.recipe, build.data_source(loaded.recipe.data).load("test"), loaded.info
+    )
+    result = evaluate(loaded.classifier, loader, loaded.info.class_names)
+    assert result.other_scores.keys() == {"top2"}
+    assert result.accuracy <= result.other_scores["top2"] <= 1
+    assert result.to_dict()["other_scores"] == result.other_scores
+
+
 def test_labels_beyond_the_classes_are_refused(finished: Path) -> None:
     loaded = load_model(finished)
     images = MemoryImages(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 7]))
     loader = build.eval_loader(loaded.recipe, images, loaded.info)
     with pytest.raises(DataError, match="labels up to 7, but the model knows 3 classes"):
-        evaluate(loaded.task, loader, loaded.info.class_names)
+        evaluate(loaded.classifier, loader, loaded.info.class_names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from pacavit.data import Batch, Loader
 from pacavit.engine import system
 from pacavit.errors import DataError
-from pacavit.tasks.base import Task
+from pacavit.tasks import ClassificationTask, Task
 
 __all__ = ["ClassScores", "Evaluation", "Measurement", "evaluate", "measure"]
 
@@ -61,6 +61,7 @@ class Evaluation:
         per_class: one row a class, in label order.
         confusion: (K, K) int64 counts, true classes as rows, predicted ones as columns.
         images_per_second: throughput, a warm-up batch excluded.
+        other_scores: single numbers that the task measures beside these, by name.
     """
 
     num_images: int
@@ -75,6 +76,7 @@ class Evaluation:
     per_class: tuple[ClassScores, ...]
     confusion: Tensor
     images_per_second: float
+    other_scores: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -82,7 +84,7 @@ class Evaluation:
 
 
 def evaluate(
-    task: Task,
+    task: ClassificationTask,
     loader: Loader,
     class_names: Sequence[str],
     *,
@@ -92,7 +94,7 @@ def evaluate(
     """Score a classifier on a split, in fp32.
 
     Args:
-        task: a classification task; is moved to ``device`` and set to evaluation mode.
+        task: is moved to ``device`` and set to evaluation mode.
         loader: batches of the split, see ``build.eval_loader``.
         class_names: K names, in label order.
         device: where to compute.
@@ -116,12 +118,17 @@ def evaluate(
         confusion.sum(1).tolist(),
         strict=True,
     )
+    scalars = measured.scalars()
+    named = {
+        each.name: scalars.pop(each.name) for each in fields(Evaluation) if each.name in scalars
+    }
     return Evaluation(
         num_images=measured.num_images,
         per_class=tuple(ClassScores(*row) for row in rows),
         confusion=confusion,
         images_per_second=measured.images_per_second,
-        **measured.scalars(),
+        other_scores=scalars,
+        **named,
     )
 
 

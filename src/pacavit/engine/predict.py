@@ -80,8 +80,11 @@ def predict_images(
         top_k: classes to name an image; all of them when there are fewer.
         device: where to compute.
         progress: show a progress bar on stderr when there are many images.
+
+    Raises:
+        CheckpointError: the model is no classifier.
     """
-    model.task.to(device)
+    model.classifier.to(device)
     starts = track(
         range(0, len(paths), _BATCH_SIZE),
         description="predicting",
@@ -111,9 +114,8 @@ def _predict_batch(
     top: dict[int, tuple[ClassProbability, ...]] = {}
     if images:
         names = model.info.class_names
-        probabilities = model.task.predict(
-            torch.cat(list(images.values())).to(device)
-        ).probabilities
+        batch = torch.cat(list(images.values())).to(device)
+        probabilities = model.classifier.predict(batch).probabilities
         values, labels = probabilities.topk(min(top_k, len(names)))
         rows = zip(images, values.tolist(), labels.tolist(), strict=True)
         for position, row_values, row_labels in rows:

@@ -33,6 +33,7 @@ def score_model(
         progress: show a progress bar.
 
     Raises:
+        CheckpointError: the model is no classifier.
         DataError: the data are missing or broken, or their classes are not those of the model.
     """
     config = model.recipe.data
@@ -46,6 +47,6 @@ def score_model(
         )
     loader = build.eval_loader(model.recipe, build.image_set(source, split, device), model.info)
     evaluation = evaluate(
-        model.task, loader, model.info.class_names, device=device, progress=progress
+        model.classifier, loader, model.info.class_names, device=device, progress=progress
     )
     return evaluation, source.info

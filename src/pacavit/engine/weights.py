@@ -19,7 +19,7 @@ from pacavit.engine import build, files
 from pacavit.errors import CheckpointError, UnknownNameError
 from pacavit.recipes import io
 from pacavit.recipes.schema import Recipe
-from pacavit.tasks.base import Task
+from pacavit.tasks import ClassificationTask, Task
 
 __all__ = [
     "CHECKPOINTS",
@@ -58,6 +58,16 @@ class LoadedModel:
     info: DataInfo
     metrics: Mapping[str, float]
     path: Path
+
+    @property
+    def classifier(self) -> ClassificationTask:
+        """The task of a model that classifies; raises CheckpointError for any other."""
+        if not isinstance(self.task, ClassificationTask):
+            raise CheckpointError(
+                f"{self.path} is no classifier, it learned the task {self.recipe.task.name!r}; "
+                "evaluate and predict need one"
+            )
+        return self.task
 
 
 def weights_bytes(

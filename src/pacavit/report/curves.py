@@ -36,7 +36,8 @@ def plot_curves(run: str | Path, metric: str, path: str | Path | None = None) ->
     # The training loss may be that of augmented images with smoothed labels: not one scale with
     # the validation loss, but the shapes tell.
     left.plot(epochs, [row["train_loss"] for row in rows], label="training")
-    left.plot(epochs, [row["val_loss"] for row in rows], label="validation")
+    if "val_loss" in rows[0]:  # it is the task that decides what is measured
+        left.plot(epochs, [row["val_loss"] for row in rows], label="validation")
     left.set(xlabel="epoch", ylabel="loss")
     left.legend()
     right.plot(epochs, [row[f"val_{metric}"] for row in rows], color="C1")
