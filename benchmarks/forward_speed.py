@@ -1,0 +1,92 @@
+"""Images per second of timm models side by side: inference, eager, fp32.
+
+::
+
+    python benchmarks/forward_speed.py pvt_v2_b2 pacavit_small
+
+The models take turns, one batch each in every round, so that a change of the machine's speed hits
+all of them alike. A figure is the median over the rounds with its quartiles; ``ratio`` is the
+median over the rounds of the first model's time over this model's. The result goes to
+``benchmarks/results/forward_speed.json``. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+import pacavit  # noqa: F401  enters the models into timm
+from pacavit.engine import system
+
+RESULTS = Path(__file__).parent / "results" / "forward_speed.json"
+
+
+def main() -> None:
+    """Read the command line, measure, print and record."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("models", nargs="+", help="names for timm; ratios are to the first")
+    parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--warm-up", type=int, default=3)
+    arguments = parser.parse_args()
+    device = system.pick_device("auto")
+    system.configure(device)
+    models = {name: timm.create_model(name).to(device).eval() for name in arguments.models}
+    shape = arguments.batch_size, 3, arguments.size, arguments.size
+    images = torch.randn(shape, device=device)
+    times = measure(models, images, arguments.rounds, arguments.warm_up)
+
+    reference = times[arguments.models[0]]
+    result: dict[str, Any] = {
+        "command": f"python benchmarks/forward_speed.py {' '.join(arguments.models)}",
+        "size": arguments.size,
+        "batch_size": arguments.batch_size,
+        "rounds": arguments.rounds,
+        "models": {
+            name: {
+                "images_per_second": quartiles([arguments.batch_size / each for each in seconds]),
+                "ratio": quartiles([a / b for a, b in zip(reference, seconds, strict=True)]),
+                "parameters": sum(each.numel() for each in models[name].parameters()),
+            }
+            for name, seconds in times.items()
+        },
+        "environment": system.environment(device),
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    print(json.dumps(result["models"], indent=1))  # noqa: T201
+
+
+def measure(
+    models: dict[str, nn.Module], images: torch.Tensor, rounds: int, warm_up: int
+) -> dict[str, list[float]]:
+    """Seconds of a forward pass, by model and round, the warm-up left out."""
+    times: dict[str, list[float]] = {name: [] for name in models}
+    with torch.inference_mode():
+        for number in range(warm_up + rounds):
+            for name, model in models.items():
+                start = time.perf_counter()
+                model(images)
+                if images.is_cuda:
+                    torch.cuda.synchronize()
+                if number >= warm_up:
+                    times[name].append(time.perf_counter() - start)
+    return times
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """Lower quartile, median, upper quartile."""
+    return [round(value, 3) for value in statistics.quantiles(values, n=4)]
+
+
+if __name__ == "__main__":
+    main()
