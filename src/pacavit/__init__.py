@@ -7,7 +7,15 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pacavit import models
 from pacavit._registry import Registry, load_plugin
-from pacavit.api import Entry, evaluate, list_names, predict, train
+from pacavit.api import (
+    Entry,
+    evaluate,
+    from_pretrained,
+    list_names,
+    predict,
+    save_pretrained,
+    train,
+)
 from pacavit.attention import ATTENTIONS, Attention
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, MemoryImages
@@ -56,9 +64,11 @@ __all__ = [
     "UnknownNameError",
     "__version__",
     "evaluate",
+    "from_pretrained",
     "list_names",
     "load_plugin",
     "models",
     "predict",
+    "save_pretrained",
     "train",
 ]

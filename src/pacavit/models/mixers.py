@@ -59,6 +59,8 @@ def plan_mixers(
     recluster_every: PerStage[int],
 ) -> list[Mixer]:
     """One mixer a stage. Arguments that no stage would use raise RecipeError."""
+    for name in clustering_defaults:
+        CLUSTERINGS.get(name)
     mixers = []
     columns = zip(
         per_stage("attention", attention, num_stages),

@@ -7,62 +7,40 @@ Grainger et al., "PaCa-ViT: Learning Patch-to-Cluster Attention in Vision Transf
 from __future__ import annotations
 
 import copy
-import math
+import inspect
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import calculate_drop_path_rates, get_act_layer, trunc_normal_
+from timm.layers import calculate_drop_path_rates, get_act_layer
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.errors import RecipeError
-from pacavit.layers import Block, ConvStem, PatchStem, PoolTransition, Transition
+from pacavit.layers import (
+    Block,
+    ConvStem,
+    PatchStem,
+    PoolTransition,
+    Transition,
+    fill_padding,
+    init_weights,
+    reduce_mask,
+)
 from pacavit.models.mixers import Options, PerStage, per_stage, plan_mixers
-from pacavit.types import Grid, StageState
+from pacavit.models.stage import Stage
 
-__all__ = ["PacaViT", "Stage"]
+__all__ = ["PacaViT"]
 
 # At 32 x 32 a 7 x 7 kernel or a fourfold hidden layer costs a quarter of a block and gains
 # nothing, so the small models make their clusterings lighter unless told otherwise.
 _SMALL = {"clustering_defaults": {"conv": {"kernel_size": 3}, "mlp": {"hidden_ratio": 1}}}
 _PAPER = {"num_heads": (2, 4, 8, 16), "num_clusters": (100, 100, 100, 0)}
-
-
-class Stage(nn.Module):
-    """Embedding, blocks and a norm at one resolution: (B, C0, H0, W0) -> (B, C, H, W).
-
-    Args:
-        embed: stem or transition, answers (B, N, C) tokens and their grid.
-        blocks: the blocks; the first that needs an assignment owns a clustering.
-        dim: channels C.
-    """
-
-    def __init__(self, embed: nn.Module, blocks: Sequence[Block], dim: int) -> None:
-        super().__init__()
-        self.embed = embed
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.grad_checkpointing = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalised tokens."""
-        tokens: Tensor
-        grid: Grid
-        tokens, grid = self.embed(x)
-        state = StageState()
-        for block in self.blocks:
-            if self.grad_checkpointing and self.training:
-                tokens, state = checkpoint(block, tokens, grid, state, use_reentrant=False)
-            else:
-                tokens, state = block(tokens, grid, state)
-        return self.norm(tokens).transpose(1, 2).unflatten(2, grid)
 
 
 class PacaViT(nn.Module):
@@ -73,7 +51,7 @@ class PacaViT(nn.Module):
     Args:
         in_chans: channels of the image.
         num_classes: classes; 0 leaves the head out.
-        global_pool: "avg" (mean over patches) or "" (no pooling).
+        global_pool: "avg" (mean over patches), or "" (no pooling) where there is no head.
         embed_dims: channels C, one a stage.
         depths: number of blocks, one a stage.
         num_heads: heads, one a stage.
@@ -97,6 +75,10 @@ class PacaViT(nn.Module):
         drop_rate: dropout before the head.
         proj_drop_rate: dropout in the feed-forward parts.
         drop_path_rate: stochastic depth at the last block, rising linearly from 0.
+
+    Attributes:
+        settings: arguments that build such a model by its registered name, for those who store
+            it; none if it was not built by name.
     """
 
     def __init__(
@@ -124,6 +106,8 @@ class PacaViT(nn.Module):
     ) -> None:
         super().__init__()
         num_stages = len(embed_dims)
+        if not num_stages:
+            raise RecipeError("embed_dims is empty; it gives the channels of at least one stage")
         mixers = plan_mixers(
             num_stages,
             attention,
@@ -140,6 +124,7 @@ class PacaViT(nn.Module):
         activation = get_act_layer(act_layer)
         rates: Any = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
 
+        self.settings: dict[str, Any] = {}
         self.clustering_defaults = dict(clustering_defaults)
         self.num_features = self.head_hidden_size = embed_dims[-1]
         self.feature_info: list[dict[str, Any]] = []
@@ -168,7 +153,7 @@ class PacaViT(nn.Module):
             )
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
-        self.apply(_init_weights)
+        self.apply(init_weights)
         self.to(memory_format=torch.channels_last)
 
     def with_clustering(
@@ -188,36 +173,74 @@ class PacaViT(nn.Module):
         numbers = per_stage("num_clusters", num_clusters, len(self.stages))
         model = copy.deepcopy(self)
         stages: Any = model.stages
-        for name, number, stage in zip(names, numbers, stages, strict=True):
+        kept = [0] * len(stages)
+        for index, (name, number, stage) in enumerate(zip(names, numbers, stages, strict=True)):
             for block in stage.blocks:
                 old = block.clustering
                 if old is not None:
+                    kept[index] = old.num_clusters if number is None else number
                     new = CLUSTERINGS.create(
                         name,
                         old.dim,
-                        old.num_clusters if number is None else number,
+                        kept[index],
                         options={**self.clustering_defaults.get(name, {}), **options},
                     )
-                    new.apply(_init_weights)
+                    new.apply(init_weights)
                     block.clustering = new.to(next(block.parameters())).train(self.training)
+        if self.settings and any(kept):
+            chosen = {"clustering": names, "num_clusters": kept, "clustering_options": options}
+            model.settings = {**self.settings, **chosen}
         return model
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
         """(B, in_chans, height, width) -> (B, C, H, W) of the last stage, channels-last."""
-        for stage in self.stages:
-            x = stage(x)
+        for stage, mask in zip(self.stages, self._input_masks(x, pixel_mask), strict=True):
+            x = stage(x, mask)
         return x
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, C, H, W) -> (B, num_classes), or the pooled features with ``pre_logits``."""
-        if self.global_pool:
+    def forward_head(
+        self, x: Tensor, pre_logits: bool = False, patch_mask: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, H, W) -> (B, num_classes), or the pooled features with ``pre_logits``.
+
+        Patches where ``patch_mask`` (B, H, W) is False are left out of the mean.
+        """
+        if self.global_pool and patch_mask is not None:
+            x = fill_padding(x, patch_mask).sum((2, 3)) / patch_mask.sum((1, 2))[:, None]
+        elif self.global_pool:
             x = x.mean((2, 3))
         x = self.head_drop(x)
         return x if pre_logits else self.head(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_chans, height, width) -> (B, num_classes)."""
-        return self.forward_head(self.forward_features(x))
+    def forward(self, x: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
+        """(B, in_chans, height, width) -> (B, num_classes).
+
+        Args:
+            x: images; those of different sizes are padded, right and below, to one canvas.
+            pixel_mask: (B, height, width) bool, False where a pixel is padding; None is no
+                padding. Each image needs a pixel. Padding influences nothing: an image has the
+                features that it has alone, unless its clusters are cells of the canvas (``grid``,
+                ``random``).
+        """
+        features = self.forward_features(x, pixel_mask)
+        patch_mask = None if pixel_mask is None else self.patch_masks(pixel_mask)[-1]
+        return self.forward_head(features, patch_mask=patch_mask)
+
+    def patch_masks(self, pixel_mask: Tensor) -> list[Tensor]:
+        """(B, height, width) bool -> for each stage (B, H, W), False where a patch is padding."""
+        infos = self.feature_info[: len(self.stages)]
+        return [reduce_mask(pixel_mask, info["reduction"]) for info in infos]
+
+    def _input_masks(self, x: Tensor, pixel_mask: Tensor | None) -> Sequence[Tensor | None]:
+        """The mask of what each stage takes in; misfits raise ValueError."""
+        if pixel_mask is None:
+            return [None] * len(self.stages)
+        if pixel_mask.dtype != torch.bool or pixel_mask.shape != (x.shape[0], *x.shape[2:]):
+            raise ValueError(
+                f"pixel_mask must be bool of shape {(x.shape[0], *x.shape[2:])}, "
+                f"not {pixel_mask.dtype} of {tuple(pixel_mask.shape)}"
+            )
+        return [pixel_mask, *self.patch_masks(pixel_mask)[:-1]]
 
     def forward_intermediates(
         self,
@@ -227,25 +250,28 @@ class PacaViT(nn.Module):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
+        pixel_mask: Tensor | None = None,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps (B, C, H, W) of chosen stages, after their LayerNorm.
+        """The maps (B, C, H, W) of chosen stages, after their LayerNorm, in the stages' order.
 
         Args:
             x: (B, in_chans, height, width).
             indices: the last so many stages, a list of stage indices, or None for all.
-            norm: no effect.
+            norm: timm passes it; every map has had its stage's LayerNorm, so both are the same.
             stop_early: skip stages after the last chosen one.
             output_fmt: "NCHW".
             intermediates_only: leave out the final features.
+            pixel_mask: (B, height, width) bool, False where a pixel is padding.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', not {output_fmt!r}")
         chosen, last = feature_take_indices(len(self.stages), indices)
         intermediates = []
-        for index, stage in enumerate(self.stages):
+        masks = self._input_masks(x, pixel_mask)
+        for index, (stage, mask) in enumerate(zip(self.stages, masks, strict=True)):
             if stop_early and index > last:
                 break
-            x = stage(x)
+            x = stage(x, mask)
             if index in chosen:
                 intermediates.append(x)
         return intermediates if intermediates_only else (x, intermediates)
@@ -276,9 +302,11 @@ class PacaViT(nn.Module):
             if global_pool not in ("avg", ""):
                 raise RecipeError(f"global_pool must be 'avg' or '', not {global_pool!r}")
             self.global_pool = global_pool
+        if num_classes and not self.global_pool:
+            raise RecipeError("a classifier needs pooled features: global_pool='avg'")
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.head.apply(_init_weights)
+        self.head.apply(init_weights)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
@@ -313,23 +341,11 @@ def _stem(
 
 
 def _transition(in_chans: int, dim: int, convs: int, act_layer: type[nn.Module]) -> nn.Module:
+    if convs < 0:
+        raise RecipeError(f"transition_convs must be 0 or more, not {convs}")
     if convs:
         return PoolTransition(in_chans, dim, convs, act_layer)
     return Transition(in_chans, dim)
-
-
-def _init_weights(module: nn.Module) -> None:
-    """Truncated normal for linear layers, fan-out normal for convolutions, 1 and 0 for norms."""
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        height, width = module.kernel_size
-        fan_out = height * width * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def _cfg(**settings: Any) -> dict[str, Any]:
@@ -375,6 +391,9 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+_ARGUMENTS = frozenset(inspect.signature(PacaViT).parameters)
+
+
 def _create(
     variant: str, pretrained: bool, defaults: dict[str, Any], settings: dict[str, Any]
 ) -> PacaViT:
@@ -388,14 +407,15 @@ def _create(
     if not any(ATTENTIONS.get(name).uses_clusters for name in names):
         defaults = {name: value for name, value in defaults.items() if name != "num_clusters"}
     settings = {**defaults, **settings}
-    out_indices = settings.pop("out_indices", tuple(range(num_stages)))
-    return build_model_with_cfg(
+    model: Any = build_model_with_cfg(
         PacaViT,
         variant,
         pretrained,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
+        feature_cfg={"out_indices": tuple(range(num_stages)), "feature_cls": "getter"},
         **settings,
     )
+    model.settings = {name: settings[name] for name in settings if name in _ARGUMENTS}
+    return model
 
 
 @register_model
