@@ -7,7 +7,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pacavit import models
 from pacavit._registry import Registry, load_plugin
-from pacavit.api import Entry, convert, evaluate, list_names, predict, train
+from pacavit.api import (
+    Entry,
+    convert,
+    evaluate,
+    from_pretrained,
+    list_names,
+    predict,
+    save_pretrained,
+    train,
+)
 from pacavit.attention import ATTENTIONS, Attention
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, MemoryImages
@@ -59,9 +68,11 @@ __all__ = [
     "__version__",
     "convert",
     "evaluate",
+    "from_pretrained",
     "list_names",
     "load_plugin",
     "models",
     "predict",
+    "save_pretrained",
     "train",
 ]

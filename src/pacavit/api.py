@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import timm
+from torch import nn
 
 from pacavit import engine, recipes
 from pacavit._registry import Registry
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS, SPLITS, Split
+from pacavit.engine import hub
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.official import Conversion, convert_checkpoint
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
@@ -28,9 +30,20 @@ from pacavit.recipes.schema import Recipe
 from pacavit.report.card import card_summary
 from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import write_evaluation
+from pacavit.report.publishing import publish_run
 from pacavit.tasks import TASKS
 
-__all__ = ["Entry", "convert", "evaluate", "list_names", "predict", "results_folder", "train"]
+__all__ = [
+    "Entry",
+    "convert",
+    "evaluate",
+    "from_pretrained",
+    "list_names",
+    "predict",
+    "results_folder",
+    "save_pretrained",
+    "train",
+]
 
 
 class Entry(NamedTuple):
@@ -200,6 +213,56 @@ def convert(
         PacavitError: anything a user can mend; the message says what and where.
     """
     return convert_checkpoint(Path(official), Path(out), model=model, overwrite=overwrite)
+
+
+def save_pretrained(
+    run: str | Path,
+    folder: str | Path,
+    *,
+    repository: str | None = None,
+    license: str = "apache-2.0",  # noqa: A002 - the hub's own word
+    data: str | Path | None = None,
+    progress: bool = False,
+) -> Path:
+    """Write a finished run as a folder for the Hugging Face hub, with a model card filled from it.
+
+    ``evaluate``, ``predict``, ``from_pretrained`` and ``timm.create_model("local-dir:FOLDER",
+    pretrained=True)`` load the folder; ``hf upload USER/NAME FOLDER`` publishes it. For networks
+    that no run of this package trained, there is ``pacavit.engine.hub.save_pretrained``.
+
+    Args:
+        run: folder of the run.
+        folder: to write: ``model.safetensors``, ``config.json`` and ``README.md``.
+        repository: USER/NAME on the hub, for the card; None is USER and the folder's name.
+        license: of the weights, as the hub abbreviates it.
+        data: folder with the data set, instead of the run's; the card's scores are of its test
+            split.
+        progress: show a progress bar.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    return publish_run(
+        Path(run),
+        Path(folder),
+        repository=repository,
+        license_name=license,
+        data=None if data is None else Path(data),
+        progress=progress,
+    )
+
+
+def from_pretrained(source: str | Path, **settings: Any) -> nn.Module:
+    """The network in a folder of ``save_pretrained``, or on the hub, in evaluation mode.
+
+    Args:
+        source: the folder, or ``hf-hub:USER/NAME`` with or without ``@REVISION``.
+        **settings: arguments of the network instead of the stored ones, such as ``num_classes``.
+
+    Raises:
+        PacavitError: there is no such folder or repository, it is broken, or nothing fits.
+    """
+    return hub.from_pretrained(source, **settings)
 
 
 def list_names(kind: str) -> list[Entry]:

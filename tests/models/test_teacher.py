@@ -43,7 +43,7 @@ def test_every_block_of_a_taught_stage_uses_the_same_assignment() -> None:
 
 
 def test_teacher_has_its_options() -> None:
-    teacher = small(teacher_options={"depths": (1, 3), "kernel_size": 3}).teacher
+    teacher = small(teacher_options={"depths": (1, 3, 2), "kernel_size": 3}).teacher
     assert [len(stage) for stage in teacher.stages] == [1, 3]
     assert teacher.stages[0][0].depthwise.kernel_size == (3, 3)
     assert teacher.pyramid[0].depthwise.kernel_size == (3, 3)
@@ -65,7 +65,7 @@ def test_later_stages_may_cluster_themselves() -> None:
         ({"clustering": "conv", "teacher_options": {"depths": 1}}, "teacher_options=.*no effect"),
         ({"clustering_options": {"kernel_size": 3}}, "option of clustering 'teacher'"),
         ({"teacher_options": {"depth": 1}}, "option of the teacher 'depth'; did you mean 'depths'"),
-        ({"teacher_options": {"depths": (1, 2, 3)}}, "depths of the teacher has 3 values for 2"),
+        ({"teacher_options": {"depths": (1, 2)}}, "depths of the teacher has 2 values for 3"),
         ({"teacher_options": {"depths": 0}}, "depths of the teacher must be 1 or more"),
         ({"teacher_options": {"kernel_size": 4}}, "kernel_size must be odd"),
     ],
@@ -138,3 +138,34 @@ def test_layer_groups_put_the_teacher_before_the_blocks_it_teaches() -> None:
     assert groups["stages.0.embed.proj.weight"] < groups["teacher.stages.0.0.depthwise.weight"]
     assert groups["teacher.downs.1.conv.weight"] < groups["stages.1.blocks.0.norm1.weight"]
     assert groups["stages.0.blocks.1.norm1.weight"] < groups["teacher.downs.1.conv.weight"]
+
+
+def test_padding_is_refused() -> None:
+    with pytest.raises(ValueError, match="a teacher cannot tell padding"):
+        small()(torch.randn(2, 3, 32, 32), torch.ones(2, 32, 32, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"clustering": "conv"},
+        {"attention": "full"},
+        {"num_clusters": 0},
+        {"clustering": ("teacher", "conv", "conv", "conv"), "recluster_every": 1},
+    ],
+)
+def test_defaults_of_the_teacher_give_way(settings: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        model: Any = timm.create_model("pacavit_convmixer_tiny_100", **settings)
+        blockwise = timm.create_model("pacavit_small_p2cconv_100_blockwise", clustering="teacher")
+    assert (model.teacher is None) == ("teacher" not in settings.get("clustering", ()))
+    assert isinstance(blockwise.teacher, ConvMixerTeacher)
+
+
+def test_settings_build_the_like_after_a_change_of_clustering() -> None:
+    options = {"depths": (1, 3, 2)}
+    taught: Any = timm.create_model("pacavit_nano", clustering="teacher", teacher_options=options)
+    conv = taught.with_clustering("conv", kernel_size=5)
+    for model in (taught, conv, conv.with_clustering("teacher", num_clusters=(3, 4, 0))):
+        like = timm.create_model("pacavit_nano", **model.settings)
+        like.load_state_dict(model.state_dict())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pacavit import api
 from pacavit.engine.evaluate import ClassScores, Evaluation
 
 
@@ -42,3 +43,9 @@ def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
         (folder / name).write_bytes(batch)
     return root
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on digits, of one epoch."""
+    return api.train("digits", tmp_path_factory.mktemp("runs") / "run", set=["train.epochs=1"])

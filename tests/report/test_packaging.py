@@ -11,12 +11,6 @@ from pacavit.report import packaging
 from pacavit.report.packaging import package_weights
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("packaging") / "run"
-    return api.train("digits", out, set=["train.epochs=1"])
-
-
 def test_card_has_the_numbers_of_the_stored_file(run: Path, tmp_path: Path) -> None:
     weights, card = package_weights(run, "digits_test", tmp_path / "weights")
     assert [weights.name, card.name] == ["digits_test.safetensors", "digits_test.md"]
@@ -26,6 +20,7 @@ def test_card_has_the_numbers_of_the_stored_file(run: Path, tmp_path: Path) -> N
     assert f"accuracy {accuracy:.4f}" in text
     assert str(run) not in text
     assert "ROOT" not in text
+    assert "half-precision" in text
     assert load_model(weights).recipe.train.epochs == 1
 
 

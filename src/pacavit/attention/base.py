@@ -34,7 +34,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, *, stage: int, block: int) -> None:
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim % num_heads:
             raise RecipeError(
                 f"num_heads {num_heads} does not divide the {dim} channels of stage {stage}"
             )

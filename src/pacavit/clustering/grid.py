@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -26,16 +24,19 @@ class GridClustering(Clustering):
     """
 
     differentiable = False
-    exportable = False  # the number of bands is computed from the very grid it is traced with
 
     def labels(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, N): bands of rows, each cut into columns."""
-        height, width = grid
-        num_cells = min(self.num_clusters, grid.num_patches)
-        bands = round(math.sqrt(num_cells * height / width))
-        bands = max(math.ceil(num_cells / width), min(bands, height, num_cells))
-        band = torch.arange(height, device=x.device) * bands // height
+        # Tensors instead of numbers, so that a traced program computes them anew for every grid.
+        height, width = (
+            torch.scalar_tensor(side, dtype=torch.int64, device=x.device) for side in grid
+        )
+        num_cells = (height * width).clamp(max=self.num_clusters)
+        bands = (num_cells * height / width).sqrt().round().long()
+        fewest = (num_cells + width - 1) // width
+        bands = bands.minimum(height).minimum(num_cells).maximum(fewest)
+        band = torch.arange(grid.height, device=x.device) * bands // height
         first = num_cells * band // bands
         columns = num_cells * (band + 1) // bands - first
-        column = torch.arange(width, device=x.device) * columns[:, None] // width
+        column = torch.arange(grid.width, device=x.device) * columns[:, None] // width
         return (first[:, None] + column).flatten().expand(x.shape[0], -1)

@@ -31,6 +31,7 @@ __all__ = [
     "packaged_names",
     "save_weights",
     "weights_bytes",
+    "weights_metadata",
 ]
 
 WEIGHTS = "weights.safetensors"
@@ -82,8 +83,8 @@ def weights_bytes(
 
     Args:
         model: the network; timm can load the file into its like.
-        recipe: stored without ``data.root``: weights travel, folders do not.
-        info: the data the model was trained on.
+        recipe: how it was trained.
+        info: the data it was trained on.
         metrics: validation scores.
         half: store matrices and filters as fp16. Vectors (biases, norms, BatchNorm statistics)
             stay fp32: they are few, and a running variance may exceed what fp16 can hold.
@@ -94,6 +95,19 @@ def weights_bytes(
             name: value.half() if value.is_floating_point() and value.ndim > 1 else value
             for name, value in state.items()
         }
+    return files.tensor_bytes(state, weights_metadata(recipe, info, metrics))
+
+
+def weights_metadata(
+    recipe: Recipe, info: DataInfo, metrics: Mapping[str, float]
+) -> dict[str, str]:
+    """What stands beside the tensors in a weights file, so that ``load_model`` can use it.
+
+    Args:
+        recipe: stored without ``data.root``: weights travel, folders do not.
+        info: the data the model was trained on.
+        metrics: validation scores.
+    """
     data = recipe.data.model_copy(update={"root": None})
     description = {
         "version": FORMAT_VERSION,
@@ -103,7 +117,7 @@ def weights_bytes(
     }
     # One key only: safetensors writes several in random order, and equal runs shall give equal
     # files.
-    return files.tensor_bytes(state, {METADATA_KEY: json.dumps(description)})
+    return {METADATA_KEY: json.dumps(description)}
 
 
 def save_weights(
@@ -133,9 +147,10 @@ def load_model(source: str | Path) -> LoadedModel:
     """A trained network, ready to use.
 
     Args:
-        source: a run folder (of an unfinished run, its newest checkpoint), a weights file, or
-            the name of packaged weights, which win over a folder of that name (``./NAME``).
-            Half-precision weights become fp32.
+        source: a run folder (of an unfinished run, its newest checkpoint), a folder that
+            ``save_pretrained`` wrote, ``hf-hub:USER/NAME`` for such a folder on the Hugging Face
+            hub, a weights file, or the name of packaged weights, which win over a folder of that
+            name (``./NAME``). Half-precision weights become fp32.
 
     Raises:
         UnknownNameError: no packaged weights have that name.
@@ -146,7 +161,11 @@ def load_model(source: str | Path) -> LoadedModel:
         packaged = resources.files("pacavit") / "weights" / f"{source}.safetensors"
         with resources.as_file(packaged) as file:
             return _load_file(file)
-    path = Path(source)
+    from pacavit.engine import hub  # it loads tensors by means of this module
+
+    path = hub.fetch(source) if str(source).startswith(hub.PREFIX) else Path(source)
+    if (path / hub.CONFIG).is_file():
+        return _load_file(path / hub.WEIGHTS)
     if path.is_dir():
         loaded = _load_file(_newest_weights(path))
         recipe = io.load(path)

@@ -1,7 +1,14 @@
 """Plain network pieces that the models are put together from."""
 
 from pacavit.layers.block import Block
-from pacavit.layers.embed import ConvStem, PatchStem, PoolTransition, Transition
+from pacavit.layers.embed import (
+    ConvStem,
+    PatchStem,
+    PoolTransition,
+    Transition,
+    fill_padding,
+    reduce_mask,
+)
 from pacavit.layers.init import init_weights
 from pacavit.layers.mlp import DepthwiseMlp
 
@@ -12,5 +19,7 @@ __all__ = [
     "PatchStem",
     "PoolTransition",
     "Transition",
+    "fill_padding",
     "init_weights",
+    "reduce_mask",
 ]

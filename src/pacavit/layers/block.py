@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pacavit.attention import Attention
 from pacavit.clustering import Clustering
+from pacavit.errors import RecipeError
 from pacavit.layers.mlp import DepthwiseMlp
 from pacavit.types import Grid, StageState
 
@@ -39,6 +40,8 @@ class Block(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= drop_path < 1:
+            raise RecipeError(f"drop_path must be at least 0 and below 1, not {drop_path}")
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.clustering = clustering
         self.attn = attention

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pacavit.types import Grid
 
-__all__ = ["ConvStem", "PatchStem", "PoolTransition", "Transition", "tokens_of"]
+__all__ = [
+    "ConvStem",
+    "PatchStem",
+    "PoolTransition",
+    "Transition",
+    "fill_padding",
+    "reduce_mask",
+    "tokens_of",
+]
 
 
 def tokens_of(x: Tensor) -> tuple[Tensor, Grid]:
@@ -16,20 +27,38 @@ def tokens_of(x: Tensor) -> tuple[Tensor, Grid]:
     return x.flatten(2).transpose(1, 2), Grid(x.shape[2], x.shape[3])
 
 
+def reduce_mask(mask: Tensor, stride: int) -> Tensor:
+    """(B, H, W) bool -> (B, ceil(H / stride), ceil(W / stride)): padding where a whole cell is."""
+    return F.max_pool2d(mask.float(), stride, ceil_mode=True) > 0
+
+
+def fill_padding(x: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
+    """(B, C, H, W) -> the same with ``value`` where ``mask`` (B, H, W) is False.
+
+    With zeros a convolution sees the border of the image where padding begins.
+    """
+    return x if mask is None else x.masked_fill(~mask[:, None], value)
+
+
 class Transition(nn.Module):
     """One 3x3 stride-2 convolution and a LayerNorm: (B, C0, H, W) -> (B, N, C).
 
     A side becomes ceil(side / 2).
+
+    Attributes:
+        stride: side of a patch in pixels (or patches) of the input, in every class here.
     """
+
+    stride: ClassVar[int] = 2
 
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_chans, dim, 3, stride=2, padding=1)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
-        """(B, C0, H, W) -> (B, N, C) and the grid."""
-        x, grid = tokens_of(self.proj(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
+        """(B, C0, H, W) -> (B, N, C) and the grid; ``mask`` (B, H, W) is False at padding."""
+        x, grid = tokens_of(self.proj(fill_padding(x, mask)))
         return self.norm(x), grid
 
 
@@ -39,14 +68,17 @@ class PatchStem(nn.Module):
     A patch is 4 x 4 pixels. Nothing stands between the convolutions; a LayerNorm follows.
     """
 
+    stride: ClassVar[int] = 4
+
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_chans, dim // 2, 3, stride=2, padding=1)
         self.embed = Transition(dim // 2, dim)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
-        """(B, in_chans, H, W) -> (B, N, C) and the grid."""
-        return self.embed(self.proj(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
+        """(B, in_chans, H, W) -> (B, N, C) and the grid; ``mask`` (B, H, W) is False at padding."""
+        x = self.proj(fill_padding(x, mask))
+        return self.embed(x, None if mask is None else reduce_mask(mask, 2))
 
 
 class _ConvBnAct(nn.Sequential):
@@ -59,6 +91,40 @@ class _ConvBnAct(nn.Sequential):
         if pool:
             layers.append(nn.MaxPool2d(2, ceil_mode=True))
         super().__init__(*layers, nn.BatchNorm2d(dim), act_layer())
+
+        self.stride = 2 if pool else 1
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, C0, H, W) -> (B, C, H / stride, W / stride); ``mask`` (B, H, W)."""
+        if mask is None:
+            return super().forward(x)
+        conv, *pool, norm, act = self
+        x = conv(fill_padding(x, mask))
+        if pool:
+            x = pool[0](fill_padding(x, mask, -math.inf))
+            mask = reduce_mask(mask, self.stride)
+            x = fill_padding(x, mask)
+        return act(_norm_without_padding(norm, x, mask))
+
+
+def _norm_without_padding(norm: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
+    """BatchNorm of (B, C, H, W) whose batch statistics leave padding out."""
+    if not norm.training:
+        return norm(x)
+    pixels = x.permute(0, 2, 3, 1)
+    normed = norm(pixels[mask][..., None, None])
+    return pixels.masked_scatter(mask[..., None], normed).permute(0, 3, 1, 2)
+
+
+def _convolve(convs: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Dense convolutions one after the other; the mask shrinks with the map."""
+    if mask is None:
+        return convs(x)
+    conv: Any
+    for conv in convs:
+        x = conv(x, mask)
+        mask = reduce_mask(mask, conv.stride)
+    return x
 
 
 class ConvStem(nn.Module):
@@ -74,6 +140,8 @@ class ConvStem(nn.Module):
         act_layer: activation after each BatchNorm.
     """
 
+    stride: ClassVar[int] = 2
+
     def __init__(
         self, in_chans: int, dims: Sequence[int], act_layer: type[nn.Module] = nn.GELU
     ) -> None:
@@ -86,9 +154,9 @@ class ConvStem(nn.Module):
             )
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
-        """(B, in_chans, H, W) -> (B, N, C) and the grid."""
-        return tokens_of(self.convs(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
+        """(B, in_chans, H, W) -> (B, N, C) and the grid; ``mask`` (B, H, W) is False at padding."""
+        return tokens_of(_convolve(self.convs, x, mask))
 
 
 class PoolTransition(nn.Module):
@@ -101,6 +169,8 @@ class PoolTransition(nn.Module):
         act_layer: activation after each BatchNorm.
     """
 
+    stride: ClassVar[int] = 2
+
     def __init__(
         self, in_chans: int, dim: int, num_convs: int = 1, act_layer: type[nn.Module] = nn.GELU
     ) -> None:
@@ -110,6 +180,6 @@ class PoolTransition(nn.Module):
             *(_ConvBnAct(dim, dim, act_layer) for _ in range(num_convs - 1)),
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
-        """(B, C0, H, W) -> (B, N, C) and the grid."""
-        return tokens_of(self.convs(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
+        """(B, C0, H, W) -> (B, N, C) and the grid; ``mask`` (B, H, W) is False at padding."""
+        return tokens_of(_convolve(self.convs, x, mask))

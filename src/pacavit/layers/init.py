@@ -1,4 +1,4 @@
-"""How weights start."""
+"""How the paper initialises layers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ __all__ = ["init_weights"]
 
 
 def init_weights(module: nn.Module) -> None:
-    """Truncated normal for linear layers, fan-out normal for convolutions, biases 0.
-
-    To be applied to every module of a network; norms keep 1 and 0.
-    """
+    """Truncated normal for linear layers, fan-out normal for convolutions, 1 and 0 for norms."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pacavit.errors import RecipeError
 from pacavit.types import Grid
 
 __all__ = ["DepthwiseMlp"]
@@ -30,6 +31,8 @@ class DepthwiseMlp(nn.Module):
     ) -> None:
         super().__init__()
         hidden = round(dim * mlp_ratio)
+        if hidden < 1:
+            raise RecipeError(f"mlp_ratio {mlp_ratio} leaves no hidden layer of {dim} channels")
         self.fc1 = nn.Linear(dim, hidden)
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.act = act_layer()

@@ -9,7 +9,14 @@ from pacavit.attention import ATTENTIONS, Attention
 from pacavit.clustering import CLUSTERINGS, Clustering, TeacherClustering
 from pacavit.errors import RecipeError
 
-__all__ = ["Mixer", "Options", "PerStage", "per_stage", "plan_mixers"]
+__all__ = [
+    "Mixer",
+    "Options",
+    "PerStage",
+    "drop_idle_defaults",
+    "per_stage",
+    "plan_mixers",
+]
 
 T = TypeVar("T")
 PerStage: TypeAlias = T | Sequence[T]
@@ -76,6 +83,8 @@ def plan_mixers(
     recluster_every: PerStage[int],
 ) -> list[Mixer]:
     """One mixer a stage. Arguments that no stage would use raise RecipeError."""
+    for name in clustering_defaults:
+        CLUSTERINGS.get(name)
     mixers = []
     columns = zip(
         per_stage("attention", attention, num_stages),
@@ -116,6 +125,39 @@ def plan_mixers(
         if any(per_stage(name, value, num_stages)):
             raise RecipeError(f"{name}={value!r} has no effect in any stage")
     return mixers
+
+
+def drop_idle_defaults(
+    defaults: Mapping[str, Any], settings: Mapping[str, Any], num_stages: int
+) -> dict[str, Any]:
+    """A variant's defaults without those on clustering that would have no effect.
+
+    Args:
+        defaults: keyword arguments of the variant.
+        settings: the caller's, which win.
+        num_stages: of the model.
+    """
+    chosen = {**defaults, **settings}
+    attentions = per_stage("attention", chosen.get("attention", "paca"), num_stages)
+    clusters = per_stage("num_clusters", chosen.get("num_clusters"), num_stages)
+    methods = {
+        method or "conv"
+        for name, number, method in zip(
+            attentions,
+            clusters,
+            per_stage("clustering", chosen.get("clustering"), num_stages),
+            strict=True,
+        )
+        if ATTENTIONS.get(name).uses_clusters and number != 0
+    }
+    idle = set()
+    if not methods:
+        idle = {"clustering", "num_clusters"}
+    if "teacher" not in methods:
+        idle.add("teacher_options")
+    if methods <= {"teacher"}:
+        idle.add("recluster_every")
+    return {name: value for name, value in defaults.items() if name not in idle}
 
 
 def per_stage(name: str, value: Any, num_stages: int) -> tuple[Any, ...]:

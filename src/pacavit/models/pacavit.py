@@ -7,6 +7,7 @@ Grainger et al., "PaCa-ViT: Learning Patch-to-Cluster Attention in Vision Transf
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -17,9 +18,7 @@ from timm.layers import calculate_drop_path_rates, get_act_layer
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from pacavit.attention import ATTENTIONS
 from pacavit.errors import RecipeError
 from pacavit.layers import (
     Block,
@@ -27,57 +26,23 @@ from pacavit.layers import (
     PatchStem,
     PoolTransition,
     Transition,
+    fill_padding,
     init_weights,
+    reduce_mask,
 )
-from pacavit.layers.embed import tokens_of
 from pacavit.models.convert import convert_state_dict, is_original, release_url
-from pacavit.models.mixers import Options, PerStage, per_stage, plan_mixers
+from pacavit.models.mixers import (
+    Options,
+    PerStage,
+    drop_idle_defaults,
+    per_stage,
+    plan_mixers,
+)
+from pacavit.models.stage import Stage
 from pacavit.models.teacher import Lessons, build_teacher
 from pacavit.models.variants import VARIANTS
-from pacavit.types import Grid, StageState
 
-__all__ = ["PacaViT", "Stage"]
-
-
-class Stage(nn.Module):
-    """Embedding, blocks and a norm at one resolution: (B, C0, H0, W0) -> (B, C, H, W).
-
-    Args:
-        embed: stem or transition, answers (B, N, C) tokens and their grid.
-        blocks: the blocks; the first that needs an assignment owns a clustering, unless a teacher
-            gives it.
-        dim: channels C.
-    """
-
-    def __init__(self, embed: nn.Module, blocks: Sequence[Block], dim: int) -> None:
-        super().__init__()
-        self.embed = embed
-        self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.grad_checkpointing = False
-
-    def forward(self, x: Tensor, lessons: Lessons | None = None) -> Tensor:
-        """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalised tokens.
-
-        Args:
-            x: an image, or the map of the stage before.
-            lessons: what the model's teacher says in this pass.
-        """
-        tokens: Tensor
-        grid: Grid
-        tokens, grid = self.embed(x)
-        state, features = StageState(), None
-        if lessons is not None:
-            assignment, features = lessons.next(tokens.transpose(1, 2).unflatten(2, grid))
-            state = StageState(assignment)
-        for block in self.blocks:
-            if self.grad_checkpointing and self.training:
-                tokens, state = checkpoint(block, tokens, grid, state, use_reentrant=False)
-            else:
-                tokens, state = block(tokens, grid, state)
-        if features is not None:
-            tokens = tokens + tokens_of(features)[0]
-        return self.norm(tokens).transpose(1, 2).unflatten(2, grid)
+__all__ = ["PacaViT"]
 
 
 class PacaViT(nn.Module):
@@ -88,7 +53,7 @@ class PacaViT(nn.Module):
     Args:
         in_chans: channels of the image.
         num_classes: classes; 0 leaves the head out.
-        global_pool: "avg" (mean over patches) or "" (no pooling).
+        global_pool: "avg" (mean over patches), or "" (no pooling) where there is no head.
         embed_dims: channels C, one a stage.
         depths: number of blocks, one a stage.
         num_heads: heads, one a stage.
@@ -103,8 +68,8 @@ class PacaViT(nn.Module):
             do not say.
         recluster_every: 0 lets the first block of a stage cluster and the others share its
             assignment; k clusters anew in every k-th block. Per stage.
-        teacher_options: named options of the teacher, see
-            :class:`~pacavit.models.teacher.ConvMixerTeacher`.
+        teacher_options: named options of the teacher (``depths``, per stage, and
+            ``kernel_size``), see :class:`~pacavit.models.teacher.ConvMixerTeacher`.
         attention: registered name, per stage.
         attention_options: further named options of the attention, per stage.
         stem_dims: widths of the inner convolutions of a dense stem for small images, with
@@ -115,6 +80,12 @@ class PacaViT(nn.Module):
         drop_rate: dropout before the head.
         proj_drop_rate: dropout in the feed-forward parts.
         drop_path_rate: stochastic depth at the last block, rising linearly from 0.
+
+    Attributes:
+        mixers: attention and clustering of each stage.
+        teacher: clusters for stages from the first on, or None.
+        settings: arguments that build such a model by its registered name, for those who store
+            it; none if it was not built by name.
     """
 
     def __init__(
@@ -143,6 +114,8 @@ class PacaViT(nn.Module):
     ) -> None:
         super().__init__()
         num_stages = len(embed_dims)
+        if not num_stages:
+            raise RecipeError("embed_dims is empty; it gives the channels of at least one stage")
         self.mixers = mixers = plan_mixers(
             num_stages,
             attention,
@@ -159,6 +132,7 @@ class PacaViT(nn.Module):
         activation = get_act_layer(act_layer)
         rates: Any = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
 
+        self.settings: dict[str, Any] = {}
         self.clustering_defaults = dict(clustering_defaults)
         self.teacher_options = dict(teacher_options or {})
         self.num_features = self.head_hidden_size = embed_dims[-1]
@@ -225,25 +199,68 @@ class PacaViT(nn.Module):
         model.teacher = build_teacher(dims, model.mixers, self.teacher_options if taught else None)
         fresh.extend([] if model.teacher is None else [model.teacher])
         fresh.apply(init_weights).to(next(self.parameters())).train(self.training)
+        if self.settings and any(mixer.num_clusters for mixer in model.mixers):
+            model.settings = {
+                **self.settings,
+                "clustering": names,
+                "num_clusters": [mixer.num_clusters for mixer in model.mixers],
+                "clustering_options": options,
+                "teacher_options": self.teacher_options if taught else None,
+            }
         return model.to(memory_format=torch.channels_last)
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
         """(B, in_chans, height, width) -> (B, C, H, W) of the last stage, channels-last."""
         lessons = Lessons(self.teacher)
-        for stage in self.stages:
-            x = stage(x, lessons)
+        for stage, mask in zip(self.stages, self._input_masks(x, pixel_mask), strict=True):
+            x = stage(x, mask, lessons)
         return x
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, C, H, W) -> (B, num_classes), or the pooled features with ``pre_logits``."""
-        if self.global_pool:
+    def forward_head(
+        self, x: Tensor, pre_logits: bool = False, patch_mask: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, H, W) -> (B, num_classes), or the pooled features with ``pre_logits``.
+
+        Patches where ``patch_mask`` (B, H, W) is False are left out of the mean.
+        """
+        if self.global_pool and patch_mask is not None:
+            x = fill_padding(x, patch_mask).sum((2, 3)) / patch_mask.sum((1, 2))[:, None]
+        elif self.global_pool:
             x = x.mean((2, 3))
         x = self.head_drop(x)
         return x if pre_logits else self.head(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_chans, height, width) -> (B, num_classes)."""
-        return self.forward_head(self.forward_features(x))
+    def forward(self, x: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
+        """(B, in_chans, height, width) -> (B, num_classes).
+
+        Args:
+            x: images; those of different sizes are padded, right and below, to one canvas.
+            pixel_mask: (B, height, width) bool, False where a pixel is padding; None is no
+                padding. Each image needs a pixel. Padding influences nothing: an image has the
+                features that it has alone, unless its clusters are cells of the canvas (``grid``,
+                ``random``).
+        """
+        features = self.forward_features(x, pixel_mask)
+        patch_mask = None if pixel_mask is None else self.patch_masks(pixel_mask)[-1]
+        return self.forward_head(features, patch_mask=patch_mask)
+
+    def patch_masks(self, pixel_mask: Tensor) -> list[Tensor]:
+        """(B, height, width) bool -> for each stage (B, H, W), False where a patch is padding."""
+        infos = self.feature_info[: len(self.stages)]
+        return [reduce_mask(pixel_mask, info["reduction"]) for info in infos]
+
+    def _input_masks(self, x: Tensor, pixel_mask: Tensor | None) -> Sequence[Tensor | None]:
+        """The mask of what each stage takes in; misfits raise ValueError."""
+        if pixel_mask is None:
+            return [None] * len(self.stages)
+        if self.teacher is not None:
+            raise ValueError("a teacher cannot tell padding; give no pixel_mask to this model")
+        if pixel_mask.dtype != torch.bool or pixel_mask.shape != (x.shape[0], *x.shape[2:]):
+            raise ValueError(
+                f"pixel_mask must be bool of shape {(x.shape[0], *x.shape[2:])}, "
+                f"not {pixel_mask.dtype} of {tuple(pixel_mask.shape)}"
+            )
+        return [pixel_mask, *self.patch_masks(pixel_mask)[:-1]]
 
     def forward_intermediates(
         self,
@@ -253,26 +270,28 @@ class PacaViT(nn.Module):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
+        pixel_mask: Tensor | None = None,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps (B, C, H, W) of chosen stages, after their LayerNorm.
+        """The maps (B, C, H, W) of chosen stages, after their LayerNorm, in the stages' order.
 
         Args:
             x: (B, in_chans, height, width).
             indices: the last so many stages, a list of stage indices, or None for all.
-            norm: no effect.
+            norm: timm passes it; every map has had its stage's LayerNorm, so both are the same.
             stop_early: skip stages after the last chosen one.
             output_fmt: "NCHW".
             intermediates_only: leave out the final features.
+            pixel_mask: (B, height, width) bool, False where a pixel is padding.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', not {output_fmt!r}")
         chosen, last = feature_take_indices(len(self.stages), indices)
         intermediates = []
-        lessons = Lessons(self.teacher)
-        for index, stage in enumerate(self.stages):
+        masks, lessons = self._input_masks(x, pixel_mask), Lessons(self.teacher)
+        for index, (stage, mask) in enumerate(zip(self.stages, masks, strict=True)):
             if stop_early and index > last:
                 break
-            x = stage(x, lessons)
+            x = stage(x, mask, lessons)
             if index in chosen:
                 intermediates.append(x)
         return intermediates if intermediates_only else (x, intermediates)
@@ -303,6 +322,8 @@ class PacaViT(nn.Module):
             if global_pool not in ("avg", ""):
                 raise RecipeError(f"global_pool must be 'avg' or '', not {global_pool!r}")
             self.global_pool = global_pool
+        if num_classes and not self.global_pool:
+            raise RecipeError("a classifier needs pooled features: global_pool='avg'")
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         self.head.apply(init_weights)
@@ -341,6 +362,8 @@ def _stem(
 
 
 def _transition(in_chans: int, dim: int, convs: int, act_layer: type[nn.Module]) -> nn.Module:
+    if convs < 0:
+        raise RecipeError(f"transition_convs must be 0 or more, not {convs}")
     if convs:
         return PoolTransition(in_chans, dim, convs, act_layer)
     return Transition(in_chans, dim)
@@ -397,28 +420,28 @@ def checkpoint_filter_fn(
     return convert_state_dict(state_dict) if is_original(state_dict) else state_dict
 
 
+_ARGUMENTS = frozenset(inspect.signature(PacaViT).parameters)
+
+
 def create_variant(
     variant: str, pretrained: bool, defaults: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> PacaViT:
     """Build a variant; the caller's settings win over the variant's defaults.
 
-    The default number of clusters gives way when the caller's attention uses none.
+    Defaults of clustering give way where the caller leaves nothing to cluster.
     """
-    attention = settings.get("attention", defaults.get("attention", "paca"))
     num_stages = len(settings.get("embed_dims", defaults["embed_dims"]))
-    names = per_stage("attention", attention, num_stages)
-    if not any(ATTENTIONS.get(name).uses_clusters for name in names):
-        defaults = {name: value for name, value in defaults.items() if name != "num_clusters"}
-    settings = {**defaults, **settings}
-    out_indices = settings.pop("out_indices", tuple(range(num_stages)))
-    return build_model_with_cfg(
+    settings = {**drop_idle_defaults(defaults, settings, num_stages), **settings}
+    model: Any = build_model_with_cfg(
         PacaViT,
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
+        feature_cfg={"out_indices": tuple(range(num_stages)), "feature_cls": "getter"},
         **settings,
     )
+    model.settings = {name: settings[name] for name in settings if name in _ARGUMENTS}
+    return model
 
 
 @register_model

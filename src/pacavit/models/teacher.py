@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from pacavit.clustering import Clustering
 from pacavit.errors import RecipeError, UnknownNameError
 from pacavit.layers.embed import tokens_of
-from pacavit.models.mixers import Mixer, Options, PerStage, per_stage
+from pacavit.models.mixers import Mixer, Options, per_stage
 from pacavit.types import Assignment
 
 __all__ = ["ConvMixerTeacher", "Lesson", "Lessons", "Teacher", "build_teacher"]
@@ -74,7 +74,7 @@ class ConvMixerTeacher(Teacher):
         self,
         clusterings: Sequence[Clustering],
         *,
-        depths: PerStage[int] = 2,
+        depths: int | Sequence[int] = 2,
         kernel_size: int = 7,
     ) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def build_teacher(
     Args:
         embed_dims: channels C, one a stage.
         mixers: of the model, one a stage.
-        options: named options of the teacher.
+        options: named options of the teacher; depths one for all or one a stage of the model.
 
     Raises:
         RecipeError: the teacher would have to leave out a stage on its way to a coarser one, or
@@ -143,7 +143,11 @@ def build_teacher(
         )
     pairs = zip(mixers, embed_dims, strict=True)
     clusterings = [mixer.create_clustering(dim) for mixer, dim in pairs if mixer.taught]
-    return ConvMixerTeacher(clusterings, **(options or {}))
+    options = dict(options or {})
+    if "depths" in options:
+        depths = per_stage("depths of the teacher", options["depths"], len(mixers))
+        options["depths"] = depths[: len(clusterings)]
+    return ConvMixerTeacher(clusterings, **options)
 
 
 class _ConvMixerBlock(nn.Module):

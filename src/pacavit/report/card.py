@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from pacavit.clustering import CLUSTERINGS, Clustering
+from pacavit.engine import hub
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.weights import LoadedModel
 from pacavit.models import count_macs
@@ -24,6 +25,9 @@ def model_card(
     environment: Mapping[str, Any],
     seconds: float,
     evaluation_command: str,
+    source: str | None = None,
+    half: bool = False,
+    license_name: str = "Apache-2.0",
 ) -> str:
     """The card of trained weights, as Markdown text.
 
@@ -34,6 +38,9 @@ def model_card(
         environment: of the training, as in the run's ``environment.json``.
         seconds: of the training.
         evaluation_command: which repeats the scores.
+        source: what commands take to find the weights; None is the name.
+        half: the file holds half-precision numbers.
+        license_name: of the weights.
     """
     info = model.info
     sections = (
@@ -41,12 +48,12 @@ def model_card(
         f"`{model.recipe.model.name}` with {_clusterings(model.task.model)}, trained on "
         f"{info.copy}: test accuracy {evaluation.accuracy:.4f} ({evaluation.num_images:,} images, "
         "no test-time augmentation).",
-        _use(name),
-        _results(evaluation, evaluation_command),
+        _use(source or name),
+        _results(evaluation, evaluation_command, "half" if half else "full"),
         _training(model, environment, seconds),
         _limits(model),
-        "## Licence\n\nThe weights are under Apache-2.0, like the package. The training images "
-        "have terms of their own.",
+        f"## Licence\n\nThe weights are under {license_name}. The training images have terms of "
+        "their own.",
     )
     return "\n\n".join(sections) + "\n"
 
@@ -56,16 +63,18 @@ def card_summary(card: str) -> str:
     return " ".join(card.split("\n\n")[1].split()).replace("`", "")
 
 
-def _use(name: str) -> str:
+def _use(source: str) -> str:
+    python = ["import pacavit", "", f'pacavit.predict("{source}", ["IMAGE.png"])']
+    if source.startswith(hub.PREFIX):
+        python.append(f'network = pacavit.from_pretrained("{source}")  # for timm and torch')
     return (
         "## Use\n\n"
-        f"```sh\npacavit predict {name} IMAGE.png\n```\n\n"
-        "```python\nimport pacavit\n\n"
-        f'pacavit.predict("{name}", ["IMAGE.png"])\n```'
+        f"```sh\npacavit predict {source} IMAGE.png\n```\n\n"
+        "```python\n" + "\n".join(python) + "\n```"
     )
 
 
-def _results(evaluation: Evaluation, command: str) -> str:
+def _results(evaluation: Evaluation, command: str, precision: str) -> str:
     rows = [
         "## Results on the test split",
         "",
@@ -84,7 +93,12 @@ def _results(evaluation: Evaluation, command: str) -> str:
         scores = [row.precision, row.recall, row.f1]
         cells = " | ".join(f"{score:.4f}" for score in scores)
         rows.append(f"| {name} | {cells} | {row.support} |")
-    rows += ["", "Of the stored half-precision file, measured by", "", f"```sh\n{command}\n```"]
+    rows += [
+        "",
+        f"Of the stored {precision}-precision file, measured by",
+        "",
+        f"```sh\n{command}\n```",
+    ]
     return "\n".join(rows)
 
 

@@ -6,16 +6,17 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.log import read_metrics
 from pacavit.engine.scoring import score_model
 from pacavit.engine.system import pick_device
-from pacavit.engine.weights import load_model, save_weights
+from pacavit.engine.weights import LoadedModel, load_model, save_weights
 from pacavit.errors import CheckpointError
 from pacavit.report.card import model_card
 
-__all__ = ["MAX_BYTES", "package_weights"]
+__all__ = ["MAX_BYTES", "RunFacts", "package_weights", "run_facts", "score_for_card"]
 
 MAX_BYTES = 4_000_000
 """Largest file that ships inside the package."""
@@ -43,12 +44,7 @@ def package_weights(
         DataError: the test images cannot be read.
     """
     trained = load_model(run)
-    rows = read_metrics(run)
-    if len(rows) < trained.recipe.train.epochs:
-        raise CheckpointError(
-            f"the run in {run} is not finished: {len(rows)} of {trained.recipe.train.epochs} epochs"
-        )
-    environment = _environment(run)
+    facts = run_facts(run, trained)
     weights, card = dest / f"{name}.safetensors", dest / f"{name}.md"
     save_weights(
         weights, trained.task.model, trained.recipe, trained.info, trained.metrics, half=True
@@ -61,28 +57,54 @@ def package_weights(
         )
     # The file does not say where the images were; the run does.
     stored = replace(load_model(weights), recipe=trained.recipe)
-    evaluation, _ = score_model(
-        stored, "test", root=data, device=pick_device("auto"), progress=progress
-    )
-    command = ["pacavit", "evaluate", name]
-    if (data or trained.recipe.data.root) is not None:
-        command += ["--data", "ROOT"]
+    evaluation, command = score_for_card(stored, name, data=data, progress=progress)
     text = model_card(
-        name,
-        stored,
-        evaluation,
-        environment=environment,
-        seconds=rows[-1]["elapsed"],
-        evaluation_command=shlex.join(command),
+        name, stored, evaluation, **facts._asdict(), evaluation_command=command, half=True
     )
     card.write_text(text, encoding="utf-8")
     return weights, card
 
 
-def _environment(run: Path) -> dict[str, Any]:
+class RunFacts(NamedTuple):
+    """What a run's folder knows and its weights do not.
+
+    Attributes:
+        environment: versions and machine.
+        seconds: of training.
+    """
+
+    environment: dict[str, Any]
+    seconds: float
+
+
+def run_facts(run: Path, trained: LoadedModel) -> RunFacts:
+    """Facts of a finished run; raises CheckpointError if it is not finished or not complete."""
+    rows, epochs = read_metrics(run), trained.recipe.train.epochs
+    if len(rows) < epochs:
+        raise CheckpointError(f"the run in {run} is not finished: {len(rows)} of {epochs} epochs")
     path = run / "environment.json"
     try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        environment: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
-    return facts
+    return RunFacts(environment, rows[-1]["elapsed"])
+
+
+def score_for_card(
+    model: LoadedModel, source: str, *, data: Path | None, progress: bool
+) -> tuple[Evaluation, str]:
+    """Scores on the test split, and the command that repeats them.
+
+    Args:
+        model: with the folder of the images in its recipe.
+        source: what the command shall take as the model.
+        data: folder with the data set, instead of the recipe's.
+        progress: show a progress bar.
+    """
+    evaluation, _ = score_model(
+        model, "test", root=data, device=pick_device("auto"), progress=progress
+    )
+    command = ["pacavit", "evaluate", source]
+    if (data or model.recipe.data.root) is not None:
+        command += ["--data", "ROOT"]
+    return evaluation, shlex.join(command)
