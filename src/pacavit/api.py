@@ -156,7 +156,11 @@ def results_folder(
         raise UnknownNameError("split", split, SPLITS)
     if out is not None:
         folder = Path(out)
-    elif model not in packaged_names() and Path(model).is_dir():
+    elif (
+        model not in packaged_names()
+        and Path(model).is_dir()
+        and not (Path(model) / hub.CONFIG).is_file()  # what is published holds nothing else
+    ):
         folder = Path(model) / f"evaluation-{split}"
     else:
         return None

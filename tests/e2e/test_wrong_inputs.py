@@ -61,7 +61,7 @@ ROWS = [
     ("device", TRAIN + " --set train.device=gpu", ["gpu"]),
     ("cluster count", TRAIN + " --set model.num_clusters=-1", ["num_clusters"]),
     ("option", TRAIN + " --set model.clustering_options.size=3", ["size"]),
-    ("no heads", TRAIN + " --set model.options.num_heads=[0,4,8]", ["pacavit_nano"]),
+    ("no heads", TRAIN + " --set model.options.num_heads=[0,4,8]", ["num_heads"]),
     ("activation", TRAIN + " --set model.options.act_layer=reluu", ["reluu"]),
     ("pretrained", TRAIN + " --set model.options.pretrained=true", ["model.options", "pretrained"]),
     (
@@ -70,7 +70,7 @@ ROWS = [
         ["hidden_ratio"],
     ),
     ("image size", TRAIN + " --set model.name=vit_tiny_patch16_224", ["vit_tiny", "32 x 32"]),
-    ("no pooling", TRAIN + " --set model.options.global_pool=", ["pacavit_nano", "32 x 32"]),
+    ("no pooling", TRAIN + " --set model.options.global_pool=", ["global_pool"]),
     ("data option", TRAIN + " --set data.options.variant=b", ["dataset 'digits'", "variant"]),
     ("run exists", "train digits --out {run}", ["{run}", "--resume", "--overwrite"]),
     ("not a run", "train digits --out {files}/stranger --overwrite", ["stranger"]),

@@ -31,6 +31,7 @@ def build(**settings: Any) -> Any:  # Any: submodules are not typed
         if isinstance(module, nn.BatchNorm2d):
             # Otherwise 0 is mapped to 0, and padding would look harmless.
             nn.init.normal_(module.bias)
+            assert module.running_mean is not None
             nn.init.normal_(module.running_mean)
     return model
 
@@ -74,7 +75,7 @@ def test_padding_has_no_part_in_training(settings: dict[str, Any]) -> None:
     for (name, alone), padded in zip(
         models[0].named_parameters(), models[1].parameters(), strict=True
     ):
-        torch.testing.assert_close(padded.grad, alone.grad, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(padded.grad, alone.grad, msg=name)
     for alone, padded in zip(models[0].buffers(), models[1].buffers(), strict=True):
         torch.testing.assert_close(padded, alone)
     assert canvas.grad is not None

@@ -178,11 +178,11 @@ def _config(model: PacaViT, class_names: Sequence[str], changes: Mapping[str, An
 def _check_architecture(path: Path) -> None:
     """Raise unless ``config.json`` names a model that timm knows."""
     try:
-        architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
+        architecture = str(json.loads(path.read_text(encoding="utf-8"))["architecture"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"cannot read a model from {path}: {_line(error)}") from error
     if not timm.is_model(architecture):
-        raise UnknownNameError("model", str(architecture), timm.list_models("pacavit_*"))
+        raise UnknownNameError("model", architecture, timm.list_models("pacavit_*"))
 
 
 def _build(folder: Path, settings: Mapping[str, Any]) -> Any:
