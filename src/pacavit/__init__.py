@@ -9,6 +9,7 @@ from pacavit import models
 from pacavit._registry import Registry, load_plugin
 from pacavit.api import (
     Entry,
+    convert,
     evaluate,
     from_pretrained,
     list_names,
@@ -20,6 +21,7 @@ from pacavit.attention import ATTENTIONS, Attention
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, MemoryImages
 from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.official import Conversion
 from pacavit.engine.predict import ImagePrediction
 from pacavit.errors import (
     CheckpointError,
@@ -46,6 +48,7 @@ __all__ = [
     "Attention",
     "CheckpointError",
     "Clustering",
+    "Conversion",
     "DataError",
     "DataInfo",
     "DataSource",
@@ -63,6 +66,7 @@ __all__ = [
     "Task",
     "UnknownNameError",
     "__version__",
+    "convert",
     "evaluate",
     "from_pretrained",
     "list_names",

@@ -35,6 +35,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "clustering_options": {"clustering_options": {"kernel_size": 3}},
     "clustering_defaults": {"clustering_defaults": {"conv": {"kernel_size": 3}}},
     "recluster_every": {"recluster_every": (2, 0, 0)},
+    "teacher_options": {"clustering": "teacher", "teacher_options": {"depths": 1}},
     "attention": {"attention": ("full", "paca", "paca")},
     "attention_options": {"attention_options": {"window": 3}},  # no attention has options yet
     "stem_dims": {"stem_dims": (4,)},

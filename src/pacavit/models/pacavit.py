@@ -19,8 +19,6 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from pacavit.attention import ATTENTIONS
-from pacavit.clustering import CLUSTERINGS
 from pacavit.errors import RecipeError
 from pacavit.layers import (
     Block,
@@ -32,15 +30,19 @@ from pacavit.layers import (
     init_weights,
     reduce_mask,
 )
-from pacavit.models.mixers import Options, PerStage, per_stage, plan_mixers
+from pacavit.models.convert import convert_state_dict, is_original, release_url
+from pacavit.models.mixers import (
+    Options,
+    PerStage,
+    drop_idle_defaults,
+    per_stage,
+    plan_mixers,
+)
 from pacavit.models.stage import Stage
+from pacavit.models.teacher import Lessons, build_teacher
+from pacavit.models.variants import VARIANTS
 
 __all__ = ["PacaViT"]
-
-# At 32 x 32 a 7 x 7 kernel or a fourfold hidden layer costs a quarter of a block and gains
-# nothing, so the small models make their clusterings lighter unless told otherwise.
-_SMALL = {"clustering_defaults": {"conv": {"kernel_size": 3}, "mlp": {"hidden_ratio": 1}}}
-_PAPER = {"num_heads": (2, 4, 8, 16), "num_clusters": (100, 100, 100, 0)}
 
 
 class PacaViT(nn.Module):
@@ -57,7 +59,8 @@ class PacaViT(nn.Module):
         num_heads: heads, one a stage.
         mlp_ratios: hidden width of the feed-forward parts over C, per stage.
         clustering: registered name, per stage; None is "conv" wherever the attention uses
-            clusters. Naming one while no attention uses clusters raises RecipeError.
+            clusters. Naming one while no attention uses clusters raises RecipeError. With
+            "teacher" a network beside the model clusters, for stages from the first on.
         num_clusters: M, per stage; 0 means plain full self-attention in that stage, None is 100
             wherever the attention uses clusters.
         clustering_options: further named options of the clustering, per stage.
@@ -65,6 +68,8 @@ class PacaViT(nn.Module):
             do not say.
         recluster_every: 0 lets the first block of a stage cluster and the others share its
             assignment; k clusters anew in every k-th block. Per stage.
+        teacher_options: named options of the teacher (``depths``, per stage, and
+            ``kernel_size``), see :class:`~pacavit.models.teacher.ConvMixerTeacher`.
         attention: registered name, per stage.
         attention_options: further named options of the attention, per stage.
         stem_dims: widths of the inner convolutions of a dense stem for small images, with
@@ -77,6 +82,8 @@ class PacaViT(nn.Module):
         drop_path_rate: stochastic depth at the last block, rising linearly from 0.
 
     Attributes:
+        mixers: attention and clustering of each stage.
+        teacher: clusters for stages from the first on, or None.
         settings: arguments that build such a model by its registered name, for those who store
             it; none if it was not built by name.
     """
@@ -95,6 +102,7 @@ class PacaViT(nn.Module):
         clustering_options: PerStage[Options] | None = None,
         clustering_defaults: Mapping[str, Options] = MappingProxyType({}),
         recluster_every: PerStage[int] = 0,
+        teacher_options: Options | None = None,
         attention: PerStage[str] = "paca",
         attention_options: PerStage[Options] | None = None,
         stem_dims: Sequence[int] = (),
@@ -108,7 +116,7 @@ class PacaViT(nn.Module):
         num_stages = len(embed_dims)
         if not num_stages:
             raise RecipeError("embed_dims is empty; it gives the channels of at least one stage")
-        mixers = plan_mixers(
+        self.mixers = mixers = plan_mixers(
             num_stages,
             attention,
             attention_options,
@@ -126,6 +134,7 @@ class PacaViT(nn.Module):
 
         self.settings: dict[str, Any] = {}
         self.clustering_defaults = dict(clustering_defaults)
+        self.teacher_options = dict(teacher_options or {})
         self.num_features = self.head_hidden_size = embed_dims[-1]
         self.feature_info: list[dict[str, Any]] = []
         self.stages = nn.ModuleList()
@@ -151,6 +160,7 @@ class PacaViT(nn.Module):
             self.feature_info.append(
                 {"num_chs": dim, "reduction": reduction, "module": f"stages.{index}"}
             )
+        self.teacher = build_teacher(embed_dims, mixers, self.teacher_options)
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
         self.apply(init_weights)
@@ -172,30 +182,38 @@ class PacaViT(nn.Module):
         names = per_stage("clustering", clustering, len(self.stages))
         numbers = per_stage("num_clusters", num_clusters, len(self.stages))
         model = copy.deepcopy(self)
+        model.mixers = [
+            mixer.replace_clustering(
+                name, {**self.clustering_defaults.get(name, {}), **options}, number
+            )
+            for mixer, name, number in zip(self.mixers, names, numbers, strict=True)
+        ]
+        dims = [info["num_chs"] for info in self.feature_info[: len(names)]]
+        fresh = nn.ModuleList()
         stages: Any = model.stages
-        kept = [0] * len(stages)
-        for index, (name, number, stage) in enumerate(zip(names, numbers, stages, strict=True)):
-            for block in stage.blocks:
-                old = block.clustering
-                if old is not None:
-                    kept[index] = old.num_clusters if number is None else number
-                    new = CLUSTERINGS.create(
-                        name,
-                        old.dim,
-                        kept[index],
-                        options={**self.clustering_defaults.get(name, {}), **options},
-                    )
-                    new.apply(init_weights)
-                    block.clustering = new.to(next(block.parameters())).train(self.training)
-        if self.settings and any(kept):
-            chosen = {"clustering": names, "num_clusters": kept, "clustering_options": options}
-            model.settings = {**self.settings, **chosen}
-        return model
+        for mixer, dim, stage in zip(model.mixers, dims, stages, strict=True):
+            for index, block in enumerate(stage.blocks):
+                block.clustering = mixer.build_clustering(dim, index)
+                fresh.extend([] if block.clustering is None else [block.clustering])
+        taught = any(mixer.taught for mixer in model.mixers)
+        model.teacher = build_teacher(dims, model.mixers, self.teacher_options if taught else None)
+        fresh.extend([] if model.teacher is None else [model.teacher])
+        fresh.apply(init_weights).to(next(self.parameters())).train(self.training)
+        if self.settings and any(mixer.num_clusters for mixer in model.mixers):
+            model.settings = {
+                **self.settings,
+                "clustering": names,
+                "num_clusters": [mixer.num_clusters for mixer in model.mixers],
+                "clustering_options": options,
+                "teacher_options": self.teacher_options if taught else None,
+            }
+        return model.to(memory_format=torch.channels_last)
 
     def forward_features(self, x: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
         """(B, in_chans, height, width) -> (B, C, H, W) of the last stage, channels-last."""
+        lessons = Lessons(self.teacher)
         for stage, mask in zip(self.stages, self._input_masks(x, pixel_mask), strict=True):
-            x = stage(x, mask)
+            x = stage(x, mask, lessons)
         return x
 
     def forward_head(
@@ -235,6 +253,8 @@ class PacaViT(nn.Module):
         """The mask of what each stage takes in; misfits raise ValueError."""
         if pixel_mask is None:
             return [None] * len(self.stages)
+        if self.teacher is not None:
+            raise ValueError("a teacher cannot tell padding; give no pixel_mask to this model")
         if pixel_mask.dtype != torch.bool or pixel_mask.shape != (x.shape[0], *x.shape[2:]):
             raise ValueError(
                 f"pixel_mask must be bool of shape {(x.shape[0], *x.shape[2:])}, "
@@ -267,11 +287,11 @@ class PacaViT(nn.Module):
             raise ValueError(f"output_fmt must be 'NCHW', not {output_fmt!r}")
         chosen, last = feature_take_indices(len(self.stages), indices)
         intermediates = []
-        masks = self._input_masks(x, pixel_mask)
+        masks, lessons = self._input_masks(x, pixel_mask), Lessons(self.teacher)
         for index, (stage, mask) in enumerate(zip(self.stages, masks, strict=True)):
             if stop_early and index > last:
                 break
-            x = stage(x, mask)
+            x = stage(x, mask, lessons)
             if index in chosen:
                 intermediates.append(x)
         return intermediates if intermediates_only else (x, intermediates)
@@ -285,7 +305,7 @@ class PacaViT(nn.Module):
         """Drop the stages after the last chosen one, and the head where asked for or cut off."""
         chosen, last = feature_take_indices(len(self.stages), indices)
         cut = last < len(self.stages) - 1
-        self.stages = self.stages[: last + 1]
+        self.stages, self.mixers = self.stages[: last + 1], self.mixers[: last + 1]
         if cut:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if prune_head or cut:
@@ -318,10 +338,11 @@ class PacaViT(nn.Module):
         """Patterns of parameter groups for layer-wise learning-rate decay."""
         return {
             "stem": r"^stages\.0\.embed",
-            "blocks": r"^stages\.(\d+)"
+            "blocks": r"^(?:stages|teacher\.\w+)\.(\d+)"
             if coarse
             else [
                 (r"^stages\.(\d+)\.embed", (-1,)),
+                (r"^teacher\.\w+\.(\d+)", (-0.5,)),
                 (r"^stages\.(\d+)\.blocks\.(\d+)", None),
                 (r"^stages\.(\d+)\.norm", (99999,)),
             ],
@@ -348,7 +369,7 @@ def _transition(in_chans: int, dim: int, convs: int, act_layer: type[nn.Module])
     return Transition(in_chans, dim)
 
 
-def _cfg(**settings: Any) -> dict[str, Any]:
+def imagenet_cfg(**settings: Any) -> dict[str, Any]:
     """Timm's default configuration of a model."""
     return {
         "url": "",
@@ -368,7 +389,7 @@ def _cfg(**settings: Any) -> dict[str, Any]:
 
 def _small_cfg() -> dict[str, Any]:
     """Timm's default configuration of a model for 32 x 32 images, CIFAR-10's mean and std."""
-    return _cfg(
+    return imagenet_cfg(
         num_classes=10,
         input_size=(3, 32, 32),
         pool_size=(4, 4),
@@ -381,9 +402,9 @@ def _small_cfg() -> dict[str, Any]:
 
 default_cfgs = generate_default_cfgs(
     {
-        "pacavit_tiny.untrained": _cfg(),
-        "pacavit_small.untrained": _cfg(),
-        "pacavit_base.untrained": _cfg(),
+        "pacavit_tiny.in1k": imagenet_cfg(url=release_url("pacavit_tiny_p2cconv_100_0")),
+        "pacavit_small.in1k": imagenet_cfg(url=release_url("pacavit_small_p2cconv_100_0")),
+        "pacavit_base.in1k": imagenet_cfg(url=release_url("pacavit_base_p2cconv_100_0")),
         "pacavit_nano.untrained": _small_cfg(),
         "pacavit_mini.untrained": _small_cfg(),
         "pacavit_large32.untrained": _small_cfg(),
@@ -391,26 +412,31 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+def checkpoint_filter_fn(
+    state_dict: dict[str, Any],
+    model: nn.Module,  # noqa: ARG001 (timm passes it)
+) -> dict[str, Any]:
+    """What timm calls on loaded weights: the authors' files become ours, ours stay as they are."""
+    return convert_state_dict(state_dict) if is_original(state_dict) else state_dict
+
+
 _ARGUMENTS = frozenset(inspect.signature(PacaViT).parameters)
 
 
-def _create(
-    variant: str, pretrained: bool, defaults: dict[str, Any], settings: dict[str, Any]
+def create_variant(
+    variant: str, pretrained: bool, defaults: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> PacaViT:
     """Build a variant; the caller's settings win over the variant's defaults.
 
-    The default number of clusters gives way when the caller's attention uses none.
+    Defaults of clustering give way where the caller leaves nothing to cluster.
     """
-    attention = settings.get("attention", defaults.get("attention", "paca"))
     num_stages = len(settings.get("embed_dims", defaults["embed_dims"]))
-    names = per_stage("attention", attention, num_stages)
-    if not any(ATTENTIONS.get(name).uses_clusters for name in names):
-        defaults = {name: value for name, value in defaults.items() if name != "num_clusters"}
-    settings = {**defaults, **settings}
+    settings = {**drop_idle_defaults(defaults, settings, num_stages), **settings}
     model: Any = build_model_with_cfg(
         PacaViT,
         variant,
         pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"out_indices": tuple(range(num_stages)), "feature_cls": "getter"},
         **settings,
     )
@@ -421,68 +447,34 @@ def _create(
 @register_model
 def pacavit_tiny(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT tiny, 12.2 M parameters; Grainger et al. 2023."""
-    defaults = {"embed_dims": (96, 192, 320, 384), "depths": (2, 2, 4, 2), **_PAPER}
-    return _create("pacavit_tiny", pretrained, defaults, settings)
+    return create_variant("pacavit_tiny", pretrained, VARIANTS["pacavit_tiny"], settings)
 
 
 @register_model
 def pacavit_small(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT small, 22.0 M parameters; Grainger et al. 2023."""
-    defaults = {"embed_dims": (96, 192, 320, 384), "depths": (3, 3, 10, 3), **_PAPER}
-    return _create("pacavit_small", pretrained, defaults, settings)
+    return create_variant("pacavit_small", pretrained, VARIANTS["pacavit_small"], settings)
 
 
 @register_model
 def pacavit_base(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT base, 46.9 M parameters; Grainger et al. 2023."""
-    defaults = {"embed_dims": (96, 192, 384, 512), "depths": (3, 3, 18, 3), **_PAPER}
-    return _create("pacavit_base", pretrained, defaults, settings)
+    return create_variant("pacavit_base", pretrained, VARIANTS["pacavit_base"], settings)
 
 
 @register_model
 def pacavit_nano(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT for 32 x 32 images on a CPU, 1.9 M parameters."""
-    defaults = {
-        "embed_dims": (64, 128, 256),
-        "depths": (1, 1, 1),
-        "num_heads": (2, 4, 8),
-        "mlp_ratios": 2,
-        "num_clusters": (16, 16, 0),
-        "stem_dims": (24, 64),
-        "transition_convs": 2,
-        "act_layer": "relu",
-        **_SMALL,
-    }
-    return _create("pacavit_nano", pretrained, defaults, settings)
+    return create_variant("pacavit_nano", pretrained, VARIANTS["pacavit_nano"], settings)
 
 
 @register_model
 def pacavit_mini(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT for 32 x 32 images on a small GPU."""
-    defaults = {
-        "embed_dims": (64, 128, 256),
-        "depths": (1, 2, 2),
-        "num_heads": (2, 4, 8),
-        "mlp_ratios": 4,
-        "num_clusters": (32, 16, 0),
-        "stem_dims": (32, 64),
-        "transition_convs": 1,
-        **_SMALL,
-    }
-    return _create("pacavit_mini", pretrained, defaults, settings)
+    return create_variant("pacavit_mini", pretrained, VARIANTS["pacavit_mini"], settings)
 
 
 @register_model
 def pacavit_large32(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT for 32 x 32 images on a large GPU."""
-    defaults = {
-        "embed_dims": (96, 192, 384),
-        "depths": (2, 4, 2),
-        "num_heads": (3, 6, 12),
-        "mlp_ratios": 4,
-        "num_clusters": (49, 32, 0),
-        "stem_dims": (48, 96),
-        "transition_convs": 1,
-        **_SMALL,
-    }
-    return _create("pacavit_large32", pretrained, defaults, settings)
+    return create_variant("pacavit_large32", pretrained, VARIANTS["pacavit_large32"], settings)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pacavit.layers import Block, fill_padding, reduce_mask
+from pacavit.layers.embed import tokens_of
+from pacavit.models.teacher import Lessons
 from pacavit.types import Grid, StageState
 
 __all__ = ["Stage"]
@@ -19,7 +21,8 @@ class Stage(nn.Module):
 
     Args:
         embed: stem or transition, answers (B, N, C) tokens and their grid.
-        blocks: the blocks; the first that needs an assignment owns a clustering.
+        blocks: the blocks; the first that needs an assignment owns a clustering, unless a teacher
+            gives it.
         dim: channels C.
     """
 
@@ -30,12 +33,15 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.grad_checkpointing = False
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, lessons: Lessons | None = None
+    ) -> Tensor:
         """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalised tokens.
 
         Args:
             x: an image, or the map of the stage before.
             mask: (B, H0, W0) bool, False where ``x`` is padding; there the map will be 0.
+            lessons: what the model's teacher says in this pass.
         """
         tokens: Tensor
         grid: Grid
@@ -44,11 +50,16 @@ class Stage(nn.Module):
             stride: Any = self.embed.stride
             mask = reduce_mask(mask, stride)
         patch_mask = None if mask is None else mask.flatten(1)
-        state = StageState()
+        state, features = StageState(), None
+        if lessons is not None:
+            assignment, features = lessons.next(tokens.transpose(1, 2).unflatten(2, grid))
+            state = StageState(assignment)
         for block in self.blocks:
             args = (tokens, grid, state, patch_mask)
             if self.grad_checkpointing and self.training:
                 tokens, state = checkpoint(block, *args, use_reentrant=False)
             else:
                 tokens, state = block(*args)
+        if features is not None:
+            tokens = tokens + tokens_of(features)[0]
         return fill_padding(self.norm(tokens).transpose(1, 2).unflatten(2, grid), mask)
