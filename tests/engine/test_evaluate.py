@@ -27,6 +27,9 @@ def test_scores_agree_with_scikit_learn(finished: Path) -> None:
     assert result.images_per_second > 0
     assert result.accuracy == pytest.approx((labels == guesses).float().mean().item())
     assert result.loss == pytest.approx(log_loss(labels, exact, labels=range(3)))
+    # Of three classes, the five likeliest are all; the bins are checked with the metrics.
+    assert result.top5_accuracy is None
+    assert 0 <= result.calibration_error <= 1
     assert result.confusion.tolist() == confusion_matrix(labels, guesses).tolist()
     for average in ("macro", "weighted"):
         expected = precision_recall_fscore_support(

@@ -16,6 +16,7 @@ def evaluation() -> Evaluation:
         num_images=10,
         accuracy=0.8,
         loss=0.5,
+        calibration_error=0.0625,
         precision_macro=0.81,
         recall_macro=0.82,
         f1_macro=0.83,

@@ -16,14 +16,15 @@ from pacavit.data.base import (
 from pacavit.data.cifar10 import Cifar10
 from pacavit.data.digits import Digits
 from pacavit.data.image import decode_image, read_image
-from pacavit.data.loader import Loader, Transform
-from pacavit.data.randomness import SampleRandom, epoch_order
+from pacavit.data.loader import BatchTransform, Loader, Transform
+from pacavit.data.randomness import SampleRandom, epoch_order, lent_generators
 from pacavit.data.splits import hold_out_validation, stratified_holdout
 
 __all__ = [
     "DATASETS",
     "SPLITS",
     "Batch",
+    "BatchTransform",
     "Cifar10",
     "DataInfo",
     "DataSource",
@@ -37,6 +38,7 @@ __all__ = [
     "decode_image",
     "epoch_order",
     "hold_out_validation",
+    "lent_generators",
     "read_image",
     "stratified_holdout",
 ]

@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, height, width) float, normalised, channels-last.
-        labels: (B,) int64.
+        labels: (B,) int64; where images are mixed, (B, classes) float target probabilities.
         indices: (B,) int64, positions in the split, so that any image can be found again.
     """
 

@@ -11,10 +11,13 @@ from pacavit.data.base import Batch, ImageSet
 from pacavit.data.randomness import SampleRandom, epoch_order
 from pacavit.errors import DataError
 
-__all__ = ["Loader", "Transform"]
+__all__ = ["BatchTransform", "Loader", "Transform"]
 
 Transform = Callable[[Tensor, SampleRandom], Tensor]
 """(B, 3, H, W) uint8 images, their random draws -> (B, 3, height, width) float, channels-last."""
+
+BatchTransform = Callable[[Batch, SampleRandom], Batch]
+"""A batch ready for a network, its random draws -> the same with its images mixed."""
 
 
 class Loader:
@@ -30,7 +33,8 @@ class Loader:
         transform: turns the stored images of a batch into the network's input.
         shuffle: visit the images in a new order every epoch, rather than as stored.
         drop_last: leave out a last batch that is not full.
-        seed: of the order and of the transform's draws.
+        seed: of the order and of the draws of both transforms.
+        batch_transform: changes images and labels of a batch together, in the end.
 
     Raises:
         DataError: there would be no batch at all.
@@ -45,6 +49,7 @@ class Loader:
         shuffle: bool,
         drop_last: bool,
         seed: int,
+        batch_transform: BatchTransform | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -55,6 +60,7 @@ class Loader:
                 f"{len(images)} images do not fill one batch of {batch_size}; lower the batch size"
             )
         self.images, self.batch_size, self.transform = images, batch_size, transform
+        self.batch_transform = batch_transform
         self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
 
     def __len__(self) -> int:
@@ -76,5 +82,6 @@ class Loader:
             first = position * self.batch_size
             indices = order[first : first + self.batch_size].to(device)
             images, labels = self.images.batch(indices)
-            images = self.transform(images, SampleRandom(self.seed, epoch, indices))
-            yield Batch(images, labels, indices)
+            random = SampleRandom(self.seed, epoch, indices)
+            batch = Batch(self.transform(images, random), labels, indices)
+            yield batch if self.batch_transform is None else self.batch_transform(batch, random)

@@ -62,7 +62,7 @@ def image_set(source: DataSource, split: Split, device: torch.device) -> ImageSe
 
 
 def model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """The timm model of that name, randomly initialised.
+    """The timm model of that name, randomly initialised; ``init`` is ``engine.transfer``'s.
 
     Raises:
         UnknownNameError: timm has no such model.
@@ -71,7 +71,9 @@ def model(config: ModelConfig, num_classes: int) -> nn.Module:
     """
     if not timm.is_model(config.name):
         raise UnknownNameError("model", config.name, timm.list_models("pacavit_*"))
-    arguments = config.model_dump(exclude={"name", "drop_path", "options"}, exclude_none=True)
+    arguments = config.model_dump(
+        exclude={"name", "drop_path", "init", "options"}, exclude_none=True
+    )
     try:
         network: nn.Module = timm.create_model(
             config.name,
@@ -138,9 +140,16 @@ def train_loader(
         raise RecipeError(
             f"train.batch_size {train.batch_size} is more than the {len(images)} training images"
         )
-    transform = TASKS.get(recipe.task.name).train_transform(recipe.task, info, image_size)
+    kind = TASKS.get(recipe.task.name)
+    num_classes = len(info.class_names)
     return Loader(
-        images, train.batch_size, transform, shuffle=True, drop_last=True, seed=train.seed
+        images,
+        train.batch_size,
+        kind.train_transform(recipe.task, info, image_size),
+        shuffle=True,
+        drop_last=True,
+        seed=train.seed,
+        batch_transform=kind.train_batch_transform(recipe.task, num_classes, train.epochs),
     )
 
 
@@ -162,7 +171,7 @@ def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[st
     if forbidden:
         raise RecipeError(
             f"model.options may not hold {', '.join(sorted(forbidden))}; leave it out: "
-            "a recipe's model starts from random weights"
+            "a recipe's model starts from random weights, or from those of model.init"
         )
     taken = {*arguments, "num_classes", "in_chans", "drop_path_rate"} & options.keys()
     if taken:

@@ -22,6 +22,7 @@ from pacavit.data import Batch, Loader
 from pacavit.engine import build, checkpoint, files, optim, system
 from pacavit.engine.evaluate import measure
 from pacavit.engine.log import RunLog
+from pacavit.engine.transfer import initialise
 from pacavit.engine.weights import CHECKPOINTS, WEIGHTS, save_weights
 from pacavit.errors import CheckpointError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes import io
@@ -73,9 +74,9 @@ def train(
                 finished, highlight=False, markup=False, soft_wrap=True
             )
             return out
-    # Built before the folder is touched: a recipe that does not work costs nobody an old run.
-    trainer = Trainer(recipe, out)
     newest = checkpoint.newest(out / CHECKPOINTS) if resume else None
+    # Built before the folder is touched: a recipe that does not work costs nobody an old run.
+    trainer = Trainer(recipe, out, fresh=newest is None)
     if newest is not None:
         checkpoint.load(newest, trainer.state)
     _prepare_folder(out, recipe, trainer.device, overwrite=overwrite)
@@ -90,6 +91,8 @@ def train(
     with log, _stop_signals(trainer):
         if resume:
             log.say(f"going on after step {step} of {trainer.total_steps}")
+        for line in trainer.origin:
+            log.say(line)
         trainer.fit(log)
     return out
 
@@ -100,9 +103,14 @@ class Trainer:
     Args:
         recipe: the complete run.
         out: the run folder; only written to by ``fit``.
+        fresh: begin, from the weights of ``model.init`` if there are any; otherwise a checkpoint
+            is loaded into ``state`` before ``fit``.
+
+    Attributes:
+        origin: lines that tell which weights the run begins with, if not with random ones.
     """
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, *, fresh: bool = True) -> None:
         self.recipe, self.config, self.out = recipe, recipe.train, out
         self.device = system.pick_device(self.config.device)
         system.configure(self.device)
@@ -112,6 +120,9 @@ class Trainer:
         # Before the images, which may take a download: most mistakes in a recipe show here.
         torch.manual_seed(self.config.seed)
         self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
+        self.origin: list[str] = []
+        if fresh and recipe.model.init is not None:
+            self.origin = initialise(self.task.model, self.info, recipe.model.init)
         build.check(self.task, recipe, self.info)
         self.optimizer = optim.create_optimizer(self.task.model, self.config)
         # Training draws on from where the weights left the generator, whatever loading draws.

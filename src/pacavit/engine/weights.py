@@ -47,7 +47,7 @@ class LoadedModel:
 
     Attributes:
         task: on the CPU, in evaluation mode.
-        recipe: how it was trained; ``data.root`` is only set if it came from a run folder.
+        recipe: how it was trained; folders are only named if it came from a run folder.
         info: the data it was trained on: class names, mean, standard deviation.
         metrics: validation scores when the weights were written.
         path: the file the weights came from.
@@ -82,7 +82,8 @@ def weights_bytes(
 
     Args:
         model: the network; timm can load the file into its like.
-        recipe: stored without ``data.root``: weights travel, folders do not.
+        recipe: stored without ``data.root``, and without ``model.init`` unless that is a packaged
+            name: weights travel, folders do not.
         info: the data the model was trained on.
         metrics: validation scores.
         half: store matrices and filters as fp16. Vectors (biases, norms, BatchNorm statistics)
@@ -94,10 +95,12 @@ def weights_bytes(
             name: value.half() if value.is_floating_point() and value.ndim > 1 else value
             for name, value in state.items()
         }
-    data = recipe.data.model_copy(update={"root": None})
+    sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": None})}
+    if recipe.model.init not in packaged_names():
+        sections["model"] = recipe.model.model_copy(update={"init": None})
     description = {
         "version": FORMAT_VERSION,
-        "recipe": recipe.model_copy(update={"data": data}).model_dump(mode="json"),
+        "recipe": recipe.model_copy(update=sections).model_dump(mode="json"),
         "data": asdict(info),
         "metrics": dict(metrics),
     }

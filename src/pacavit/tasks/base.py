@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from pacavit._registry import Registry
+from pacavit.data import BatchTransform
 
 __all__ = ["TASKS", "Task", "TaskConfig"]
 
@@ -60,6 +61,19 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def metrics(self) -> MetricCollection:
         """Fresh metrics; the engine updates them with (what ``predict`` gave, labels)."""
+
+    @classmethod
+    def train_batch_transform(
+        cls, config: Any, num_classes: int, epochs: int
+    ) -> BatchTransform | None:
+        """What a Loader applies to whole batches of training images and labels; None by default.
+
+        Args:
+            config: of the task.
+            num_classes: K.
+            epochs: of the run.
+        """
+        return None
 
     def check(self, images: Tensor) -> None:
         """Try the network on (B, 3, height, width) images before a run starts.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pacavit.data import DataInfo, SampleRandom
 from pacavit.errors import RecipeError
+from pacavit.tasks.classification.augment import RandAugment, RandomErasing
 from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig
 
 __all__ = ["EvalTransform", "TrainTransform"]
@@ -44,10 +45,10 @@ class EvalTransform:
 class TrainTransform:
     """(B, 3, H, W) uint8 -> (B, 3, height, width) augmented, normalised float32, channels-last.
 
-    In this order: flip and shift, rotation and scale, brightness and contrast, normalisation,
-    cutout; all in pixels of the stored images. The result is then resized as by
-    ``EvalTransform``, so that a lower resolution shows the same pictures. Brightness and contrast
-    do not clip.
+    In this order: flip and shift, RandAugment, rotation and scale, brightness and contrast,
+    normalisation, cutout, random erasing; all in pixels of the stored images. The result is then
+    resized as by ``EvalTransform``, so that a lower resolution shows the same pictures. Brightness
+    and contrast do not clip.
 
     Args:
         config: of the task.
@@ -67,7 +68,10 @@ class TrainTransform:
                 f"augment.shift {config.augment.shift} must be smaller than the images, which "
                 f"have {info.image_size[0]} x {info.image_size[1]} pixels"
             )
-        self.augment = config.augment
+        self.augment = augment = config.augment
+        name, chance = augment.rand_augment, augment.random_erasing
+        self.rand_augment = RandAugment(name, info.image_size, info.mean) if name else None
+        self.random_erasing = RandomErasing(chance) if chance else None
         self.size = _target_size(info, config.image_size if image_size is None else image_size)
         self.mean, self.std = torch.tensor(info.mean), torch.tensor(info.std)
 
@@ -76,12 +80,16 @@ class TrainTransform:
         augment = self.augment
         if augment.flip != "none" or augment.shift:
             images = _flip_and_shift(images, augment, random)
+        if self.rand_augment is not None:
+            images = self.rand_augment(images, random)
         pixels = _to_float(images)
         if augment.rotate or augment.scale:
             pixels = _rotate_and_scale(pixels, augment, random)
         pixels = self._colour(pixels, random)
         if augment.cutout:
             pixels.masked_fill_(_cutout_mask(pixels, augment.cutout, random), 0.0)
+        if self.random_erasing is not None:
+            pixels = self.random_erasing(pixels, random)
         return _resize(_crop_centre(pixels, self.size), self.size)
 
     def _colour(self, pixels: Tensor, random: SampleRandom) -> Tensor:
