@@ -65,7 +65,7 @@ def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) ->
                 found |= _layers_that_differ(path, module, counterpart)
             else:
                 found |= _whole(path, module)
-        elif isinstance(module, Attention):
+        elif isinstance(module, Attention) and isinstance(counterpart, Attention):
             for name, part in module.named_children():
                 if not hasattr(counterpart, name):
                     found |= _whole(f"{path}.{name}", part)

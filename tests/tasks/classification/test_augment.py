@@ -17,7 +17,7 @@ def draws(indices: Tensor, epoch: int = 0) -> SampleRandom:
 def test_rand_augment_changes_most_images_a_little() -> None:
     images = torch.randint(0, 256, (40, 3, 12, 16), dtype=torch.uint8)
     before = images.clone()
-    change = RandAugment("rand-m9-n2-mstd0.5-inc1", (12, 16), (0.5, 0.4, 0.3))
+    change = RandAugment("rand-m9-n2-mstd0.5-inc1", (0.5, 0.4, 0.3))
     result = change(images, draws(torch.arange(40)))
     assert (result.shape, result.dtype) == (images.shape, torch.uint8)
     assert torch.equal(images, before), "the stored images were written to"
@@ -30,7 +30,7 @@ def test_rand_augment_changes_most_images_a_little() -> None:
 
 def test_what_moves_in_from_outside_has_the_mean_colour() -> None:
     images = torch.full((40, 3, 16, 16), 255, dtype=torch.uint8)
-    result = RandAugment("rand-m10-p1", (16, 16), (0.4, 0.2, 0.0))(images, draws(torch.arange(40)))
+    result = RandAugment("rand-m10-p1", (0.4, 0.2, 0.0))(images, draws(torch.arange(40)))
     colours = {tuple(pixel) for pixel in result.permute(0, 2, 3, 1).flatten(0, 2).tolist()}
     assert (102, 51, 0) in colours
 
@@ -59,6 +59,6 @@ def test_the_process_draws_on_as_if_nothing_had_been_drawn() -> None:
     np.random.set_state(states[1])  # noqa: NPY002
     torch.set_rng_state(states[2])
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
-    RandAugment("rand-m9", (8, 8), (0.5, 0.5, 0.5))(images, draws(torch.arange(4)))
+    RandAugment("rand-m9", (0.5, 0.5, 0.5))(images, draws(torch.arange(4)))
     RandomErasing(1.0)(images.float(), draws(torch.arange(4)))
     assert numbers() == expected

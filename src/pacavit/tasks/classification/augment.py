@@ -22,25 +22,27 @@ class RandAugment:
 
     Args:
         name: timm's configuration string, such as "rand-m9-n2-mstd0.5-inc1".
-        image_size: (height, width) of the images; limits how far they are moved.
         mean: RGB in 0..1, the colour of what moves in from outside.
     """
 
-    def __init__(
-        self, name: str, image_size: tuple[int, int], mean: tuple[float, float, float]
-    ) -> None:
-        colour = tuple(round(255 * channel) for channel in mean)
-        options = {"translate_const": int(0.45 * min(image_size)), "img_mean": colour}
-        self.transform = rand_augment_transform(name, options)
+    def __init__(self, name: str, mean: tuple[float, float, float]) -> None:
+        self.name = name
+        self.colour = tuple(round(255 * channel) for channel in mean)
 
     def __call__(self, images: Tensor, random: SampleRandom) -> Tensor:
         """Change a batch with the random numbers of its samples."""
+        options = {
+            "img_mean": self.colour,
+            "interpolation": Image.Resampling.BICUBIC,
+            "translate_const": int(0.45 * min(images.shape[2:])),  # as timm's create_transform
+        }
+        change = rand_augment_transform(self.name, options)
         pictures = images.permute(0, 2, 3, 1).cpu().numpy()
         changed = np.empty_like(pictures, order="C")
         with lent_generators() as seed:
             for number, key in enumerate(random.seeds("rand augment")):
                 seed(key)
-                changed[number] = self.transform(Image.fromarray(pictures[number]))
+                changed[number] = change(Image.fromarray(pictures[number]))
         return torch.from_numpy(changed).permute(0, 3, 1, 2).to(images.device)
 
 

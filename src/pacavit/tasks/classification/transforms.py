@@ -70,7 +70,7 @@ class TrainTransform:
             )
         self.augment = augment = config.augment
         name, chance = augment.rand_augment, augment.random_erasing
-        self.rand_augment = RandAugment(name, info.image_size, info.mean) if name else None
+        self.rand_augment = RandAugment(name, info.mean) if name else None
         self.random_erasing = RandomErasing(chance) if chance else None
         self.size = _target_size(info, config.image_size if image_size is None else image_size)
         self.mean, self.std = torch.tensor(info.mean), torch.tensor(info.std)
