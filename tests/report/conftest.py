@@ -16,7 +16,6 @@ def evaluation() -> Evaluation:
         num_images=10,
         accuracy=0.8,
         loss=0.5,
-        calibration_error=0.0625,
         precision_macro=0.81,
         recall_macro=0.82,
         f1_macro=0.83,
@@ -29,6 +28,7 @@ def evaluation() -> Evaluation:
         ),
         confusion=torch.tensor([[5, 1], [1, 3]]),
         images_per_second=1234.5,
+        other_scores={"calibration_error": 0.0625},
     )
 
 

@@ -56,22 +56,18 @@ class Evaluation:
         num_images: images seen.
         accuracy: fraction of images whose most probable class is the true one.
         loss: mean negative log-probability of the true class.
-        calibration_error: expected difference between the probability of the likeliest class and
-            the accuracy at that probability, in 15 bins; 0 is calibrated.
         precision_macro: mean over classes, as for recall and F1.
         precision_weighted: mean over classes, weighted by their images, as for recall and F1.
         per_class: one row a class, in label order.
         confusion: (K, K) int64 counts, true classes as rows, predicted ones as columns.
         images_per_second: throughput, a warm-up batch excluded.
-        top5_accuracy: fraction of images whose true class is among the five most probable ones;
-            None for five classes or fewer.
-        other_scores: single numbers that the task measures beside these, by name.
+        other_scores: single numbers that the task measures beside these, by name:
+            ``calibration_error`` and, for more than five classes, ``top5_accuracy``.
     """
 
     num_images: int
     accuracy: float
     loss: float
-    calibration_error: float
     precision_macro: float
     recall_macro: float
     f1_macro: float
@@ -81,7 +77,6 @@ class Evaluation:
     per_class: tuple[ClassScores, ...]
     confusion: Tensor
     images_per_second: float
-    top5_accuracy: float | None = None
     other_scores: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

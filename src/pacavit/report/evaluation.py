@@ -78,13 +78,10 @@ def print_evaluation(
         ]
         summary.add_row(average, *(f"{score:.4f}" for score in (evaluation.accuracy, *scores)))
     console.print(summary)
-    others = {"log loss": evaluation.loss, "calibration error": evaluation.calibration_error}
-    if evaluation.top5_accuracy is not None:
-        others["top-5 accuracy"] = evaluation.top5_accuracy
-    others |= evaluation.other_scores
+    others = {"log loss": evaluation.loss, **evaluation.other_scores}
     further = Table()
     for name in others:
-        further.add_column(escape(name), justify="right")
+        further.add_column(escape(name.replace("_", " ")), justify="right")
     further.add_row(*(f"{score:.4f}" for score in others.values()))
     console.print(further)
     classes = Table("class")
