@@ -7,11 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pacavit import models
 from pacavit._registry import Registry, load_plugin
-from pacavit.api import Entry, evaluate, list_names, predict, train
+from pacavit.api import Entry, convert, evaluate, list_names, predict, train
 from pacavit.attention import ATTENTIONS, Attention
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, MemoryImages
 from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.official import Conversion
 from pacavit.engine.predict import ImagePrediction
 from pacavit.errors import (
     CheckpointError,
@@ -38,6 +39,7 @@ __all__ = [
     "Attention",
     "CheckpointError",
     "Clustering",
+    "Conversion",
     "DataError",
     "DataInfo",
     "DataSource",
@@ -55,6 +57,7 @@ __all__ = [
     "Task",
     "UnknownNameError",
     "__version__",
+    "convert",
     "evaluate",
     "list_names",
     "load_plugin",

@@ -18,6 +18,7 @@ from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS, SPLITS, Split
 from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.official import Conversion, convert_checkpoint
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
 from pacavit.engine.scoring import score_model
 from pacavit.engine.system import environment, pick_device
@@ -29,7 +30,7 @@ from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import write_evaluation
 from pacavit.tasks import TASKS
 
-__all__ = ["Entry", "evaluate", "list_names", "predict", "results_folder", "train"]
+__all__ = ["Entry", "convert", "evaluate", "list_names", "predict", "results_folder", "train"]
 
 
 class Entry(NamedTuple):
@@ -175,6 +176,30 @@ def predict(
     paths = find_images([images] if isinstance(images, str | Path) else images)
     loaded = load_model(model)
     return predict_images(loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress)
+
+
+def convert(
+    official: str | Path,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    overwrite: bool = False,
+) -> Conversion:
+    """Turn a checkpoint of the authors of PaCa-ViT into a weights file that every verb takes.
+
+    Args:
+        official: their ``.pth`` file, bare or wrapped; nothing in it is executed.
+        out: weights file to write, its name ends in ``.safetensors``.
+        model: the authors' name of the model; None finds it out from the shapes of the weights.
+        overwrite: replace the file ``out``.
+
+    Returns:
+        Which model it is, and which weights were loaded, re-initialised or unexpected.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    return convert_checkpoint(Path(official), Path(out), model=model, overwrite=overwrite)
 
 
 def list_names(kind: str) -> list[Entry]:

@@ -6,6 +6,7 @@ from pacavit.clustering.grid import GridClustering
 from pacavit.clustering.linear import LinearClustering
 from pacavit.clustering.mlp import MlpClustering
 from pacavit.clustering.random import RandomClustering
+from pacavit.clustering.teacher import TeacherClustering
 
 __all__ = [
     "CLUSTERINGS",
@@ -15,4 +16,5 @@ __all__ = [
     "LinearClustering",
     "MlpClustering",
     "RandomClustering",
+    "TeacherClustering",
 ]

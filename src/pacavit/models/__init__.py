@@ -1,5 +1,8 @@
 """The models. Importing this package registers them with timm."""
 
+from pacavit.models import originals as _originals  # noqa: F401 (registers the authors' names)
+from pacavit.models.macs import count_macs
 from pacavit.models.pacavit import PacaViT, Stage
+from pacavit.models.teacher import ConvMixerTeacher, Teacher
 
-__all__ = ["PacaViT", "Stage"]
+__all__ = ["ConvMixerTeacher", "PacaViT", "Stage", "Teacher", "count_macs"]

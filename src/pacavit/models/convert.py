@@ -1,19 +1,84 @@
-"""Names of the authors' checkpoints; they live in this file only."""
+"""The authors' models and checkpoints; their names live in this file only."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from pacavit.errors import CheckpointError
+from pacavit.models.variants import VARIANTS
 
-__all__ = ["convert_state_dict"]
+__all__ = [
+    "ORIGINALS",
+    "Original",
+    "convert_state_dict",
+    "infer_settings",
+    "is_original",
+    "recognise",
+    "release_url",
+]
+
+
+class Original(NamedTuple):
+    """A model of the authors in our terms.
+
+    Attributes:
+        model: our name.
+        settings: keyword arguments in which it differs from our model of that name.
+        drop_path: published rate of stochastic depth in classification.
+    """
+
+    model: str
+    settings: Mapping[str, Any] = MappingProxyType({})
+    drop_path: float = 0.1
+
+
+def _taught(depths: tuple[int, ...], teacher_depths: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "depths": depths,
+        "clustering": "teacher",
+        "num_clusters": (100, 100, 100, 100),
+        "teacher_options": {"depths": teacher_depths},
+    }
+
+
+ORIGINALS: Mapping[str, Original] = MappingProxyType(
+    {
+        "pacavit_tiny_p2cconv_100_0": Original("pacavit_tiny"),
+        "pacavit_small_p2cconv_100_0": Original("pacavit_small"),
+        "pacavit_base_p2cconv_100_0": Original("pacavit_base", drop_path=0.5),
+        "pacavit_small_p2cmlp_100_0": Original("pacavit_small", {"clustering": "mlp"}),
+        "pacavit_small_p2cconv_2_0": Original("pacavit_small", {"num_clusters": (2, 2, 2, 0)}),
+        "pacavit_small_p2cconv_49_0": Original("pacavit_small", {"num_clusters": (49, 49, 49, 0)}),
+        "pacavit_small_p2cconv_49_100": Original(
+            "pacavit_small", {"num_clusters": (49, 64, 81, 100)}
+        ),
+        "pacavit_small_p2cconv_100_49": Original(
+            "pacavit_small", {"num_clusters": (100, 81, 64, 49)}
+        ),
+        "pacavit_small_p2cconv_100": Original(
+            "pacavit_small", {"num_clusters": (100, 100, 100, 100)}
+        ),
+        "pacavit_small_p2cconv_100_blockwise": Original(
+            "pacavit_small", {"num_clusters": (100, 100, 100, 100), "recluster_every": 1}
+        ),
+        "pacavit_convmixer_tiny_100": Original("pacavit_tiny", _taught((2, 2, 2, 2), (2, 2, 2, 2))),
+        "pacavit_convmixer_small_100": Original(
+            "pacavit_small", _taught((3, 3, 7, 3), (2, 2, 2, 2))
+        ),
+        "pacavit_convmixer_base_100": Original(
+            "pacavit_base", _taught((3, 3, 16, 3), (2, 2, 4, 2))
+        ),
+    }
+)
 
 _WRAPPERS = ("state_dict_ema", "state_dict", "model")
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.|backbone\.)+")
+_MARK = re.compile(r"^stage\d+\.\d+\.attn\.")
 
 # Layers of a clustering by the index they have in the authors' nn.Sequential.
 _CLUSTERING_LAYERS = {
@@ -21,7 +86,13 @@ _CLUSTERING_LAYERS = {
     "mlp": {"0": "fc1", "2": "fc2"},
     "linear": {"0": "to_clusters"},
 }
+_CLUSTERING_KEY = re.compile(
+    r"^(stage\d+\.\d+)\.attn\.clustering\.clustering\.(\d)\.(weight|bias)$"
+)
+# Layers of one block of the teacher likewise.
+_MIXER_LAYERS = {r"0\.fn\.0": "depthwise", r"0\.fn\.2": "norm1", "1": "pointwise", "3": "norm2"}
 
+# A stage in angle brackets is counted from 1.
 _RULES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -33,11 +104,31 @@ _RULES = [
         (r"^stage(\d+)\.(\d+)\.mlp\.dwconv\.dwconv\.", r"stages.<\1>.blocks.\2.mlp.depthwise."),
         (r"^stage(\d+)\.(\d+)\.", r"stages.<\1>.blocks.\2."),
         (r"^norm(\d+)\.", r"stages.<\1>.norm."),
+        *(
+            (rf"^paca_teacher\.block(\d+)\.(\d+)\.{index}\.", rf"teacher.stages.<\1>.\2.{layer}.")
+            for index, layer in _MIXER_LAYERS.items()
+        ),
+        *(
+            (rf"^paca_teacher\.fpn(\d+)\.{index}\.", rf"teacher.pyramid.<\1>.{layer}.")
+            for index, layer in _MIXER_LAYERS.items()
+        ),
+        (r"^paca_teacher\.transition(\d+)\.0\.conv\.", r"teacher.downs.\1.conv."),
+        (r"^paca_teacher\.transition(\d+)\.2\.", r"teacher.downs.\1.norm."),
+        (r"^paca_teacher\.lateral(\d+)\.0\.", r"teacher.laterals.<\1>.conv."),
+        (r"^paca_teacher\.lateral(\d+)\.2\.", r"teacher.laterals.<\1>.norm."),
+        (r"^paca_teacher\.to_clusters(\d+)\.", r"teacher.clusterings.<\1>.to_clusters."),
     )
 ]
-_CLUSTERING_KEY = re.compile(
-    r"^(stage\d+\.\d+)\.attn\.clustering\.clustering\.(\d)\.(weight|bias)$"
-)
+
+
+def release_url(name: str) -> str:
+    """Where the authors released the ImageNet weights of an original model."""
+    return f"https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_{name}.pth"
+
+
+def is_original(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint, wrapped or not, holds weights under the authors' names."""
+    return any(_MARK.match(name) for name in _unwrap(checkpoint))
 
 
 def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -49,33 +140,100 @@ def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
             ``backbone.``.
 
     Returns:
-        A state dict for a :class:`~pacavit.models.PacaViT` of the same geometry.
+        A state dict for a :class:`~pacavit.models.PacaViT` of the same geometry; what belongs to
+        no part of the model keeps its name.
 
     Raises:
         CheckpointError: nothing in it looks like a PaCa-ViT.
     """
     weights = _unwrap(checkpoint)
-    if not any(re.match(r"^stage\d+\.\d+\.attn\.", name) for name in weights):
+    if not any(_MARK.match(name) for name in weights):
         raise CheckpointError("no weights of an original PaCa-ViT in this checkpoint")
     methods = _clustering_methods(weights)
     converted = {}
     for name, tensor in weights.items():
+        if name.endswith(".blur_filter"):
+            continue  # the same numbers in every model, computed here
         match = _CLUSTERING_KEY.match(name)
         if match:
             block, index, kind = match.groups()
             layer = _CLUSTERING_LAYERS[methods[block]][index]
             name = f"{block}.clustering.{layer}.{kind}"
-            # Pointwise convolutions are linear layers here.
+            # Pointwise convolutions in a block are linear layers here.
             if layer in ("pointwise", "to_clusters") and kind == "weight":
                 tensor = tensor.flatten(1)
         converted[_rename(name)] = tensor
     return converted
 
 
+def infer_settings(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Keyword arguments of a PacaViT that has these weights, as far as their shapes tell.
+
+    Args:
+        weights: as :func:`convert_state_dict` gives them.
+
+    Returns:
+        ``embed_dims``, ``depths``, ``clustering``, ``num_clusters``, ``recluster_every`` and
+        ``teacher_options``. Numbers of heads leave no trace in shapes.
+
+    Raises:
+        CheckpointError: a stage or a block is missing in between.
+    """
+    depths = _counts(weights, r"stages\.(\d+)\.blocks\.(\d+)\.")
+    taught = _counts(weights, r"teacher\.stages\.(\d+)\.(\d+)\.")
+    stages = [_Stage.of(weights, index, depth) for index, depth in enumerate(depths)]
+    methods = {stage.method for stage in stages if stage.method is not None}
+    # Only where a stage has several blocks and clusters of its own does it show.
+    every = {
+        stage.recluster_every
+        for stage, depth in zip(stages, depths, strict=True)
+        if depth > 1 and stage.method not in (None, "teacher")
+    }
+    return {
+        "embed_dims": tuple(stage.dim for stage in stages),
+        "depths": depths,
+        "clustering": methods.pop()
+        if len(methods) == 1
+        else tuple(stage.method or "conv" for stage in stages),
+        "num_clusters": tuple(stage.num_clusters for stage in stages),
+        "recluster_every": max(every, default=0)
+        if len(every) < 2
+        else tuple(stage.recluster_every for stage in stages),
+        "teacher_options": {"depths": taught} if taught else None,
+    }
+
+
+def recognise(weights: Mapping[str, Tensor]) -> tuple[str | None, str, dict[str, Any]]:
+    """Which model has these weights, by their shapes.
+
+    Args:
+        weights: as :func:`convert_state_dict` gives them.
+
+    Returns:
+        The authors' name or None where they named no such model, our name, and the keyword
+        arguments in which it differs from our model of that name.
+
+    Raises:
+        CheckpointError: no model of the family has these widths.
+    """
+    inferred = infer_settings(weights)
+    for name, original in ORIGINALS.items():
+        if _settings(original.model, original.settings, inferred) == inferred:
+            return name, original.model, dict(original.settings)
+    widths, depths = inferred["embed_dims"], inferred["depths"]
+    same = [name for name, facts in VARIANTS.items() if facts["embed_dims"] == widths]
+    if not same:
+        raise CheckpointError(f"no model of the family has the widths {widths} of this checkpoint")
+    model = next((name for name in same if VARIANTS[name]["depths"] == depths), same[0])
+    usual = _settings(model, {}, inferred)
+    return None, model, {key: value for key, value in inferred.items() if value != usual[key]}
+
+
 def _unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
-        if isinstance(checkpoint.get(wrapper), Mapping):
-            checkpoint = checkpoint[wrapper]
+        inner = checkpoint.get(wrapper)
+        if isinstance(inner, Mapping) and inner:
+            checkpoint = inner
             break
     return {
         _PREFIX.sub("", name): tensor
@@ -102,3 +260,59 @@ def _rename(name: str) -> str:
             # The authors count stages from 1.
             return re.sub(r"<(\d+)>", lambda match: str(int(match[1]) - 1), renamed)
     return name
+
+
+class _Stage(NamedTuple):
+    """What the shapes of a stage's weights tell."""
+
+    dim: int
+    method: str | None
+    num_clusters: int
+    recluster_every: int
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor], index: int, depth: int) -> _Stage:
+        """Read it off the weights of a stage with so many blocks."""
+        blocks = [f"stages.{index}.blocks.{block}." for block in range(depth)]
+        norm = weights.get(f"{blocks[0]}norm1.weight")
+        if norm is None:
+            raise CheckpointError(f"the checkpoint lacks weights of its stage {index + 1}")
+        methods = [_method(weights, block) for block in blocks]
+        owners = [block for block, method in enumerate(methods) if method is not None]
+        every = owners[1] if len(owners) > 1 else 0
+        taught = weights.get(f"teacher.clusterings.{index}.to_clusters.weight")
+        if taught is not None:
+            return cls(len(norm), "teacher", len(taught), every)
+        if methods[0] is None:
+            return cls(len(norm), None, 0, every)
+        last = list(_CLUSTERING_LAYERS[methods[0]].values())[-1]
+        num_clusters = len(weights[f"{blocks[0]}clustering.{last}.weight"])
+        return cls(len(norm), methods[0], num_clusters, every)
+
+
+def _method(weights: Mapping[str, Tensor], block: str) -> str | None:
+    """Which clustering a block owns, told by its layers."""
+    for method, layers in _CLUSTERING_LAYERS.items():
+        if all(f"{block}clustering.{layer}.weight" in weights for layer in layers.values()):
+            return method
+    return None
+
+
+def _counts(weights: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
+    """How many blocks each stage has; ``pattern`` finds the two numbers in a name."""
+    found: dict[int, set[int]] = {}
+    for name in weights:
+        match = re.match(pattern, name)
+        if match:
+            found.setdefault(int(match[1]), set()).add(int(match[2]))
+    for stage in range(len(found)):
+        blocks = found.get(stage, set())
+        if not blocks or max(blocks) >= len(blocks):
+            raise CheckpointError(f"the checkpoint lacks weights of its stage {stage + 1}")
+    return tuple(len(found[stage]) for stage in range(len(found)))
+
+
+def _settings(model: str, settings: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Some keyword arguments of one of our models, whether told or left to their defaults."""
+    usual = {"clustering": "conv", "recluster_every": 0, "teacher_options": None}
+    return {key: {**usual, **VARIANTS[model], **settings}[key] for key in keys}

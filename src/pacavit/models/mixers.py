@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pacavit.attention import ATTENTIONS, Attention
-from pacavit.clustering import CLUSTERINGS, Clustering
+from pacavit.clustering import CLUSTERINGS, Clustering, TeacherClustering
 from pacavit.errors import RecipeError
 
 __all__ = ["Mixer", "Options", "PerStage", "per_stage", "plan_mixers"]
@@ -23,9 +22,22 @@ class Mixer(NamedTuple):
     attention_name: str
     attention_options: Options
     clustering_name: str | None = None
-    clustering_options: Options = MappingProxyType({})
+    clustering_options: Options | None = None
     num_clusters: int = 0
     recluster_every: int = 0
+
+    @property
+    def taught(self) -> bool:
+        """A teacher clusters for the stage, none of its blocks does."""
+        name = self.clustering_name
+        return name is not None and issubclass(CLUSTERINGS.get(name), TeacherClustering)
+
+    def replace_clustering(self, name: str, options: Options, num_clusters: int | None) -> Mixer:
+        """The same with another clustering, where there is one; None keeps the number M."""
+        if self.clustering_name is None:
+            return self
+        number = self.num_clusters if num_clusters is None else num_clusters
+        return self._replace(clustering_name=name, clustering_options=options, num_clusters=number)
 
     def build_attention(self, dim: int, num_heads: int, stage: int, block: int) -> Attention:
         """The attention of one block."""
@@ -41,10 +53,15 @@ class Mixer(NamedTuple):
     def build_clustering(self, dim: int, block: int) -> Clustering | None:
         """A clustering for the blocks that compute one: the first, or every k-th."""
         every = self.recluster_every
-        if self.clustering_name is None or (block % every if every else block):
+        if self.clustering_name is None or self.taught or (block % every if every else block):
             return None
+        return self.create_clustering(dim)
+
+    def create_clustering(self, dim: int) -> Clustering:
+        """A fresh clustering of the stage, which must have one."""
+        assert self.clustering_name is not None
         return CLUSTERINGS.create(
-            self.clustering_name, dim, self.num_clusters, options=self.clustering_options
+            self.clustering_name, dim, self.num_clusters, options=self.clustering_options or {}
         )
 
 
@@ -77,20 +94,22 @@ def plan_mixers(
             if value < 0:
                 raise RecipeError(f"{name} must be 0 or more in every stage, not {value}")
         if not ATTENTIONS.get(mixing).uses_clusters:
-            mixers.append(Mixer(mixing, mixing_options or {}))
+            mixers.append(Mixer(mixing, dict(mixing_options or {})))
         elif clusters == 0:
             mixers.append(Mixer("full", {}))
         else:
             options = {**clustering_defaults.get(method, {}), **(method_options or {})}
-            mixers.append(Mixer(mixing, mixing_options or {}, method, options, clusters, every))
+            mixing_options = dict(mixing_options or {})
+            mixers.append(Mixer(mixing, mixing_options, method, options, clusters, every))
     given: dict[str, Any] = {}
     if all(mixer.clustering_name is None for mixer in mixers):
         given = {
             "clustering": clustering,
             "clustering_options": clustering_options,
             "num_clusters": num_clusters,
-            "recluster_every": recluster_every,
         }
+    if all(mixer.clustering_name is None or mixer.taught for mixer in mixers):
+        given["recluster_every"] = recluster_every
     if not any(mixer.attention_options for mixer in mixers):
         given["attention_options"] = attention_options
     for name, value in given.items():

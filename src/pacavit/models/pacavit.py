@@ -7,32 +7,36 @@ Grainger et al., "PaCa-ViT: Learning Patch-to-Cluster Attention in Vision Transf
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import calculate_drop_path_rates, get_act_layer, trunc_normal_
+from timm.layers import calculate_drop_path_rates, get_act_layer
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pacavit.attention import ATTENTIONS
-from pacavit.clustering import CLUSTERINGS
 from pacavit.errors import RecipeError
-from pacavit.layers import Block, ConvStem, PatchStem, PoolTransition, Transition
+from pacavit.layers import (
+    Block,
+    ConvStem,
+    PatchStem,
+    PoolTransition,
+    Transition,
+    init_weights,
+)
+from pacavit.layers.embed import tokens_of
+from pacavit.models.convert import convert_state_dict, is_original, release_url
 from pacavit.models.mixers import Options, PerStage, per_stage, plan_mixers
+from pacavit.models.teacher import Lessons, build_teacher
+from pacavit.models.variants import VARIANTS
 from pacavit.types import Grid, StageState
 
 __all__ = ["PacaViT", "Stage"]
-
-# At 32 x 32 a 7 x 7 kernel or a fourfold hidden layer costs a quarter of a block and gains
-# nothing, so the small models make their clusterings lighter unless told otherwise.
-_SMALL = {"clustering_defaults": {"conv": {"kernel_size": 3}, "mlp": {"hidden_ratio": 1}}}
-_PAPER = {"num_heads": (2, 4, 8, 16), "num_clusters": (100, 100, 100, 0)}
 
 
 class Stage(nn.Module):
@@ -40,7 +44,8 @@ class Stage(nn.Module):
 
     Args:
         embed: stem or transition, answers (B, N, C) tokens and their grid.
-        blocks: the blocks; the first that needs an assignment owns a clustering.
+        blocks: the blocks; the first that needs an assignment owns a clustering, unless a teacher
+            gives it.
         dim: channels C.
     """
 
@@ -51,17 +56,27 @@ class Stage(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.grad_checkpointing = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalised tokens."""
+    def forward(self, x: Tensor, lessons: Lessons | None = None) -> Tensor:
+        """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalised tokens.
+
+        Args:
+            x: an image, or the map of the stage before.
+            lessons: what the model's teacher says in this pass.
+        """
         tokens: Tensor
         grid: Grid
         tokens, grid = self.embed(x)
-        state = StageState()
+        state, features = StageState(), None
+        if lessons is not None:
+            assignment, features = lessons.next(tokens.transpose(1, 2).unflatten(2, grid))
+            state = StageState(assignment)
         for block in self.blocks:
             if self.grad_checkpointing and self.training:
                 tokens, state = checkpoint(block, tokens, grid, state, use_reentrant=False)
             else:
                 tokens, state = block(tokens, grid, state)
+        if features is not None:
+            tokens = tokens + tokens_of(features)[0]
         return self.norm(tokens).transpose(1, 2).unflatten(2, grid)
 
 
@@ -79,7 +94,8 @@ class PacaViT(nn.Module):
         num_heads: heads, one a stage.
         mlp_ratios: hidden width of the feed-forward parts over C, per stage.
         clustering: registered name, per stage; None is "conv" wherever the attention uses
-            clusters. Naming one while no attention uses clusters raises RecipeError.
+            clusters. Naming one while no attention uses clusters raises RecipeError. With
+            "teacher" a network beside the model clusters, for stages from the first on.
         num_clusters: M, per stage; 0 means plain full self-attention in that stage, None is 100
             wherever the attention uses clusters.
         clustering_options: further named options of the clustering, per stage.
@@ -87,6 +103,8 @@ class PacaViT(nn.Module):
             do not say.
         recluster_every: 0 lets the first block of a stage cluster and the others share its
             assignment; k clusters anew in every k-th block. Per stage.
+        teacher_options: named options of the teacher, see
+            :class:`~pacavit.models.teacher.ConvMixerTeacher`.
         attention: registered name, per stage.
         attention_options: further named options of the attention, per stage.
         stem_dims: widths of the inner convolutions of a dense stem for small images, with
@@ -113,6 +131,7 @@ class PacaViT(nn.Module):
         clustering_options: PerStage[Options] | None = None,
         clustering_defaults: Mapping[str, Options] = MappingProxyType({}),
         recluster_every: PerStage[int] = 0,
+        teacher_options: Options | None = None,
         attention: PerStage[str] = "paca",
         attention_options: PerStage[Options] | None = None,
         stem_dims: Sequence[int] = (),
@@ -124,7 +143,7 @@ class PacaViT(nn.Module):
     ) -> None:
         super().__init__()
         num_stages = len(embed_dims)
-        mixers = plan_mixers(
+        self.mixers = mixers = plan_mixers(
             num_stages,
             attention,
             attention_options,
@@ -141,6 +160,7 @@ class PacaViT(nn.Module):
         rates: Any = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
 
         self.clustering_defaults = dict(clustering_defaults)
+        self.teacher_options = dict(teacher_options or {})
         self.num_features = self.head_hidden_size = embed_dims[-1]
         self.feature_info: list[dict[str, Any]] = []
         self.stages = nn.ModuleList()
@@ -166,9 +186,10 @@ class PacaViT(nn.Module):
             self.feature_info.append(
                 {"num_chs": dim, "reduction": reduction, "module": f"stages.{index}"}
             )
+        self.teacher = build_teacher(embed_dims, mixers, self.teacher_options)
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
-        self.apply(_init_weights)
+        self.apply(init_weights)
         self.to(memory_format=torch.channels_last)
 
     def with_clustering(
@@ -187,25 +208,30 @@ class PacaViT(nn.Module):
         names = per_stage("clustering", clustering, len(self.stages))
         numbers = per_stage("num_clusters", num_clusters, len(self.stages))
         model = copy.deepcopy(self)
+        model.mixers = [
+            mixer.replace_clustering(
+                name, {**self.clustering_defaults.get(name, {}), **options}, number
+            )
+            for mixer, name, number in zip(self.mixers, names, numbers, strict=True)
+        ]
+        dims = [info["num_chs"] for info in self.feature_info[: len(names)]]
+        fresh = nn.ModuleList()
         stages: Any = model.stages
-        for name, number, stage in zip(names, numbers, stages, strict=True):
-            for block in stage.blocks:
-                old = block.clustering
-                if old is not None:
-                    new = CLUSTERINGS.create(
-                        name,
-                        old.dim,
-                        old.num_clusters if number is None else number,
-                        options={**self.clustering_defaults.get(name, {}), **options},
-                    )
-                    new.apply(_init_weights)
-                    block.clustering = new.to(next(block.parameters())).train(self.training)
-        return model
+        for mixer, dim, stage in zip(model.mixers, dims, stages, strict=True):
+            for index, block in enumerate(stage.blocks):
+                block.clustering = mixer.build_clustering(dim, index)
+                fresh.extend([] if block.clustering is None else [block.clustering])
+        taught = any(mixer.taught for mixer in model.mixers)
+        model.teacher = build_teacher(dims, model.mixers, self.teacher_options if taught else None)
+        fresh.extend([] if model.teacher is None else [model.teacher])
+        fresh.apply(init_weights).to(next(self.parameters())).train(self.training)
+        return model.to(memory_format=torch.channels_last)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, height, width) -> (B, C, H, W) of the last stage, channels-last."""
+        lessons = Lessons(self.teacher)
         for stage in self.stages:
-            x = stage(x)
+            x = stage(x, lessons)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -242,10 +268,11 @@ class PacaViT(nn.Module):
             raise ValueError(f"output_fmt must be 'NCHW', not {output_fmt!r}")
         chosen, last = feature_take_indices(len(self.stages), indices)
         intermediates = []
+        lessons = Lessons(self.teacher)
         for index, stage in enumerate(self.stages):
             if stop_early and index > last:
                 break
-            x = stage(x)
+            x = stage(x, lessons)
             if index in chosen:
                 intermediates.append(x)
         return intermediates if intermediates_only else (x, intermediates)
@@ -259,7 +286,7 @@ class PacaViT(nn.Module):
         """Drop the stages after the last chosen one, and the head where asked for or cut off."""
         chosen, last = feature_take_indices(len(self.stages), indices)
         cut = last < len(self.stages) - 1
-        self.stages = self.stages[: last + 1]
+        self.stages, self.mixers = self.stages[: last + 1], self.mixers[: last + 1]
         if cut:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if prune_head or cut:
@@ -278,7 +305,7 @@ class PacaViT(nn.Module):
             self.global_pool = global_pool
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.head.apply(_init_weights)
+        self.head.apply(init_weights)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
@@ -290,10 +317,11 @@ class PacaViT(nn.Module):
         """Patterns of parameter groups for layer-wise learning-rate decay."""
         return {
             "stem": r"^stages\.0\.embed",
-            "blocks": r"^stages\.(\d+)"
+            "blocks": r"^(?:stages|teacher\.\w+)\.(\d+)"
             if coarse
             else [
                 (r"^stages\.(\d+)\.embed", (-1,)),
+                (r"^teacher\.\w+\.(\d+)", (-0.5,)),
                 (r"^stages\.(\d+)\.blocks\.(\d+)", None),
                 (r"^stages\.(\d+)\.norm", (99999,)),
             ],
@@ -318,21 +346,7 @@ def _transition(in_chans: int, dim: int, convs: int, act_layer: type[nn.Module])
     return Transition(in_chans, dim)
 
 
-def _init_weights(module: nn.Module) -> None:
-    """Truncated normal for linear layers, fan-out normal for convolutions, 1 and 0 for norms."""
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        height, width = module.kernel_size
-        fan_out = height * width * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _cfg(**settings: Any) -> dict[str, Any]:
+def imagenet_cfg(**settings: Any) -> dict[str, Any]:
     """Timm's default configuration of a model."""
     return {
         "url": "",
@@ -352,7 +366,7 @@ def _cfg(**settings: Any) -> dict[str, Any]:
 
 def _small_cfg() -> dict[str, Any]:
     """Timm's default configuration of a model for 32 x 32 images, CIFAR-10's mean and std."""
-    return _cfg(
+    return imagenet_cfg(
         num_classes=10,
         input_size=(3, 32, 32),
         pool_size=(4, 4),
@@ -365,9 +379,9 @@ def _small_cfg() -> dict[str, Any]:
 
 default_cfgs = generate_default_cfgs(
     {
-        "pacavit_tiny.untrained": _cfg(),
-        "pacavit_small.untrained": _cfg(),
-        "pacavit_base.untrained": _cfg(),
+        "pacavit_tiny.in1k": imagenet_cfg(url=release_url("pacavit_tiny_p2cconv_100_0")),
+        "pacavit_small.in1k": imagenet_cfg(url=release_url("pacavit_small_p2cconv_100_0")),
+        "pacavit_base.in1k": imagenet_cfg(url=release_url("pacavit_base_p2cconv_100_0")),
         "pacavit_nano.untrained": _small_cfg(),
         "pacavit_mini.untrained": _small_cfg(),
         "pacavit_large32.untrained": _small_cfg(),
@@ -375,8 +389,16 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _create(
-    variant: str, pretrained: bool, defaults: dict[str, Any], settings: dict[str, Any]
+def checkpoint_filter_fn(
+    state_dict: dict[str, Any],
+    model: nn.Module,  # noqa: ARG001 (timm passes it)
+) -> dict[str, Any]:
+    """What timm calls on loaded weights: the authors' files become ours, ours stay as they are."""
+    return convert_state_dict(state_dict) if is_original(state_dict) else state_dict
+
+
+def create_variant(
+    variant: str, pretrained: bool, defaults: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> PacaViT:
     """Build a variant; the caller's settings win over the variant's defaults.
 
@@ -393,6 +415,7 @@ def _create(
         PacaViT,
         variant,
         pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
         **settings,
     )
@@ -401,68 +424,34 @@ def _create(
 @register_model
 def pacavit_tiny(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT tiny, 12.2 M parameters; Grainger et al. 2023."""
-    defaults = {"embed_dims": (96, 192, 320, 384), "depths": (2, 2, 4, 2), **_PAPER}
-    return _create("pacavit_tiny", pretrained, defaults, settings)
+    return create_variant("pacavit_tiny", pretrained, VARIANTS["pacavit_tiny"], settings)
 
 
 @register_model
 def pacavit_small(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT small, 22.0 M parameters; Grainger et al. 2023."""
-    defaults = {"embed_dims": (96, 192, 320, 384), "depths": (3, 3, 10, 3), **_PAPER}
-    return _create("pacavit_small", pretrained, defaults, settings)
+    return create_variant("pacavit_small", pretrained, VARIANTS["pacavit_small"], settings)
 
 
 @register_model
 def pacavit_base(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT base, 46.9 M parameters; Grainger et al. 2023."""
-    defaults = {"embed_dims": (96, 192, 384, 512), "depths": (3, 3, 18, 3), **_PAPER}
-    return _create("pacavit_base", pretrained, defaults, settings)
+    return create_variant("pacavit_base", pretrained, VARIANTS["pacavit_base"], settings)
 
 
 @register_model
 def pacavit_nano(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT for 32 x 32 images on a CPU, 1.9 M parameters."""
-    defaults = {
-        "embed_dims": (64, 128, 256),
-        "depths": (1, 1, 1),
-        "num_heads": (2, 4, 8),
-        "mlp_ratios": 2,
-        "num_clusters": (16, 16, 0),
-        "stem_dims": (24, 64),
-        "transition_convs": 2,
-        "act_layer": "relu",
-        **_SMALL,
-    }
-    return _create("pacavit_nano", pretrained, defaults, settings)
+    return create_variant("pacavit_nano", pretrained, VARIANTS["pacavit_nano"], settings)
 
 
 @register_model
 def pacavit_mini(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT for 32 x 32 images on a small GPU."""
-    defaults = {
-        "embed_dims": (64, 128, 256),
-        "depths": (1, 2, 2),
-        "num_heads": (2, 4, 8),
-        "mlp_ratios": 4,
-        "num_clusters": (32, 16, 0),
-        "stem_dims": (32, 64),
-        "transition_convs": 1,
-        **_SMALL,
-    }
-    return _create("pacavit_mini", pretrained, defaults, settings)
+    return create_variant("pacavit_mini", pretrained, VARIANTS["pacavit_mini"], settings)
 
 
 @register_model
 def pacavit_large32(pretrained: bool = False, **settings: Any) -> PacaViT:
     """PaCa-ViT for 32 x 32 images on a large GPU."""
-    defaults = {
-        "embed_dims": (96, 192, 384),
-        "depths": (2, 4, 2),
-        "num_heads": (3, 6, 12),
-        "mlp_ratios": 4,
-        "num_clusters": (49, 32, 0),
-        "stem_dims": (48, 96),
-        "transition_convs": 1,
-        **_SMALL,
-    }
-    return _create("pacavit_large32", pretrained, defaults, settings)
+    return create_variant("pacavit_large32", pretrained, VARIANTS["pacavit_large32"], settings)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.weights import LoadedModel
+from pacavit.models import count_macs
 from pacavit.report.command import training_command
 
-__all__ = ["card_summary", "count_macs", "model_card"]
+__all__ = ["card_summary", "model_card"]
 
 
 def model_card(
@@ -56,23 +54,6 @@ def model_card(
 def card_summary(card: str) -> str:
     """The paragraph below the title of a card, in one line without mark-up."""
     return " ".join(card.split("\n\n")[1].split()).replace("`", "")
-
-
-def count_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one image.
-
-    Args:
-        model: the network, on any device.
-        image_size: (height, width) in pixels.
-    """
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    # The counter does not know every fused attention kernel; the plain one is matrix products.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, *image_size, device=device))
-    model.train(training)
-    return int(counter.get_total_flops()) // 2
 
 
 def _use(name: str) -> str:
