@@ -114,6 +114,23 @@ def test_clusterings_and_cluster_norms_may_come_and_go(
     assert lines[1:] == ["newly initialised: stages.0.blocks.1.clustering"]
 
 
+def test_teachers_come_and_go(make_recipe: MakeRecipe, weights: Path, tmp_path: Path) -> None:
+    taught: dict[str, Any] = {"clustering": "teacher", "num_clusters": [4, 2, 2]}
+    lines, _, kept = start(make_recipe, weights, **taught)
+    assert {name.split(".")[0] for name in kept if "cluster_norm" not in name} == {"teacher"}
+    assert lines[1:] == [
+        "newly initialised: stages.2.blocks.0.attn.cluster_norm, teacher",
+        "left out: stages.0.blocks.0.clustering, stages.1.blocks.0.clustering",
+    ]
+    recipe = make_recipe(model=TRAINED | taught)
+    path = tmp_path / "taught.safetensors"
+    save_weights(path, build.model(recipe.model, 3), recipe, make_info(recipe), {})
+    lines, _, _ = start(make_recipe, path, **(taught | {"num_clusters": [4, 3, 2]}))
+    assert lines[1:] == ["newly initialised: teacher.clusterings.1.to_clusters"]
+    lines, _, _ = start(make_recipe, path, num_clusters=[4, 2, 2])
+    assert lines[2] == "left out: teacher"
+
+
 def test_everything_else_must_fit(make_recipe: MakeRecipe, weights: Path) -> None:
     wide = SIZES | {"embed_dims": [16, 16, 48]}
     cases: list[tuple[dict[str, Any], str]] = [

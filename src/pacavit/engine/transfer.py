@@ -11,6 +11,7 @@ from pacavit.attention import Attention
 from pacavit.clustering import Clustering
 from pacavit.data import DataInfo
 from pacavit.engine.weights import load_model, load_state
+from pacavit.models import Teacher
 
 __all__ = ["initialise"]
 
@@ -23,6 +24,7 @@ def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
     - the classifier, if the classes are not the same by name and order;
     - a clustering, as a whole if it is of another kind, else those of its layers that have
       another size;
+    - a teacher that the other one lacks;
     - a part of an attention that the other one lacks, such as the norm of clusters.
 
     Args:
@@ -59,18 +61,21 @@ def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) ->
     classifiers = [] if same_classes else _classifiers(model)
     found: dict[str, str] = {}
     for path, module in model.named_modules():
+        part: dict[str, str] = {}
         counterpart = counterparts.get(path)
         if isinstance(module, Clustering):
             if counterpart is not None and type(counterpart) is type(module):
-                found |= _layers_that_differ(path, module, counterpart)
+                part = _layers_that_differ(path, module, counterpart)
             else:
-                found |= _whole(path, module)
+                part = _whole(path, module)
         elif isinstance(module, Attention) and isinstance(counterpart, Attention):
-            for name, part in module.named_children():
+            for name, child in module.named_children():
                 if not hasattr(counterpart, name):
-                    found |= _whole(f"{path}.{name}", part)
-        elif any(module is classifier for classifier in classifiers):
-            found |= _whole(path, module)
+                    part |= _whole(f"{path}.{name}", child)
+        elif (isinstance(module, Teacher) and counterpart is None) or module in classifiers:
+            part = _whole(path, module)
+        # What lies in a part that is told already is not told again.
+        found |= {name: told for name, told in part.items() if name not in found}
     return found
 
 
