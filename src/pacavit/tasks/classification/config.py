@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pacavit.tasks.base import TaskConfig
 
-__all__ = ["AugmentConfig", "ClassificationConfig"]
+__all__ = ["AugmentConfig", "ClassificationConfig", "CropConfig"]
 
 
 class AugmentConfig(BaseModel):
@@ -54,6 +54,37 @@ class AugmentConfig(BaseModel):
     )
 
 
+class CropConfig(BaseModel):
+    """How images of all sizes become ``image_size``, each by itself: for photographs in files."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
+        default=(0.08, 1.0),
+        description="In training a part with at least and at most these shares of the area is cut "
+        "out at random.",
+    )
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        default=(3 / 4, 4 / 3), description="Least and largest width over height of that part."
+    )
+    interpolation: Literal["bilinear", "bicubic"] = Field(
+        default="bicubic", description="How pixels are resized, in training and measuring."
+    )
+    eval_part: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="In measuring, the share of the shorter side that is kept, at the centre.",
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                raise ValueError(f"{name} = [least, largest]")
+        return self
+
+
 class ClassificationConfig(TaskConfig):
     """Settings of the classification task."""
 
@@ -66,4 +97,9 @@ class ClassificationConfig(TaskConfig):
     )
     augment: AugmentConfig = Field(
         default_factory=AugmentConfig, description="Random changes of the training images."
+    )
+    crop: CropConfig | None = Field(
+        default=None,
+        description="How images of all sizes are cut to image_size; leave it out for images that "
+        "are stored with one size.",
     )

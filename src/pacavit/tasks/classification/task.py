@@ -16,10 +16,11 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from pacavit.data.base import Batch
+from pacavit.data import Batch, DataInfo
 from pacavit.errors import RecipeError
 from pacavit.tasks.base import TASKS, Task
 from pacavit.tasks.classification.config import ClassificationConfig
+from pacavit.tasks.classification.framing import CentreCrop, RandomCrop
 from pacavit.tasks.classification.transforms import EvalTransform, TrainTransform
 
 __all__ = ["ClassificationMetrics", "ClassificationTask", "LogLoss", "Prediction"]
@@ -120,6 +121,20 @@ class ClassificationTask(Task):
             logits.float(), batch.labels, label_smoothing=self.config.label_smoothing
         )
         return {"loss": loss}
+
+    @classmethod
+    def train_framing(
+        cls, config: ClassificationConfig, info: DataInfo, image_size: int | None = None
+    ) -> RandomCrop | None:
+        """The random crop, if the config asks for one."""
+        size = image_size or config.image_size or min(info.image_size)
+        return RandomCrop(config.crop, size) if config.crop else None
+
+    @classmethod
+    def eval_framing(cls, config: ClassificationConfig, info: DataInfo) -> CentreCrop | None:
+        """The centre crop, if the config asks for one."""
+        size = config.image_size or min(info.image_size)
+        return CentreCrop(config.crop, size) if config.crop else None
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
