@@ -77,6 +77,10 @@ class SampleRandom:
         """The same samples in another epoch, for draws that several epochs share."""
         return SampleRandom(self.seed, epoch, self.indices)
 
+    def sample(self, number: int) -> SampleRandom:
+        """Those of one of the samples alone, counted from 0."""
+        return SampleRandom(self.seed, self.epoch, self.indices[number : number + 1])
+
     def uniform(self, stream: int | str, count: int = 1) -> Tensor:
         """(B, count) float32, uniform in [0, 1).
 

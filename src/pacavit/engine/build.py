@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 import pacavit.models  # noqa: F401 (registers the models with timm)
-from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, Loader, Split
+from pacavit.data import (
+    DATASETS,
+    DataInfo,
+    DataSource,
+    FileImages,
+    ImageSet,
+    Loader,
+    Split,
+    available_cores,
+)
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes.schema import DataConfig, ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
@@ -149,6 +158,8 @@ def train_loader(
         shuffle=True,
         drop_last=True,
         seed=train.seed,
+        framing=kind.train_framing(recipe.task, info, image_size),
+        num_workers=_num_workers(recipe, images),
         batch_transform=kind.train_batch_transform(recipe.task, num_classes, train.epochs),
     )
 
@@ -161,9 +172,25 @@ def eval_loader(recipe: Recipe, images: ImageSet, info: DataInfo) -> Loader:
         images: any split of any data with the classes of ``info``.
         info: of the data the model was trained on.
     """
-    transform = TASKS.get(recipe.task.name).eval_transform(info, recipe.task.image_size)
-    size = recipe.train.eval_batch_size
-    return Loader(images, size, transform, shuffle=False, drop_last=False, seed=0)
+    kind = TASKS.get(recipe.task.name)
+    return Loader(
+        images,
+        recipe.train.eval_batch_size,
+        kind.eval_transform(info, recipe.task.image_size),
+        shuffle=False,
+        drop_last=False,
+        seed=0,
+        framing=kind.eval_framing(recipe.task, info),
+        num_workers=_num_workers(recipe, images),
+    )
+
+
+def _num_workers(recipe: Recipe, images: ImageSet) -> int:
+    """Processes that read the images; those in memory need none."""
+    if not isinstance(images, FileImages):
+        return 0
+    wanted = recipe.data.num_workers
+    return available_cores() if wanted is None else wanted
 
 
 def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from pacavit.data import Batch, Loader
+from pacavit.data import Batch, Loader, describe_broken
 from pacavit.engine import build, checkpoint, files, optim, system
 from pacavit.engine.evaluate import measure
 from pacavit.engine.log import RunLog
@@ -32,6 +32,7 @@ from pacavit.tasks.base import Task
 __all__ = ["train"]
 
 ENVIRONMENT = "environment.json"
+BROKEN_IMAGES = "broken_images.txt"
 
 
 def train(
@@ -54,7 +55,8 @@ def train(
 
     Returns:
         ``out``, with ``weights.safetensors`` (the averaged weights), ``recipe.json``,
-        ``environment.json``, ``metrics.jsonl``, ``checkpoints/`` and ``tensorboard/``.
+        ``environment.json``, ``metrics.jsonl``, ``checkpoints/`` and ``tensorboard/``; if images
+        could not be read, ``broken_images.txt`` names them.
 
     Raises:
         CheckpointError: ``out`` is in the way, is no run to resume, was trained on other data, or
@@ -148,6 +150,7 @@ class Trainer:
             info=self.info,
         )
         self.stop_requested = False
+        self.num_broken = 0
         self.unread: list[tuple[Tensor, float]] = []
         # Reading a loss waits for a GPU, so there losses are read many at a time.
         self.read_every = 20 if self.device.type == "cuda" else 1
@@ -155,6 +158,7 @@ class Trainer:
     def fit(self, log: RunLog) -> None:
         """Train to the end, or until asked to stop, and write the final weights."""
         self.clock = self.saved_at = time.monotonic()
+        self._report_broken(log)
         while self.progress.epoch < self.config.epochs:
             self._train_epoch(log)
             self._finish_epoch(log)
@@ -228,6 +232,7 @@ class Trainer:
             **progress.metrics,
         }
         log.epoch(row, self.task.main_metric)
+        self._report_broken(log)
         self._save()
         if progress.epoch < self.config.epochs:
             self._stop_or_save()
@@ -243,6 +248,16 @@ class Trainer:
             progress.loss_sum += loss
             log.step(step, progress.epoch, loss, lr, self.config.batch_size)
         self.unread.clear()
+
+    def _report_broken(self, log: RunLog) -> None:
+        """Tell of images that could not be read, if there are more of them than before."""
+        broken = {**self.images.broken, **self.val_loader.images.broken}
+        if len(broken) > self.num_broken:
+            self.num_broken = len(broken)
+            path = self.out / BROKEN_IMAGES
+            with files.writing(path):
+                files.replace_file(path, "".join(f"{line}\n" for line in broken.values()).encode())
+            log.say(f"{describe_broken(broken)}; {path} names all")
 
     def _stop_or_save(self) -> None:
         """Save if it is time to, or if the run shall stop; then stop."""

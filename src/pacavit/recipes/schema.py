@@ -46,6 +46,11 @@ class DataConfig(_Section):
     val_size: Count | None = Field(
         None, description="images held out of the training set; None: the set's default"
     )
+    num_workers: Count | None = Field(
+        None,
+        description="processes that read images from files, which changes nothing but the speed; "
+        "None: one a core. Images in memory need none",
+    )
     options: Options = Field(
         {}, description="further keyword arguments of the data set's class, such as a variant"
     )

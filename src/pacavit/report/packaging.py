@@ -61,7 +61,7 @@ def package_weights(
         )
     # The file does not say where the images were; the run does.
     stored = replace(load_model(weights), recipe=trained.recipe)
-    evaluation, _ = score_model(
+    evaluation, _, _ = score_model(
         stored, "test", root=data, device=pick_device("auto"), progress=progress
     )
     command = ["pacavit", "evaluate", name]

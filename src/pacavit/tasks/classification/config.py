@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pacavit.tasks.base import TaskConfig
 
-__all__ = ["AugmentConfig", "ClassificationConfig", "MixConfig"]
+__all__ = ["AugmentConfig", "ClassificationConfig", "CropConfig", "MixConfig"]
 
 # timm ignores parts of such a name that it does not understand; here they are a mistake.
 _RAND_AUGMENT = re.compile(r"rand(-(m|n|mmax)[1-9]\d*|-(mstd|p)\d+(\.\d+)?|-inc[01])*", re.ASCII)
@@ -109,6 +109,37 @@ class MixConfig(BaseModel):
     )
 
 
+class CropConfig(BaseModel):
+    """How images of all sizes become ``image_size``, each by itself: for photographs in files."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
+        default=(0.08, 1.0),
+        description="In training a part with at least and at most these shares of the area is cut "
+        "out at random.",
+    )
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        default=(3 / 4, 4 / 3), description="Least and largest width over height of that part."
+    )
+    interpolation: Literal["bilinear", "bicubic"] = Field(
+        default="bicubic", description="How pixels are resized, in training and measuring."
+    )
+    eval_part: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="In measuring, the share of the shorter side that is kept, at the centre.",
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                raise ValueError(f"{name} = [least, largest]")
+        return self
+
+
 class ClassificationConfig(TaskConfig):
     """Settings of the classification task."""
 
@@ -124,4 +155,9 @@ class ClassificationConfig(TaskConfig):
     )
     mix: MixConfig = Field(
         default_factory=MixConfig, description="Training images blended into one another."
+    )
+    crop: CropConfig | None = Field(
+        default=None,
+        description="How images of all sizes are cut to image_size; leave it out for images that "
+        "are stored with one size.",
     )

@@ -17,10 +17,11 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from pacavit.data import Batch
+from pacavit.data import Batch, DataInfo
 from pacavit.errors import RecipeError
 from pacavit.tasks.base import TASKS, Task
 from pacavit.tasks.classification.config import ClassificationConfig
+from pacavit.tasks.classification.framing import CentreCrop, RandomCrop
 from pacavit.tasks.classification.mixing import Mix
 from pacavit.tasks.classification.transforms import EvalTransform, TrainTransform
 
@@ -137,6 +138,20 @@ class ClassificationTask(Task):
         """Mixup and cutmix, if the config asks for any."""
         mixes = config.mix.mixup or config.mix.cutmix
         return Mix(config.mix, num_classes, epochs) if mixes else None
+
+    @classmethod
+    def train_framing(
+        cls, config: ClassificationConfig, info: DataInfo, image_size: int | None = None
+    ) -> RandomCrop | None:
+        """The random crop, if the config asks for one."""
+        size = image_size or config.image_size or min(info.image_size)
+        return RandomCrop(config.crop, size) if config.crop else None
+
+    @classmethod
+    def eval_framing(cls, config: ClassificationConfig, info: DataInfo) -> CentreCrop | None:
+        """The centre crop, if the config asks for one."""
+        size = config.image_size or min(info.image_size)
+        return CentreCrop(config.crop, size) if config.crop else None
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:

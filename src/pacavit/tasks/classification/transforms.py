@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pacavit.data import DataInfo, SampleRandom
+from pacavit.data import DataInfo, SampleRandom, crop_centre
 from pacavit.errors import RecipeError
 from pacavit.tasks.classification.augment import RandAugment, RandomErasing
 from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig
@@ -37,7 +37,7 @@ class EvalTransform:
 
     def __call__(self, images: Tensor, random: SampleRandom | None = None) -> Tensor:
         """Transform a batch; ``random`` is not used, it is what every transform is called with."""
-        pixels = _resize(_to_float(_crop_centre(images, self.size)), self.size)
+        pixels = _resize(_to_float(crop_centre(images, self.size)), self.size)
         mean, std = (_per_channel(fact).to(images.device) for fact in (self.mean, self.std))
         return torch.addcmul(-mean / std, pixels, 1 / (255 * std))
 
@@ -90,7 +90,7 @@ class TrainTransform:
             pixels.masked_fill_(_cutout_mask(pixels, augment.cutout, random), 0.0)
         if self.random_erasing is not None:
             pixels = self.random_erasing(pixels, random)
-        return _resize(_crop_centre(pixels, self.size), self.size)
+        return _resize(crop_centre(pixels, self.size), self.size)
 
     def _colour(self, pixels: Tensor, random: SampleRandom) -> Tensor:
         """0..255 -> brightness, contrast and normalisation as one linear map an image."""
@@ -117,18 +117,6 @@ def _per_channel(values: Tensor) -> Tensor:
 def _to_float(images: Tensor) -> Tensor:
     """uint8 -> float32 in 0..255, channels-last."""
     return images.contiguous(memory_format=torch.channels_last).float()
-
-
-def _crop_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut (B, 3, H, W) images to the largest central part that has the aspect of ``size``."""
-    (height, width), (target_height, target_width) = images.shape[2:], size
-    if height * target_width == width * target_height:
-        return images
-    scale = min(height / target_height, width / target_width)
-    kept_height = max(1, round(target_height * scale))
-    kept_width = max(1, round(target_width * scale))
-    top, left = (height - kept_height) // 2, (width - kept_width) // 2
-    return images[:, :, top : top + kept_height, left : left + kept_width]
 
 
 def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
