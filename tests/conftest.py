@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,3 +37,88 @@ def shared_dir() -> Path:
     if not folder:
         pytest.skip("set PACAVIT_DATA to the folder that holds data/ and reference/")
     return Path(folder)
+
+
+AuthorsWeights = Callable[..., dict[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="session")
+def authors_weights() -> AuthorsWeights:
+    """Random weights under the names that the authors' checkpoints have, table in paca-vit.md."""
+    return make_authors_weights
+
+
+def make_authors_weights(
+    dims: Sequence[int] = (96, 192, 320, 384),
+    depths: Sequence[int] = (2, 2, 4, 2),
+    clusters: Sequence[int] = (100, 100, 100, 0),
+    method: str = "conv",
+    every: int = 0,
+    teacher_depths: Sequence[int] | None = None,
+    num_classes: int = 1000,
+) -> dict[str, torch.Tensor]:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name: str, *shape: int, bias: bool = True) -> None:
+        shapes[f"{name}.weight"] = shape
+        if bias:
+            shapes[f"{name}.bias"] = shape[:1]
+
+    def batch_norm(name: str, dim: int) -> None:
+        layer(name, dim)
+        shapes[f"{name}.running_mean"] = shapes[f"{name}.running_var"] = (dim,)
+        shapes[f"{name}.num_batches_tracked"] = ()
+
+    def clustering(name: str, dim: int, number: int) -> None:
+        if method == "conv":
+            layer(f"{name}.0", dim, 1, 7, 7)
+            layer(f"{name}.2", dim, dim, 1, 1)
+            layer(f"{name}.4", number, dim, 1, 1, bias=False)
+        elif method == "mlp":
+            layer(f"{name}.0", 4 * dim, dim)
+            layer(f"{name}.2", number, 4 * dim)
+        else:
+            layer(f"{name}.0", number, dim, bias=False)
+
+    def mixer(name: str, dim: int) -> None:
+        layer(f"{name}.0.fn.0", dim, 1, 7, 7)
+        batch_norm(f"{name}.0.fn.2", dim)
+        layer(f"{name}.1", dim, dim, 1, 1)
+        batch_norm(f"{name}.3", dim)
+
+    layer("patch_embed.proj.0", dims[0] // 2, 3, 3, 3)
+    layer("patch_embed.proj.1", dims[0], dims[0] // 2, 3, 3)
+    layer("patch_embed.norm", dims[0])
+    for stage, (dim, depth, number) in enumerate(zip(dims, depths, clusters, strict=True), 1):
+        layer(f"norm{stage}", dim)
+        for block in range(depth):
+            prefix = f"stage{stage}.{block}"
+            for name in ("norm1_before", "norm2_before"):
+                layer(f"{prefix}.{name}", dim)
+            for name in "q", "k", "v", "proj":
+                layer(f"{prefix}.attn.{name}", dim, dim)
+            layer(f"{prefix}.mlp.fc1", 4 * dim, dim)
+            layer(f"{prefix}.mlp.dwconv.dwconv", 4 * dim, 1, 3, 3)
+            layer(f"{prefix}.mlp.fc2", dim, 4 * dim)
+            if number:
+                layer(f"{prefix}.attn.cluster_norm", dim)
+            if number and not teacher_depths and (block % every if every else block) == 0:
+                clustering(f"{prefix}.attn.clustering.clustering", dim, number)
+        if stage < len(dims):
+            layer(f"transition{stage}.proj", dims[stage], dim, 3, 3)
+            layer(f"transition{stage}.norm", dims[stage])
+        if teacher_depths:
+            prefix = "paca_teacher"
+            for block in range(teacher_depths[stage - 1]):
+                mixer(f"{prefix}.block{stage}.{block}", dim)
+            layer(f"{prefix}.to_clusters{stage}", number, dim, 1, 1)
+            if stage < len(dims):
+                layer(f"{prefix}.transition{stage}.0.conv", dims[stage], dim, 3, 3)
+                shapes[f"{prefix}.transition{stage}.0.blur_filter"] = (dim, 1, 3, 3)
+                batch_norm(f"{prefix}.transition{stage}.2", dims[stage])
+                layer(f"{prefix}.lateral{stage}.0", dim, dims[stage], 1, 1)
+                batch_norm(f"{prefix}.lateral{stage}.2", dim)
+                mixer(f"{prefix}.fpn{stage}", dim)
+    layer("head", num_classes, dims[-1])
+    generator = torch.Generator().manual_seed(0)
+    return {name: 0.02 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}

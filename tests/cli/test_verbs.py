@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pacavit import api
+from pacavit.engine.official import Conversion
 from pacavit.engine.predict import ClassProbability, ImagePrediction
 from pacavit_cli.main import main
 
@@ -71,6 +72,18 @@ def test_predict_json_is_json(
     assert records[0]["top"][0] == {"class": "cat", "probability": 0.75}
     assert records[0]["error"] is None
     assert records[1] == {"path": "b.png", "top": [], "error": "b.png is not an image"}
+
+
+def test_convert_passes_everything_on_and_reports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "pacavit_tiny_p2cconv_100_0"
+    convert = Recorder(Conversion(Path("b.x"), name, "pacavit_tiny", {}, ("c",), ("d",), ("e",)))
+    monkeypatch.setattr(api, "convert", convert)
+    assert main(["convert", "a.pth", "b.safetensors", "--model", name, "--overwrite"]) == 0
+    assert convert.arguments == (Path("a.pth"), Path("b.safetensors"))
+    assert convert.options == {"model": name, "overwrite": True}
+    assert f"model: {name}, here pacavit_tiny" in capsys.readouterr().out
 
 
 def test_list_aligns_names_and_summaries(

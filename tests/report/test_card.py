@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
 
 from pacavit import recipes
 from pacavit.data import DATASETS
 from pacavit.engine import Evaluation, LoadedModel, build
-from pacavit.report.card import card_summary, count_macs, model_card
+from pacavit.report.card import card_summary, model_card
 
 ENVIRONMENT: dict[str, Any] = {
     "versions": {"python": "3.11", "torch": "2.15"},
@@ -55,15 +54,3 @@ def test_card_says_what_one_needs_to_know(model: LoadedModel, evaluation: Evalua
         "Apache-2.0",
     ):
         assert part in card, part
-
-
-def test_macs_are_those_of_convolutions_and_products() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 16, 10))
-    assert count_macs(network, (4, 4)) == 8 * 3 * 9 * 16 + 8 * 16 * 10
-
-
-def test_macs_leave_the_mode_alone(model: LoadedModel) -> None:
-    model.task.model.train()
-    assert count_macs(model.task.model, (32, 32)) > 1e6
-    assert model.task.model.training
-    model.task.model.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,9 +119,11 @@ def _read(path: Path) -> Mapping[str, Any]:
     """What ``torch.save`` wrote, if it is a mapping and holds nothing that would have to run."""
     if not path.is_file():
         raise CheckpointError("there is no such file")
+    # timm's training script stores its arguments, a plain record, beside the weights.
+    safe = torch.serialization.safe_globals([argparse.Namespace])
     try:
-        # timm's training script stores its arguments, a plain record, beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with safe, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are then refused anyway
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
