@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import timm
+from rich.console import Console
 from torch import nn
 
 from pacavit import engine, recipes
 from pacavit._registry import Registry
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
-from pacavit.data import DATASETS, SPLITS, Split
+from pacavit.data import DATASETS, SPLITS, Split, describe_broken
 from pacavit.engine import hub
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.official import Conversion, convert_checkpoint
@@ -119,13 +120,16 @@ def evaluate(
     folder = results_folder(model, split=split, out=out)
     loaded = load_model(model)
     device = pick_device("auto")
-    evaluation, info = score_model(
+    evaluation, info, images = score_model(
         loaded,
         cast(Split, split),  # results_folder has checked it
         root=None if data is None else Path(data),
         device=device,
         progress=progress,
     )
+    if images.broken and progress:
+        text = describe_broken(images.broken)
+        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
     if folder is not None:
         command = ["pacavit", "evaluate", str(model)]
         for option, value in (("--data", data), ("--out", out)):
@@ -137,6 +141,7 @@ def evaluate(
             "dataset": info.name,
             "data": info.copy,
             "split": split,
+            "broken_images": list(images.broken.values()),
             "environment": environment(device),
         }
         write_evaluation(evaluation, folder, title=f"{info.copy}, {split}", facts=facts)

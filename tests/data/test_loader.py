@@ -33,6 +33,18 @@ def test_an_epoch_visits_every_image_once(images: MemoryImages) -> None:
         assert torch.equal(batch.images[:, 0, 0, 0].floor().long(), batch.indices)
 
 
+def test_a_batch_transform_sees_labels_and_the_same_draws(images: MemoryImages) -> None:
+    def swap(batch: Batch, random: SampleRandom) -> Batch:
+        assert torch.equal(random.indices, batch.indices)
+        assert (random.seed, random.epoch) == (7, 2)
+        return batch._replace(labels=batch.labels + 10)
+
+    loader = Loader(images, 4, noisy, shuffle=True, drop_last=False, seed=7, batch_transform=swap)
+    for changed, plain in zip(loader.epoch(2), batches(images, epoch=2), strict=True):
+        assert torch.equal(changed.images, plain.images)
+        assert torch.equal(changed.labels, plain.labels + 10)
+
+
 def test_draws_do_not_depend_on_the_batch_size(images: MemoryImages) -> None:
     small, large = (
         torch.cat([batch.images for batch in batches(images, size)]) for size in (3, 10)

@@ -27,6 +27,9 @@ def test_scores_agree_with_scikit_learn(finished: Path) -> None:
     assert result.images_per_second > 0
     assert result.accuracy == pytest.approx((labels == guesses).float().mean().item())
     assert result.loss == pytest.approx(log_loss(labels, exact, labels=range(3)))
+    # Of three classes, the five likeliest are all; the bins are checked with the metrics.
+    assert result.other_scores.keys() == {"calibration_error"}
+    assert 0 <= result.other_scores["calibration_error"] <= 1
     assert result.confusion.tolist() == confusion_matrix(labels, guesses).tolist()
     for average in ("macro", "weighted"):
         expected = precision_recall_fscore_support(
@@ -58,7 +61,7 @@ def test_further_numbers_of_the_task_are_kept(
         loaded.recipe, build.data_source(loaded.recipe.data).load("test"), loaded.info
     )
     result = evaluate(loaded.classifier, loader, loaded.info.class_names)
-    assert result.other_scores.keys() == {"top2"}
+    assert result.other_scores.keys() == {"calibration_error", "top2"}
     assert result.accuracy <= result.other_scores["top2"] <= 1
     assert result.to_dict()["other_scores"] == result.other_scores
 

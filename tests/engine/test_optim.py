@@ -60,6 +60,72 @@ def test_learning_rates_are_scaled_by_parameter_name(make_recipe: MakeRecipe) ->
         optim.create_optimizer(model, make_recipe(lr_scales={"steam.*": 2.0}).train)
 
 
+def rates(model: nn.Module, recipe: Recipe) -> dict[str, float]:
+    """The learning rate of every parameter, by name, where that of the run is 1."""
+    optimizer = optim.create_optimizer(model, recipe.train)
+    optim.set_lr(optimizer, 1.0)
+    of = {each: group["lr"] for group in optimizer.param_groups for each in group["params"]}
+    assert len(of) == sum(len(group["params"]) for group in optimizer.param_groups)
+    return {name: of[each] for name, each in model.named_parameters()}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_layers_further_down_learn_slower(optimizer: str, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(
+        model={"name": "pacavit_mini"},
+        layer_decay=0.5,
+        lr_scales={"stages.0.blocks.0.mlp.*": 3.0},
+        optimizer=optimizer,
+    )
+    model = build.model(recipe.model, 3)
+    found = rates(model, recipe)
+    assert found["head.weight"] == 1.0
+    last = "stages.2.blocks.1.attn.q.weight"
+    assert 0.25 <= found[last] <= 0.5
+    assert found["stages.2.blocks.0.attn.q.weight"] == found[last] / 2
+    stem = min(found.values())
+    assert found["stages.0.embed.convs.0.0.weight"] == stem < 0.05
+    first = found["stages.0.blocks.0.attn.q.weight"]
+    assert found["stages.0.blocks.0.mlp.fc1.weight"] == 3 * first
+
+
+def test_layer_decay_must_find_layers(
+    make_recipe: MakeRecipe, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe(layer_decay=0.5)
+    with pytest.raises(RecipeError, match=r"layer_decay 0\.5 has no effect"):
+        optim.create_optimizer(build.model(recipe.model, 3), recipe.train)
+    assert capfd.readouterr().err == "", "timm's own warning would be a second line"
+
+
+@pytest.mark.parametrize("clustering", ["conv", "mlp", "linear"])
+def test_clustering_layers_are_found_by_what_they_are(
+    clustering: str, make_recipe: MakeRecipe
+) -> None:
+    recipe = make_recipe(
+        model={"name": "pacavit_nano", "clustering": clustering},
+        cluster_lr_scale=10.0,
+        lr_scales={"head.*": 2.0, "stages.0.blocks.*.weight": 0.5},
+    )
+    found = rates(build.model(recipe.model, 3), recipe)
+    inside = {name for name in found if ".clustering." in name}
+    assert inside
+    for name, rate in found.items():
+        scale = 10.0 if name in inside else 1.0
+        scale *= 2.0 if name.startswith("head") else 1.0
+        scale *= 0.5 if name.startswith("stages.0.blocks") and name.endswith("weight") else 1.0
+        assert rate == pytest.approx(scale), name
+
+
+@pytest.mark.parametrize("model", [{"attention": "full"}, {"clustering": "grid"}])
+def test_a_factor_for_clusterings_needs_one_that_learns(
+    model: dict[str, str], make_recipe: MakeRecipe
+) -> None:
+    recipe = make_recipe(model={"name": "pacavit_nano", **model}, cluster_lr_scale=10.0)
+    with pytest.raises(RecipeError, match="cluster_lr_scale has no effect"):
+        optim.create_optimizer(build.model(recipe.model, 3), recipe.train)
+
+
 def test_bad_optimizers_are_refused(make_recipe: MakeRecipe) -> None:
     model = nn.Linear(2, 2)
     with pytest.raises(UnknownNameError, match="did you mean 'adamw'"):

@@ -29,6 +29,7 @@ def evaluation() -> Evaluation:
         ),
         confusion=torch.tensor([[5, 1], [1, 3]]),
         images_per_second=1234.5,
+        other_scores={"calibration_error": 0.0625},
     )
 
 

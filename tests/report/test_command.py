@@ -24,6 +24,12 @@ def test_an_unchanged_recipe_needs_no_settings() -> None:
     assert training_command(recipes.load("digits")) == "pacavit train digits --out DIR"
 
 
+def test_weights_to_start_from_are_named_only_if_everybody_has_them() -> None:
+    for init, told in (("cifar10_nano_mlp", "cifar10_nano_mlp"), ("/home/me/run", "WEIGHTS")):
+        command = training_command(recipes.load("digits", [f"model.init={init}"]))
+        assert command.endswith(f"--set model.init={told}")
+
+
 def test_words_are_not_quoted() -> None:
     recipe = recipes.load("digits", ["model.clustering=mlp", "train.device=cuda:1"])
     command = training_command(recipe)

@@ -49,7 +49,8 @@ def test_printed_tables_hold_every_number(evaluation: Evaluation, tmp_path: Path
     text = stream.getvalue()
     for part in ("runs/[x]", "cat, [bold]", "$dog|", "1,234 images/s", "10 images"):
         assert part in text
-    for number in ("0.8000", "0.8100", "0.8300", "0.8600", "0.7500"):
+    assert "calibration error" in text
+    for number in ("0.5000", "0.0625", "0.8000", "0.8100", "0.8300", "0.8600", "0.7500"):
         assert number in text
     for name in FILES:
         assert f"wrote {tmp_path / name}" in text

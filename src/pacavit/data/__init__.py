@@ -15,28 +15,46 @@ from pacavit.data.base import (
 )
 from pacavit.data.cifar10 import Cifar10
 from pacavit.data.digits import Digits
-from pacavit.data.image import decode_image, read_image
-from pacavit.data.loader import Loader, Transform
-from pacavit.data.randomness import SampleRandom, epoch_order
+from pacavit.data.files import FileImages, describe_broken
+from pacavit.data.folder import Folder
+from pacavit.data.image import crop_centre, decode_image, fit_image, read_image
+from pacavit.data.imagenet import ImageNet
+from pacavit.data.loader import BatchTransform, Framing, Loader, Transform
+from pacavit.data.randomness import SampleRandom, epoch_order, lent_generators
+from pacavit.data.shapes import Scenes, Shapes, render_scenes
 from pacavit.data.splits import hold_out_validation, stratified_holdout
+from pacavit.data.workers import available_cores
 
 __all__ = [
     "DATASETS",
     "SPLITS",
     "Batch",
+    "BatchTransform",
     "Cifar10",
     "DataInfo",
     "DataSource",
     "Digits",
+    "FileImages",
+    "Folder",
+    "Framing",
+    "ImageNet",
     "ImageSet",
     "Loader",
     "MemoryImages",
     "SampleRandom",
+    "Scenes",
+    "Shapes",
     "Split",
     "Transform",
+    "available_cores",
+    "crop_centre",
     "decode_image",
+    "describe_broken",
     "epoch_order",
+    "fit_image",
     "hold_out_validation",
+    "lent_generators",
     "read_image",
+    "render_scenes",
     "stratified_holdout",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
@@ -32,7 +34,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, height, width) float, normalised, channels-last.
-        labels: (B,) int64.
+        labels: (B,) int64; where images are mixed, (B, classes) float target probabilities.
         indices: (B,) int64, positions in the split, so that any image can be found again.
     """
 
@@ -51,7 +53,8 @@ class DataInfo:
             every reported number.
         class_names: one per class, in label order.
         image_size: (height, width) of the stored images, in pixels.
-        mean: per RGB channel, of pixel values scaled to 0..1, over the training images.
+        mean: what images are normalised with, per RGB channel, of pixel values scaled to 0..1: of
+            the training images, or of ImageNet for sets that are not known beforehand.
         std: likewise.
     """
 
@@ -68,9 +71,12 @@ class ImageSet(ABC):
 
     Attributes:
         labels: (num,) int64, of all images; known without decoding any.
+        broken: why images could not be read, by path: those left out when the set was loaded, and
+            those that a Loader has met since.
     """
 
     labels: Tensor
+    broken: Mapping[str, str] = MappingProxyType({})
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,6 +93,11 @@ class ImageSet(ABC):
         A batch has one size: a set whose stored images differ in size resizes them.
         """
 
+    def image(self, index: int) -> Tensor:
+        """The image at a position as it is stored, (3, H, W) uint8; DataError if it is broken."""
+        images, _ = self.batch(torch.tensor([index], device=self.device))
+        return images[0]
+
     @abstractmethod
     def to(self, device: torch.device) -> ImageSet:
         """The same images, with labels and batches on another device."""
@@ -99,10 +110,12 @@ class MemoryImages(ImageSet):
     Attributes:
         images: (num, 3, height, width) uint8, RGB.
         labels: (num,) int64, on the same device.
+        broken: why images that belong here could not be read, by path; they are not counted.
     """
 
     images: Tensor
     labels: Tensor
+    broken: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +128,7 @@ class MemoryImages(ImageSet):
 
     def to(self, device: torch.device) -> MemoryImages:
         """The images in the memory of a device; not copied if they are there."""
-        return MemoryImages(self.images.to(device), self.labels.to(device))
+        return MemoryImages(self.images.to(device), self.labels.to(device), self.broken)
 
 
 class DataSource(ABC):

@@ -9,13 +9,21 @@ from typing import IO
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pacavit.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "decode_image", "read_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "crop_centre",
+    "decode_image",
+    "fit_image",
+    "read_image",
+]
 
 MAX_PIXELS = 64_000_000
 """Images with more pixels are refused unless the caller asks for more."""
@@ -88,6 +96,26 @@ def decode_image(file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PI
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"{name} is a broken image: {reason}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def crop_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(..., H, W) -> the largest central part that has the aspect of ``size``."""
+    (height, width), (target_height, target_width) = images.shape[-2:], size
+    if height * target_width == width * target_height:
+        return images
+    scale = min(height / target_height, width / target_width)
+    kept_height = max(1, round(target_height * scale))
+    kept_width = max(1, round(target_width * scale))
+    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    return images[..., top : top + kept_height, left : left + kept_width]
+
+
+def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(3, H, W) uint8 -> (3, height, width) uint8: centre cropped, then resized."""
+    image = crop_centre(image, size)
+    if tuple(image.shape[1:]) == size:
+        return image
+    return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:

@@ -11,11 +11,15 @@ number generators", OOPSLA 2014), computed on int64 tensors, whose products wrap
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["SampleRandom", "epoch_order"]
+__all__ = ["SampleRandom", "epoch_order", "lent_generators"]
 
 
 def _signed(value: int) -> int:
@@ -73,6 +77,10 @@ class SampleRandom:
         """The same samples in another epoch, for draws that several epochs share."""
         return SampleRandom(self.seed, epoch, self.indices)
 
+    def sample(self, number: int) -> SampleRandom:
+        """Those of one of the samples alone, counted from 0."""
+        return SampleRandom(self.seed, self.epoch, self.indices[number : number + 1])
+
     def uniform(self, stream: int | str, count: int = 1) -> Tensor:
         """(B, count) float32, uniform in [0, 1).
 
@@ -97,6 +105,10 @@ class SampleRandom:
             raise ValueError(f"cannot draw integers from {low} up to but not including {high}")
         return low + ((_shift_right(self._bits(stream, count), 32) * (high - low)) >> 32)
 
+    def seeds(self, stream: int | str) -> list[int]:
+        """B seeds for what can only draw from generators, see ``lent_generators``."""
+        return self.integers(stream, 0, 2**31).flatten().tolist()
+
     def _bits(self, stream: int | str, count: int) -> Tensor:
         columns = torch.arange(count, device=self.indices.device)
         key = _hash(self.seed, self.epoch, _stream_number(stream)).item()
@@ -110,3 +122,25 @@ def epoch_order(num: int, seed: int, epoch: int) -> Tensor:
     promise.
     """
     return _hash(seed, epoch, _stream_number("epoch order"), torch.arange(num)).argsort(stable=True)
+
+
+@contextmanager
+def lent_generators() -> Iterator[Callable[[int], None]]:
+    """Lend out the generators of the process to a library that draws from them, for an image.
+
+    Yields a function that seeds those of Python, NumPy and torch (on the CPU); at the end they
+    are as they were before. The process must not draw in another thread meanwhile.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+
+    def seed(number: int) -> None:
+        random.seed(number)
+        np.random.seed(number)  # noqa: NPY002
+        torch.default_generator.manual_seed(number)
+
+    try:
+        yield seed
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])

@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 import pacavit.models  # noqa: F401 (registers the models with timm)
-from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, Loader, Split
+from pacavit.data import (
+    DATASETS,
+    DataInfo,
+    DataSource,
+    FileImages,
+    ImageSet,
+    Loader,
+    Split,
+    available_cores,
+)
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes.schema import DataConfig, ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
@@ -62,7 +71,7 @@ def image_set(source: DataSource, split: Split, device: torch.device) -> ImageSe
 
 
 def model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """The timm model of that name, randomly initialised.
+    """The timm model of that name, randomly initialised; ``init`` is ``engine.transfer``'s.
 
     Raises:
         UnknownNameError: timm has no such model.
@@ -71,7 +80,9 @@ def model(config: ModelConfig, num_classes: int) -> nn.Module:
     """
     if not timm.is_model(config.name):
         raise UnknownNameError("model", config.name, timm.list_models("pacavit_*"))
-    arguments = config.model_dump(exclude={"name", "drop_path", "options"}, exclude_none=True)
+    arguments = config.model_dump(
+        exclude={"name", "drop_path", "init", "options"}, exclude_none=True
+    )
     try:
         network: nn.Module = timm.create_model(
             config.name,
@@ -138,9 +149,18 @@ def train_loader(
         raise RecipeError(
             f"train.batch_size {train.batch_size} is more than the {len(images)} training images"
         )
-    transform = TASKS.get(recipe.task.name).train_transform(recipe.task, info, image_size)
+    kind = TASKS.get(recipe.task.name)
+    num_classes = len(info.class_names)
     return Loader(
-        images, train.batch_size, transform, shuffle=True, drop_last=True, seed=train.seed
+        images,
+        train.batch_size,
+        kind.train_transform(recipe.task, info, image_size),
+        shuffle=True,
+        drop_last=True,
+        seed=train.seed,
+        framing=kind.train_framing(recipe.task, info, image_size),
+        num_workers=_num_workers(recipe, images),
+        batch_transform=kind.train_batch_transform(recipe.task, num_classes, train.epochs),
     )
 
 
@@ -152,9 +172,25 @@ def eval_loader(recipe: Recipe, images: ImageSet, info: DataInfo) -> Loader:
         images: any split of any data with the classes of ``info``.
         info: of the data the model was trained on.
     """
-    transform = TASKS.get(recipe.task.name).eval_transform(info, recipe.task.image_size)
-    size = recipe.train.eval_batch_size
-    return Loader(images, size, transform, shuffle=False, drop_last=False, seed=0)
+    kind = TASKS.get(recipe.task.name)
+    return Loader(
+        images,
+        recipe.train.eval_batch_size,
+        kind.eval_transform(info, recipe.task.image_size),
+        shuffle=False,
+        drop_last=False,
+        seed=0,
+        framing=kind.eval_framing(recipe.task, info),
+        num_workers=_num_workers(recipe, images),
+    )
+
+
+def _num_workers(recipe: Recipe, images: ImageSet) -> int:
+    """Processes that read the images; those in memory need none."""
+    if not isinstance(images, FileImages):
+        return 0
+    wanted = recipe.data.num_workers
+    return available_cores() if wanted is None else wanted
 
 
 def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +198,7 @@ def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[st
     if forbidden:
         raise RecipeError(
             f"model.options may not hold {', '.join(sorted(forbidden))}; leave it out: "
-            "a recipe's model starts from random weights"
+            "a recipe's model starts from random weights, or from those of model.init"
         )
     taken = {*arguments, "num_classes", "in_chans", "drop_path_rate"} & options.keys()
     if taken:

@@ -61,7 +61,8 @@ class Evaluation:
         per_class: one row a class, in label order.
         confusion: (K, K) int64 counts, true classes as rows, predicted ones as columns.
         images_per_second: throughput, a warm-up batch excluded.
-        other_scores: single numbers that the task measures beside these, by name.
+        other_scores: single numbers that the task measures beside these, by name:
+            ``calibration_error`` and, for more than five classes, ``top5_accuracy``.
     """
 
     num_images: int

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 import timm.optim
 import torch
+from timm.models import group_parameters
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from pacavit.clustering import Clustering
 from pacavit.errors import RecipeError, UnknownNameError
 from pacavit.recipes.schema import TrainConfig
 
@@ -20,48 +22,85 @@ __all__ = ["create_average", "create_optimizer", "lr_at", "set_lr"]
 def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The timm optimiser of that name; weight decay spares vectors and ``no_weight_decay()``.
 
+    Each parameter group has the product of its factors as ``lr_scale``: ``layer_decay`` by timm's
+    ``group_matcher``, ``lr_scales`` by name, ``cluster_lr_scale`` for the layers that cluster.
+
     Raises:
         UnknownNameError: timm has no such optimiser.
-        RecipeError: it does not take these options, or a pattern of ``lr_scales`` matches nothing.
+        RecipeError: it does not take these options, or one of the factors has no effect.
     """
     known = [str(name) for name in timm.optim.list_optimizers()]
     if config.optimizer not in known:
         raise UnknownNameError("optimizer", config.optimizer, known)
+    if config.layer_decay is not None and _num_layers(model) < 2:
+        raise RecipeError(
+            f"train.layer_decay {config.layer_decay} has no effect: the model does not tell its "
+            "layers by a group_matcher; leave it out"
+        )
     try:
         optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
             model,
             opt=config.optimizer,
             lr=config.lr,
             weight_decay=config.weight_decay,
+            layer_decay=config.layer_decay,
             **config.optimizer_options,
         )
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
         line = " ".join(str(error).split())
         raise RecipeError(f"train.optimizer {config.optimizer!r}: {line}") from error
-    if config.lr_scales:
-        _scale_groups(optimizer, model, config.lr_scales)
+    if config.lr_scales or config.cluster_lr_scale != 1:
+        _scale_groups(optimizer, model, config)
     return optimizer
 
 
-def _scale_groups(
-    optimizer: torch.optim.Optimizer, model: nn.Module, scales: Mapping[str, float]
-) -> None:
-    """Split each parameter group by the first pattern that its parameters' names match."""
-    pattern_of = {
-        parameter: next((pattern for pattern in scales if fnmatchcase(name, pattern)), None)
+def _num_layers(model: nn.Module) -> int:
+    """How many layers of different learning rates timm sees in a model."""
+    matcher = getattr(model, "group_matcher", None)
+    return 0 if matcher is None else len(group_parameters(model, matcher()))
+
+
+def _scale_groups(optimizer: torch.optim.Optimizer, model: nn.Module, config: TrainConfig) -> None:
+    """Split each parameter group by what its parameters' learning rates are multiplied with."""
+    clustering = _clustering_parameters(model) if config.cluster_lr_scale != 1 else set()
+    # The first pattern that a name matches, and whether the parameter is of a clustering.
+    kind_of = {
+        parameter: (
+            next((pattern for pattern in config.lr_scales if fnmatchcase(name, pattern)), None),
+            parameter in clustering,
+        )
         for name, parameter in model.named_parameters()
     }
-    for pattern in scales:
-        if pattern not in pattern_of.values():
+    for pattern in config.lr_scales:
+        if not any(first == pattern for first, _ in kind_of.values()):
             raise RecipeError(f"train.lr_scales: no parameter is left for {pattern!r}")
-    factors: dict[str | None, float] = {None: 1.0} | dict(scales)
+    factors: dict[str | None, float] = {None: 1.0} | dict(config.lr_scales)
     groups = []
     for group in optimizer.param_groups:
-        for key, factor in factors.items():
-            members = [each for each in group["params"] if pattern_of[each] == key]
+        for kind in itertools.product(factors, (False, True)):
+            members = [each for each in group["params"] if kind_of[each] == kind]
             if members:
-                groups.append({**group, "params": members, "lr_scale": factor})
+                factor = factors[kind[0]] * (config.cluster_lr_scale if kind[1] else 1.0)
+                scale = factor * group.get("lr_scale", 1.0)
+                groups.append({**group, "params": members, "lr_scale": scale})
     optimizer.param_groups[:] = groups
+
+
+def _clustering_parameters(model: nn.Module) -> set[nn.Parameter]:
+    """The parameters of all modules that assign patches to clusters, whatever they are called."""
+    found = {
+        parameter
+        for module in model.modules()
+        if isinstance(module, Clustering)
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    }
+    if not found:
+        raise RecipeError(
+            "train.cluster_lr_scale has no effect: no clustering of this model has parameters "
+            "to learn; leave it out"
+        )
+    return found
 
 
 def lr_at(step: int, total: int, config: TrainConfig) -> float:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from pacavit.data import SampleRandom
 from pacavit.data.image import IMAGE_SUFFIXES, read_image
 from pacavit.engine.weights import LoadedModel
 from pacavit.errors import DataError
@@ -102,6 +103,8 @@ def _predict_batch(
     model: LoadedModel, paths: Sequence[Path], top_k: int, device: torch.device
 ) -> list[ImagePrediction]:
     transform = model.task.eval_transform(model.info, model.recipe.task.image_size)
+    framing = model.task.eval_framing(model.recipe.task, model.info)
+    no_draws = SampleRandom(seed=0, epoch=0, indices=torch.zeros(1, dtype=torch.int64))
     images: dict[int, Tensor] = {}
     errors: dict[int, str] = {}
     for position, path in enumerate(paths):
@@ -110,6 +113,8 @@ def _predict_batch(
         except DataError as error:
             errors[position] = str(error)
         else:
+            if framing is not None:
+                pixels = framing(pixels, no_draws)
             images[position] = transform(pixels[None])  # one by one: their sizes differ
     top: dict[int, tuple[ClassProbability, ...]] = {}
     if images:

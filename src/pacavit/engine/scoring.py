@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pacavit.data import DataInfo, Split
+from pacavit.data import DataInfo, ImageSet, Split
 from pacavit.engine import build
 from pacavit.engine.evaluate import Evaluation, evaluate
 from pacavit.engine.weights import LoadedModel
@@ -22,8 +22,8 @@ def score_model(
     root: Path | None = None,
     device: torch.device,
     progress: bool = False,
-) -> tuple[Evaluation, DataInfo]:
-    """Measure a loaded model on a split; also returns the facts of the data that was used.
+) -> tuple[Evaluation, DataInfo, ImageSet]:
+    """Measure a loaded model on a split; also returns the facts of the data, and its images.
 
     Args:
         model: its recipe names the data set.
@@ -45,8 +45,9 @@ def score_model(
             f"{source.info.copy} has other classes than {model.info.copy}, "
             "on which the model was trained"
         )
-    loader = build.eval_loader(model.recipe, build.image_set(source, split, device), model.info)
+    images = build.image_set(source, split, device)
+    loader = build.eval_loader(model.recipe, images, model.info)
     evaluation = evaluate(
         model.classifier, loader, model.info.class_names, device=device, progress=progress
     )
-    return evaluation, source.info
+    return evaluation, source.info, images

@@ -18,10 +18,11 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from pacavit.data import Batch, Loader
+from pacavit.data import Batch, Loader, describe_broken
 from pacavit.engine import build, checkpoint, files, optim, system
 from pacavit.engine.evaluate import measure
 from pacavit.engine.log import RunLog
+from pacavit.engine.transfer import initialise
 from pacavit.engine.weights import CHECKPOINTS, WEIGHTS, save_weights
 from pacavit.errors import CheckpointError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes import io
@@ -31,6 +32,7 @@ from pacavit.tasks.base import Task
 __all__ = ["train"]
 
 ENVIRONMENT = "environment.json"
+BROKEN_IMAGES = "broken_images.txt"
 
 
 def train(
@@ -53,7 +55,8 @@ def train(
 
     Returns:
         ``out``, with ``weights.safetensors`` (the averaged weights), ``recipe.json``,
-        ``environment.json``, ``metrics.jsonl``, ``checkpoints/`` and ``tensorboard/``.
+        ``environment.json``, ``metrics.jsonl``, ``checkpoints/`` and ``tensorboard/``; if images
+        could not be read, ``broken_images.txt`` names them.
 
     Raises:
         CheckpointError: ``out`` is in the way, is no run to resume, was trained on other data, or
@@ -73,9 +76,9 @@ def train(
                 finished, highlight=False, markup=False, soft_wrap=True
             )
             return out
-    # Built before the folder is touched: a recipe that does not work costs nobody an old run.
-    trainer = Trainer(recipe, out)
     newest = checkpoint.newest(out / CHECKPOINTS) if resume else None
+    # Built before the folder is touched: a recipe that does not work costs nobody an old run.
+    trainer = Trainer(recipe, out, fresh=newest is None)
     if newest is not None:
         checkpoint.load(newest, trainer.state)
     _prepare_folder(out, recipe, trainer.device, overwrite=overwrite)
@@ -90,6 +93,8 @@ def train(
     with log, _stop_signals(trainer):
         if resume:
             log.say(f"going on after step {step} of {trainer.total_steps}")
+        for line in trainer.origin:
+            log.say(line)
         trainer.fit(log)
     return out
 
@@ -100,9 +105,14 @@ class Trainer:
     Args:
         recipe: the complete run.
         out: the run folder; only written to by ``fit``.
+        fresh: begin, from the weights of ``model.init`` if there are any; otherwise a checkpoint
+            is loaded into ``state`` before ``fit``.
+
+    Attributes:
+        origin: lines that tell which weights the run begins with, if not with random ones.
     """
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, *, fresh: bool = True) -> None:
         self.recipe, self.config, self.out = recipe, recipe.train, out
         self.device = system.pick_device(self.config.device)
         system.configure(self.device)
@@ -112,6 +122,9 @@ class Trainer:
         # Before the images, which may take a download: most mistakes in a recipe show here.
         torch.manual_seed(self.config.seed)
         self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
+        self.origin: list[str] = []
+        if fresh and recipe.model.init is not None:
+            self.origin = initialise(self.task.model, self.info, recipe.model.init)
         build.check(self.task, recipe, self.info)
         self.optimizer = optim.create_optimizer(self.task.model, self.config)
         # Training draws on from where the weights left the generator, whatever loading draws.
@@ -137,6 +150,7 @@ class Trainer:
             info=self.info,
         )
         self.stop_requested = False
+        self.num_broken = 0
         self.unread: list[tuple[Tensor, float]] = []
         # Reading a loss waits for a GPU, so there losses are read many at a time.
         self.read_every = 20 if self.device.type == "cuda" else 1
@@ -144,6 +158,7 @@ class Trainer:
     def fit(self, log: RunLog) -> None:
         """Train to the end, or until asked to stop, and write the final weights."""
         self.clock = self.saved_at = time.monotonic()
+        self._report_broken(log)
         while self.progress.epoch < self.config.epochs:
             self._train_epoch(log)
             self._finish_epoch(log)
@@ -217,6 +232,7 @@ class Trainer:
             **progress.metrics,
         }
         log.epoch(row, self.task.main_metric)
+        self._report_broken(log)
         self._save()
         if progress.epoch < self.config.epochs:
             self._stop_or_save()
@@ -232,6 +248,16 @@ class Trainer:
             progress.loss_sum += loss
             log.step(step, progress.epoch, loss, lr, self.config.batch_size)
         self.unread.clear()
+
+    def _report_broken(self, log: RunLog) -> None:
+        """Tell of images that could not be read, if there are more of them than before."""
+        broken = {**self.images.broken, **self.val_loader.images.broken}
+        if len(broken) > self.num_broken:
+            self.num_broken = len(broken)
+            path = self.out / BROKEN_IMAGES
+            with files.writing(path):
+                files.replace_file(path, "".join(f"{line}\n" for line in broken.values()).encode())
+            log.say(f"{describe_broken(broken)}; {path} names all")
 
     def _stop_or_save(self) -> None:
         """Save if it is time to, or if the run shall stop; then stop."""

@@ -48,7 +48,7 @@ class LoadedModel:
 
     Attributes:
         task: on the CPU, in evaluation mode.
-        recipe: how it was trained; ``data.root`` is only set if it came from a run folder.
+        recipe: how it was trained; folders are only named if it came from a run folder.
         info: the data it was trained on: class names, mean, standard deviation.
         metrics: validation scores when the weights were written.
         path: the file the weights came from.
@@ -104,14 +104,17 @@ def weights_metadata(
     """What stands beside the tensors in a weights file, so that ``load_model`` can use it.
 
     Args:
-        recipe: stored without ``data.root``: weights travel, folders do not.
-        info: the data the model was trained on.
+        recipe: stored without ``data.root``, and without ``model.init`` unless that is a packaged
+            name: weights travel, folders do not.
+        info: the data it was trained on.
         metrics: validation scores.
     """
-    data = recipe.data.model_copy(update={"root": None})
+    sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": None})}
+    if recipe.model.init not in packaged_names():
+        sections["model"] = recipe.model.model_copy(update={"init": None})
     description = {
         "version": FORMAT_VERSION,
-        "recipe": recipe.model_copy(update={"data": data}).model_dump(mode="json"),
+        "recipe": recipe.model_copy(update=sections).model_dump(mode="json"),
         "data": asdict(info),
         "metrics": dict(metrics),
     }

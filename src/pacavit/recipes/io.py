@@ -21,6 +21,7 @@ from pacavit.tasks import TASKS
 __all__ = ["difference", "dump", "flatten", "load", "names", "parse"]
 
 RECIPE_FILE = "recipe.json"
+_MAY_CHANGE = ("data.root", "data.num_workers")
 
 
 def names() -> tuple[str, ...]:
@@ -80,12 +81,13 @@ def dump(recipe: Recipe, path: Path) -> None:
 def difference(old: Recipe, new: Recipe) -> str | None:
     """The first field in which two recipes differ, with both values; None if they agree.
 
-    The place of the data may change: moved images are the same images.
+    The place of the data may change: moved images are the same images. So may the number of
+    processes that read them.
     """
     flat_old, flat_new = (dict(flatten(recipe.model_dump(mode="json"))) for recipe in (old, new))
     for field in [*flat_new, *flat_old]:
         was, now = flat_old.get(field), flat_new.get(field)
-        if was != now and field != "data.root":
+        if was != now and field not in _MAY_CHANGE:
             return f"{field} was {was!r} and is now {now!r}"
     was, now = list(old.train.lr_scales), list(new.train.lr_scales)
     # The only mapping in which the order says something: the first pattern that matches counts.

@@ -46,6 +46,11 @@ class DataConfig(_Section):
     val_size: Count | None = Field(
         None, description="images held out of the training set; None: the set's default"
     )
+    num_workers: Count | None = Field(
+        None,
+        description="processes that read images from files, which changes nothing but the speed; "
+        "None: one a core. Images in memory need none",
+    )
     options: Options = Field(
         {}, description="further keyword arguments of the data set's class, such as a variant"
     )
@@ -74,6 +79,11 @@ class ModelConfig(_Section):
         None, description="a new clustering every so many blocks; 0: once a stage"
     )
     drop_path: Fraction = Field(0.0, description="stochastic depth rate of the last block")
+    init: str | None = Field(
+        None,
+        description="trained weights to start from: run folder, weights file or packaged name; "
+        "None: random",
+    )
     options: Options = Field({}, description="further keyword arguments of the model factory")
 
 
@@ -91,6 +101,16 @@ class TrainConfig(_Section):
         {},
         description='factors of the learning rate by parameter name, as in {"stem.*" = 5.0}; '
         "the first pattern that matches counts",
+    )
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="factor of the learning rate from each layer to the one before it, for "
+        "fine-tuning; None: all layers alike",
+    )
+    cluster_lr_scale: float = Field(
+        1.0, gt=0, description="factor of the learning rate of the layers that cluster"
     )
     weight_decay: float = Field(
         0.05, ge=0, description="of matrices and filters only: biases and norms are exempt"

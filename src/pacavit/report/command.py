@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pacavit import recipes
+from pacavit.engine.weights import packaged_names
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 
@@ -25,7 +26,8 @@ _BARE_KEY = re.compile(r"[\w-]+", re.ASCII)
 def training_command(recipe: Recipe) -> str:
     """The command that repeats a run: a packaged recipe and what was changed in it.
 
-    The folder of the data is called ROOT: it is another one on every machine.
+    The folder of the data is called ROOT, weights to start from that do not come with the package
+    are called WEIGHTS: they lie elsewhere on every machine.
 
     Raises:
         RecipeError: a changed field has a value that TOML cannot express.
@@ -37,6 +39,8 @@ def training_command(recipe: Recipe) -> str:
         words += ["--data", "ROOT"]
     if packaged:
         for field, value in _changes(recipes.load(recipe.name), recipe):
+            if field == "model.init" and value not in (None, *packaged_names()):
+                value = "WEIGHTS"
             for override in _overrides(field, value):
                 words += ["--set", override]
     return shlex.join(words)

@@ -78,6 +78,12 @@ def print_evaluation(
         ]
         summary.add_row(average, *(f"{score:.4f}" for score in (evaluation.accuracy, *scores)))
     console.print(summary)
+    others = {"log loss": evaluation.loss, **evaluation.other_scores}
+    further = Table()
+    for name in others:
+        further.add_column(escape(name.replace("_", " ")), justify="right")
+    further.add_row(*(f"{score:.4f}" for score in others.values()))
+    console.print(further)
     classes = Table("class")
     for name in ("precision", "recall", "F1", "images"):
         classes.add_column(name, justify="right")

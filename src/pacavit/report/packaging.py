@@ -101,7 +101,7 @@ def score_for_card(
         data: folder with the data set, instead of the recipe's.
         progress: show a progress bar.
     """
-    evaluation, _ = score_model(
+    evaluation, _, _ = score_model(
         model, "test", root=data, device=pick_device("auto"), progress=progress
     )
     command = ["pacavit", "evaluate", source]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from pacavit._registry import Registry
+from pacavit.data import BatchTransform, DataInfo, Framing
 
 __all__ = ["TASKS", "Task", "TaskConfig"]
 
@@ -60,6 +61,37 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def metrics(self) -> MetricCollection:
         """Fresh metrics; the engine updates them with (what ``predict`` gave, labels)."""
+
+    @classmethod
+    def train_batch_transform(
+        cls, config: Any, num_classes: int, epochs: int
+    ) -> BatchTransform | None:
+        """What a Loader applies to whole batches of training images and labels; None by default.
+
+        Args:
+            config: of the task.
+            num_classes: K.
+            epochs: of the run.
+        """
+        return None
+
+    @classmethod
+    def train_framing(
+        cls, config: Any, info: DataInfo, image_size: int | None = None
+    ) -> Framing | None:
+        """What a Loader applies to each training image before its batch is made; None by default.
+
+        Args:
+            config: of the task.
+            info: of the data.
+            image_size: instead of the config's own, for training that changes it on the way.
+        """
+        return None
+
+    @classmethod
+    def eval_framing(cls, config: Any, info: DataInfo) -> Framing | None:
+        """The same when measuring and predicting."""
+        return None
 
     def check(self, images: Tensor) -> None:
         """Try the network on (B, 3, height, width) images before a run starts.

@@ -1,14 +1,23 @@
 import pytest
 from pydantic import ValidationError
 
-from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig
+from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig, MixConfig
 
 
 def test_defaults_change_nothing() -> None:
     config = ClassificationConfig()
     assert config.augment == AugmentConfig(
-        flip="none", shift=0, rotate=0, scale=0, brightness=0, contrast=0, cutout=0
+        flip="none",
+        shift=0,
+        rotate=0,
+        scale=0,
+        brightness=0,
+        contrast=0,
+        cutout=0,
+        rand_augment=None,
+        random_erasing=0,
     )
+    assert config.mix == MixConfig(mixup=0, cutmix=0)
     assert config.image_size is None
 
 
@@ -24,6 +33,12 @@ def test_defaults_change_nothing() -> None:
         {"augment": {"shift": -1}},
         {"augment": {"shift": 1.0}},
         {"augment": {"scale": 1.0}},
+        {"augment": {"rand_augment": "rand-inc"}},
+        {"augment": {"rand_augment": "rand-m9-x2"}},
+        {"augment": {"rand_augment": "augmix-m3"}},
+        {"augment": {"random_erasing": 2.0}},
+        {"mix": {"mixup": -1.0}},
+        {"mix": {"until": 0.0}},
     ],
 )
 def test_what_does_not_fit_is_refused(values: dict[str, object]) -> None:
@@ -32,5 +47,5 @@ def test_what_does_not_fit_is_refused(values: dict[str, object]) -> None:
 
 
 def test_every_field_is_described() -> None:
-    for model in (AugmentConfig, ClassificationConfig):
+    for model in (AugmentConfig, MixConfig, ClassificationConfig):
         assert all(field.description for field in model.model_fields.values())

@@ -8,7 +8,12 @@ from torch.nn import functional as F
 from pacavit.data import Batch
 from pacavit.errors import RecipeError
 from pacavit.tasks import TASKS, ClassificationTask
-from pacavit.tasks.classification import ClassificationConfig, Prediction
+from pacavit.tasks.classification import (
+    ClassificationConfig,
+    ClassificationMetrics,
+    Prediction,
+)
+from pacavit.tasks.classification.config import MixConfig
 
 
 def make_task() -> ClassificationTask:
@@ -28,6 +33,34 @@ def test_loss_is_smoothed_and_fp32_under_autocast() -> None:
         loss = task(batch)["loss"]
     assert loss.dtype == torch.float32
     loss.backward()
+
+
+def test_mixed_labels_are_smoothed_like_others() -> None:
+    task, batch = make_task(), make_batch()
+    hard = F.one_hot(batch.labels, 4).float()
+    torch.testing.assert_close(task(batch._replace(labels=hard))["loss"], task(batch)["loss"])
+    soft = 0.3 * hard + 0.7 * hard.flip(0)
+    expected = (
+        0.3 * task(batch)["loss"] + 0.7 * task(batch._replace(labels=batch.labels.flip(0)))["loss"]
+    )
+    torch.testing.assert_close(task(batch._replace(labels=soft))["loss"], expected)
+
+
+def test_mixing_follows_the_config() -> None:
+    make = ClassificationTask.train_batch_transform
+    assert make(ClassificationConfig(), 4, 10) is None
+    assert make(ClassificationConfig(mix=MixConfig(cutmix=1.0)), 4, 10) is not None
+
+
+def test_top5_accuracy_and_calibration_error() -> None:
+    metrics = ClassificationMetrics(6)
+    probabilities = torch.tensor([[0.5, 0.2, 0.1, 0.1, 0.06, 0.04]]).expand(4, -1)
+    metrics.update(Prediction(probabilities.log(), probabilities), torch.tensor([0, 1, 4, 5]))
+    scores = metrics.compute()
+    assert scores["accuracy"] == 0.25
+    assert scores["top5_accuracy"] == 0.75
+    assert scores["calibration_error"] == pytest.approx(0.25)  # sure at 0.5, right at 0.25
+    assert "top5_accuracy" not in ClassificationMetrics(5)
 
 
 def test_predictions_are_probabilities_without_gradients() -> None:

@@ -53,6 +53,8 @@ ALL: dict[str, Any] = {
     "brightness": 0.2,
     "contrast": 0.2,
     "cutout": 6,
+    "rand_augment": "rand-m9-n2-mstd0.5-inc1",
+    "random_erasing": 0.25,
 }
 
 

@@ -10,16 +10,19 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
+    MulticlassCalibrationError,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
     MulticlassPrecision,
     MulticlassRecall,
 )
 
-from pacavit.data.base import Batch
+from pacavit.data import Batch, DataInfo
 from pacavit.errors import RecipeError
 from pacavit.tasks.base import TASKS, Task
 from pacavit.tasks.classification.config import ClassificationConfig
+from pacavit.tasks.classification.framing import CentreCrop, RandomCrop
+from pacavit.tasks.classification.mixing import Mix
 from pacavit.tasks.classification.transforms import EvalTransform, TrainTransform
 
 __all__ = ["ClassificationMetrics", "ClassificationTask", "LogLoss", "Prediction"]
@@ -62,19 +65,26 @@ class LogLoss(Metric):
 
 
 class ClassificationMetrics(MetricCollection):
-    """Accuracy, loss, confusion, and precision, recall and F1: macro, weighted and per class.
+    """Accuracy, loss, calibration, confusion, and precision, recall and F1 of all kinds.
+
+    ``calibration_error`` is the expected calibration error of the likeliest class, in 15 bins of
+    equal width (Guo et al., "On calibration of modern neural networks", ICML 2017).
 
     Args:
         num_classes: K; ``confusion`` is (K, K) with true classes as rows, the ``_per_class``
-            scores are (K,), all others scalars.
+            scores are (K,), all others scalars. With five classes or fewer ``top5_accuracy``
+            would always be 1 and is left out.
     """
 
     def __init__(self, num_classes: int) -> None:
         metrics: dict[str, Metric] = {
             "accuracy": MulticlassAccuracy(num_classes, average="micro"),
             "loss": LogLoss(),
+            "calibration_error": MulticlassCalibrationError(num_classes, n_bins=15),
             "confusion": MulticlassConfusionMatrix(num_classes),
         }
+        if num_classes > 5:
+            metrics["top5_accuracy"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
         kinds = {
             "precision": MulticlassPrecision,
             "recall": MulticlassRecall,
@@ -97,7 +107,7 @@ class ClassificationTask(Task):
 
     Args:
         model: (B, 3, height, width) -> (B, num_classes) logits.
-        config: label smoothing, image size, augmentation.
+        config: label smoothing, image size, augmentation, mixing.
         num_classes: K.
     """
 
@@ -113,13 +123,35 @@ class ClassificationTask(Task):
         self.num_classes = num_classes
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Label-smoothed cross-entropy of a batch, as a scalar named "loss"."""
+        """Label-smoothed cross-entropy of a batch, mixed or not, as a scalar named "loss"."""
         logits = self.model(batch.images)
         # Under autocast the logits are bf16; the loss is taken in fp32.
         loss = F.cross_entropy(
             logits.float(), batch.labels, label_smoothing=self.config.label_smoothing
         )
         return {"loss": loss}
+
+    @classmethod
+    def train_batch_transform(
+        cls, config: ClassificationConfig, num_classes: int, epochs: int
+    ) -> Mix | None:
+        """Mixup and cutmix, if the config asks for any."""
+        mixes = config.mix.mixup or config.mix.cutmix
+        return Mix(config.mix, num_classes, epochs) if mixes else None
+
+    @classmethod
+    def train_framing(
+        cls, config: ClassificationConfig, info: DataInfo, image_size: int | None = None
+    ) -> RandomCrop | None:
+        """The random crop, if the config asks for one."""
+        size = image_size or config.image_size or min(info.image_size)
+        return RandomCrop(config.crop, size) if config.crop else None
+
+    @classmethod
+    def eval_framing(cls, config: ClassificationConfig, info: DataInfo) -> CentreCrop | None:
+        """The centre crop, if the config asks for one."""
+        size = config.image_size or min(info.image_size)
+        return CentreCrop(config.crop, size) if config.crop else None
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pacavit.data import DataInfo, SampleRandom
+from pacavit.data import DataInfo, SampleRandom, crop_centre
 from pacavit.errors import RecipeError
+from pacavit.tasks.classification.augment import RandAugment, RandomErasing
 from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig
 
 __all__ = ["EvalTransform", "TrainTransform"]
@@ -36,7 +37,7 @@ class EvalTransform:
 
     def __call__(self, images: Tensor, random: SampleRandom | None = None) -> Tensor:
         """Transform a batch; ``random`` is not used, it is what every transform is called with."""
-        pixels = _resize(_to_float(_crop_centre(images, self.size)), self.size)
+        pixels = _resize(_to_float(crop_centre(images, self.size)), self.size)
         mean, std = (_per_channel(fact).to(images.device) for fact in (self.mean, self.std))
         return torch.addcmul(-mean / std, pixels, 1 / (255 * std))
 
@@ -44,10 +45,10 @@ class EvalTransform:
 class TrainTransform:
     """(B, 3, H, W) uint8 -> (B, 3, height, width) augmented, normalised float32, channels-last.
 
-    In this order: flip and shift, rotation and scale, brightness and contrast, normalisation,
-    cutout; all in pixels of the stored images. The result is then resized as by
-    ``EvalTransform``, so that a lower resolution shows the same pictures. Brightness and contrast
-    do not clip.
+    In this order: flip and shift, RandAugment, rotation and scale, brightness and contrast,
+    normalisation, cutout, random erasing; all in pixels of the stored images. The result is then
+    resized as by ``EvalTransform``, so that a lower resolution shows the same pictures. Brightness
+    and contrast do not clip.
 
     Args:
         config: of the task.
@@ -67,7 +68,10 @@ class TrainTransform:
                 f"augment.shift {config.augment.shift} must be smaller than the images, which "
                 f"have {info.image_size[0]} x {info.image_size[1]} pixels"
             )
-        self.augment = config.augment
+        self.augment = augment = config.augment
+        name, chance = augment.rand_augment, augment.random_erasing
+        self.rand_augment = RandAugment(name, info.mean) if name else None
+        self.random_erasing = RandomErasing(chance) if chance else None
         self.size = _target_size(info, config.image_size if image_size is None else image_size)
         self.mean, self.std = torch.tensor(info.mean), torch.tensor(info.std)
 
@@ -76,13 +80,17 @@ class TrainTransform:
         augment = self.augment
         if augment.flip != "none" or augment.shift:
             images = _flip_and_shift(images, augment, random)
+        if self.rand_augment is not None:
+            images = self.rand_augment(images, random)
         pixels = _to_float(images)
         if augment.rotate or augment.scale:
             pixels = _rotate_and_scale(pixels, augment, random)
         pixels = self._colour(pixels, random)
         if augment.cutout:
             pixels.masked_fill_(_cutout_mask(pixels, augment.cutout, random), 0.0)
-        return _resize(_crop_centre(pixels, self.size), self.size)
+        if self.random_erasing is not None:
+            pixels = self.random_erasing(pixels, random)
+        return _resize(crop_centre(pixels, self.size), self.size)
 
     def _colour(self, pixels: Tensor, random: SampleRandom) -> Tensor:
         """0..255 -> brightness, contrast and normalisation as one linear map an image."""
@@ -109,18 +117,6 @@ def _per_channel(values: Tensor) -> Tensor:
 def _to_float(images: Tensor) -> Tensor:
     """uint8 -> float32 in 0..255, channels-last."""
     return images.contiguous(memory_format=torch.channels_last).float()
-
-
-def _crop_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut (B, 3, H, W) images to the largest central part that has the aspect of ``size``."""
-    (height, width), (target_height, target_width) = images.shape[2:], size
-    if height * target_width == width * target_height:
-        return images
-    scale = min(height / target_height, width / target_width)
-    kept_height = max(1, round(target_height * scale))
-    kept_width = max(1, round(target_width * scale))
-    top, left = (height - kept_height) // 2, (width - kept_width) // 2
-    return images[:, :, top : top + kept_height, left : left + kept_width]
 
 
 def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,103 @@
+"""A function applied to items in worker processes, with results in the order of the items."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pacavit.errors import DataError
+
+__all__ = ["available_cores", "map_in_workers"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_in_workers(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    num_workers: int,
+    pin_memory: bool = False,
+) -> Iterator[Result]:
+    """Yield ``function(item)`` for all items in their order, some of them ahead of time.
+
+    Args:
+        function: takes what it needs from its arguments alone; draws nothing.
+        items: its arguments.
+        num_workers: processes; 0 does the work here, when a result is asked for.
+        pin_memory: put tensors of the results where a GPU can fetch them from.
+
+    Raises:
+        DataError: a process died.
+    """
+    if num_workers == 0:
+        yield from map(function, items)
+        return
+    with warnings.catch_warnings():
+        # Of threads and fork, where torch's worker loop leaves threads alone from its start; and
+        # of more workers than cores, which is for the caller to choose.
+        warnings.simplefilter("ignore")
+        results = iter(
+            DataLoader(
+                cast(Dataset[Any], _Mapped(function, items)),
+                batch_size=None,
+                num_workers=min(num_workers, max(1, len(items))),
+                collate_fn=_unchanged,
+                worker_init_fn=_leave_interrupts_to_the_parent,
+                pin_memory=pin_memory,
+                # Its default is the generator that training draws from.
+                generator=torch.Generator(),
+                # Cheap, and shares what the function holds.
+                multiprocessing_context="fork" if sys.platform == "linux" else None,
+            )
+        )
+    while True:
+        try:
+            result = next(results)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                "a process that reads images died, perhaps for want of memory; lower "
+                "data.num_workers, or the batch size"
+            ) from error
+        yield result
+
+
+class _Mapped:
+    """A dataset whose entries are results; sequences of torch's DataLoader need no base class."""
+
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
+        self.function, self.items = function, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: int) -> Any:
+        return self.function(self.items[position])
+
+
+def _unchanged(result: Result) -> Result:
+    return result
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    """Ctrl-C reaches all processes; the parent still needs batches to finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

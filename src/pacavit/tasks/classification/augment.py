@@ -1,0 +1,68 @@
+"""timm's augmentations of single images, with draws that belong to the sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing as TimmRandomErasing
+from torch import Tensor
+
+from pacavit.data import SampleRandom, lent_generators
+
+__all__ = ["RandAugment", "RandomErasing"]
+
+
+class RandAugment:
+    """(B, 3, H, W) uint8 -> the same shape: some random changes of geometry and colour an image.
+
+    Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search space",
+    NeurIPS 2020, as timm has it. Each image passes through Pillow on the CPU.
+
+    Args:
+        name: timm's configuration string, such as "rand-m9-n2-mstd0.5-inc1".
+        mean: RGB in 0..1, the colour of what moves in from outside.
+    """
+
+    def __init__(self, name: str, mean: tuple[float, float, float]) -> None:
+        self.name = name
+        self.colour = tuple(round(255 * channel) for channel in mean)
+
+    def __call__(self, images: Tensor, random: SampleRandom) -> Tensor:
+        """Change a batch with the random numbers of its samples."""
+        options = {
+            "img_mean": self.colour,
+            "interpolation": Image.Resampling.BICUBIC,
+            "translate_const": int(0.45 * min(images.shape[2:])),  # as timm's create_transform
+        }
+        change = rand_augment_transform(self.name, options)
+        pictures = images.permute(0, 2, 3, 1).cpu().numpy()
+        changed = np.empty_like(pictures, order="C")
+        with lent_generators() as seed:
+            for number, key in enumerate(random.seeds("rand augment")):
+                seed(key)
+                changed[number] = change(Image.fromarray(pictures[number]))
+        return torch.from_numpy(changed).permute(0, 3, 1, 2).to(images.device)
+
+
+class RandomErasing:
+    """(B, 3, H, W) normalised float -> the same shape: a rectangle becomes normal noise.
+
+    Zhong et al., "Random erasing data augmentation", AAAI 2020, as timm has it: 2 to 33 % of the
+    area.
+
+    Args:
+        probability: that it happens to an image.
+    """
+
+    def __init__(self, probability: float) -> None:
+        self.erase = TimmRandomErasing(probability, mode="pixel", device="cpu")
+
+    def __call__(self, pixels: Tensor, random: SampleRandom) -> Tensor:
+        """Erase in place with the random numbers of the samples; returns the same tensor."""
+        with lent_generators() as seed:
+            for image, key in zip(pixels, random.seeds("random erasing"), strict=True):
+                seed(key)
+                self.erase(image)
+        return pixels

@@ -1,0 +1,65 @@
+"""Images of any size cut to the size of the network, one by one: the framing of a Loader."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_interp_mode
+from torch import Tensor
+from torchvision.transforms import CenterCrop, Compose, Resize
+
+from pacavit.data import SampleRandom, lent_generators
+from pacavit.tasks.classification.config import CropConfig
+
+__all__ = ["CentreCrop", "RandomCrop"]
+
+
+class RandomCrop:
+    """(3, H, W) uint8 -> (3, size, size) uint8: a random part of the image, resized by Pillow.
+
+    Szegedy et al., "Going deeper with convolutions", CVPR 2015, as timm has it.
+
+    Args:
+        config: area and aspect of the part, and the interpolation.
+        size: height and width of the result in pixels.
+    """
+
+    def __init__(self, config: CropConfig, size: int) -> None:
+        self.crop = RandomResizedCropAndInterpolation(
+            size, scale=config.scale, ratio=config.ratio, interpolation=config.interpolation
+        )
+
+    def __call__(self, image: Tensor, random: SampleRandom) -> Tensor:
+        """Cut an image with the random numbers of its sample."""
+        with lent_generators() as seed:
+            seed(random.seeds("crop")[0])
+            return _to_tensor(self.crop(_to_pillow(image)))
+
+
+class CentreCrop:
+    """(3, H, W) uint8 -> (3, size, size) uint8: resized by Pillow, then cut around the centre.
+
+    Args:
+        config: what part of the shorter side is kept, and the interpolation.
+        size: height and width of the result in pixels.
+    """
+
+    def __init__(self, config: CropConfig, size: int) -> None:
+        mode = str_to_interp_mode(config.interpolation)
+        resize = Resize(math.floor(size / config.eval_part), interpolation=mode)
+        self.crop = Compose([resize, CenterCrop(size)])
+
+    def __call__(self, image: Tensor, random: SampleRandom | None = None) -> Tensor:
+        """Cut an image; ``random`` is not used, it is what every framing is called with."""
+        return _to_tensor(self.crop(_to_pillow(image)))
+
+
+def _to_pillow(image: Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
