@@ -1,14 +1,16 @@
 import io
 import os
+import struct
 from pathlib import Path
 from typing import Any
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pacavit.data import decode_image, read_image
+from pacavit.data import decode_image, fit_image, read_image
 from pacavit.errors import DataError
 
 GREY = np.linspace(0, 255, 48).reshape(6, 8).astype(np.uint8)
@@ -64,6 +66,84 @@ def test_transparent_pixels_lie_on_white(tmp_path: Path) -> None:
         pixels = read_image(save(image, tmp_path / f"{number}.png"))
         assert pixels[:, 0, 0].tolist() == [255, 255, 255]
         assert pixels[:, 0, 1].tolist() == [9, 9, 9]
+
+
+def test_colours_survive_every_mode(tmp_path: Path) -> None:
+    colour = (200, 40, 90)
+    image = Image.new("RGB", (16, 16), colour)
+    paths = [
+        save(image.convert("CMYK"), tmp_path / "cmyk.tiff"),
+        save(image.convert("CMYK"), tmp_path / "cmyk.jpg", quality=100),
+        save(image.convert("YCbCr"), tmp_path / "ycbcr.tiff"),
+        save(image.quantize(4), tmp_path / "palette.png"),
+        save(image.quantize(4), tmp_path / "palette.gif"),
+        save(image.convert("RGBA"), tmp_path / "alpha.webp", lossless=True),
+    ]
+    for path in paths:
+        pixels = read_image(path)
+        expected = torch.tensor(colour)[:, None, None].expand(3, 16, 16)
+        assert (pixels.int() - expected).abs().max() <= 2, path.name
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (4, 2), (2, 3), (6, 4)])
+def test_16_bits_a_channel_become_8(colour_type: int, channels: int) -> None:
+    """Grey, grey with alpha, RGB, RGBA; Pillow does not write them."""
+    values = np.array([[[0], [257 * 128], [65535]]], np.uint16).repeat(channels, axis=2)
+    if channels in (2, 4):
+        values[..., -1] = 65535  # opaque
+    pixels = decode_image(png_16(values, colour_type), "image")
+    assert pixels.tolist() == [[[0, 128, 255]]] * 3
+
+
+def test_16_bit_transparency_lies_on_white() -> None:
+    values = np.array([[[65535, 0, 0, 65535], [65535, 0, 0, 0]]], np.uint16)
+    pixels = decode_image(png_16(values, 6), "image")
+    assert pixels.permute(1, 2, 0).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+
+
+def png_16(values: np.ndarray[Any, Any], colour_type: int) -> bytes:
+    """(H, W, C) uint16 -> a PNG file, after https://www.w3.org/TR/png-3/."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", header), chunk(b"IDAT", compress(rows)), chunk(b"IEND", b"")]
+    )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    """The stored pixels are what a camera held in that way would have written."""
+    upright = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
+    stored = {
+        1: upright,
+        2: np.fliplr(upright),
+        3: np.rot90(upright, 2),
+        4: np.flipud(upright),
+        5: upright.T,
+        6: np.rot90(upright),
+        7: np.rot90(upright, 2).T,
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    pixels = read_image(save(image, tmp_path / "image.png", exif=exif))
+    assert np.array_equal(pixels[0].numpy(), upright)
+
+
+def test_images_are_fitted_by_their_centre() -> None:
+    columns = torch.arange(40, dtype=torch.uint8).expand(3, 20, 40)
+    assert torch.equal(fit_image(columns, (20, 20)), columns[:, :, 10:30])
+    assert torch.equal(fit_image(columns, (20, 40)), columns)
+    small = fit_image(columns.contiguous(), (10, 10))
+    assert small.shape == (3, 10, 10)
+    assert small.dtype == torch.uint8
+    assert (small[0, 5].int() - torch.arange(10, 30, 2)).abs().max() <= 1
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from pacavit_cli.main import main
@@ -34,12 +35,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.toml").write_text("name = [")
     (folder / "raises.py").write_text("1 / 0")
     (folder / "syntax.py").write_text("def")
+    picture = Image.new("RGB", (9, 9))
+    for name in ("one/ant", "mixed/ant", "mixed/bee", "flat", "odd/train/ant", "odd/train/bee"):
+        (folder / name).mkdir(parents=True)
+        picture.save(folder / name / "0.png")
+    for name in ("odd/val/wasp", "unreadable/ant", "unreadable/bee", "hollow/ant", "hollow/bee"):
+        (folder / name).mkdir(parents=True)
+    picture.save(folder / "odd" / "val" / "wasp" / "0.png")
+    for name in ("ant", "bee"):
+        for number in range(40):
+            (folder / "unreadable" / name / f"{number}.png").write_text("not an image")
     (folder / "stranger").mkdir()
     (folder / "stranger" / "notes.txt").write_text("keep me")
     return folder
 
 
 TRAIN = "train digits --out {files}/new"
+FOLDER = "train folder_nano --out {files}/new --data {files}/"
 ROWS = [
     # what is wrong, the words, what the message must name
     ("recipe name", "train digts --out {files}/new", ["unknown recipe 'digts'", "'digits'"]),
@@ -94,6 +106,27 @@ ROWS = [
     ("data root", "train cifar10_nano_short --out {files}/new --data {files}/none", ["none"]),
     ("empty data", "train cifar10_nano_short --out {files}/new --data {files}/empty", ["empty"]),
     ("data of digits", TRAIN + " --data {files}/empty", ["digits"]),
+    ("folder unnamed", FOLDER.removesuffix(" --data {files}/"), ["--data"]),
+    ("folder missing", FOLDER + "none", ["none", "--data"]),
+    ("folder empty", FOLDER + "empty", ["empty", "class folders"]),
+    ("folder is a file", FOLDER + "text.png", ["text.png", "is a file"]),
+    ("folder of images", FOLDER + "flat", ["flat", "no class folders"]),
+    ("folder of one class", FOLDER + "one", ["one", "'ant'", "two"]),
+    ("folder without images", FOLDER + "hollow", ["hollow", "no images"]),
+    ("folder unreadable", FOLDER + "unreadable", ["no usable image", "58 images", "ant"]),
+    ("folder other classes", FOLDER + "odd", ["val", "'wasp'"]),
+    ("folder too small", FOLDER + "mixed", ["mixed", "no val images"]),
+    ("folder val size", FOLDER + "unreadable --set data.val_size=99", ["99", "68"]),
+    (
+        "folder option",
+        FOLDER + "unreadable --set data.options.image_size=big",
+        ["image_size", "'big'"],
+    ),
+    ("crop", FOLDER + "unreadable --set task.crop.scale=[0.5,0.1]", ["task.crop", "scale"]),
+    ("workers", FOLDER + "unreadable --set data.num_workers=-1", ["data.num_workers", "-1"]),
+    ("imagenet layout", FOLDER + "odd --set data.name=imagenet", ["'wasp'"]),
+    ("imagenet root", FOLDER + "empty --set data.name=imagenet", ["empty", "train"]),
+    ("shapes root", "train shapes_nano --out {files}/new --data {files}/one", ["shapes", "one"]),
     ("weights name", "predict pacavit_nanno {image}", ["pacavit_nanno"]),
     ("weights file", "predict {files}/no.safetensors {image}", ["no.safetensors"]),
     ("weights truncated", "predict {files}/truncated.safetensors {image}", ["truncated"]),

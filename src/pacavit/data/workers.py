@@ -65,7 +65,7 @@ def map_in_workers(
         except StopIteration:
             return
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if "DataLoader worker (pid" not in str(error):
                 raise
             raise DataError(
                 "a process that reads images died, perhaps for want of memory; lower "

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from pacavit.data import Shapes
+from pacavit.errors import DataError
+
+
+def small() -> Shapes:
+    return Shapes(train_size=70, test_size=5, val_size=6, image_size=32)
+
+
+def test_pictures_and_labels_are_those_of_the_scenes() -> None:
+    source = small()
+    images = source.load("train")
+    assert images.images.shape == (70, 3, 32, 32)
+    scenes = source.scenes("train", torch.tensor([3, 66]))
+    assert torch.equal(scenes.images, images.images[[3, 66]])
+    assert torch.equal(scenes.classes[:, 0], images.labels[[3, 66]])
+    assert source.info.image_size == (32, 32)
+    assert len(source.info.class_names) == 8
+
+
+def test_splits_do_not_share_scenes_and_do_not_depend_on_their_sizes() -> None:
+    source = small()
+    first = {split: source.load(split).images[:5] for split in ("train", "val", "test")}
+    assert not torch.equal(first["train"], first["val"])
+    assert not torch.equal(first["val"], first["test"])
+    other = Shapes(train_size=9, test_size=9, val_size=9, image_size=32)
+    assert torch.equal(other.load("val").images[:5], first["val"])
+
+
+def test_mean_and_std_are_near_those_of_the_pictures() -> None:
+    pixels = Shapes(train_size=200).load("train").images.float() / 255
+    info = small().info
+    torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.tensor(info.mean), atol=0.05, rtol=0)
+    torch.testing.assert_close(pixels.std((0, 2, 3)), torch.tensor(info.std), atol=0.05, rtol=0)
+
+
+def test_what_a_user_can_get_wrong() -> None:
+    with pytest.raises(DataError, match="take no data folder"):
+        Shapes(Path("images"))
+    with pytest.raises(DataError, match="train_size must be at least 1, not 0"):
+        Shapes(train_size=0)
+    with pytest.raises(DataError, match="val_size is 0"):
+        Shapes(val_size=0).load("val")

@@ -1,0 +1,56 @@
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+
+from pacavit.data.workers import available_cores, map_in_workers
+from pacavit.errors import DataError
+
+
+def square(number: int) -> torch.Tensor:
+    return torch.tensor(number) ** 2
+
+
+def die_at_two(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def complain(number: int) -> int:
+    raise RuntimeError(f"no {number}")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_results_come_in_order_and_the_caller_draws_nothing(num_workers: int) -> None:
+    before = torch.get_rng_state()
+    results = list(map_in_workers(square, range(7), num_workers=num_workers))
+    assert [int(result) for result in results] == [0, 1, 4, 9, 16, 25, 36]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_no_items() -> None:
+    assert list(map_in_workers(square, [], num_workers=2)) == []
+
+
+def test_leaving_early_ends_the_workers() -> None:
+    results = map_in_workers(square, range(100), num_workers=2)
+    assert int(next(results)) == 0
+    del results
+    assert not multiprocessing.active_children()
+
+
+def test_a_dead_worker_is_a_clear_error() -> None:
+    with pytest.raises(DataError, match=r"process that reads images died.*data\.num_workers"):
+        list(map_in_workers(die_at_two, range(5), num_workers=1))
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="no 0"):
+        list(map_in_workers(complain, range(2), num_workers=1))
+
+
+def test_cores() -> None:
+    assert available_cores() >= 1

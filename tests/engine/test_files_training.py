@@ -1,0 +1,108 @@
+"""Runs on images in files: the same for any number of workers, and no broken file ends one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pacavit.engine import build, evaluate, load_model, train
+from pacavit.engine.predict import predict_images
+from pacavit.engine.scoring import score_model
+from pacavit.errors import Interrupted
+from pacavit.recipes import Recipe, parse
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """30 dark and 30 bright images of differing sizes; one dark one is broken."""
+    rng = np.random.default_rng(0)
+    for low, name in ((0, "dark"), (150, "light")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(30):
+            height, width = rng.integers(8, 20, 2)
+            pixels = rng.integers(low, low + 100, (height, width, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number:02}.png")
+    (tmp_path / "data" / "dark" / "07.png").write_bytes(b"no image")
+    return tmp_path / "data"
+
+
+def recipe(root: Path, num_workers: int = 0, **data: Any) -> Recipe:
+    options = {"image_size": 8, "in_memory": False, "test_size": 10, **data}
+    return parse(
+        {
+            "name": "tiny",
+            "task": {"image_size": 8, "crop": {"scale": [0.3, 1.0]}},
+            "data": {
+                "name": "folder",
+                "root": str(root),
+                "val_size": 10,
+                "num_workers": num_workers,
+                "options": options,
+            },
+            "model": {"name": "tiny_net"},
+            "train": {"epochs": 2, "batch_size": 10, "lr": 0.02, "device": "cpu"},
+        },
+        "the test's recipe",
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_model(run).task.model.state_dict()
+
+
+def test_workers_and_resuming_change_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pacavit.engine.train import Trainer
+
+    expected = weights(train(recipe(root), tmp_path / "here", progress=False))
+
+    original = Trainer._train_step
+
+    def stop_in_mid_epoch(self: Trainer, batch: Any) -> torch.Tensor:
+        self.stop_requested = self.progress.step == 5
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", stop_in_mid_epoch)
+    out = tmp_path / "workers"
+    with pytest.raises(Interrupted):
+        train(recipe(root, 2), out, progress=False)
+    monkeypatch.undo()
+    train(recipe(root, 1), out, resume=True, progress=False)
+    resumed = weights(out)
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_broken_images_are_told_and_named(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], in_memory: bool
+) -> None:
+    out = train(recipe(root, in_memory=in_memory), tmp_path / "run", progress=True)
+    broken = str(root / "dark" / "07.png")
+    printed = capsys.readouterr().out
+    assert printed.count("1 image is left out: ") == 1
+    assert broken in printed
+    assert (out / "broken_images.txt").read_text().startswith(broken)
+
+
+def test_measuring_counts_readable_images_and_predicting_frames_alike(
+    root: Path, tmp_path: Path
+) -> None:
+    model = load_model(train(recipe(root), tmp_path / "run", progress=False))
+    source = build.data_source(model.recipe.data)
+    images = source.load("test")
+    loader = build.eval_loader(model.recipe, images, model.info)
+    evaluation = evaluate(model.classifier, loader, model.info.class_names)
+    (root / "light" / "00.png").write_bytes(b"")
+    paths = [images.path(index) for index in range(len(images))]  # type: ignore[attr-defined]
+    predictions = predict_images(model, paths, device=torch.device("cpu"))
+    readable = [prediction for prediction in predictions if prediction.error is None]
+    right = [prediction.top[0].name == prediction.path.parent.name for prediction in readable]
+    if len(readable) == evaluation.num_images:
+        assert evaluation.accuracy == pytest.approx(sum(right) / len(right))
+    for split in ("train", "val", "test"):
+        scored, _, seen = score_model(model, split, device=torch.device("cpu"))
+        assert scored.num_images == len(seen) - len(seen.broken)
