@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import timm
+import torch
 
 from pacavit import engine, recipes
 from pacavit._registry import Registry
@@ -19,17 +20,26 @@ from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS, SPLITS, Split
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
-from pacavit.engine.scoring import score_model
+from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.system import environment, pick_device
-from pacavit.engine.weights import load_model, packaged_names
+from pacavit.engine.weights import LoadedModel, load_model, packaged_names
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes.schema import Recipe
 from pacavit.report.card import card_summary
 from pacavit.report.curves import plot_curves
-from pacavit.report.evaluation import write_evaluation
-from pacavit.tasks import TASKS
+from pacavit.report.evaluation import weights_digest, write_evaluation
+from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
+from pacavit.tasks import ClassificationTask
 
-__all__ = ["Entry", "evaluate", "list_names", "predict", "results_folder", "train"]
+__all__ = [
+    "Entry",
+    "evaluate",
+    "list_names",
+    "predict",
+    "report_file",
+    "results_folder",
+    "train",
+]
 
 
 class Entry(NamedTuple):
@@ -50,6 +60,8 @@ def train(
     progress: bool = False,
 ) -> Path:
     """Train a model and return the folder of the run, which ``evaluate`` and ``predict`` take.
+
+    At the end the validation images are measured, and ``report.html`` in the folder shows the run.
 
     Args:
         recipe: name of a packaged recipe, a recipe file, or a recipe. A relative ``data.root``
@@ -77,7 +89,7 @@ def train(
         config = resolved.data.model_copy(update={"root": root.absolute()})
         resolved = resolved.model_copy(update={"data": config})
     run = engine.train(resolved, out, resume=resume, overwrite=overwrite, progress=progress)
-    plot_curves(run, TASKS.get(resolved.task.name).main_metric)
+    _report_training(run, progress=progress)
     return run
 
 
@@ -90,6 +102,8 @@ def evaluate(
     progress: bool = False,
 ) -> Evaluation:
     """Measure a model on a split, and save the results where ``results_folder`` says.
+
+    Results inside a run also go into the run's ``report.html``.
 
     Args:
         model: run folder, weights file or packaged name.
@@ -105,7 +119,7 @@ def evaluate(
     folder = results_folder(model, split=split, out=out)
     loaded = load_model(model)
     device = pick_device("auto")
-    evaluation, info = score_model(
+    score = score_model(
         loaded,
         cast(Split, split),  # results_folder has checked it
         root=None if data is None else Path(data),
@@ -117,16 +131,10 @@ def evaluate(
         for option, value in (("--data", data), ("--out", out)):
             command += [] if value is None else [option, str(value)]
         command += [] if split == "test" else ["--split", split]
-        facts = {
-            "command": shlex.join(command),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "dataset": info.name,
-            "data": info.copy,
-            "split": split,
-            "environment": environment(device),
-        }
-        write_evaluation(evaluation, folder, title=f"{info.copy}, {split}", facts=facts)
-    return evaluation
+        _save_score(score, loaded, folder, split=split, command=command, device=device)
+    if report_file(model, out=out) is not None:
+        write_run_page(Path(model), loaded)
+    return score.evaluation
 
 
 def results_folder(
@@ -142,13 +150,18 @@ def results_folder(
         raise UnknownNameError("split", split, SPLITS)
     if out is not None:
         folder = Path(out)
-    elif model not in packaged_names() and Path(model).is_dir():
-        folder = Path(model) / f"evaluation-{split}"
+    elif _is_run(model):
+        folder = evaluation_folder(Path(model), split)
     else:
         return None
     if folder.exists() and not folder.is_dir():
         raise PacavitError(f"cannot save results in {folder}: it is a file; choose another folder")
     return folder
+
+
+def report_file(model: str | Path, *, out: str | Path | None = None) -> Path | None:
+    """The report that ``evaluate`` brings up to date, given the same arguments; None for none."""
+    return Path(model) / REPORT if out is None and _is_run(model) else None
 
 
 def predict(
@@ -189,6 +202,46 @@ def list_names(kind: str) -> list[Entry]:
     if kind not in _LISTS:
         raise UnknownNameError("kind", kind, _LISTS)
     return _LISTS[kind]()
+
+
+def _is_run(model: str | Path) -> bool:
+    return model not in packaged_names() and Path(model).is_dir()
+
+
+def _report_training(run: Path, *, progress: bool) -> None:
+    """Draw the curves, measure the validation images, and write the report of a finished run."""
+    model = load_model(run)
+    plot_curves(run, model.task.main_metric)
+    # A finished run that is "resumed" has been measured, and its images may be elsewhere by now.
+    if isinstance(model.task, ClassificationTask) and "val" not in evaluations(run, model):
+        device = pick_device(model.recipe.train.device)
+        score = score_model(model, "val", device=device, progress=progress)
+        command = ["pacavit", "evaluate", str(run), "--split", "val"]
+        folder = evaluation_folder(run, "val")
+        _save_score(score, model, folder, split="val", command=command, device=device)
+    write_run_page(run, model)
+
+
+def _save_score(
+    score: SplitScore,
+    model: LoadedModel,
+    folder: Path,
+    *,
+    split: str,
+    command: Sequence[str],
+    device: torch.device,
+) -> None:
+    """Write an evaluation with what makes it repeatable."""
+    facts = {
+        "command": shlex.join(command),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dataset": score.info.name,
+        "data": score.info.copy,
+        "split": split,
+        "weights_sha256": weights_digest(model),
+        "environment": environment(device),
+    }
+    write_evaluation(score, folder, title=f"{score.info.copy}, {split}", facts=facts)
 
 
 def _models() -> list[Entry]:

@@ -38,4 +38,5 @@ def train(
         overwrite=overwrite,
         progress=True,
     )
-    typer.echo(f"trained model in {run}; next: pacavit evaluate {run}")
+    typer.echo(f"trained model in {run}, report in {run / 'report.html'}")
+    typer.echo(f"next: pacavit evaluate {run}")

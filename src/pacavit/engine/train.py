@@ -30,8 +30,6 @@ from pacavit.tasks.base import Task
 
 __all__ = ["train"]
 
-ENVIRONMENT = "environment.json"
-
 
 def train(
     recipe: Recipe,
@@ -277,9 +275,9 @@ def _prepare_folder(out: Path, recipe: Recipe, device: torch.device, *, overwrit
         out.mkdir(parents=True, exist_ok=True)
         io.dump(recipe, out / io.RECIPE_FILE)
         # The first session's, which made the random weights, stays.
-        if not (out / ENVIRONMENT).exists():
+        if not (out / system.ENVIRONMENT).exists():
             facts = json.dumps(system.environment(device), indent=2)
-            files.replace_file(out / ENVIRONMENT, facts.encode())
+            files.replace_file(out / system.ENVIRONMENT, facts.encode())
 
 
 def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:

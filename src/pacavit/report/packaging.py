@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pacavit.engine.log import read_metrics
 from pacavit.engine.scoring import score_model
-from pacavit.engine.system import pick_device
+from pacavit.engine.system import pick_device, read_environment
 from pacavit.engine.weights import load_model, save_weights
 from pacavit.errors import CheckpointError
 from pacavit.report.card import model_card
@@ -48,7 +46,7 @@ def package_weights(
         raise CheckpointError(
             f"the run in {run} is not finished: {len(rows)} of {trained.recipe.train.epochs} epochs"
         )
-    environment = _environment(run)
+    environment = read_environment(run)
     weights, card = dest / f"{name}.safetensors", dest / f"{name}.md"
     save_weights(
         weights, trained.task.model, trained.recipe, trained.info, trained.metrics, half=True
@@ -61,28 +59,17 @@ def package_weights(
         )
     # The file does not say where the images were; the run does.
     stored = replace(load_model(weights), recipe=trained.recipe)
-    evaluation, _ = score_model(
-        stored, "test", root=data, device=pick_device("auto"), progress=progress
-    )
+    score = score_model(stored, "test", root=data, device=pick_device("auto"), progress=progress)
     command = ["pacavit", "evaluate", name]
     if (data or trained.recipe.data.root) is not None:
         command += ["--data", "ROOT"]
     text = model_card(
         name,
         stored,
-        evaluation,
+        score.evaluation,
         environment=environment,
         seconds=rows[-1]["elapsed"],
         evaluation_command=shlex.join(command),
     )
     card.write_text(text, encoding="utf-8")
     return weights, card
-
-
-def _environment(run: Path) -> dict[str, Any]:
-    path = run / "environment.json"
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    return facts
