@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import timm
 import torch
+from rich.console import Console
 
 from pacavit import engine, recipes
 from pacavit._registry import Registry
@@ -219,7 +220,9 @@ def _report_training(run: Path, *, progress: bool) -> None:
         command = ["pacavit", "evaluate", str(run), "--split", "val"]
         folder = evaluation_folder(run, "val")
         _save_score(score, model, folder, split="val", command=command, device=device)
-    write_run_page(run, model)
+    page = write_run_page(run, model)
+    if progress:
+        Console().print(f"report in {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _save_score(

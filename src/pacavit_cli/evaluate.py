@@ -13,7 +13,11 @@ def evaluate(
         str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
     ],
     data: Annotated[
-        Path | None, typer.Option(metavar="ROOT", help="Folder with the data set.")
+        Path | None,
+        typer.Option(
+            metavar="ROOT",
+            help="Folder with the data set, relative to the current one; by default the run's.",
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     out: Annotated[

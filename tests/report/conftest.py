@@ -73,6 +73,7 @@ def score(evaluation: Evaluation) -> SplitScore:
     guesses = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 0])
     surest = torch.tensor([0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.8, 0.9, 0.7, 0.8])
     top = TopClasses(
+        indices=torch.arange(10),
         labels=labels,
         true_probabilities=torch.where(labels == guesses, surest, 1 - surest),
         classes=torch.stack([guesses, 1 - guesses], 1),

@@ -16,6 +16,7 @@ def answers(correct: list[bool], surest: list[float]) -> TopClasses:
     guesses = torch.tensor([0 if right else 1 for right in correct])
     probabilities = torch.tensor(surest)
     return TopClasses(
+        torch.arange(len(correct)),
         torch.zeros(len(correct), dtype=torch.int64),
         probabilities,
         guesses[:, None],
@@ -60,3 +61,11 @@ def test_large_images_are_reduced(score: SplitScore) -> None:
     example = pick_examples(score._replace(images=images)).right[0]
     with Image.open(BytesIO(b64decode(example.png))) as picture:
         assert picture.size == (128, 64)
+
+
+def test_images_that_were_left_out_shift_nothing(score: SplitScore) -> None:
+    top = TopClasses(*(values[1:] for values in score.top))
+    wrong = pick_examples(score._replace(top=top)).wrong[0]
+    assert wrong.index == 9
+    with Image.open(BytesIO(b64decode(wrong.png))) as picture:
+        assert picture.getpixel((0, 0)) == (9, 9, 9)

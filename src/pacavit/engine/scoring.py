@@ -24,12 +24,14 @@ class TopClasses(NamedTuple):
     """What a classifier says of each of N images, in stored order; on the CPU.
 
     Attributes:
+        indices: (N,) int64, their positions in the split.
         labels: (N,) int64, the true classes.
         true_probabilities: (N,) of the true classes.
         classes: (N, k) int64, the likeliest classes, likeliest first.
         probabilities: (N, k) of these.
     """
 
+    indices: Tensor
     labels: Tensor
     true_probabilities: Tensor
     classes: Tensor
@@ -77,11 +79,7 @@ def score_model(
     if root is not None:
         config = config.model_copy(update={"root": root})
     source = build.data_source(config)
-    if source.info.class_names != model.info.class_names:
-        raise DataError(
-            f"{source.info.copy} has other classes than {model.info.copy}, "
-            "on which the model was trained"
-        )
+    _check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
     parts: list[TopClasses] = []
     evaluation = evaluate(
@@ -96,7 +94,23 @@ def score_model(
     return SplitScore(evaluation, top, images, source.info)
 
 
+def _check_classes(data: DataInfo, trained: DataInfo) -> None:
+    """Raise DataError unless the data have the classes that a model was trained on."""
+    found, known = data.class_names, trained.class_names
+    if found == known:
+        return
+    if len(found) != len(known):
+        what = f"{len(found)} classes, and the model knows {len(known)}"
+    else:
+        first = next(i for i, pair in enumerate(zip(found, known, strict=True)) if len({*pair}) > 1)
+        what = f"class {first} named {found[first]!r}, which the model knows as {known[first]!r}"
+    raise DataError(
+        f"{data.copy} has {what}; give the data that the model was trained on: {trained.copy}"
+    )
+
+
 def _top_classes(prediction: Prediction, batch: Batch) -> TopClasses:
     probabilities, labels = prediction.probabilities, batch.labels
     values, classes = probabilities.topk(min(_TOP, probabilities.shape[1]))
-    return TopClasses(labels, probabilities.gather(1, labels[:, None])[:, 0], classes, values)
+    true_probabilities = probabilities.gather(1, labels[:, None])[:, 0]
+    return TopClasses(batch.indices, labels, true_probabilities, classes, values)

@@ -40,10 +40,17 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise RecipeError(
+            f"train.device {name!r} is no device; choose auto, cpu, cuda, cuda:1 and so on"
+        ) from error
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         line = str(error).strip().splitlines()[0]
-        raise RecipeError(f"train.device {name!r} is not to be had here: {line}") from error
+        raise RecipeError(
+            f"train.device {name!r} is not to be had here ({line}); choose auto or another device"
+        ) from error
     return device
 
 

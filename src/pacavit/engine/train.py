@@ -105,15 +105,16 @@ class Trainer:
         self.device = system.pick_device(self.config.device)
         system.configure(self.device)
         source = build.data_source(recipe.data)
-        self.info = source.info
 
         # Before the images, which may take a download: most mistakes in a recipe show here.
+        self.info = source.expected_info
         torch.manual_seed(self.config.seed)
         self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
         build.check(self.task, recipe, self.info)
         self.optimizer = optim.create_optimizer(self.task.model, self.config)
         # Training draws on from where the weights left the generator, whatever loading draws.
         with torch.random.fork_rng(devices=[]):
+            self.info = source.info
             self.images = build.image_set(source, "train", self.device)
             val_images = build.image_set(source, "val", self.device)
         self.val_loader = build.eval_loader(recipe, val_images, self.info)
@@ -312,7 +313,7 @@ def _recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
     if changed is not None:
         raise RecipeError(
             f"the run in {out} cannot go on with another recipe: {changed}; "
-            "start a new run in another folder"
+            "repeat its settings, or start a new run in another folder"
         )
     return own if recipe.data.root is None else recipe
 

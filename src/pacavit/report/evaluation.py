@@ -151,10 +151,15 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]])
 
 def _predictions(top: TopClasses, names: Sequence[str]) -> Iterable[tuple[Any, ...]]:
     """A row an image, in stored order."""
-    guesses, surest = top.classes[:, 0].tolist(), top.probabilities[:, 0].tolist()
-    for index, (label, true, guess, likeliest) in enumerate(
-        zip(top.labels.tolist(), top.true_probabilities.tolist(), guesses, surest, strict=True)
-    ):
+    rows = zip(
+        top.indices.tolist(),
+        top.labels.tolist(),
+        top.true_probabilities.tolist(),
+        top.classes[:, 0].tolist(),
+        top.probabilities[:, 0].tolist(),
+        strict=True,
+    )
+    for index, label, true, guess, likeliest in rows:
         yield index, names[label], round(true, 6), names[guess], round(likeliest, 6)
 
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pacavit.data import ImageSet
 from pacavit.engine.predict import ClassProbability
 from pacavit.engine.scoring import SplitScore, TopClasses
 
@@ -55,7 +54,7 @@ class _Choice(NamedTuple):
 
 
 def choose_examples(top: TopClasses, num: int = NUM_EXAMPLES) -> _Choice:
-    """Positions in the split, up to ``num`` of either kind; equal answers give equal choices.
+    """Which rows of ``top`` to show, up to ``num`` of either kind; equal rows, equal choices.
 
     Returns:
         ``right``: evenly spread over all images whose likeliest class is the true one; ``wrong``:
@@ -71,29 +70,23 @@ def choose_examples(top: TopClasses, num: int = NUM_EXAMPLES) -> _Choice:
 def pick_examples(score: SplitScore) -> Examples:
     """The chosen images of a scored split, with thumbnails."""
     names = [row.name for row in score.evaluation.per_class]
-    right, wrong = (
-        _examples(score.top, score.images, positions, names)
-        for positions in choose_examples(score.top)
-    )
+    right, wrong = (_examples(score, rows, names) for rows in choose_examples(score.top))
     return Examples(right, wrong)
 
 
-def _examples(
-    top: TopClasses, images: ImageSet, positions: Tensor, names: Sequence[str]
-) -> tuple[Example, ...]:
-    if len(positions) == 0:
+def _examples(score: SplitScore, rows: Tensor, names: Sequence[str]) -> tuple[Example, ...]:
+    if len(rows) == 0:
         return ()
-    pixels = images.batch(positions.to(images.device))[0].cpu()
+    top = TopClasses(*(values[rows] for values in score.top))
+    pixels = score.images.batch(top.indices.to(score.images.device))[0].cpu()
     found = []
-    for position, image in zip(positions.tolist(), pixels, strict=True):
-        label = int(top.labels[position])
-        pairs = zip(
-            top.classes[position].tolist(), top.probabilities[position].tolist(), strict=True
-        )
+    for row, index in enumerate(top.indices.tolist()):
+        label = int(top.labels[row])
+        pairs = zip(top.classes[row].tolist(), top.probabilities[row].tolist(), strict=True)
         guesses = [ClassProbability(names[guess], value) for guess, value in pairs]
-        if label not in top.classes[position]:
-            guesses.append(ClassProbability(names[label], float(top.true_probabilities[position])))
-        found.append(Example(position, names[label], tuple(guesses), _thumbnail(image)))
+        if label not in top.classes[row]:
+            guesses.append(ClassProbability(names[label], float(top.true_probabilities[row])))
+        found.append(Example(index, names[label], tuple(guesses), _thumbnail(pixels[row])))
     return tuple(found)
 
 
