@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pacavit import recipes
+from pacavit.attention import Attention
 from pacavit.data import Split
 from pacavit.engine import files
 from pacavit.engine.log import read_metrics
@@ -100,9 +101,11 @@ def evaluations(run: Path, model: LoadedModel) -> dict[Split, StoredEvaluation]:
 
 
 def _lead(model: LoadedModel, rows: Sequence[Mapping[str, Any]]) -> str:
-    recipe = model.recipe
-    network = f"{recipe.model.name} with {name_clusterings(model.task.model)}"
-    text = f"{network}, trained on {model.info.copy}."
+    recipe, network = model.recipe, model.task.model
+    kind = recipe.model.name
+    if any(isinstance(module, Attention) for module in network.modules()):
+        kind += f" with {name_clusterings(network)}"
+    text = f"{kind}, trained on {model.info.copy}."
     if len(rows) < recipe.train.epochs:
         text += f" The run is not finished: {len(rows)} of {recipe.train.epochs} epochs are done."
     return f"{text} {recipe.description}".strip()
