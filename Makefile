@@ -14,7 +14,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart check lint types imports spelling test format build clean
+.PHONY: help install quickstart check lint types imports spelling test browser format build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,7 +30,7 @@ install: $(INSTALLED) ## virtual environment with the package and its tools, in 
 quickstart: $(INSTALLED) ## train on handwritten digits with two clusterings and compare them (minutes)
 	$(BIN)/python examples/quickstart.py
 
-check: lint types imports spelling test ## everything that CI checks
+check: lint types imports spelling test browser ## everything that CI checks
 
 lint: $(INSTALLED) ## style and common mistakes (ruff)
 	$(BIN)/ruff check .
@@ -47,6 +47,9 @@ spelling: $(INSTALLED) ## spelling (codespell)
 
 test: $(INSTALLED) ## tests that need neither a GPU nor a browser (pytest)
 	$(BIN)/python -m pytest -m "not gpu and not browser" $(PYTEST_ARGS)
+
+browser: $(INSTALLED) ## tests of pages in a headless Chromium; skipped where there is none
+	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)
 
 format: $(INSTALLED) ## rewrite the code in the house style (ruff)
 	$(BIN)/ruff check --fix .

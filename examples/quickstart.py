@@ -52,7 +52,7 @@ def main() -> None:
     console.print(table)
     REPORT.write_text(markdown(results), encoding="utf-8")
     for run in results:
-        console.print(f"run:    {run}/ (weights, curves, evaluation-test/)", highlight=False)
+        console.print(f"run:    {run}/ (weights, report.html, evaluation-test/)", highlight=False)
     console.print(f"report: {REPORT}", highlight=False)
 
 

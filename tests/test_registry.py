@@ -55,9 +55,9 @@ def test_create_joins_fixed_arguments_and_options(fruits: Registry[Fruit]) -> No
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("rpie", r"unknown option of fruit 'pear' 'rpie'; did you mean 'ripe'\?"),
-        ("colour", r"unknown option of fruit 'pear' 'colour'; known: ripe"),
-        ("weight", r"unknown option of fruit 'pear' 'weight'; known: ripe"),
+        ("rpie", r"unknown option 'rpie' of fruit 'pear'; did you mean 'ripe'\?"),
+        ("colour", r"unknown option 'colour' of fruit 'pear'; known: ripe"),
+        ("weight", r"unknown option 'weight' of fruit 'pear'; known: ripe"),
     ],
 )
 def test_create_refuses_options_that_are_unknown_or_fixed(

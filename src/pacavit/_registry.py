@@ -66,7 +66,7 @@ class Registry(Generic[T]):
         known = [parameter.name for parameter in parameters if parameter.name not in kwargs]
         for option in options:
             if option not in known:
-                raise UnknownNameError(f"option of {self.kind} {name!r}", option, known)
+                raise UnknownNameError("option", option, known, f"of {self.kind} {name!r}")
         return cls(*args, **kwargs, **options)
 
     def names(self) -> tuple[str, ...]:

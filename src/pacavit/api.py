@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import timm
+import torch
 from rich.console import Console
 from torch import nn
 
@@ -23,16 +24,17 @@ from pacavit.engine import hub
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.official import Conversion, convert_checkpoint
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
-from pacavit.engine.scoring import score_model
+from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.system import environment, pick_device
-from pacavit.engine.weights import load_model, packaged_names
+from pacavit.engine.weights import LoadedModel, load_model, packaged_names
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes.schema import Recipe
 from pacavit.report.card import card_summary
 from pacavit.report.curves import plot_curves
-from pacavit.report.evaluation import write_evaluation
+from pacavit.report.evaluation import weights_digest, write_evaluation
 from pacavit.report.publishing import publish_run
-from pacavit.tasks import TASKS
+from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
+from pacavit.tasks import ClassificationTask
 
 __all__ = [
     "Entry",
@@ -41,6 +43,7 @@ __all__ = [
     "from_pretrained",
     "list_names",
     "predict",
+    "report_file",
     "results_folder",
     "save_pretrained",
     "train",
@@ -65,6 +68,8 @@ def train(
     progress: bool = False,
 ) -> Path:
     """Train a model and return the folder of the run, which ``evaluate`` and ``predict`` take.
+
+    At the end the validation images are measured, and ``report.html`` in the folder shows the run.
 
     Args:
         recipe: name of a packaged recipe, a recipe file, or a recipe. A relative ``data.root``
@@ -92,7 +97,7 @@ def train(
         config = resolved.data.model_copy(update={"root": root.absolute()})
         resolved = resolved.model_copy(update={"data": config})
     run = engine.train(resolved, out, resume=resume, overwrite=overwrite, progress=progress)
-    plot_curves(run, TASKS.get(resolved.task.name).main_metric)
+    _report_training(run, progress=progress)
     return run
 
 
@@ -105,6 +110,8 @@ def evaluate(
     progress: bool = False,
 ) -> Evaluation:
     """Measure a model on a split, and save the results where ``results_folder`` says.
+
+    Results inside a run also go into the run's ``report.html``.
 
     Args:
         model: run folder, weights file or packaged name.
@@ -120,32 +127,25 @@ def evaluate(
     folder = results_folder(model, split=split, out=out)
     loaded = load_model(model)
     device = pick_device("auto")
-    evaluation, info, images = score_model(
+    score = score_model(
         loaded,
         cast(Split, split),  # results_folder has checked it
         root=None if data is None else Path(data),
         device=device,
         progress=progress,
     )
-    if images.broken and progress:
-        text = describe_broken(images.broken)
+    if score.images.broken and progress:
+        text = describe_broken(score.images.broken)
         Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
     if folder is not None:
         command = ["pacavit", "evaluate", str(model)]
         for option, value in (("--data", data), ("--out", out)):
             command += [] if value is None else [option, str(value)]
         command += [] if split == "test" else ["--split", split]
-        facts = {
-            "command": shlex.join(command),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "dataset": info.name,
-            "data": info.copy,
-            "split": split,
-            "broken_images": list(images.broken.values()),
-            "environment": environment(device),
-        }
-        write_evaluation(evaluation, folder, title=f"{info.copy}, {split}", facts=facts)
-    return evaluation
+        _save_score(score, loaded, folder, split=split, command=command, device=device)
+    if report_file(model, out=out) is not None:
+        write_run_page(Path(model), loaded)
+    return score.evaluation
 
 
 def results_folder(
@@ -161,17 +161,18 @@ def results_folder(
         raise UnknownNameError("split", split, SPLITS)
     if out is not None:
         folder = Path(out)
-    elif (
-        model not in packaged_names()
-        and Path(model).is_dir()
-        and not (Path(model) / hub.CONFIG).is_file()  # what is published holds nothing else
-    ):
-        folder = Path(model) / f"evaluation-{split}"
+    elif _is_run(model):
+        folder = evaluation_folder(Path(model), split)
     else:
         return None
     if folder.exists() and not folder.is_dir():
         raise PacavitError(f"cannot save results in {folder}: it is a file; choose another folder")
     return folder
+
+
+def report_file(model: str | Path, *, out: str | Path | None = None) -> Path | None:
+    """The report that ``evaluate`` brings up to date, given the same arguments; None for none."""
+    return Path(model) / REPORT if out is None and _is_run(model) else None
 
 
 def predict(
@@ -286,6 +287,53 @@ def list_names(kind: str) -> list[Entry]:
     if kind not in _LISTS:
         raise UnknownNameError("kind", kind, _LISTS)
     return _LISTS[kind]()
+
+
+def _is_run(model: str | Path) -> bool:
+    return (
+        model not in packaged_names()
+        and Path(model).is_dir()
+        and not (Path(model) / hub.CONFIG).is_file()  # what is published holds nothing else
+    )
+
+
+def _report_training(run: Path, *, progress: bool) -> None:
+    """Draw the curves, measure the validation images, and write the report of a finished run."""
+    model = load_model(run)
+    plot_curves(run, model.task.main_metric)
+    # A finished run that is "resumed" has been measured, and its images may be elsewhere by now.
+    if isinstance(model.task, ClassificationTask) and "val" not in evaluations(run, model):
+        device = pick_device(model.recipe.train.device)
+        score = score_model(model, "val", device=device, progress=progress)
+        command = ["pacavit", "evaluate", str(run), "--split", "val"]
+        folder = evaluation_folder(run, "val")
+        _save_score(score, model, folder, split="val", command=command, device=device)
+    page = write_run_page(run, model)
+    if progress:
+        Console().print(f"report in {page}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _save_score(
+    score: SplitScore,
+    model: LoadedModel,
+    folder: Path,
+    *,
+    split: str,
+    command: Sequence[str],
+    device: torch.device,
+) -> None:
+    """Write an evaluation with what makes it repeatable."""
+    facts = {
+        "command": shlex.join(command),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dataset": score.info.name,
+        "data": score.info.copy,
+        "split": split,
+        "broken_images": list(score.images.broken.values()),
+        "weights_sha256": weights_digest(model),
+        "environment": environment(device),
+    }
+    write_evaluation(score, folder, title=f"{score.info.copy}, {split}", facts=facts)
 
 
 def _models() -> list[Entry]:

@@ -26,16 +26,18 @@ class UnknownNameError(PacavitError, LookupError):
         kind: what the name should name, for example ``"clustering"``.
         name: the unknown name.
         known: the names that exist.
+        where: what stands behind the name, for example ``"of clustering 'conv'"``.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
         self.kind, self.name, self.known = kind, name, tuple(known)
         near = difflib.get_close_matches(name, self.known, n=3)
         if near:
             hint = "did you mean " + " or ".join(repr(match) for match in near) + "?"
         else:
             hint = "known: " + (", ".join(self.known) or "none")
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        subject = f"unknown {kind} {name!r} {where}".rstrip()
+        super().__init__(f"{subject}; {hint}")
 
 
 class RecipeError(PacavitError, ValueError):

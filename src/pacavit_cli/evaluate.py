@@ -13,7 +13,11 @@ def evaluate(
         str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
     ],
     data: Annotated[
-        Path | None, typer.Option(metavar="ROOT", help="Folder with the data set.")
+        Path | None,
+        typer.Option(
+            metavar="ROOT",
+            help="Folder with the data set, relative to the current one; by default the run's.",
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     out: Annotated[
@@ -28,3 +32,5 @@ def evaluate(
     evaluation = api.evaluate(model, data=data, split=split, out=out, progress=True)
     folder = api.results_folder(model, split=split, out=out)
     print_evaluation(evaluation, title=f"{model}, {split} split", folder=folder)
+    if (report := api.report_file(model, out=out)) is not None:
+        typer.echo(f"wrote {report}")

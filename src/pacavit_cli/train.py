@@ -15,7 +15,10 @@ def train(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.")],
     data: Annotated[
-        Path | None, typer.Option(metavar="ROOT", help="Folder with the data set.")
+        Path | None,
+        typer.Option(
+            metavar="ROOT", help="Folder with the data set; relative to the current folder."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,

@@ -79,7 +79,7 @@ def test_data_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pacavit.engine.train", note)
-    monkeypatch.setattr(api, "plot_curves", lambda run, metric: run)
+    monkeypatch.setattr(api, "_report_training", lambda run, progress: None)
     api.train("digits", "run", data="rel")
     api.train("digits", "run", set=["data.root=rel"])
     api.train(recipes.load("digits", ["data.root=rel"]), "run")

@@ -1,13 +1,24 @@
 """What a user can get wrong with these commands: one clear line on stderr and exit code 2."""
 
+import gzip
+import io
+import json
 import pickle
+import shutil
+import tarfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from pacavit.data import cifar10
 from pacavit_cli.main import main
 
 
@@ -21,18 +32,103 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
+def batch(**changes: Any) -> bytes:
+    """A small batch as in CIFAR-10's official archive."""
+    pixels = np.zeros((10, 3072), np.uint8)
+    return pickle.dumps({"data": pixels, "labels": list(range(10)), **changes}, protocol=2)
+
+
+def write_cifar(folder: Path, data_batch_3: bytes | None) -> None:
+    """Official batches, of which one is as given, or missing."""
+    batches = folder / "cifar-10-batches-py"
+    batches.mkdir(parents=True)
+    for name in (*(f"data_batch_{number}" for number in (1, 2, 4, 5)), "test_batch"):
+        (batches / name).write_bytes(batch())
+    if data_batch_3 is not None:
+        (batches / "data_batch_3").write_bytes(data_batch_3)
+
+
+def write_parquet(folder: Path, label: int, **columns: list[Any]) -> None:
+    """One image a split, as the Hugging Face hub has them."""
+    folder.mkdir()
+    png = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(png, "PNG")
+    table = columns or {"img": [{"bytes": png.getvalue(), "path": None}], "label": [label]}
+    for split in ("train", "test"):
+        pq.write_table(pa.table(table), folder / f"{split}-00000-of-00001.parquet")
+
+
+def write_data(folder: Path) -> None:
+    """Data folders with one thing wrong in each."""
+    bomb = Bomb(folder / "executed")
+    batches = {
+        "truncated": batch()[:-400],
+        "foreign": b"not a pickle",
+        "evil": pickle.dumps(bomb),
+        "evil_inside": batch(labels=bomb),
+        "unknown_class": batch(labels=[0] * 9 + [10]),
+        "cifar100": pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [99]}),
+        "missing": None,
+    }
+    for name, content in batches.items():
+        write_cifar(folder / f"batches_{name}", content)
+    write_parquet(folder / "parquet_unknown_class", label=10)
+    write_parquet(folder / "parquet_foreign", label=0, text=["a"], price=[1.0])
+    (folder / "parquet_truncated").mkdir()
+    for split in ("train", "test"):
+        file = folder / "parquet_unknown_class" / f"{split}-00000-of-00001.parquet"
+        (folder / "parquet_truncated" / file.name).write_bytes(file.read_bytes()[:-20])
+    for name in ("archive_truncated", "archive_unsafe", "archive_foreign"):
+        (folder / name).mkdir()
+    archive = "cifar-10-python.tar.gz"
+    (folder / "archive_foreign" / archive).write_bytes(b"not an archive")
+    (folder / "archive_truncated" / archive).write_bytes(gzip.compress(b"x" * 5000)[:-8])
+    with tarfile.open(folder / "archive_unsafe" / archive, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("../outside"))
+
+
+def write_runs(folder: Path, run: Path) -> None:
+    """Run folders and weights files with one thing wrong in each."""
+    weights = run / "weights.safetensors"
+    evil = pickle.dumps(Bomb(folder / "executed"))
+    for name in ("cut_run", "evil_run", "no_recipe_run"):
+        shutil.copytree(run, folder / name, ignore=shutil.ignore_patterns("tensorboard"))
+    (folder / "cut_run" / weights.name).write_bytes(weights.read_bytes()[:5000])
+    (folder / "evil_run" / weights.name).write_bytes(evil)
+    (folder / "no_recipe_run" / "recipe.json").write_text('{"name": "digits"')
+    faults = {"model.safetensors": None, "optimizer.json": b"{}", "rng.safetensors": evil}
+    for file, content in faults.items():
+        stopped = folder / f"stopped_{file.partition('.')[0]}"
+        shutil.copytree(run, stopped, ignore=shutil.ignore_patterns("tensorboard", weights.name))
+        (checkpoint,) = (stopped / "checkpoints").iterdir()
+        whole = (checkpoint / file).read_bytes()
+        (checkpoint / file).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with safe_open(weights, "pt") as stored:
+        description = json.loads(stored.metadata()["pacavit"])
+    for name, classes in (("three_classes", list("abc")), ("other_classes", list("abcdefghij"))):
+        data = {**description["data"], "class_names": classes}
+        metadata = {"pacavit": json.dumps({**description, "data": data})}
+        save_file(load_file(weights), folder / f"{name}.safetensors", metadata)
+
+
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(tmp_path_factory: pytest.TempPathFactory, digits_run: Path) -> Path:
     """A folder with everything that can be wrong in a file."""
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "empty").mkdir()
     (folder / "text.png").write_text("not an image")
+    image = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(image, "PNG")
+    (folder / "cut.png").write_bytes(image.getvalue()[:1000])
+    Image.new("1", (9000, 9000)).save(folder / "huge.png")
     (folder / "truncated.safetensors").write_bytes(b"\x10\x00\x00")
     save_file({"weight": torch.zeros(2)}, folder / "foreign.safetensors")
     torch.save({"weight": torch.zeros(2)}, folder / "foreign.pth")
-    with (folder / "evil.pth").open("wb") as file:
-        pickle.dump(Bomb(folder / "executed"), file)
+    (folder / "evil.pth").write_bytes(pickle.dumps(Bomb(folder / "executed")))
     (folder / "broken.toml").write_text("name = [")
+    (folder / "incomplete.toml").write_text('name = "mine"')
+    (folder / "circle.toml").write_text('extends = "circle.toml"')
+    (folder / "orphan.toml").write_text('extends = "digts"')
     (folder / "raises.py").write_text("1 / 0")
     (folder / "syntax.py").write_text("def")
     picture = Image.new("RGB", (9, 9))
@@ -47,16 +143,24 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / "unreadable" / name / f"{number}.png").write_text("not an image")
     (folder / "stranger").mkdir()
     (folder / "stranger" / "notes.txt").write_text("keep me")
+    write_data(folder)
+    write_runs(folder, digits_run)
     return folder
 
 
 TRAIN = "train digits --out {files}/new"
 FOLDER = "train folder_nano --out {files}/new --data {files}/"
+RESUME = "train digits --set train.epochs=1 --out {run} --resume"
+STOPPED = "train digits --set train.epochs=1 --out {files}/stopped_"
+CIFAR = "train cifar10_nano_short --out {files}/new --data {files}/"
 ROWS = [
     # what is wrong, the words, what the message must name
     ("recipe name", "train digts --out {files}/new", ["unknown recipe 'digts'", "'digits'"]),
     ("recipe file", "train {files}/no.toml --out {files}/new", ["no.toml"]),
     ("recipe syntax", "train {files}/broken.toml --out {files}/new", ["broken.toml"]),
+    ("recipe incomplete", "train {files}/incomplete.toml --out {files}/new", ["is missing"]),
+    ("recipe circle", "train {files}/circle.toml --out {files}/new", ["extends itself"]),
+    ("recipe extends", "train {files}/orphan.toml --out {files}/new", ["'digts'", "orphan.toml"]),
     ("recipe folder", "train {files}/empty --out {files}/new", ["empty"]),
     ("model", TRAIN + " --set model.name=pacavit_nanoo", ["pacavit_nanoo", "pacavit_nano"]),
     ("clustering", TRAIN + " --set model.clustering=konv", ["clustering 'konv'", "'conv'"]),
@@ -67,7 +171,20 @@ ROWS = [
     ("section", TRAIN + " --set trian.epochs=1", ["trian"]),
     ("field of nothing", TRAIN + " --set train.epochs.more=1", ["train.epochs"]),
     ("type", TRAIN + " --set train.epochs=many", ["train.epochs", "many", "integer"]),
+    ("type of a list", TRAIN + " --set model.num_clusters=[16,many]", ["num_clusters", "many"]),
+    ("not a number", TRAIN + " --set train.lr=nan", ["train.lr", "nan"]),
+    ("choice", TRAIN + " --set train.precision=fp8", ["train.precision", "fp8", "bf16"]),
     ("range", TRAIN + " --set train.epochs=0", ["train.epochs", "0"]),
+    ("fraction", TRAIN + " --set model.drop_path=2.0", ["model.drop_path", "2.0"]),
+    ("one a stage", TRAIN + " --set model.num_clusters=[16,16]", ["num_clusters", "2"]),
+    ("shift", TRAIN + " --set task.augment.shift=32", ["augment.shift 32", "32 x 32"]),
+    ("val size", TRAIN + " --set data.val_size=5000", ["data.val_size", "5000", "1437"]),
+    ("no validation", TRAIN + " --set data.val_size=0", ["val_size"]),
+    ("batch size", TRAIN + " --set train.batch_size=5000", ["train.batch_size", "1257"]),
+    ("pattern", TRAIN + " --set train.lr_scales.nothing=2.0", ["lr_scales", "nothing"]),
+    ("optimizer option", TRAIN + " --set train.optimizer_options.betta=1", ["betta"]),
+    ("model option", TRAIN + " --set model.options.colour=1", ["pacavit_nano", "colour"]),
+    ("attention option", TRAIN + " --set model.attention_options.size=3", ["'size'", "'paca'"]),
     ("no value", TRAIN + " --set train.epochs", ["train.epochs"]),
     ("optimizer", TRAIN + " --set train.optimizer=adamv", ["adamv"]),
     ("device", TRAIN + " --set train.device=gpu", ["gpu"]),
@@ -101,10 +218,32 @@ ROWS = [
     ("not a run", "train digits --out {files}/stranger --overwrite", ["stranger"]),
     ("resume nothing", TRAIN + " --resume", ["new"]),
     ("resume changed", "train digits --out {run} --resume", ["train.epochs"]),
+    ("resume other model", RESUME + " --set model.name=pacavit_mini", ["pacavit_mini", "{run}"]),
+    ("resume other data", RESUME + " --set data.val_size=100", ["data.val_size"]),
+    ("resume other seed", RESUME + " --set train.seed=1", ["train.seed was 0 and is now 1"]),
+    ("resume cut", STOPPED + "model --resume", ["model.safetensors", "truncated", "or remove"]),
+    ("resume broken", STOPPED + "optimizer --resume", ["stopped_optimizer", "broken", "remove it"]),
+    ("resume evil", STOPPED + "rng --resume", ["rng.safetensors", "pickled"]),
+    ("resume file", "train digits --out {files}/text.png --resume", ["text.png"]),
     ("both", TRAIN + " --resume --overwrite", ["resume", "overwrite"]),
     ("out is a file", "train digits --out {files}/text.png", ["text.png"]),
+    ("out below a file", "train digits --out {files}/text.png/run", ["text.png"]),
     ("data root", "train cifar10_nano_short --out {files}/new --data {files}/none", ["none"]),
     ("empty data", "train cifar10_nano_short --out {files}/new --data {files}/empty", ["empty"]),
+    ("data a file", CIFAR + "text.png", ["text.png"]),
+    ("batch truncated", CIFAR + "batches_truncated", ["batches_truncated", "data_batch_3"]),
+    ("batch foreign", CIFAR + "batches_foreign", ["batches_foreign", "data_batch_3"]),
+    ("batch missing", CIFAR + "batches_missing", ["batches_missing", "data_batch_3"]),
+    ("batch evil", CIFAR + "batches_evil", ["batches_evil", "nothing in it was run"]),
+    ("batch evil inside", CIFAR + "batches_evil_inside", ["evil_inside", "nothing in it was run"]),
+    ("batch class", CIFAR + "batches_unknown_class", ["data_batch_3", "label 10"]),
+    ("CIFAR-100", CIFAR + "batches_cifar100", ["batches_cifar100", "'labels'"]),
+    ("archive truncated", CIFAR + "archive_truncated", ["archive_truncated"]),
+    ("archive foreign", CIFAR + "archive_foreign", ["archive_foreign"]),
+    ("archive unsafe", CIFAR + "archive_unsafe", ["archive_unsafe", "../outside"]),
+    ("parquet truncated", CIFAR + "parquet_truncated", ["parquet_truncated"]),
+    ("parquet foreign", CIFAR + "parquet_foreign", ["parquet_foreign", "text, price"]),
+    ("parquet class", CIFAR + "parquet_unknown_class", ["label 10", "0..9"]),
     ("data of digits", TRAIN + " --data {files}/empty", ["digits"]),
     ("folder unnamed", FOLDER.removesuffix(" --data {files}/"), ["--data"]),
     ("folder missing", FOLDER + "none", ["none", "--data"]),
@@ -133,10 +272,19 @@ ROWS = [
     ("weights foreign", "predict {files}/foreign.safetensors {image}", ["foreign.safetensors"]),
     ("weights pth", "predict {files}/foreign.pth {image}", ["foreign.pth"]),
     ("weights evil", "evaluate {files}/evil.pth", ["evil.pth"]),
+    ("weights evil, of an image", "predict {files}/evil.pth {image}", ["evil.pth", "pickled"]),
+    ("weights class count", "evaluate {files}/three_classes.safetensors", ["three_classes"]),
+    ("weights classes", "evaluate {files}/other_classes.safetensors", ["class 0", "'0'", "'a'"]),
+    ("run cut", "evaluate {files}/cut_run", ["cut_run", "truncated"]),
+    ("run evil", "predict {files}/evil_run {image}", ["evil_run", "pickled"]),
+    ("run without recipe", "evaluate {files}/no_recipe_run", ["no_recipe_run", "recipe.json"]),
+    ("run missing", "evaluate {files}/none", ["none"]),
     ("weights folder", "evaluate {files}/empty", ["empty"]),
     ("weights image", "evaluate {files}/text.png", ["text.png"]),
     ("image missing", "predict {run} {files}/no.png", ["no.png"]),
     ("image broken", "predict {run} {files}/text.png", ["text.png"]),
+    ("image cut", "predict {run} {files}/cut.png", ["cut.png"]),
+    ("image huge", "predict {run} {files}/huge.png", ["huge.png", "9000 x 9000"]),
     ("image folder", "predict {run} {files}/empty", ["empty"]),
     ("split", "evaluate {run} --split tset", ["split 'tset'", "'test'"]),
     ("evaluation root", "evaluate {run} --data {files}/empty", ["digits"]),
@@ -159,6 +307,16 @@ ROWS = [
 ]
 
 
+def contents(*folders: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of every file, so that none is lost, changed or added unnoticed."""
+    return {
+        path: (path.stat().st_size, path.stat().st_mtime_ns)
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
 @pytest.mark.parametrize(("words", "parts"), [row[1:] for row in ROWS], ids=[r[0] for r in ROWS])
 def test_one_line_and_exit_code_2(
     words: str,
@@ -168,12 +326,41 @@ def test_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = {"files": files, "run": digits_run, "image": files / "text.png"}
-    before = {path.name for path in files.iterdir()}
+    before = contents(files, digits_run)
     assert main([word.format(**names) for word in words.split()]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: "), error
     assert error.count("\n") == 1, error
     for part in parts:
         assert part.format(**names) in error
-    assert {path.name for path in files.iterdir()} == before, "something was left behind or lost"
-    assert (files / "stranger" / "notes.txt").read_text() == "keep me"
+    assert not (files / "executed").exists(), "a pickle was executed"
+    assert contents(files, digits_run) == before, "something was left behind, changed or lost"
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("model.name=pacavit_nanoo", "pacavit_nanoo"),
+        ("model.name=vit_tiny_patch16_224", "32 x 32 images"),
+        ("model.clustering=konv", "konv"),
+        ("train.optimizer=adamv", "adamv"),
+        ("task.augment.shift=40", "augment.shift 40"),
+        ("train.device=gpu", "gpu"),
+    ],
+)
+def test_a_wrong_recipe_shows_before_a_download(
+    setting: str,
+    part: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def download(folder: Path) -> None:
+        raise AssertionError(f"downloads into {folder}")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cifar10, "_download", download)
+    words = ["train", "cifar10_nano_short", "--out", str(tmp_path / "run"), "--set", setting]
+    assert main(words) == 2
+    assert part in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -104,5 +104,5 @@ def test_measuring_counts_readable_images_and_predicting_frames_alike(
     if len(readable) == evaluation.num_images:
         assert evaluation.accuracy == pytest.approx(sum(right) / len(right))
     for split in ("train", "val", "test"):
-        scored, _, seen = score_model(model, split, device=torch.device("cpu"))
-        assert scored.num_images == len(seen) - len(seen.broken)
+        score = score_model(model, split, device=torch.device("cpu"))
+        assert score.evaluation.num_images == len(score.images) - len(score.images.broken)

@@ -92,6 +92,6 @@ def test_two_steps(name: str, photographs: Path, tmp_path: Path) -> None:
     (row,) = read_metrics(out)
     assert row["step"] == 2
     assert math.isfinite(row["train_loss"])
-    evaluation, info, _ = score_model(load_model(out), "test", device=torch.device("cpu"))
-    assert info.class_names == ("tench, Tinca tinca", "goldfish, Carassius auratus")
-    assert evaluation.num_images == 4
+    score = score_model(load_model(out), "test", device=torch.device("cpu"))
+    assert score.info.class_names == ("tench, Tinca tinca", "goldfish, Carassius auratus")
+    assert score.evaluation.num_images == 4

@@ -125,7 +125,7 @@ def test_files_that_are_no_weights_are_refused(finished: Path, tmp_path: Path) -
     save_file({"a": torch.zeros(1)}, later, {"pacavit": json.dumps({"version": 99})})
     cases: list[tuple[str | Path, str]] = [
         (truncated, "truncated or no safetensors"),
-        (pickled, "truncated or no safetensors"),
+        (pickled, "is a pickled checkpoint"),
         (foreign, "not written by pacavit"),
         (broken, "description inside .* is broken"),
         (later, "format version 99"),

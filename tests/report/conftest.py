@@ -1,14 +1,48 @@
-"""A small evaluation with awkward class names, and a small folder of images."""
+"""A small evaluation and a small run with awkward class names, and a small folder of images."""
 
 import pickle
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from pacavit import api
+from pacavit.data import DATASETS, DataInfo, DataSource, MemoryImages, Split
 from pacavit.engine.evaluate import ClassScores, Evaluation
+from pacavit.engine.scoring import SplitScore, TopClasses
+
+SCRIPT = "<script>document.title = 'executed'</script>"
+IMAGE = "<img src=x onerror=\"document.title = 'executed'\">"
+
+
+@DATASETS.register("awkward-names")
+class AwkwardNames(DataSource):
+    """Noise in three brightnesses, whose class names are a danger to pages."""
+
+    default_val_size: ClassVar[int] = 12
+
+    @property
+    def info(self) -> DataInfo:
+        half = (0.5, 0.5, 0.5)
+        names = (SCRIPT, IMAGE, "cat & dog " + 20 * "very" + " long")
+        return DataInfo("awkward-names", f"noise {SCRIPT}", names, (32, 32), half, half)
+
+    def load(self, split: Split) -> MemoryImages:
+        num = {"train": 48, "val": self.val_size, "test": 30}[split]
+        generator = torch.Generator().manual_seed(len(split))
+        labels = torch.arange(num) % 3
+        noise = torch.randint(0, 100, (num, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        return MemoryImages(noise + (70 * labels).byte()[:, None, None, None], labels)
+
+
+@pytest.fixture(scope="session")
+def awkward_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs with validation results; tests must not change it."""
+    settings = ["data.name=awkward-names", "train.epochs=2", "train.batch_size=16"]
+    settings += [f"name={SCRIPT}", f"description={SCRIPT}", "train.clip=null"]
+    return api.train("digits", tmp_path_factory.mktemp("awkward") / "run", set=settings)
 
 
 @pytest.fixture
@@ -31,6 +65,26 @@ def evaluation() -> Evaluation:
         images_per_second=1234.5,
         other_scores={"calibration_error": 0.0625},
     )
+
+
+@pytest.fixture
+def score(evaluation: Evaluation) -> SplitScore:
+    """The evaluation with an answer for each image: 5 and 9 are named wrongly, 9 is the surer."""
+    labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
+    guesses = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 0])
+    surest = torch.tensor([0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.8, 0.9, 0.7, 0.8])
+    top = TopClasses(
+        indices=torch.arange(10),
+        labels=labels,
+        true_probabilities=torch.where(labels == guesses, surest, 1 - surest),
+        classes=torch.stack([guesses, 1 - guesses], 1),
+        probabilities=torch.stack([surest, 1 - surest], 1),
+    )
+    grey = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 5, 5)
+    images = MemoryImages(grey, labels)
+    half = (0.5, 0.5, 0.5)
+    names = tuple(row.name for row in evaluation.per_class)
+    return SplitScore(evaluation, top, images, DataInfo("pets", "pets", names, (5, 5), half, half))
 
 
 @pytest.fixture(scope="session")

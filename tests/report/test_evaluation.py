@@ -5,11 +5,14 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from rich.console import Console
 
 from pacavit.engine.evaluate import Evaluation
-from pacavit.report.evaluation import FILES, print_evaluation, write_evaluation
+from pacavit.engine.scoring import SplitScore
+from pacavit.errors import CheckpointError
+from pacavit.report.evaluation import FILES, print_evaluation, read_evaluation, write_evaluation
 
 
 def read_csv(path: Path) -> list[list[str]]:
@@ -17,9 +20,9 @@ def read_csv(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_written_files_say_what_was_measured(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_written_files_say_what_was_measured(score: SplitScore, tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
-    write_evaluation(evaluation, folder, title="cats, test", facts={"command": "pacavit evaluate"})
+    write_evaluation(score, folder, title="cats, test", facts={"command": "pacavit evaluate"})
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     record = json.loads((folder / "evaluation.json").read_text())
     assert record["command"] == "pacavit evaluate"
@@ -32,14 +35,53 @@ def test_written_files_say_what_was_measured(evaluation: Evaluation, tmp_path: P
         ["$dog|", "1", "3"],
     ]
     assert read_csv(folder / "per_class.csv")[1] == ["cat, [bold]", "0.9", "0.7", "0.75", "6"]
+    predictions = read_csv(folder / "predictions.csv")
+    assert len(predictions) == 11
+    assert predictions[10] == ["9", "$dog|", "0.2", "cat, [bold]", "0.8"]
     with Image.open(folder / "confusion.png") as picture:
         assert picture.format == "PNG"
 
 
-def test_writing_again_replaces(evaluation: Evaluation, tmp_path: Path) -> None:
-    write_evaluation(evaluation, tmp_path, title="first", facts={"command": "first"})
-    write_evaluation(evaluation, tmp_path, title="second", facts={"command": "second"})
+def test_writing_again_replaces(score: SplitScore, tmp_path: Path) -> None:
+    write_evaluation(score, tmp_path, title="first", facts={"command": "first"})
+    write_evaluation(score, tmp_path, title="second", facts={"command": "second"})
     assert json.loads((tmp_path / "evaluation.json").read_text())["command"] == "second"
+
+
+FACTS = {"data": "pets", "date": "2026-01-02T03:04:05+00:00", "weights_sha256": "ab"}
+
+
+def test_what_is_written_can_be_read(score: SplitScore, tmp_path: Path) -> None:
+    write_evaluation(score, tmp_path, title="pets", facts=FACTS)
+    stored = read_evaluation(tmp_path, "ab")
+    assert stored is not None
+    assert stored.evaluation.to_dict() == score.evaluation.to_dict()
+    assert (stored.data, stored.date.year) == ("pets", 2026)
+    assert [example.index for example in stored.examples.wrong] == [9, 5]
+
+
+def test_only_an_evaluation_of_these_weights_is_read(score: SplitScore, tmp_path: Path) -> None:
+    assert read_evaluation(tmp_path, "ab") is None
+    write_evaluation(score, tmp_path, title="pets", facts=FACTS)
+    assert read_evaluation(tmp_path, "cd") is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("evaluation.json", '{"accuracy": 0.5'),
+        ("evaluation.json", '{"weights_sha256": "ab"}'),
+        ("evaluation.json", "[]"),
+        ("examples.json", "{}"),
+    ],
+)
+def test_a_broken_evaluation_is_told(
+    file: str, content: str, score: SplitScore, tmp_path: Path
+) -> None:
+    write_evaluation(score, tmp_path, title="pets", facts=FACTS)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(CheckpointError, match=r"cannot be read .* evaluate again"):
+        read_evaluation(tmp_path, "ab")
 
 
 def test_printed_tables_hold_every_number(evaluation: Evaluation, tmp_path: Path) -> None:

@@ -151,6 +151,14 @@ class DataSource(ABC):
     def info(self) -> DataInfo:
         """Facts of the data; cheap, loads no images where that can be avoided."""
 
+    @property
+    def expected_info(self) -> DataInfo:
+        """``info`` as far as it can be told before anything is fetched; a copy may differ from it.
+
+        Recipes are checked against it. Sources that download override this.
+        """
+        return self.info
+
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
         """One split; "train" and "val" are disjoint parts of the official training set."""

@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache, partial
 from http.client import HTTPException
 from pathlib import Path
@@ -42,6 +43,14 @@ _CLASSES = (
     "truck",
 )
 _SIZE = (32, 32)
+_INFO = DataInfo(
+    name="cifar10",
+    copy="CIFAR-10",
+    class_names=_CLASSES,
+    image_size=_SIZE,
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+)
 _ARCHIVE = "cifar-10-python.tar.gz"
 _BATCHES = "cifar-10-batches-py"
 _FILES = {
@@ -99,19 +108,20 @@ class Cifar10(DataSource):
             for split, official in _OFFICIAL.items()
             if counts[split] != official
         ]
-        return DataInfo(
-            name="cifar10",
-            copy=self._copy.name + (f" with {' and '.join(other)}" if other else ""),
-            class_names=_CLASSES,
-            image_size=_SIZE,
-            mean=(0.4914, 0.4822, 0.4465),
-            std=(0.2470, 0.2435, 0.2616),
-        )
+        copy = self._copy.name + (f" with {' and '.join(other)}" if other else "")
+        return replace(_INFO, copy=copy)
+
+    @property
+    def expected_info(self) -> DataInfo:
+        """Facts of the official images; neither looks for them nor downloads them."""
+        return _INFO
 
     def load(self, split: Split) -> MemoryImages:
         """The images of one split, (num, 3, 32, 32) uint8; decoded once and kept."""
         if split == "val" and self.val_size == 0:
-            raise DataError("cifar10 has no validation images because val_size is 0")
+            raise DataError(
+                "cifar10 has no validation images because data.val_size is 0; hold some out"
+            )
         if split not in self._splits:
             if split == "test":
                 self._splits["test"] = self._copy.read("test")

@@ -67,7 +67,9 @@ class Digits(DataSource):
             self._splits = {"train": train, "val": val, "test": take(full, test)}
         images = self._splits[split]
         if len(images) == 0:
-            raise DataError("digits has no validation images because val_size is 0")
+            raise DataError(
+                "digits has no validation images because data.val_size is 0; hold some out"
+            )
         return images
 
 

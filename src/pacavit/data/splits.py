@@ -32,7 +32,9 @@ def stratified_holdout(labels: Tensor, size: int, seed: int = 0) -> tuple[Tensor
     """
     num = len(labels)
     if not 0 <= size < num:
-        raise DataError(f"cannot hold out {size} of {num} images; choose 0 to {num - 1}")
+        raise DataError(
+            f"cannot hold out {size} of {num} images; choose 0 to {num - 1} (data.val_size)"
+        )
     counts = torch.bincount(labels)
     share, remainder = (counts * size) // num, (counts * size) % num
     short = size - int(share.sum())

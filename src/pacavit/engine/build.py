@@ -94,7 +94,11 @@ def model(config: ModelConfig, num_classes: int) -> nn.Module:
     except PacavitError:
         raise
     except _REFUSALS as error:
-        raise RecipeError(f"model {config.name!r} refuses its arguments: {_line(error)}") from error
+        culprits = f", above all model.options ({', '.join(config.options)})"
+        raise RecipeError(
+            f"model {config.name!r} refuses its arguments: {_line(error)}; "
+            f"check the fields of model{culprits if config.options else ''}"
+        ) from error
     return network
 
 
@@ -125,6 +129,8 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
     modes = {module: module.training for module in task.modules()}
     try:
         for size in dict.fromkeys([recipe.task.image_size, *smaller]):
+            # Refuses augmentation that the images are too small for.
+            task.train_transform(recipe.task, info, size)
             height, width = info.image_size if size is None else (size, size)
             # Networks may draw random numbers in evaluation mode too.
             with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
@@ -133,7 +139,8 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
         raise
     except _REFUSALS as error:
         raise RecipeError(
-            f"model {recipe.model.name!r} fails on {height} x {width} images: {_line(error)}"
+            f"model {recipe.model.name!r} fails on {height} x {width} images: {_line(error)}; "
+            "check task.image_size and the fields of model"
         ) from error
     finally:
         for module, training in modes.items():
@@ -209,5 +216,5 @@ def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[st
 
 
 def _line(error: Exception) -> str:
-    """The kind of an error and what it says, on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """The kind of an error and what it says, on one line without a full stop."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")

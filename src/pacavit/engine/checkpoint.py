@@ -120,15 +120,15 @@ def load(path: Path, state: TrainState) -> None:
     for name, model in (("model", state.model), ("ema", state.average)):
         if model is not None:
             file = path / f"{name}.safetensors"
-            load_state(model, files.read_tensors(file)[0], file)
-    tensors, _ = files.read_tensors(path / "optimizer.safetensors")
-    generators, _ = files.read_tensors(path / "rng.safetensors")
+            load_state(model, _tensors(file)[0], file)
+    tensors, _ = _tensors(path / "optimizer.safetensors")
+    generators, _ = _tensors(path / "rng.safetensors")
     try:
         _restore_optimizer(state.optimizer, tensors, json.loads(_text(path / "optimizer.json")))
         progress = pydantic.TypeAdapter(Progress).validate_json(_text(path / "state.json"))
         _restore_generators(generators)
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
-        line = " ".join(str(error).split())
+        line = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(
             f"checkpoint {path} is broken: {line}; remove it to go on from an earlier one"
         ) from error
@@ -152,7 +152,7 @@ def _contents(state: TrainState) -> dict[str, bytes]:
 
 def _check_data(file: Path, info: DataInfo) -> None:
     """Refuse to go on with other data than those that a checkpoint's model was trained on."""
-    _, metadata = files.read_tensors(file)
+    _, metadata = _tensors(file)
     try:
         stored = json.loads(metadata[METADATA_KEY])["data"]
         was = {name: stored[name] for name in ("copy", "class_names", "mean", "std")}
@@ -254,6 +254,16 @@ def _remove_leftovers(folder: Path) -> None:
     for pattern in (".tmp-*", ".old-*"):
         for path in folder.glob(pattern):
             shutil.rmtree(path)
+
+
+def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What ``files.read_tensors`` gives; its error also says how to go on without the file."""
+    try:
+        return files.read_tensors(file)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}, or remove {file.parent} to go on from an earlier checkpoint"
+        ) from error
 
 
 def _text(path: Path) -> str:

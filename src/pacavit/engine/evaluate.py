@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from rich.progress import track
@@ -16,7 +16,10 @@ from pacavit.engine import system
 from pacavit.errors import DataError
 from pacavit.tasks import ClassificationTask, Task
 
-__all__ = ["ClassScores", "Evaluation", "Measurement", "evaluate", "measure"]
+__all__ = ["ClassScores", "Evaluation", "Measurement", "Watch", "evaluate", "measure"]
+
+Watch: TypeAlias = Callable[[Any, Batch], None]
+"""Is shown every prediction of a task, with the batch it is for."""
 
 
 class Measurement(NamedTuple):
@@ -83,6 +86,22 @@ class Evaluation:
         """Plain data, ready for JSON."""
         return asdict(self) | {"confusion": self.confusion.tolist()}
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
+        """What ``to_dict`` gave, again; other keys are left out.
+
+        Raises:
+            KeyError, TypeError, ValueError: a number is missing or is none.
+        """
+        other: dict[str, Any] = {
+            "per_class": tuple(ClassScores(**row) for row in data["per_class"]),
+            "confusion": torch.tensor(data["confusion"], dtype=torch.int64),
+            "num_images": int(data["num_images"]),
+            "other_scores": {name: float(value) for name, value in data["other_scores"].items()},
+        }
+        scores = (each.name for each in fields(cls) if each.name not in other)
+        return cls(**other | {name: float(data[name]) for name in scores})
+
 
 def evaluate(
     task: ClassificationTask,
@@ -90,6 +109,7 @@ def evaluate(
     class_names: Sequence[str],
     *,
     device: torch.device | str = "cpu",
+    watch: Watch | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Score a classifier on a split, in fp32.
@@ -99,6 +119,7 @@ def evaluate(
         loader: batches of the split, see ``build.eval_loader``.
         class_names: K names, in label order.
         device: where to compute.
+        watch: is shown every prediction, batch by batch.
         progress: show a progress bar.
 
     Raises:
@@ -111,7 +132,9 @@ def evaluate(
             f"but the model knows {len(class_names)} classes"
         )
     device = torch.device(device)
-    measured = measure(task.to(device), loader, device, warm_up=True, progress=progress)
+    measured = measure(
+        task.to(device), loader, device, warm_up=True, watch=watch, progress=progress
+    )
     metrics, confusion = measured.metrics, measured.metrics["confusion"]
     rows = zip(
         class_names,
@@ -140,6 +163,7 @@ def measure(
     *,
     precision: str = "fp32",
     warm_up: bool = False,
+    watch: Watch | None = None,
     progress: bool = False,
 ) -> Measurement:
     """Update a task's metrics with its predictions for every batch.
@@ -151,6 +175,7 @@ def measure(
         precision: of the arithmetic, "fp32" or "bf16".
         warm_up: predict the first batch once beforehand, so that the throughput is that of a
             running system.
+        watch: is shown every prediction, batch by batch.
         progress: show a progress bar.
     """
     task.eval()
@@ -163,7 +188,10 @@ def measure(
             loader.epoch(0), "evaluating", len(loader), disable=not progress, transient=True
         ):
             batch = _to_device(batch, device)
-            metrics.update(task.predict(batch.images), batch.labels)
+            prediction = task.predict(batch.images)
+            metrics.update(prediction, batch.labels)
+            if watch is not None:
+                watch(prediction, batch)
             num_images += len(batch.labels)
         # Fetching the results waits until the device has finished.
         results = {name: value.cpu() for name, value in metrics.compute().items()}

@@ -77,11 +77,22 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CheckpointError: the file is missing, truncated or of another kind.
     """
     if not path.is_file():
-        raise CheckpointError(f"no weights at {path}")
+        raise CheckpointError(f"no weights at {path}; fetch the file again")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError) as error:
+        if _looks_pickled(path):
+            raise CheckpointError(
+                f"{path} is a pickled checkpoint, which could run code and is not opened; give "
+                "safetensors weights"
+            ) from error
         raise CheckpointError(
             f"{path} is truncated or no safetensors file ({error}); write or fetch it again"
         ) from error
+
+
+def _looks_pickled(path: Path) -> bool:
+    """Whether a file begins as those of ``torch.save`` do: a zip archive, or a bare pickle."""
+    with path.open("rb") as file:
+        return file.read(4).startswith((b"PK\x03\x04", b"\x80"))

@@ -1,18 +1,57 @@
-"""A trained model on a split of its data: what evaluation and packaging share."""
+"""A trained model on a split of its data: what evaluation, reports and packaging share."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from pacavit.data import DataInfo, ImageSet, Split
+from pacavit.data import Batch, DataInfo, ImageSet, Split
 from pacavit.engine import build
 from pacavit.engine.evaluate import Evaluation, evaluate
 from pacavit.engine.weights import LoadedModel
 from pacavit.errors import DataError
+from pacavit.tasks.classification import Prediction
 
-__all__ = ["score_model"]
+__all__ = ["SplitScore", "TopClasses", "score_model"]
+
+_TOP = 3  # classes remembered of every image
+
+
+class TopClasses(NamedTuple):
+    """What a classifier says of each of N images, in stored order; on the CPU.
+
+    Attributes:
+        indices: (N,) int64, their positions in the split.
+        labels: (N,) int64, the true classes.
+        true_probabilities: (N,) of the true classes.
+        classes: (N, k) int64, the likeliest classes, likeliest first.
+        probabilities: (N, k) of these.
+    """
+
+    indices: Tensor
+    labels: Tensor
+    true_probabilities: Tensor
+    classes: Tensor
+    probabilities: Tensor
+
+
+class SplitScore(NamedTuple):
+    """A model's answers for a split.
+
+    Attributes:
+        evaluation: the scores.
+        top: the likeliest classes of each image.
+        images: that were scored.
+        info: facts of the data they come from.
+    """
+
+    evaluation: Evaluation
+    top: TopClasses
+    images: ImageSet
+    info: DataInfo
 
 
 def score_model(
@@ -22,8 +61,8 @@ def score_model(
     root: Path | None = None,
     device: torch.device,
     progress: bool = False,
-) -> tuple[Evaluation, DataInfo, ImageSet]:
-    """Measure a loaded model on a split; also returns the facts of the data, and its images.
+) -> SplitScore:
+    """Measure a loaded model on a split.
 
     Args:
         model: its recipe names the data set.
@@ -40,14 +79,38 @@ def score_model(
     if root is not None:
         config = config.model_copy(update={"root": root})
     source = build.data_source(config)
-    if source.info.class_names != model.info.class_names:
-        raise DataError(
-            f"{source.info.copy} has other classes than {model.info.copy}, "
-            "on which the model was trained"
-        )
+    _check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
-    loader = build.eval_loader(model.recipe, images, model.info)
+    parts: list[TopClasses] = []
     evaluation = evaluate(
-        model.classifier, loader, model.info.class_names, device=device, progress=progress
+        model.classifier,
+        build.eval_loader(model.recipe, images, model.info),
+        model.info.class_names,
+        device=device,
+        watch=lambda prediction, batch: parts.append(_top_classes(prediction, batch)),
+        progress=progress,
     )
-    return evaluation, source.info, images
+    top = TopClasses(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
+    return SplitScore(evaluation, top, images, source.info)
+
+
+def _check_classes(data: DataInfo, trained: DataInfo) -> None:
+    """Raise DataError unless the data have the classes that a model was trained on."""
+    found, known = data.class_names, trained.class_names
+    if found == known:
+        return
+    if len(found) != len(known):
+        what = f"{len(found)} classes, and the model knows {len(known)}"
+    else:
+        first = next(i for i, pair in enumerate(zip(found, known, strict=True)) if len({*pair}) > 1)
+        what = f"class {first} named {found[first]!r}, which the model knows as {known[first]!r}"
+    raise DataError(
+        f"{data.copy} has {what}; give the data that the model was trained on: {trained.copy}"
+    )
+
+
+def _top_classes(prediction: Prediction, batch: Batch) -> TopClasses:
+    probabilities, labels = prediction.probabilities, batch.labels
+    values, classes = probabilities.topk(min(_TOP, probabilities.shape[1]))
+    true_probabilities = probabilities.gather(1, labels[:, None])[:, 0]
+    return TopClasses(batch.indices, labels, true_probabilities, classes, values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import platform
 import sys
@@ -14,9 +15,19 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pacavit.errors import RecipeError
+from pacavit.errors import CheckpointError, RecipeError
 
-__all__ = ["autocast", "configure", "environment", "pick_device", "training_kernels"]
+__all__ = [
+    "ENVIRONMENT",
+    "autocast",
+    "configure",
+    "environment",
+    "pick_device",
+    "read_environment",
+    "training_kernels",
+]
+
+ENVIRONMENT = "environment.json"
 
 
 def pick_device(name: str) -> torch.device:
@@ -29,10 +40,17 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise RecipeError(
+            f"train.device {name!r} is no device; choose auto, cpu, cuda, cuda:1 and so on"
+        ) from error
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         line = str(error).strip().splitlines()[0]
-        raise RecipeError(f"train.device {name!r} is not to be had here: {line}") from error
+        raise RecipeError(
+            f"train.device {name!r} is not to be had here ({line}); choose auto or another device"
+        ) from error
     return device
 
 
@@ -78,6 +96,20 @@ def environment(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def read_environment(run: Path) -> dict[str, Any]:
+    """What ``environment`` gave when a run began.
+
+    Raises:
+        CheckpointError: the run's ``environment.json`` is missing or broken.
+    """
+    path = run / ENVIRONMENT
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
     return facts
 
 

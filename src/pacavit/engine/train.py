@@ -31,7 +31,6 @@ from pacavit.tasks.base import Task
 
 __all__ = ["train"]
 
-ENVIRONMENT = "environment.json"
 BROKEN_IMAGES = "broken_images.txt"
 
 
@@ -117,9 +116,9 @@ class Trainer:
         self.device = system.pick_device(self.config.device)
         system.configure(self.device)
         source = build.data_source(recipe.data)
-        self.info = source.info
 
         # Before the images, which may take a download: most mistakes in a recipe show here.
+        self.info = source.expected_info
         torch.manual_seed(self.config.seed)
         self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
         self.origin: list[str] = []
@@ -129,6 +128,7 @@ class Trainer:
         self.optimizer = optim.create_optimizer(self.task.model, self.config)
         # Training draws on from where the weights left the generator, whatever loading draws.
         with torch.random.fork_rng(devices=[]):
+            self.info = source.info
             self.images = build.image_set(source, "train", self.device)
             val_images = build.image_set(source, "val", self.device)
         self.val_loader = build.eval_loader(recipe, val_images, self.info)
@@ -303,9 +303,9 @@ def _prepare_folder(out: Path, recipe: Recipe, device: torch.device, *, overwrit
         out.mkdir(parents=True, exist_ok=True)
         io.dump(recipe, out / io.RECIPE_FILE)
         # The first session's, which made the random weights, stays.
-        if not (out / ENVIRONMENT).exists():
+        if not (out / system.ENVIRONMENT).exists():
             facts = json.dumps(system.environment(device), indent=2)
-            files.replace_file(out / ENVIRONMENT, facts.encode())
+            files.replace_file(out / system.ENVIRONMENT, facts.encode())
 
 
 def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -340,7 +340,7 @@ def _recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
     if changed is not None:
         raise RecipeError(
             f"the run in {out} cannot go on with another recipe: {changed}; "
-            "start a new run in another folder"
+            "repeat its settings, or start a new run in another folder"
         )
     return own if recipe.data.root is None else recipe
 

@@ -178,7 +178,7 @@ def load_model(source: str | Path) -> LoadedModel:
     name = str(source)
     if isinstance(source, Path) or os.sep in name or name.endswith(".safetensors"):
         raise CheckpointError(f"no run folder or weights file at {path}")
-    raise UnknownNameError("weights", name, packaged_names())
+    raise UnknownNameError("run folder, weights file or packaged weights", name, packaged_names())
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
@@ -224,7 +224,10 @@ def _newest_weights(run: Path) -> Path:
 def _load_file(path: Path) -> LoadedModel:
     tensors, metadata = files.read_tensors(path)
     if METADATA_KEY not in metadata:
-        raise CheckpointError(f"{path} was not written by pacavit: it names no recipe")
+        raise CheckpointError(
+            f"{path} was not written by pacavit: it names no recipe; give a run folder or weights "
+            "that pacavit saved"
+        )
     try:
         description = json.loads(metadata[METADATA_KEY])
         version = description["version"]

@@ -126,7 +126,7 @@ def _read_extended(
         raise RecipeError(f"{origin}: extends = {_short(base)}: expected the name of a recipe")
     if base not in names():
         if file is None or not _looks_like_path(base):
-            raise UnknownNameError(f"recipe, which {origin} extends,", base, names())
+            raise UnknownNameError("recipe", base, names(), f"that {origin} extends")
         base = file.parent / base
     _, inherited = _read_extended(base, (*under, place))
     for own in ("name", "description"):

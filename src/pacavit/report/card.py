@@ -14,7 +14,7 @@ from pacavit.engine.weights import LoadedModel
 from pacavit.models import count_macs
 from pacavit.report.command import training_command
 
-__all__ = ["card_summary", "model_card"]
+__all__ = ["card_summary", "model_card", "name_clusterings"]
 
 
 def model_card(
@@ -45,7 +45,7 @@ def model_card(
     info = model.info
     sections = (
         f"# {name}",
-        f"`{model.recipe.model.name}` with {_clusterings(model.task.model)}, trained on "
+        f"`{model.recipe.model.name}` with {name_clusterings(model.task.model)}, trained on "
         f"{info.copy}: test accuracy {evaluation.accuracy:.4f} ({evaluation.num_images:,} images, "
         "no test-time augmentation).",
         _use(source or name),
@@ -112,8 +112,8 @@ def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float
         (
             "## Training",
             "",
-            f"- Network: `{recipe.model.name}` with {_clusterings(network)}; {num_parameters:,} "
-            f"parameters, {macs / 1e6:.1f} M multiply-accumulates an image",
+            f"- Network: `{recipe.model.name}` with {name_clusterings(network)}; "
+            f"{num_parameters:,} parameters, {macs / 1e6:.1f} M multiply-accumulates an image",
             f"- Data: {info.copy}, {len(info.class_names)} classes; choices were made on "
             "validation images held out of the training set",
             f"- Recipe: `{recipe.name}`, {recipe.train.epochs} epochs, seed {recipe.train.seed}, "
@@ -145,7 +145,7 @@ def _input_size(model: LoadedModel) -> tuple[int, int]:
     return model.info.image_size if size is None else (size, size)
 
 
-def _clusterings(network: nn.Module) -> str:
+def name_clusterings(network: nn.Module) -> str:
     """Which clusterings a network computes, such as "conv clustering (16, 16 clusters)"."""
     modules = [module for module in network.modules() if isinstance(module, Clustering)]
     if not modules:

@@ -15,7 +15,7 @@ from pacavit.engine.weights import packaged_names
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 
-__all__ = ["training_command"]
+__all__ = ["changed_fields", "training_command"]
 
 # Words that are neither numbers nor dates of TOML; its other values are excluded by name.
 _WORD = re.compile(r"[A-Za-z_][\w.:/+-]*", re.ASCII)
@@ -44,6 +44,13 @@ def training_command(recipe: Recipe) -> str:
             for override in _overrides(field, value):
                 words += ["--set", override]
     return shlex.join(words)
+
+
+def changed_fields(recipe: Recipe) -> frozenset[str]:
+    """Dotted fields in which a recipe differs from the packaged one of its name, if any has it."""
+    if recipe.name not in recipes.names():
+        return frozenset()
+    return frozenset(field for field, _ in _changes(recipes.load(recipe.name), recipe))
 
 
 def _changes(old: BaseModel, new: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:

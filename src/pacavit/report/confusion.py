@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-__all__ = ["plot_confusion", "save_confusion"]
+__all__ = ["MAX_CLASSES_WITH_COUNTS", "confusion_png", "plot_confusion", "save_confusion"]
 
 MAX_CLASSES_WITH_COUNTS = 30  # beyond, the counts would be too small to read
 MAX_CLASSES_WITH_NAMES = 100
@@ -54,12 +55,21 @@ def plot_confusion(
     return figure
 
 
+def confusion_png(
+    confusion: NDArray[np.int64], class_names: Sequence[str], *, title: str = ""
+) -> bytes:
+    """``plot_confusion`` as a PNG file."""
+    file = BytesIO()
+    figure = plot_confusion(confusion, class_names, title=title)
+    figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
+    return file.getvalue()
+
+
 def save_confusion(
     path: Path, confusion: NDArray[np.int64], class_names: Sequence[str], *, title: str
 ) -> None:
     """Write ``plot_confusion`` to a PNG file."""
-    figure = plot_confusion(confusion, class_names, title=title)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    path.write_bytes(confusion_png(confusion, class_names, title=title))
 
 
 def _plain(name: str, longest: int = 24) -> str:

@@ -1,15 +1,28 @@
-"""Loss and score of a run, epoch by epoch, as one picture."""
+"""Loss and score of a run, epoch by epoch, as pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
+from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pacavit.engine.log import read_metrics
 from pacavit.errors import CheckpointError
 
-__all__ = ["plot_curves"]
+__all__ = ["curves_svg", "loss_curves", "plot_curves", "score_curves"]
+
+_FEW = 30  # up to so many epochs each is marked; of a single one there is no line to see
+_COLOURS = {"training": "C0", "validation": "C1"}
+# (ink, C0 and C1): readable on a white and on a nearly black page, and by the colour-blind.
+_LIGHT = ("#57606a", ("#0b5cad", "#c2410c"))
+_DARK = ("#9aa5b1", ("#6cb6ff", "#ffa657"))
 
 
 def plot_curves(run: str | Path, metric: str, path: str | Path | None = None) -> Path:
@@ -30,19 +43,68 @@ def plot_curves(run: str | Path, metric: str, path: str | Path | None = None) ->
     if not rows:
         raise CheckpointError(f"{run} has no finished epoch to draw")
     path = Path(run) / "curves.png" if path is None else Path(path)
-    epochs = [row["epoch"] for row in rows]
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    # The training loss may be that of augmented images with smoothed labels: not one scale with
-    # the validation loss, but the shapes tell.
-    left.plot(epochs, [row["train_loss"] for row in rows], label="training")
-    if "val_loss" in rows[0]:  # it is the task that decides what is measured
-        left.plot(epochs, [row["val_loss"] for row in rows], label="validation")
-    left.set(xlabel="epoch", ylabel="loss")
-    left.legend()
-    right.plot(epochs, [row[f"val_{metric}"] for row in rows], color="C1")
-    right.set(xlabel="epoch", ylabel=f"validation {metric.replace('_', ' ')}")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+    _draw(left, loss_curves(rows), "loss")
+    _draw(right, score_curves(rows, metric), f"validation {metric.replace('_', ' ')}")
     figure.savefig(path, dpi=120)
     return path
+
+
+def loss_curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Losses of a run's epochs, by what they were measured on.
+
+    The training loss may be that of augmented images with smoothed labels: not one scale with the
+    validation loss, but the shapes tell.
+
+    Args:
+        rows: of ``metrics.jsonl``, at least one.
+    """
+    lines = {"training": [row["train_loss"] for row in rows]}
+    if "val_loss" in rows[0]:  # it is the task that decides what is measured
+        lines["validation"] = [row["val_loss"] for row in rows]
+    return lines
+
+
+def score_curves(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float]]:
+    """A score of a run's epochs; arguments as those of ``loss_curves`` and ``plot_curves``."""
+    return {"validation": [row[f"val_{metric}"] for row in rows]}
+
+
+def curves_svg(lines: Mapping[str, Sequence[float]], ylabel: str, *, dark: bool = False) -> bytes:
+    """Values by epoch as an SVG picture without a ground of its own.
+
+    Args:
+        lines: values of epochs 1, 2, ..., of "training", "validation" or both.
+        ylabel: what the values are.
+        dark: for a dark page instead of a white one.
+    """
+    ink, colours = _DARK if dark else _LIGHT
+    style: dict[Any, Any] = {
+        **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color"), ink),
+        **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), ink),
+        "axes.facecolor": "none",
+        "axes.prop_cycle": cycler(color=colours),
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "svg.fonttype": "none",  # letters stay letters, in a font of the reader's machine
+        "svg.hashsalt": "pacavit",  # equal runs give equal files
+    }
+    file = BytesIO()
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(5, 3), layout="constrained")
+        _draw(figure.subplots(), lines, ylabel)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
+
+
+def _draw(axes: Axes, lines: Mapping[str, Sequence[float]], ylabel: str) -> None:
+    for name, values in lines.items():
+        marker = "." if len(values) <= _FEW else ""
+        epochs = range(1, len(values) + 1)
+        axes.plot(epochs, values, color=_COLOURS[name], label=name, marker=marker)
+    axes.set(xlabel="epoch", ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if len(lines) > 1:
+        axes.legend(frameon=False)

@@ -3,53 +3,164 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pydantic
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pacavit.engine import files
 from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.scoring import SplitScore, TopClasses
+from pacavit.engine.weights import LoadedModel
+from pacavit.errors import CheckpointError
 from pacavit.report.confusion import save_confusion
+from pacavit.report.examples import Examples, pick_examples
 
-__all__ = ["FILES", "print_evaluation", "write_evaluation"]
+__all__ = [
+    "FILES",
+    "StoredEvaluation",
+    "print_evaluation",
+    "read_evaluation",
+    "weights_digest",
+    "write_evaluation",
+]
 
-FILES = ("evaluation.json", "per_class.csv", "confusion.csv", "confusion.png")
+RECORD, EXAMPLES = "evaluation.json", "examples.json"
+FILES = (
+    RECORD,
+    "per_class.csv",
+    "confusion.csv",
+    "confusion.png",
+    "predictions.csv",
+    EXAMPLES,
+)
+_EXAMPLES = pydantic.TypeAdapter(Examples)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredEvaluation:
+    """An evaluation as ``write_evaluation`` left it.
+
+    Attributes:
+        evaluation: what was measured.
+        examples: images right and wrong.
+        data: which copy of the data it was measured on.
+        date: when.
+    """
+
+    evaluation: Evaluation
+    examples: Examples
+    data: str
+    date: datetime
 
 
 def write_evaluation(
-    evaluation: Evaluation, folder: Path, *, title: str, facts: Mapping[str, Any]
+    score: SplitScore, folder: Path, *, title: str, facts: Mapping[str, Any]
 ) -> None:
-    """Write an evaluation into a folder, as the four ``FILES``; older ones are replaced.
+    """Write an evaluation into a folder, as the ``FILES``; older ones are replaced.
 
     Args:
-        evaluation: what was measured.
+        score: what was measured.
         folder: made if it is not there.
         title: of the picture: which data and split.
         facts: what makes the numbers repeatable (command, data copy, split, machine, versions);
-            JSON values, stored before the numbers in ``evaluation.json``.
+            JSON values, stored before the numbers in ``evaluation.json``. Reports need "data",
+            "date" and "weights_sha256".
     """
     folder.mkdir(parents=True, exist_ok=True)
+    evaluation = score.evaluation
     names = [row.name for row in evaluation.per_class]
+    examples = _EXAMPLES.dump_json(pick_examples(score), indent=2)
+    files.replace_file(folder / EXAMPLES, examples + b"\n")
     record = {**facts, **evaluation.to_dict()}
-    (folder / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    with (folder / "per_class.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("class", "precision", "recall", "f1", "support"))
-        for row in evaluation.per_class:
-            writer.writerow((row.name, row.precision, row.recall, row.f1, row.support))
+    files.replace_file(folder / RECORD, json.dumps(record, indent=2).encode() + b"\n")
+    _write_csv(
+        folder / "per_class.csv",
+        ("class", "precision", "recall", "f1", "support"),
+        (asdict(row).values() for row in evaluation.per_class),
+    )
     confusion = evaluation.confusion.cpu().numpy()
-    with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("true class / predicted class", *names))
-        writer.writerows(
-            (name, *counts) for name, counts in zip(names, confusion.tolist(), strict=True)
-        )
+    _write_csv(
+        folder / "confusion.csv",
+        ("true class / predicted class", *names),
+        ((name, *counts) for name, counts in zip(names, confusion.tolist(), strict=True)),
+    )
+    _write_csv(
+        folder / "predictions.csv",
+        (
+            "image",
+            "true_class",
+            "true_class_probability",
+            "predicted_class",
+            "predicted_class_probability",
+        ),
+        _predictions(score.top, names),
+    )
     title = f"{title}: accuracy {evaluation.accuracy:.4f} of {evaluation.num_images:,} images"
     save_confusion(folder / "confusion.png", confusion, names, title=title)
+
+
+def weights_digest(model: LoadedModel) -> str:
+    """The SHA-256 of a model's file: evaluations carry it, so that one knows what they measured."""
+    with model.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_evaluation(folder: Path, digest: str) -> StoredEvaluation | None:
+    """What ``write_evaluation`` wrote into a folder; None if that was of other weights, or nothing.
+
+    Args:
+        folder: with the ``FILES``, maybe.
+        digest: of the weights, which the facts of the evaluation must hold as ``weights_sha256``.
+
+    Raises:
+        CheckpointError: a file is missing or broken.
+    """
+    if not (folder / RECORD).is_file():
+        return None
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record.get("weights_sha256") != digest:
+            return None
+        evaluation = Evaluation.from_dict(record)
+        examples = _EXAMPLES.validate_json((folder / EXAMPLES).read_bytes())
+        return StoredEvaluation(
+            evaluation, examples, str(record["data"]), datetime.fromisoformat(record["date"])
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"the evaluation in {folder} cannot be read ({reason}); remove it and evaluate again"
+        ) from error
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _predictions(top: TopClasses, names: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+    """A row an image, in stored order."""
+    rows = zip(
+        top.indices.tolist(),
+        top.labels.tolist(),
+        top.true_probabilities.tolist(),
+        top.classes[:, 0].tolist(),
+        top.probabilities[:, 0].tolist(),
+        strict=True,
+    )
+    for index, label, true, guess, likeliest in rows:
+        yield index, names[label], round(true, 6), names[guess], round(likeliest, 6)
 
 
 def print_evaluation(

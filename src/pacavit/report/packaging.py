@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.log import read_metrics
 from pacavit.engine.scoring import score_model
-from pacavit.engine.system import pick_device
+from pacavit.engine.system import pick_device, read_environment
 from pacavit.engine.weights import LoadedModel, load_model, save_weights
 from pacavit.errors import CheckpointError
 from pacavit.report.card import model_card
@@ -82,12 +81,7 @@ def run_facts(run: Path, trained: LoadedModel) -> RunFacts:
     rows, epochs = read_metrics(run), trained.recipe.train.epochs
     if len(rows) < epochs:
         raise CheckpointError(f"the run in {run} is not finished: {len(rows)} of {epochs} epochs")
-    path = run / "environment.json"
-    try:
-        environment: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    return RunFacts(environment, rows[-1]["elapsed"])
+    return RunFacts(read_environment(run), rows[-1]["elapsed"])
 
 
 def score_for_card(
@@ -101,10 +95,8 @@ def score_for_card(
         data: folder with the data set, instead of the recipe's.
         progress: show a progress bar.
     """
-    evaluation, _, _ = score_model(
-        model, "test", root=data, device=pick_device("auto"), progress=progress
-    )
+    score = score_model(model, "test", root=data, device=pick_device("auto"), progress=progress)
     command = ["pacavit", "evaluate", source]
     if (data or model.recipe.data.root) is not None:
         command += ["--data", "ROOT"]
-    return evaluation, shlex.join(command)
+    return score.evaluation, shlex.join(command)

@@ -1,0 +1,225 @@
+"""The report of a run: one HTML file in its folder that says what was done and what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from pacavit import recipes
+from pacavit.attention import Attention
+from pacavit.data import Split
+from pacavit.engine import files
+from pacavit.engine.log import read_metrics
+from pacavit.engine.system import read_environment
+from pacavit.engine.weights import LoadedModel
+from pacavit.errors import RecipeError
+from pacavit.recipes.schema import Recipe
+from pacavit.report import html
+from pacavit.report.card import name_clusterings
+from pacavit.report.command import changed_fields, training_command
+from pacavit.report.curves import curves_svg, loss_curves, score_curves
+from pacavit.report.evaluation import StoredEvaluation, read_evaluation, weights_digest
+from pacavit.report.evaluation_sections import (
+    confusion_section,
+    examples_section,
+    results_section,
+)
+
+__all__ = ["REPORT", "evaluation_folder", "evaluations", "run_page", "write_run_page"]
+
+REPORT = "report.html"
+_DATA_ROOT = ("data", "root")
+# The one that counts first: its classes and examples are shown.
+_SPLITS: Mapping[Split, str] = {"test": "test", "val": "validation", "train": "training"}
+
+
+def write_run_page(run: Path, model: LoadedModel) -> Path:
+    """Write the report of a run into its folder; an older one is replaced.
+
+    Args:
+        run: the run's folder.
+        model: loaded from it.
+
+    Returns:
+        The file.
+
+    Raises:
+        CheckpointError: a file of the run is broken, or the page cannot be written.
+    """
+    page = run / REPORT
+    text = run_page(run, model)
+    with files.writing(page):
+        files.replace_file(page, text.encode())
+    return page
+
+
+def run_page(run: Path, model: LoadedModel) -> str:
+    """The report as an HTML document, from what lies in the run's folder.
+
+    Args:
+        run: the run's folder.
+        model: loaded from it.
+
+    Raises:
+        CheckpointError: a file of the run is broken.
+    """
+    stored = evaluations(run, model)
+    rows = read_metrics(run)
+    sections = [_curves(rows, model.task.main_metric)] if rows else []
+    for split, measured in list(stored.items())[:1]:
+        name = _SPLITS[split]
+        sections.append(results_section({_SPLITS[key]: each for key, each in stored.items()}))
+        sections.append(confusion_section(measured.evaluation, name))
+        sections.append(examples_section(measured.examples, name))
+    sections += [_settings(model.recipe), _repeat(model.recipe), _environment(run)]
+    return html.page(
+        model.recipe.name,
+        _lead(model, rows),
+        sections,
+        highlights=_highlights(model, stored, rows),
+    )
+
+
+def evaluation_folder(run: Path, split: Split) -> Path:
+    """Where a run keeps its evaluation on a split."""
+    return run / f"evaluation-{split}"
+
+
+def evaluations(run: Path, model: LoadedModel) -> dict[Split, StoredEvaluation]:
+    """Evaluations of the weights that a run has now, test before validation before training.
+
+    Raises:
+        CheckpointError: a file of them is broken.
+    """
+    digest = weights_digest(model)
+    found = {split: read_evaluation(evaluation_folder(run, split), digest) for split in _SPLITS}
+    return {split: stored for split, stored in found.items() if stored is not None}
+
+
+def _lead(model: LoadedModel, rows: Sequence[Mapping[str, Any]]) -> str:
+    recipe, network = model.recipe, model.task.model
+    kind = recipe.model.name
+    if any(isinstance(module, Attention) for module in network.modules()):
+        kind += f" with {name_clusterings(network)}"
+    text = f"{kind}, trained on {model.info.copy}."
+    if len(rows) < recipe.train.epochs:
+        text += f" The run is not finished: {len(rows)} of {recipe.train.epochs} epochs are done."
+    return f"{text} {recipe.description}".strip()
+
+
+def _highlights(
+    model: LoadedModel,
+    stored: Mapping[Split, StoredEvaluation],
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[str, str]:
+    shown = {}
+    for split, measured in list(stored.items())[:1]:
+        evaluation, name = measured.evaluation, _SPLITS[split]
+        shown[f"{name} accuracy"] = html.percent(evaluation.accuracy)
+        shown[f"{name} F1 (macro)"] = html.percent(evaluation.f1_macro)
+    num_parameters = sum(parameter.numel() for parameter in model.task.model.parameters())
+    shown["parameters"] = f"{num_parameters:,}"
+    if rows:
+        shown["epochs"] = str(len(rows))
+        shown["training time"] = f"{rows[-1]['elapsed'] / 60:,.1f} min"
+    return shown
+
+
+def _curves(rows: Sequence[Mapping[str, Any]], metric: str) -> html.Section:
+    score = metric.replace("_", " ")
+    losses, scores = loss_curves(rows), score_curves(rows, metric)
+    pictures = [
+        html.picture(
+            html.data_uri(curves_svg(lines, label), "image/svg+xml"),
+            "; ".join(_in_words(f"{name} {label}", values) for name, values in lines.items()),
+            caption,
+            dark=html.data_uri(curves_svg(lines, label, dark=True), "image/svg+xml"),
+        )
+        for lines, label, caption in (
+            (losses, "loss", "Loss; in training, that of the augmented images."),
+            (scores, score, f"{score[0].upper()}{score[1:]} on the validation images."),
+        )
+    ]
+    header = ["epoch", "training loss", "learning rate", "images/s"]
+    columns = sorted(name for name in rows[0] if name.startswith("val_"))
+    header[1:1] = [name.removeprefix("val_").replace("_", " ") for name in columns]
+    cells = [
+        [
+            str(row["epoch"]),
+            *(html.number(row[name]) for name in columns),
+            html.number(row["train_loss"]),
+            f"{row['lr']:.3g}",
+            html.number(row["images_per_second"], digits=0),
+        ]
+        for row in rows
+    ]
+    table = html.table("Each epoch; scores are those of the validation images", header, cells)
+    return html.Section(
+        "Learning curves", [html.side_by_side(*pictures), html.folded("Numbers by epoch", table)]
+    )
+
+
+def _in_words(name: str, values: Sequence[float]) -> str:
+    """A curve as the alternative text of its picture."""
+    return f"{name} goes from {values[0]:.4g} to {values[-1]:.4g} in {len(values)} epochs"
+
+
+def _settings(recipe: Recipe) -> html.Section:
+    """All fields of a recipe, section by section."""
+    changed = changed_fields(recipe)
+    lists = {}
+    for section, fields in recipe.model_dump(mode="json", exclude={"name", "description"}).items():
+        # Folders differ from machine to machine, and tell more than a sender of pages may want.
+        shown = {name: value for name, value in fields.items() if (section, name) != _DATA_ROOT}
+        pairs = {name: _as_text(value) for name, value in recipes.flatten(shown)}
+        emphasis = [name for name in pairs if _is_in(f"{section}.{name}", changed)]
+        lists[section] = html.facts(pairs, title=section, emphasis=emphasis)
+    note = f"In bold: what differs from the packaged recipe {recipe.name}." if changed else ""
+    training = lists.pop("train")
+    columns = html.side_by_side(Markup("").join(lists.values()), training)
+    return html.Section("Settings", [html.paragraph(note), columns] if note else [columns])
+
+
+def _is_in(field: str, changed: frozenset[str]) -> bool:
+    """Whether a field, or the mapping that it is inside of, was changed."""
+    return any(f"{field}.".startswith(f"{whole}.") for whole in changed)
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _repeat(recipe: Recipe) -> html.Section:
+    data = "" if recipe.data.root is None else " --data ROOT"
+    training = f"pacavit train recipe.json --out DIR{data}"
+    note = "Train again, from this run's recipe.json, in another folder DIR:"
+    if recipe.name in recipes.names():
+        try:
+            training = training_command(recipe)
+            note = "Train again, in another folder DIR:"
+        except RecipeError:
+            pass  # a value that no command can express; recipe.json holds it
+    if data:
+        note = note.removesuffix(":") + ", with the images in ROOT:"
+    return html.Section(
+        "How to repeat",
+        [
+            html.command(training, note),
+            html.command(f"pacavit evaluate DIR{data}", "Measure it on the test images:"),
+        ],
+    )
+
+
+def _environment(run: Path) -> html.Section:
+    environment = read_environment(run)
+    versions = environment.pop("versions", {})
+    machine = {name.replace("_", " "): str(value) for name, value in environment.items()}
+    packages = {name: str(number) for name, number in versions.items()}
+    lists = html.facts(machine, title="machine"), html.facts(packages, title="versions")
+    return html.Section("Environment", [html.side_by_side(*lists)])
