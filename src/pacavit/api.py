@@ -17,6 +17,7 @@ from pacavit._registry import Registry
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS, SPLITS, Split
+from pacavit.engine.distributed import is_main_process
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
 from pacavit.engine.scoring import score_model
@@ -77,7 +78,8 @@ def train(
         config = resolved.data.model_copy(update={"root": root.absolute()})
         resolved = resolved.model_copy(update={"data": config})
     run = engine.train(resolved, out, resume=resume, overwrite=overwrite, progress=progress)
-    plot_curves(run, TASKS.get(resolved.task.name).main_metric)
+    if is_main_process():
+        plot_curves(run, TASKS.get(resolved.task.name).main_metric)
     return run
 
 

@@ -29,7 +29,7 @@ def train(
     """Train a model: pacavit train digits --out runs/digits."""
     from pacavit import api
 
-    run = api.train(
+    api.train(
         recipe,
         out,
         data=data,
@@ -38,4 +38,3 @@ def train(
         overwrite=overwrite,
         progress=True,
     )
-    typer.echo(f"trained model in {run}; next: pacavit evaluate {run}")

@@ -31,9 +31,12 @@ class Loader:
         shuffle: visit the images in a new order every epoch, rather than as stored.
         drop_last: leave out a last batch that is not full.
         seed: of the order and of the transform's draws.
+        part: (which, of how many): each batch is cut into so many shares, as equal as can be, and
+            this loader makes one of them. All make the same number of batches, and none is empty:
+            a last batch that is too small for that joins the one before it.
 
     Raises:
-        DataError: there would be no batch at all.
+        DataError: there would be no batch at all, or batches too small to cut.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Loader:
         shuffle: bool,
         drop_last: bool,
         seed: int,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -54,13 +58,19 @@ class Loader:
             raise DataError(
                 f"{len(images)} images do not fill one batch of {batch_size}; lower the batch size"
             )
+        smallest = min(batch_size, len(images))
+        if smallest < part[1]:
+            raise DataError(
+                f"a batch of {smallest} images is not enough for {part[1]} processes; use fewer"
+            )
         self.images, self.batch_size, self.transform = images, batch_size, transform
         self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
+        self.part = part
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         full, rest = divmod(len(self.images), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        return full + (rest >= self.part[1] and not self.drop_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch.
@@ -72,9 +82,12 @@ class Loader:
         """
         num, device = len(self.images), self.images.device
         order = epoch_order(num, self.seed, epoch) if self.shuffle else torch.arange(num)
+        own, parts = self.part
         for position in range(start, len(self)):
-            first = position * self.batch_size
-            indices = order[first : first + self.batch_size].to(device)
+            first, end = position * self.batch_size, (position + 1) * self.batch_size
+            if position == len(self) - 1 and not self.drop_last:
+                end = num
+            indices = order[first:end].tensor_split(parts)[own].to(device)
             images, labels = self.images.batch(indices)
             images = self.transform(images, SampleRandom(self.seed, epoch, indices))
             yield Batch(images, labels, indices)

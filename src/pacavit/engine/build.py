@@ -130,9 +130,16 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
 
 
 def train_loader(
-    recipe: Recipe, images: ImageSet, info: DataInfo, image_size: int | None = None
+    recipe: Recipe,
+    images: ImageSet,
+    info: DataInfo,
+    image_size: int | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Loader:
-    """Shuffled, augmented batches; ``image_size`` replaces the task's own for a while."""
+    """Shuffled, augmented batches; ``image_size`` replaces the task's own for a while.
+
+    ``part`` is the share of this process in each batch: (rank, processes).
+    """
     train = recipe.train
     if len(images) < train.batch_size:
         raise RecipeError(
@@ -140,21 +147,30 @@ def train_loader(
         )
     transform = TASKS.get(recipe.task.name).train_transform(recipe.task, info, image_size)
     return Loader(
-        images, train.batch_size, transform, shuffle=True, drop_last=True, seed=train.seed
+        images,
+        train.batch_size,
+        transform,
+        shuffle=True,
+        drop_last=True,
+        seed=train.seed,
+        part=part,
     )
 
 
-def eval_loader(recipe: Recipe, images: ImageSet, info: DataInfo) -> Loader:
+def eval_loader(
+    recipe: Recipe, images: ImageSet, info: DataInfo, part: tuple[int, int] = (0, 1)
+) -> Loader:
     """Batches in stored order, without augmentation.
 
     Args:
         recipe: gives image size and batch size.
         images: any split of any data with the classes of ``info``.
         info: of the data the model was trained on.
+        part: the share of this process in each batch: (rank, processes).
     """
     transform = TASKS.get(recipe.task.name).eval_transform(info, recipe.task.image_size)
     size = recipe.train.eval_batch_size
-    return Loader(images, size, transform, shuffle=False, drop_last=False, seed=0)
+    return Loader(images, size, transform, shuffle=False, drop_last=False, seed=0, part=part)
 
 
 def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
