@@ -115,7 +115,9 @@ def weights(run: Path) -> dict[str, Tensor]:
 def names(run: Path) -> list[str]:
     """Of everything in a run folder but what TensorBoard and the command line add."""
     found = (path.relative_to(run) for path in run.rglob("*"))
-    return sorted(str(path) for path in found if path.suffix != ".png" and path.parts[0] != "tensorboard")
+    return sorted(
+        str(path) for path in found if path.suffix != ".png" and path.parts[0] != "tensorboard"
+    )
 
 
 def check_equal_runs(run: Path, other: Path) -> None:
@@ -132,9 +134,7 @@ def check_equal_runs(run: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ddp", "ddp_cut", "fsdp", "fsdp_cut"])
-def test_two_processes_train_like_one(
-    name: str, runs: tuple[Path, str, str], alone: Path
-) -> None:
+def test_two_processes_train_like_one(name: str, runs: tuple[Path, str, str], alone: Path) -> None:
     folder, _, _ = runs
     check_equal_runs(folder / name, alone)
     assert names(folder / name) == names(alone)

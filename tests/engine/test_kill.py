@@ -1,22 +1,26 @@
-"""Kill -9 at any moment costs nothing but the steps since the latest checkpoint."""
+"""What ends a run from outside costs nothing but the steps since the latest checkpoint."""
 
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import Tensor
 
 import pacavit
 from pacavit.engine import checkpoint, train
 from pacavit.engine.log import read_metrics
 from pacavit.errors import CheckpointError
 from pacavit.recipes import Recipe
+from pacavit.tasks import ClassificationTask
+from pacavit_cli.main import main
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -104,3 +108,67 @@ def test_a_killed_run_goes_on_to_the_same_bits(moment: Moment, runs: Runs) -> No
     assert {path.name for path in out.iterdir()} == {path.name for path in runs.whole.iterdir()}
     kept = sorted(path.name for path in (out / "checkpoints").iterdir())
     assert kept == ["step-14", "step-15"]
+
+
+def fill_disk(out: Path) -> None:
+    """No file may grow beyond 2000 bytes from now on: writes fail as they do on a full disk."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+
+
+def empty_disk(out: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def take_folder_away(out: Path) -> None:
+    """A file in its place fails writes for every user; permissions do not for root."""
+    (out / "checkpoints").rename(out.with_name("elsewhere"))
+    (out / "checkpoints").write_text("")
+
+
+def put_folder_back(out: Path) -> None:
+    (out / "checkpoints").unlink()
+    out.with_name("elsewhere").rename(out / "checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("fail", "mend", "reason"),
+    [
+        (fill_disk, empty_disk, "File too large"),
+        (take_folder_away, put_folder_back, "File exists"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_loses_nothing(
+    fail: Callable[[Path], None],
+    mend: Callable[[Path], None],
+    reason: str,
+    runs: Runs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, count, forward = tmp_path / "run", 0, ClassificationTask.forward
+    command = ["train", str(runs.whole / "recipe.json"), "--out", str(out)]
+
+    def failing(self: ClassificationTask, batch: Any) -> dict[str, Tensor]:
+        nonlocal count
+        count += 1
+        if count == 7:
+            fail(out)
+        return forward(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTask, "forward", failing)
+        try:
+            assert main(command) == 2
+        finally:
+            mend(out)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    for part in ("error: cannot write", "step-7", reason, "intact"):
+        assert part in error
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-5", "step-6"]
+    assert main([*command, "--resume"]) == 0
+    weights = [run / "weights.safetensors" for run in (runs.whole, out)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()

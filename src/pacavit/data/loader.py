@@ -82,12 +82,16 @@ class Loader:
         """
         num, device = len(self.images), self.images.device
         order = epoch_order(num, self.seed, epoch) if self.shuffle else torch.arange(num)
-        own, parts = self.part
-        for position in range(start, len(self)):
-            first, end = position * self.batch_size, (position + 1) * self.batch_size
-            if position == len(self) - 1 and not self.drop_last:
-                end = num
-            indices = order[first:end].tensor_split(parts)[own].to(device)
+        for share in self._shares(order)[start:]:
+            indices = share.to(device)
             images, labels = self.images.batch(indices)
             images = self.transform(images, SampleRandom(self.seed, epoch, indices))
             yield Batch(images, labels, indices)
+
+    def _shares(self, order: Tensor) -> list[Tensor]:
+        """(num,) positions in the order of an epoch -> this loader's part of each batch."""
+        own, parts = self.part
+        batches = list(order.split(self.batch_size))
+        if len(batches) > len(self) and not self.drop_last:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return [batch.tensor_split(parts)[own] for batch in batches[: len(self)]]

@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -177,12 +178,12 @@ def join() -> Iterator[World]:
     if not dist.is_torchelastic_launched():
         yield World()
         return
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     if size == 1:
         yield World()
         return
     # A store that outlives the run would tell the next one the addresses of this one.
-    store = dist.PrefixStore(f"pacavit-{next(_joins)}", store)
+    store = PrefixStore(f"pacavit-{next(_joins)}", store)
     dist.init_process_group(store=store, rank=rank, world_size=size)
     try:
         yield World(rank, size, int(os.environ["LOCAL_RANK"]))
@@ -259,4 +260,4 @@ def like(tensor: Tensor, reference: Tensor) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds."""
-    return cast(Tensor, tensor.to_local()) if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from pacavit.engine import files
+from pacavit.engine.board import Board
 from pacavit.engine.pace import Pace
 
 __all__ = ["METRICS", "RunLog", "read_metrics"]
@@ -62,8 +63,7 @@ class RunLog:
                 rows = [row for row in read_metrics(out) if row["step"] <= first_step]
                 lines = "".join(json.dumps(row) + "\n" for row in rows)
                 files.replace_file(self.path, lines.encode())
-            # TensorBoard drops this step, too, of what earlier sessions wrote.
-            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
+            self.board = Board(out / "tensorboard", first_step + 1)
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -76,7 +76,8 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self.live.stop()
-        with files.writing(self.path.parent):
+        # After a failed write this one fails as well; what is told then is the first.
+        with suppress(OSError) if error is not None else files.writing(self.path.parent):
             self.board.close()
 
     def say(self, text: str) -> None:
@@ -88,6 +89,7 @@ class RunLog:
         with files.writing(self.path.parent):
             self.board.add_scalar("train/loss", loss, step)
             self.board.add_scalar("train/lr", lr, step)
+            self.board.flush()
 
     def show(self, step: int, epoch: int, loss: float, pace: Pace, batch_size: int) -> None:
         """Renew the live line; all counts are of things done."""
