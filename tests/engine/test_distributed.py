@@ -54,8 +54,9 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fsdp_noisy_stopped": (NOISY, {"parallel": "fsdp"}),
     "ddp_stopped": (PLAIN, {}),
     "fsdp_stopped": (PLAIN, {"parallel": "fsdp"}),
+    "ddp_failing": (PLAIN, {}),
 }
-WHOLE = [name for name in RUNS if "stopped" not in name]
+WHOLE = [name for name in RUNS if "ing" not in name and "stopped" not in name]
 
 
 def recipe(name: str) -> Recipe:
@@ -81,7 +82,7 @@ def torchrun(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 
@@ -97,6 +98,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
         "train:ddp",  # refused: the run exists
         *(f"stop:{name}" for name in RUNS if "stopped" in name),
         *(f"resume:{name}_stopped" for name in ("ddp_noisy", "fsdp_noisy")),
+        "blind:ddp_failing",
+        "nan:ddp_failing",
     )
     assert done.returncode == 0, done.stderr
     return folder, done.stdout, done.stderr
@@ -178,12 +181,22 @@ def test_only_the_first_process_prints(runs: tuple[Path, str, str]) -> None:
     for name in WHOLE:
         assert out.count(f"trained model in {folder / name};") == 1
     assert out.count("epoch 1/2") == len(RUNS)
-    errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, err
-    assert "holds a run" in errors[0]
     assert err.count("interrupted: stopped after step 7 of 10") == 4
-    codes = {rank: (folder / f"ddp.train.{rank}").read_text() for rank in (0, 1)}
-    assert codes == {0: "2", 1: "2"}
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3, err
+
+
+def test_what_fails_on_one_process_fails_on_all_and_is_told_once(
+    runs: tuple[Path, str, str],
+) -> None:
+    folder, _, err = runs
+    exists, blind, diverged = (line for line in err.splitlines() if line.startswith("error: "))
+    assert "holds a run" in exists
+    assert blind == "error: no images here"
+    assert "the loss is nan in step 7" in diverged
+    assert "step-5 is intact" in diverged
+    for name in ("ddp.train", "ddp_failing.blind", "ddp_failing.nan"):
+        assert [(folder / f"{name}.{rank}").read_text() for rank in (0, 1)] == ["2", "2"]
 
 
 def test_a_process_alone_agrees_with_itself() -> None:

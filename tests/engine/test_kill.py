@@ -84,7 +84,7 @@ def runs(recipe: Recipe, folder: Path) -> Runs:
             env={**os.environ, "PYTHONPATH": str(Path(pacavit.__path__[0]).parent)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
     return Runs(recipe, whole, killed)

@@ -132,7 +132,7 @@ class Trainer:
         self.best_task: Task = self.task if self.average is None else self.average.module
         self.sharded = world.size > 1 and self.config.parallel == "fsdp"
         if self.sharded:
-            for task in {self.task, self.best_task}:
+            for task in dict.fromkeys((self.task, self.best_task)):
                 distributed.shard(task.model, world, self.device)
             if self.average is not None:
                 self.average.foreach = False  # in one call, sharded weights and whole buffers clash
@@ -152,6 +152,7 @@ class Trainer:
 
         # What runs a training step; ``wrap`` wraps it, and everything else keeps the task itself.
         self.stepper: nn.Module = self.task
+        self.run_step: Callable[[Batch], dict[str, Tensor]] = self.task
         self.progress = checkpoint.Progress()
         self.state = checkpoint.TrainState(
             model=self.task.model,
@@ -232,7 +233,7 @@ class Trainer:
                 system.autocast(self.device, self.config.precision),
                 system.training_kernels(self.device),
             ):
-                losses: dict[str, Tensor] = self.run_step(part)
+                losses = self.run_step(part)
                 # Processes average, parts add up: both together to the mean over all images.
                 share = len(part.labels) * self.world.size / self.config.batch_size
                 loss = torch.stack(list(losses.values())).sum() * share
