@@ -21,6 +21,7 @@ from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS, SPLITS, Split, describe_broken
 from pacavit.engine import hub
+from pacavit.engine.distributed import is_main_process
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.official import Conversion, convert_checkpoint
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
@@ -97,7 +98,8 @@ def train(
         config = resolved.data.model_copy(update={"root": root.absolute()})
         resolved = resolved.model_copy(update={"data": config})
     run = engine.train(resolved, out, resume=resume, overwrite=overwrite, progress=progress)
-    _report_training(run, progress=progress)
+    if is_main_process():
+        _report_training(run, progress=progress)
     return run
 
 

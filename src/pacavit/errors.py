@@ -11,6 +11,7 @@ __all__ = [
     "Interrupted",
     "PacavitError",
     "RecipeError",
+    "ToldElsewhere",
     "UnknownNameError",
 ]
 
@@ -54,3 +55,7 @@ class CheckpointError(PacavitError, ValueError):
 
 class Interrupted(PacavitError):  # noqa: N818 (it stops a run, but nothing went wrong)
     """A run that was asked to stop (Ctrl-C, SIGTERM) and has saved itself; says how to go on."""
+
+
+class ToldElsewhere(PacavitError):  # noqa: N818 (what it repeats is the error)
+    """An error of a run on several processes, in one of those that leave the telling to another."""

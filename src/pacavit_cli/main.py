@@ -92,8 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     except Exception as error:
         # Imported late, with the library that raised: --help shall not load it.
-        from pacavit.errors import Interrupted, PacavitError
+        from pacavit.errors import Interrupted, PacavitError, ToldElsewhere
 
+        if isinstance(error, ToldElsewhere):
+            return USAGE_ERROR
         if isinstance(error, Interrupted):
             typer.echo(f"interrupted: {error}", err=True)
             return INTERRUPTED

@@ -32,7 +32,7 @@ def train(
     """Train a model: pacavit train digits --out runs/digits."""
     from pacavit import api
 
-    run = api.train(
+    api.train(
         recipe,
         out,
         data=data,
@@ -41,4 +41,3 @@ def train(
         overwrite=overwrite,
         progress=True,
     )
-    typer.echo(f"trained model in {run}; next: pacavit evaluate {run}")

@@ -40,7 +40,7 @@ def test_train_passes_everything_on(
         "overwrite": True,
         "progress": True,
     }
-    assert "pacavit evaluate runs/a" in capsys.readouterr().out
+    assert capsys.readouterr().out == ""  # the engine tells what it did, or that nothing was to do
 
 
 def predictions() -> list[ImagePrediction]:

@@ -94,3 +94,31 @@ def test_no_batch_at_all_is_an_error(images: MemoryImages) -> None:
         Loader(nothing, 1, noisy, shuffle=True, drop_last=False, seed=0)
     with pytest.raises(ValueError, match="batch_size"):
         Loader(images, 0, noisy, shuffle=True, drop_last=False, seed=0)
+
+
+@pytest.mark.parametrize(("batch_size", "parts", "sizes"), [(4, 2, [4, 4, 2]), (4, 3, [4, 6])])
+def test_parts_make_the_whole(
+    batch_size: int, parts: int, sizes: list[int], images: MemoryImages
+) -> None:
+    loaders = [
+        Loader(images, batch_size, noisy, shuffle=True, drop_last=False, seed=7, part=(own, parts))
+        for own in range(parts)
+    ]
+    shares = [list(loader.epoch(3)) for loader in loaders]
+    assert [len(loader) for loader in loaders] == [len(sizes)] * parts
+    whole = Loader(images, 10, noisy, shuffle=True, drop_last=False, seed=7)
+    (expected,) = whole.epoch(3)
+    joined = [
+        Batch(*(torch.cat(values) for values in zip(*batch, strict=True)))
+        for batch in zip(*shares, strict=True)
+    ]
+    for kind, value in enumerate(expected):
+        assert torch.equal(torch.cat([batch[kind] for batch in joined]), value)
+    assert [len(batch.labels) for batch in joined] == sizes
+    assert all(len(batch.labels) for share in shares for batch in share)
+
+
+def test_too_small_to_share_is_an_error(images: MemoryImages) -> None:
+    for batch_size in (2, 20):
+        with pytest.raises(DataError, match="not enough for 11 processes"):
+            Loader(images, batch_size, noisy, shuffle=False, drop_last=False, seed=0, part=(0, 11))

@@ -173,7 +173,9 @@ def test_resuming_a_finished_run_changes_nothing(
     before = files()
     assert train(make_recipe(), finished, resume=True) == finished
     assert files() == before
-    assert "is finished" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "is finished" in told
+    assert "trained model" not in told
 
 
 def test_a_resumed_run_keeps_the_facts_of_its_first_session(
@@ -385,6 +387,7 @@ def test_a_line_an_epoch_where_there_is_no_terminal(
 ) -> None:
     train(make_recipe(epochs=2), tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     for part in ("epoch 2/2", "loss ", "accuracy ", "images/s", "0:00 left"):
-        assert part in lines[-1]
+        assert part in lines[1]
+    assert lines[2].startswith("trained model in ")

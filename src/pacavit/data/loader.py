@@ -50,9 +50,12 @@ class Loader:
         num_workers: processes that read and transform files, ahead of the training; 0 does it in
             this one. Batches are the same for any number. Images in memory need none.
         batch_transform: changes images and labels of a batch together, in the end, in this process.
+        part: (which, of how many): each batch is cut into so many shares, as equal as can be, and
+            this loader makes one of them. All make the same number of batches, and none is empty:
+            a last batch that is too small for that joins the one before it.
 
     Raises:
-        DataError: there would be no batch at all.
+        DataError: there would be no batch at all, or batches too small to cut.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Loader:
         framing: Framing | None = None,
         num_workers: int = 0,
         batch_transform: BatchTransform | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -76,15 +80,21 @@ class Loader:
             raise DataError(
                 f"{len(images)} images do not fill one batch of {batch_size}; lower the batch size"
             )
+        smallest = min(batch_size, len(images))
+        if smallest < part[1]:
+            raise DataError(
+                f"a batch of {smallest} images is not enough for {part[1]} processes; use fewer"
+            )
         self.images, self.batch_size, self.transform = images, batch_size, transform
         self.batch_transform = batch_transform
         self.framing, self.num_workers = framing, num_workers
         self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
+        self.part = part
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         full, rest = divmod(len(self.images), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        return full + (rest >= self.part[1] and not self.drop_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch.
@@ -99,7 +109,7 @@ class Loader:
         """
         num = len(self.images)
         order = epoch_order(num, self.seed, epoch) if self.shuffle else torch.arange(num)
-        parts = order.split(self.batch_size)[start : len(self)]
+        parts = self._shares(order)[start:]
         if isinstance(self.images, FileImages):
             batches = self._from_files(self.images, parts, epoch)
         else:
@@ -109,7 +119,15 @@ class Loader:
                 batch = self.batch_transform(batch, SampleRandom(self.seed, epoch, batch.indices))
             yield batch
 
-    def _from_memory(self, parts: tuple[Tensor, ...], epoch: int) -> Iterator[Batch]:
+    def _shares(self, order: Tensor) -> list[Tensor]:
+        """(num,) positions in the order of an epoch -> this loader's part of each batch."""
+        own, parts = self.part
+        batches = list(order.split(self.batch_size))
+        if len(batches) > len(self) and not self.drop_last:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return [batch.tensor_split(parts)[own] for batch in batches[: len(self)]]
+
+    def _from_memory(self, parts: list[Tensor], epoch: int) -> Iterator[Batch]:
         for part in parts:
             indices = part.to(self.images.device)
             random = SampleRandom(self.seed, epoch, indices)
@@ -122,9 +140,7 @@ class Loader:
                 images = torch.stack(framed)
             yield Batch(self.transform(images, random), labels, indices)
 
-    def _from_files(
-        self, images: FileImages, parts: tuple[Tensor, ...], epoch: int
-    ) -> Iterator[Batch]:
+    def _from_files(self, images: FileImages, parts: list[Tensor], epoch: int) -> Iterator[Batch]:
         device, num_batches = images.device, 0
         reader = _Reader(
             images.to(torch.device("cpu")),

@@ -148,9 +148,16 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
 
 
 def train_loader(
-    recipe: Recipe, images: ImageSet, info: DataInfo, image_size: int | None = None
+    recipe: Recipe,
+    images: ImageSet,
+    info: DataInfo,
+    image_size: int | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Loader:
-    """Shuffled, augmented batches; ``image_size`` replaces the task's own for a while."""
+    """Shuffled, augmented batches; ``image_size`` replaces the task's own for a while.
+
+    ``part`` is the share of this process in each batch: (rank, processes).
+    """
     train = recipe.train
     if len(images) < train.batch_size:
         raise RecipeError(
@@ -168,16 +175,20 @@ def train_loader(
         framing=kind.train_framing(recipe.task, info, image_size),
         num_workers=_num_workers(recipe, images),
         batch_transform=kind.train_batch_transform(recipe.task, num_classes, train.epochs),
+        part=part,
     )
 
 
-def eval_loader(recipe: Recipe, images: ImageSet, info: DataInfo) -> Loader:
+def eval_loader(
+    recipe: Recipe, images: ImageSet, info: DataInfo, part: tuple[int, int] = (0, 1)
+) -> Loader:
     """Batches in stored order, without augmentation.
 
     Args:
         recipe: gives image size and batch size.
         images: any split of any data with the classes of ``info``.
         info: of the data the model was trained on.
+        part: the share of this process in each batch: (rank, processes).
     """
     kind = TASKS.get(recipe.task.name)
     return Loader(
@@ -189,6 +200,7 @@ def eval_loader(recipe: Recipe, images: ImageSet, info: DataInfo) -> Loader:
         seed=0,
         framing=kind.eval_framing(recipe.task, info),
         num_workers=_num_workers(recipe, images),
+        part=part,
     )
 
 

@@ -1,8 +1,9 @@
 """Checkpoints: one directory each, published by one rename, without pickled code.
 
 ``checkpoints/step-N/`` holds ``model.safetensors`` and ``ema.safetensors`` (each a complete
-weights file), ``optimizer.safetensors`` with ``optimizer.json``, ``rng.safetensors`` and
-``state.json``.
+weights file), ``optimizer.safetensors`` with ``optimizer.json``, ``rng.safetensors`` (the random
+generators of every process) and ``state.json``. How many processes wrote it, and whether each held
+a copy or a part of the network, makes no difference to what the other files hold.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from pacavit.data.base import DataInfo
-from pacavit.engine import files
+from pacavit.engine import distributed, files
+from pacavit.engine.distributed import World
 from pacavit.engine.weights import METADATA_KEY, load_state, weights_bytes
 from pacavit.errors import CheckpointError
 from pacavit.recipes.schema import Recipe
 
-__all__ = ["Progress", "TrainState", "load", "newest", "save"]
+__all__ = ["Progress", "TrainState", "load", "newest", "remove_leftovers", "save"]
 
 _PREFIX = "step-"
 
@@ -63,6 +65,7 @@ class TrainState:
         progress: how far the run is.
         recipe: of the run.
         info: of its data.
+        world: the processes of the run.
     """
 
     model: nn.Module
@@ -71,10 +74,13 @@ class TrainState:
     progress: Progress
     recipe: Recipe
     info: DataInfo
+    world: World = field(default_factory=World)
 
 
 def save(folder: Path, state: TrainState, keep: int) -> Path:
     """Write a checkpoint into ``folder``, then drop all but the newest ``keep``.
+
+    All processes of a run have to call this together; the first one writes.
 
     Returns:
         The checkpoint's directory.
@@ -83,23 +89,15 @@ def save(folder: Path, state: TrainState, keep: int) -> Path:
         CheckpointError: it cannot be written; earlier checkpoints are intact.
     """
     final = folder / f"{_PREFIX}{state.progress.step}"
-    temporary = folder / f".tmp-{final.name}-{os.getpid()}"
-    with files.writing(final):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(folder)
-            temporary.mkdir()
-            for name, data in _contents(state).items():
-                files.write_file(temporary / name, data)
-            files.sync_folder(temporary)
-            temporary.rename(final)
-            files.sync_folder(folder)
-        except OSError:
-            # Frees the space; what this cannot remove, the next save does.
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        for old in _all(folder)[:-keep]:
-            _remove(old)
+    generators = _gather_generators(state.world)
+    with state.world.together():
+        if state.world.is_main or distributed.is_sharded(state.model):
+            contents = _contents(state)
+        if state.world.is_main:
+            with files.writing(final):
+                _publish(final, contents | {"rng.safetensors": files.tensor_bytes(generators)})
+                for old in _all(folder)[:-keep]:
+                    _remove(old)
     return final
 
 
@@ -109,8 +107,18 @@ def newest(folder: Path) -> Path | None:
     return checkpoints[-1] if checkpoints else None
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what interrupted saves left in ``folder``; a run folder has one writer."""
+    for pattern in (".tmp-*", ".old-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
+
+
 def load(path: Path, state: TrainState) -> None:
     """Bring a run's objects and the random generators to where a checkpoint left them, in place.
+
+    A process that the checkpoint knows nothing of keeps its generators as they are: there may be
+    more of them now.
 
     Raises:
         CheckpointError: a file is missing, truncated, or does not fit, or the data are not those
@@ -126,7 +134,7 @@ def load(path: Path, state: TrainState) -> None:
     try:
         _restore_optimizer(state.optimizer, tensors, json.loads(_text(path / "optimizer.json")))
         progress = pydantic.TypeAdapter(Progress).validate_json(_text(path / "state.json"))
-        _restore_generators(generators)
+        _restore_generators(generators, state.world)
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(
@@ -136,6 +144,7 @@ def load(path: Path, state: TrainState) -> None:
 
 
 def _contents(state: TrainState) -> dict[str, bytes]:
+    """The files of a checkpoint but for the generators, by name."""
     metrics = state.progress.metrics
     contents = {"model.safetensors": weights_bytes(state.model, state.recipe, state.info, metrics)}
     if state.average is not None:
@@ -143,9 +152,8 @@ def _contents(state: TrainState) -> dict[str, bytes]:
             state.average, state.recipe, state.info, metrics
         )
     tensors, numbers = _split_optimizer(state.optimizer)
-    contents["optimizer.safetensors"] = files.tensor_bytes(tensors)
+    contents["optimizer.safetensors"] = files.tensor_bytes(distributed.whole(tensors))
     contents["optimizer.json"] = json.dumps(numbers).encode()
-    contents["rng.safetensors"] = files.tensor_bytes(_generators())
     contents["state.json"] = json.dumps(asdict(state.progress), indent=2).encode()
     return contents
 
@@ -211,25 +219,56 @@ def _restore_optimizer(
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
             # Fused kernels walk state and parameter side by side, so the layouts must agree.
-            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(
+                distributed.like(value, parameter)
+            )
         restored.setdefault(int(index), {})[key] = value
     for group, saved in zip(groups, numbers["groups"], strict=True):
         group.update(saved)
     optimizer.load_state_dict({"state": restored, "param_groups": groups})
 
 
-def _generators() -> dict[str, Tensor]:
+def _gather_generators(world: World) -> dict[str, Tensor]:
+    """States of the generators of all processes, "cpu" and "cuda", the others' after their rank."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states |= {f"cuda.{i}": value for i, value in enumerate(torch.cuda.get_rng_state_all())}
-    return states
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {
+        _generator_key(name, rank): state
+        for name, own in states.items()
+        for rank, state in enumerate(world.gather(own))
+    }
 
 
-def _restore_generators(states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    for index in range(torch.cuda.device_count()):
-        if f"cuda.{index}" in states:
-            torch.cuda.set_rng_state(states[f"cuda.{index}"], index)
+def _restore_generators(states: dict[str, Tensor], world: World) -> None:
+    if world.is_main or _generator_key("cpu", world.rank) in states:
+        torch.set_rng_state(states[_generator_key("cpu", world.rank)])
+    cuda = states.get(_generator_key("cuda", world.rank))
+    if cuda is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+
+
+def _generator_key(name: str, rank: int) -> str:
+    return name if rank == 0 else f"process-{rank}.{name}"
+
+
+def _publish(final: Path, contents: dict[str, bytes]) -> None:
+    """Make a folder of files appear whole and synced under its name, or not at all."""
+    folder = final.parent
+    temporary = folder / f".tmp-{final.name}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        temporary.mkdir()
+        for name, data in contents.items():
+            files.write_file(temporary / name, data)
+        files.sync_folder(temporary)
+        temporary.rename(final)
+        files.sync_folder(folder)
+    except OSError:
+        # Frees the space; what this cannot remove, the next start does.
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def _all(folder: Path) -> list[Path]:
@@ -247,13 +286,6 @@ def _remove(checkpoint: Path) -> None:
     doomed = checkpoint.with_name(f".old-{checkpoint.name}")
     checkpoint.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what interrupted saves left behind; a run folder has one writer."""
-    for pattern in (".tmp-*", ".old-*"):
-        for path in folder.glob(pattern):
-            shutil.rmtree(path)
 
 
 def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

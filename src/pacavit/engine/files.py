@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,17 @@ from torch import Tensor
 
 from pacavit.errors import CheckpointError
 
-__all__ = ["read_tensors", "replace_file", "sync_folder", "tensor_bytes", "write_file", "writing"]
+__all__ = [
+    "is_leftover",
+    "read_tensors",
+    "remove_folder",
+    "remove_leftovers",
+    "replace_file",
+    "sync_folder",
+    "tensor_bytes",
+    "write_file",
+    "writing",
+]
 
 
 @contextmanager
@@ -58,6 +69,27 @@ def replace_file(path: Path, data: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether ``replace_file`` was killed before it gave a file this name's place."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed ``replace_file`` calls left in a folder that nobody writes to now."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink()
+
+
+def remove_folder(folder: Path, *, last: str) -> None:
+    """Remove a folder; its file ``last``, by which it is known, survives what interrupts this."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != last:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
-from collections import deque
+import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from pacavit.engine import files
+from pacavit.engine.board import Board
+from pacavit.engine.pace import Pace
 
 __all__ = ["METRICS", "RunLog", "read_metrics"]
 
@@ -56,16 +57,13 @@ class RunLog:
         )
         self.bar = self.live.add_task("", total=total_steps, completed=first_step, text="")
         self.accuracy = ""
-        self.recent: deque[tuple[float, int]] = deque(maxlen=50)
-        self.clock: tuple[float, int] | None = None
         with files.writing(self.path):
             # Even with no step done there may be a row: an epoch is told before it is saved.
             if self.path.is_file():
                 rows = [row for row in read_metrics(out) if row["step"] <= first_step]
                 lines = "".join(json.dumps(row) + "\n" for row in rows)
                 files.replace_file(self.path, lines.encode())
-            # TensorBoard drops this step, too, of what earlier sessions wrote.
-            self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step + 1)
+            self.board = Board(out / "tensorboard", first_step + 1)
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -78,33 +76,40 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self.live.stop()
-        with files.writing(self.path.parent):
+        # After a failed write this one fails as well; what is told then is the first.
+        with suppress(OSError) if error is not None else files.writing(self.path.parent):
             self.board.close()
 
     def say(self, text: str) -> None:
         """Print a line, above the live one."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def step(self, step: int, epoch: int, loss: float, lr: float, images: int) -> None:
-        """Record a training step; all counts are of things done."""
-        now = time.perf_counter()
-        self.recent.append((now, images))
-        self.clock = self.clock or (now, step)
+    def step(self, step: int, loss: float, lr: float) -> None:
+        """Record a training step, counted from 1."""
         with files.writing(self.path.parent):
             self.board.add_scalar("train/loss", loss, step)
             self.board.add_scalar("train/lr", lr, step)
+            self.board.flush()
+
+    def show(self, step: int, epoch: int, loss: float, pace: Pace, batch_size: int) -> None:
+        """Renew the live line; all counts are of things done."""
+        speed = pace.steps_per_second()
+        images = "?" if speed is None else f"{speed * batch_size:.0f}"
+        left = _time_left(pace, step)
         self.live.update(
             self.bar,
             completed=step,
             description=f"epoch {epoch + 1}/{self.epochs}",
-            text=f"loss {loss:.3f}{self.accuracy}  {self._speed():.0f} images/s  "
-            f"{self._time_left(step)} left",
+            text=f"loss {loss:.3f}{self.accuracy}  {images} images/s  {left} left",
         )
 
-    def epoch(self, row: dict[str, Any], main_metric: str) -> None:
+    def epoch(self, row: dict[str, Any], main_metric: str, pace: Pace) -> None:
         """Record an epoch in ``metrics.jsonl`` and TensorBoard; print it where no line is live."""
         with files.writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+            # The checkpoint that follows will not be trained again to tell this row.
+            file.flush()
+            os.fsync(file.fileno())
         with files.writing(self.path.parent):
             for name, value in row.items():
                 if name.startswith("val_"):
@@ -115,25 +120,8 @@ class RunLog:
         if self.live.disable:
             self.say(
                 f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  {score}  "
-                f"{row['images_per_second']:.0f} images/s  {self._time_left(row['step'])} left"
+                f"{row['images_per_second']:.0f} images/s  {_time_left(pace, row['step'])} left"
             )
-
-    def _speed(self) -> float:
-        """Images per second over the recent steps; the first one only starts the clock."""
-        if len(self.recent) < 2:
-            return 0.0
-        seconds = self.recent[-1][0] - self.recent[0][0]
-        return sum(images for _, images in list(self.recent)[1:]) / max(seconds, 1e-9)
-
-    def _time_left(self, step: int) -> str:
-        """From this session's steps so far, its validations and checkpoints included."""
-        if self.clock is None or step <= self.clock[1]:
-            return "?"
-        start, first = self.clock
-        seconds = (time.perf_counter() - start) / (step - first) * (self.total_steps - step)
-        minutes, seconds = divmod(round(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
@@ -146,3 +134,12 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
+
+
+def _time_left(pace: Pace, step: int) -> str:
+    seconds = pace.seconds_left(step)
+    if seconds is None:
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

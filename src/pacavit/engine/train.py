@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from pacavit.data import Batch, Loader, describe_broken
-from pacavit.engine import build, checkpoint, files, optim, system
+from pacavit.engine import build, checkpoint, distributed, files, folder, optim, system
+from pacavit.engine.distributed import World
 from pacavit.engine.evaluate import measure
 from pacavit.engine.log import RunLog
+from pacavit.engine.pace import Pace
 from pacavit.engine.transfer import initialise
-from pacavit.engine.weights import CHECKPOINTS, WEIGHTS, save_weights
-from pacavit.errors import CheckpointError, Interrupted, PacavitError, RecipeError
-from pacavit.recipes import io
+from pacavit.engine.weights import CHECKPOINTS, WEIGHTS, best_weights
+from pacavit.errors import Interrupted, PacavitError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks.base import Task
 
@@ -66,36 +65,52 @@ def train(
         PacavitError: the loss is no longer a number.
     """
     out = Path(out)
-    _check_folder(out, resume=resume, overwrite=overwrite)
-    if resume:
-        recipe = _recipe_to_resume(recipe, out)
-        if (out / WEIGHTS).is_file():
-            finished = f"the run in {out} is finished; there is nothing to resume"
-            Console(quiet=not progress).print(
-                finished, highlight=False, markup=False, soft_wrap=True
-            )
-            return out
-    newest = checkpoint.newest(out / CHECKPOINTS) if resume else None
-    # Built before the folder is touched: a recipe that does not work costs nobody an old run.
-    trainer = Trainer(recipe, out, fresh=newest is None)
-    if newest is not None:
-        checkpoint.load(newest, trainer.state)
-    _prepare_folder(out, recipe, trainer.device, overwrite=overwrite)
-    step = trainer.progress.step
-    log = RunLog(
-        out,
-        first_step=step,
-        total_steps=trainer.total_steps,
-        epochs=recipe.train.epochs,
-        progress=progress,
-    )
-    with log, _stop_signals(trainer):
-        if resume:
-            log.say(f"going on after step {step} of {trainer.total_steps}")
-        for line in trainer.origin:
-            log.say(line)
-        trainer.fit(log)
+    with distributed.join() as world:
+        with world.together():
+            if world.is_main:
+                folder.check(out, resume=resume, overwrite=overwrite)
+        with world.together():
+            recipe = folder.recipe_to_resume(recipe, out) if resume else recipe
+            finished = resume and (out / WEIGHTS).is_file()
+        say = _printer(progress and world.is_main)
+        if finished:
+            say(f"the run in {out} is finished; there is nothing to resume")
+        else:
+            _train(recipe, out, world, resume=resume, overwrite=overwrite, progress=progress)
+            say(f"trained model in {out}; next: pacavit evaluate {out}")
     return out
+
+
+def _train(
+    recipe: Recipe, out: Path, world: World, *, resume: bool, overwrite: bool, progress: bool
+) -> None:
+    # Built before the folder is touched: a recipe that does not work costs nobody an old run.
+    with world.together():
+        newest = checkpoint.newest(out / CHECKPOINTS) if resume else None
+        trainer = Trainer(recipe, out, world, fresh=newest is None)
+        if newest is not None:
+            checkpoint.load(newest, trainer.state)
+    step = trainer.progress.step
+    with world.together():
+        world.check_same_step(step)
+        log = None
+        if world.is_main:
+            folder.prepare(out, recipe, trainer.device, world.size, overwrite=overwrite)
+            log = RunLog(
+                out,
+                first_step=step,
+                total_steps=trainer.total_steps,
+                epochs=recipe.train.epochs,
+                progress=progress,
+            )
+    trainer.wrap()
+    with log or nullcontext(), _stop_signals(trainer):
+        if log is not None:
+            if resume:
+                log.say(f"going on after step {step} of {trainer.total_steps}")
+            for line in trainer.origin:
+                log.say(line)
+        trainer.fit(log)
 
 
 class Trainer:
@@ -104,6 +119,7 @@ class Trainer:
     Args:
         recipe: the complete run.
         out: the run folder; only written to by ``fit``.
+        world: the processes of the run.
         fresh: begin, from the weights of ``model.init`` if there are any; otherwise a checkpoint
             is loaded into ``state`` before ``fit``.
 
@@ -111,9 +127,10 @@ class Trainer:
         origin: lines that tell which weights the run begins with, if not with random ones.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, *, fresh: bool = True) -> None:
-        self.recipe, self.config, self.out = recipe, recipe.train, out
-        self.device = system.pick_device(self.config.device)
+    def __init__(self, recipe: Recipe, out: Path, world: World, *, fresh: bool = True) -> None:
+        self.recipe, self.config, self.out, self.world = recipe, recipe.train, out, world
+        with world.together():
+            self.device = world.device(self.config.device)
         system.configure(self.device)
         source = build.data_source(recipe.data)
 
@@ -125,21 +142,33 @@ class Trainer:
         if fresh and recipe.model.init is not None:
             self.origin = initialise(self.task.model, self.info, recipe.model.init)
         build.check(self.task, recipe, self.info)
-        self.optimizer = optim.create_optimizer(self.task.model, self.config)
-        # Training draws on from where the weights left the generator, whatever loading draws.
-        with torch.random.fork_rng(devices=[]):
-            self.info = source.info
-            self.images = build.image_set(source, "train", self.device)
-            val_images = build.image_set(source, "val", self.device)
-        self.val_loader = build.eval_loader(recipe, val_images, self.info)
-        self.steps_per_epoch = len(self._train_loader(0))
-        self.total_steps = self.steps_per_epoch * self.config.epochs
-
-        # What runs a training step; wrappers go here, and everything else keeps the task itself.
-        self.stepper = torch.compile(self.task) if self.config.compile else self.task
         ema = self.config.ema
         self.average = None if ema is None else optim.create_average(self.task, ema)
         self.best_task: Task = self.task if self.average is None else self.average.module
+        self.sharded = world.size > 1 and self.config.parallel == "fsdp"
+        if self.sharded:
+            for task in dict.fromkeys((self.task, self.best_task)):
+                distributed.shard(task.model, world, self.device)
+            if self.average is not None:
+                self.average.foreach = False  # in one call, sharded weights and whole buffers clash
+        self.optimizer = optim.create_optimizer(self.task.model, self.config)
+        # Training draws on from where the weights left the generator, whatever loading draws; but
+        # all processes made the same weights, and they shall not drop the same paths.
+        if not world.is_main:
+            torch.manual_seed(self.config.seed + world.rank * 1_000_003)
+        with torch.random.fork_rng(devices=[]), world.together(), world.first_on_machine():
+            self.info = source.info
+            self.images = build.image_set(source, "train", self.device)
+            val_images = build.image_set(source, "val", self.device)
+        self.val_loader = build.eval_loader(recipe, val_images, self.info, world.part)
+        self.steps_per_epoch = len(self._train_loader(0))
+        self.total_steps = self.steps_per_epoch * self.config.epochs
+
+        self.pace = Pace(self._step_costs(), self.steps_per_epoch)
+
+        # What runs a training step; ``wrap`` wraps it, and everything else keeps the task itself.
+        self.stepper: nn.Module = self.task
+        self.run_step: Callable[[Batch], dict[str, Tensor]] = self.task
         self.progress = checkpoint.Progress()
         self.state = checkpoint.TrainState(
             model=self.task.model,
@@ -148,6 +177,7 @@ class Trainer:
             progress=self.progress,
             recipe=recipe,
             info=self.info,
+            world=world,
         )
         self.stop_requested = False
         self.num_broken = 0
@@ -155,26 +185,34 @@ class Trainer:
         # Reading a loss waits for a GPU, so there losses are read many at a time.
         self.read_every = 20 if self.device.type == "cuda" else 1
 
-    def fit(self, log: RunLog) -> None:
-        """Train to the end, or until asked to stop, and write the final weights."""
+    def wrap(self) -> None:
+        """Compile the training step and share it with the other processes, as the recipe says."""
+        if self.world.size > 1 and not self.sharded:
+            self.stepper = distributed.replicate(self.task, self.device)
+        self.run_step = torch.compile(self.stepper) if self.config.compile else self.stepper
+
+    def fit(self, log: RunLog | None) -> None:
+        """Train to the end, or until asked to stop, and write the final weights.
+
+        Args:
+            log: is told how it goes; None in all processes but the first.
+        """
         self.clock = self.saved_at = time.monotonic()
         self._report_broken(log)
         while self.progress.epoch < self.config.epochs:
             self._train_epoch(log)
             self._finish_epoch(log)
-        save_weights(
-            self.out / WEIGHTS,
-            self.best_task.model,
-            self.recipe,
-            self.info,
-            self.progress.metrics,
-        )
+        with self.world.together():
+            newest = checkpoint.newest(self.out / CHECKPOINTS)
+            if self.world.is_main and newest is not None:
+                with files.writing(self.out / WEIGHTS):
+                    files.replace_file(self.out / WEIGHTS, best_weights(newest).read_bytes())
 
-    def _train_epoch(self, log: RunLog) -> None:
+    def _train_epoch(self, log: RunLog | None) -> None:
         progress, config = self.progress, self.config
         loader = self._train_loader(progress.epoch)
         self.task.train()
-        self.epoch_start = time.monotonic(), progress.batch
+        self.pace.pause()
         for batch in loader.epoch(progress.epoch, start=progress.batch):
             lr = optim.lr_at(progress.step, self.total_steps, config)
             optim.set_lr(self.optimizer, lr)
@@ -185,34 +223,45 @@ class Trainer:
                 self.average.update(self.task, step=progress.step)
             self.unread.append((loss, lr))
             last = progress.batch == len(loader)
-            if last or len(self.unread) >= self.read_every:
+            # Several processes can only stop together, where they exchange their losses.
+            stop = self.stop_requested and self.world.size == 1
+            if last or stop or len(self.unread) >= self.read_every:
                 self._read_losses(log)
-            # The end of an epoch writes its own checkpoint.
-            if not last:
-                self._stop_or_save()
+                # The end of an epoch writes its own checkpoint.
+                if not last:
+                    self._stop_or_save()
 
     def _train_step(self, batch: Batch) -> Tensor:
-        """One optimiser step; returns the loss, still on the device."""
-        with (
-            system.autocast(self.device, self.config.precision),
-            system.training_kernels(self.device),
-        ):
-            losses: dict[str, Tensor] = self.stepper(batch)
-            loss = torch.stack(list(losses.values())).sum()
-        loss.backward()
+        """One optimiser step; returns this process's part of the loss, still on the device."""
+        if self.sharded:
+            distributed.sync_buffers(self.task, self.world)
+        parts = _cut(batch, self.config.micro_batch)
+        losses = [self._backward(part, last=part is parts[-1]) for part in parts]
         if self.config.clip is not None:
             clip_grad_norm_(self.task.parameters(), self.config.clip)
         self.optimizer.step()
         # Keeping the memory of gradients saves a CPU from asking for it anew in every step.
         self.optimizer.zero_grad(set_to_none=self.device.type != "cpu")
+        return torch.stack(losses).sum()
+
+    def _backward(self, part: Batch, *, last: bool) -> Tensor:
+        """Add the gradients of a part of a step's images; returns its part of the loss."""
+        with distributed.gradient_sync(self.stepper, self.task.model, last):
+            with (
+                system.autocast(self.device, self.config.precision),
+                system.training_kernels(self.device),
+            ):
+                losses = self.run_step(part)
+                # Processes average, parts add up: both together to the mean over all images.
+                share = len(part.labels) * self.world.size / self.config.batch_size
+                loss = torch.stack(list(losses.values())).sum() * share
+            loss.backward()
         return loss.detach()
 
-    def _finish_epoch(self, log: RunLog) -> None:
+    def _finish_epoch(self, log: RunLog | None) -> None:
         """Measure, record and save."""
         progress = self.progress
-        started, first_batch = self.epoch_start
-        seconds = time.monotonic() - started
-        images = (progress.batch - first_batch) * self.config.batch_size
+        distributed.sync_buffers(self.best_task, self.world)
         scores = measure(
             self.best_task, self.val_loader, self.device, precision=self.config.precision
         ).scalars()
@@ -222,67 +271,87 @@ class Trainer:
         loss = progress.loss_sum / progress.batch
         progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         self._count_time()
+        self.pace.pause()
         row = {
             "epoch": progress.epoch,
             "step": progress.step,
             "train_loss": loss,
             "lr": optim.lr_at(progress.step - 1, self.total_steps, self.config),
-            "images_per_second": images / seconds,
+            "images_per_second": self.pace.end_epoch() * self.config.batch_size,
             "elapsed": progress.elapsed,
             **progress.metrics,
         }
-        log.epoch(row, self.task.main_metric)
+        with self.world.together():
+            if log is not None:
+                log.epoch(row, self.task.main_metric, self.pace)
         self._report_broken(log)
         self._save()
         if progress.epoch < self.config.epochs:
             self._stop_or_save()
 
-    def _read_losses(self, log: RunLog) -> None:
+    def _read_losses(self, log: RunLog | None) -> None:
         """Fetch the latest losses from the device; none is kept that is not a number."""
         progress = self.progress
         first = progress.step - len(self.unread) + 1
-        losses = torch.stack([loss for loss, _ in self.unread]).tolist()
+        losses = self.world.mean(torch.stack([loss for loss, _ in self.unread]).cpu()).tolist()
+        self.pace.lap(len(losses), progress.epoch)
         for step, (loss, (_, lr)) in enumerate(zip(losses, self.unread, strict=True), first):
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss is {loss} in step {step}")
             progress.loss_sum += loss
-            log.step(step, progress.epoch, loss, lr, self.config.batch_size)
+            if log is not None:
+                log.step(step, loss, lr)
         self.unread.clear()
+        if log is not None:
+            log.show(progress.step, progress.epoch, loss, self.pace, self.config.batch_size)
 
-    def _report_broken(self, log: RunLog) -> None:
+    def _report_broken(self, log: RunLog | None) -> None:
         """Tell of images that could not be read, if there are more of them than before."""
-        broken = {**self.images.broken, **self.val_loader.images.broken}
-        if len(broken) > self.num_broken:
-            self.num_broken = len(broken)
-            path = self.out / BROKEN_IMAGES
-            with files.writing(path):
-                files.replace_file(path, "".join(f"{line}\n" for line in broken.values()).encode())
-            log.say(f"{describe_broken(broken)}; {path} names all")
+        broken = self.world.merge({**self.images.broken, **self.val_loader.images.broken})
+        if len(broken) == self.num_broken:
+            return
+        self.num_broken = len(broken)
+        with self.world.together():
+            if log is not None:
+                path = self.out / BROKEN_IMAGES
+                with files.writing(path):
+                    lines = "".join(f"{line}\n" for line in broken.values())
+                    files.replace_file(path, lines.encode())
+                log.say(f"{describe_broken(broken)}; {path} names all")
 
     def _stop_or_save(self) -> None:
         """Save if it is time to, or if the run shall stop; then stop."""
         minutes = (time.monotonic() - self.saved_at) / 60
-        if not (self.stop_requested or minutes >= self.config.checkpoint_minutes):
+        due = self.world.is_main and minutes >= self.config.checkpoint_minutes
+        stop, due = self.world.any(self.stop_requested, due)
+        if not (stop or due):
             return
         if self.progress.batch:
             self._save()
-        if self.stop_requested:
-            raise Interrupted(
-                f"stopped after step {self.progress.step} of {self.total_steps}; "
-                "repeat the same command with --resume to go on"
+        if stop:
+            raise self.world.shared(
+                Interrupted(
+                    f"stopped after step {self.progress.step} of {self.total_steps}; "
+                    "repeat the same command with --resume to go on"
+                )
             )
 
     def _save(self) -> None:
-        if not all(parameter.isfinite().all() for parameter in self.task.parameters()):
+        weights = (distributed.local(parameter) for parameter in self.task.parameters())
+        (broken,) = self.world.any(not all(weight.isfinite().all() for weight in weights))
+        if broken:
             raise self._diverged(f"the weights are not finite after step {self.progress.step}")
         self._count_time()
         checkpoint.save(self.out / CHECKPOINTS, self.state, self.config.keep_checkpoints)
         self.saved_at = time.monotonic()
+        self.pace.pause()
 
     def _diverged(self, what: str) -> PacavitError:
         newest = checkpoint.newest(self.out / CHECKPOINTS)
         kept = "there is no checkpoint yet" if newest is None else f"{newest} is intact"
-        return PacavitError(f"{what}; {kept}; try a lower train.lr, or train.clip = 1.0")
+        return self.world.shared(
+            PacavitError(f"{what}; {kept}; start a new run with a lower train.lr, or train.clip=1")
+        )
 
     def _count_time(self) -> None:
         now = time.monotonic()
@@ -290,70 +359,50 @@ class Trainer:
         self.clock = now
 
     def _train_loader(self, epoch: int) -> Loader:
+        size = self._smaller_size(epoch)
+        return build.train_loader(self.recipe, self.images, self.info, size, self.world.part)
+
+    def _smaller_size(self, epoch: int) -> int | None:
+        """The image size of an epoch that has not the task's own."""
         done = epoch / self.config.epochs
         sizes = (size for until, size in self.config.progressive or () if done < until)
-        return build.train_loader(self.recipe, self.images, self.info, next(sizes, None))
+        return next(sizes, None)
+
+    def _step_costs(self) -> list[float]:
+        """Pixels of an image in each epoch: a step's time is about proportional to them."""
+        own = self.recipe.task.image_size
+        height, width = self.info.image_size if own is None else (own, own)
+        smaller = [self._smaller_size(epoch) for epoch in range(self.config.epochs)]
+        return [height * width if size is None else size**2 for size in smaller]
 
 
-def _prepare_folder(out: Path, recipe: Recipe, device: torch.device, *, overwrite: bool) -> None:
-    """Make the run folder, an old run removed where asked for, and write what the run is."""
-    with files.writing(out):
-        if overwrite and out.exists():
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
-        io.dump(recipe, out / io.RECIPE_FILE)
-        # The first session's, which made the random weights, stays.
-        if not (out / system.ENVIRONMENT).exists():
-            facts = json.dumps(system.environment(device), indent=2)
-            files.replace_file(out / system.ENVIRONMENT, facts.encode())
+def _cut(batch: Batch, size: int | None) -> list[Batch]:
+    """A batch in parts of at most ``size`` images, to be computed one after the other."""
+    if size is None:
+        return [batch]
+    parts = zip(*(tensor.split(size) for tensor in batch), strict=True)
+    return [Batch(*part) for part in parts]
 
 
-def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to train into a folder that holds anything but the run to go on with or to replace."""
-    if resume and overwrite:
-        raise CheckpointError("choose one of resume and overwrite, not both")
-    is_run = (out / io.RECIPE_FILE).is_file()
-    if resume:
-        if not is_run:
-            raise CheckpointError(f"no run to resume in {out}: it holds no {io.RECIPE_FILE}")
-    elif out.exists() and not out.is_dir():
-        raise CheckpointError(f"{out} is a file; choose another folder")
-    elif out.is_dir() and any(out.iterdir()):
-        if not is_run:
-            raise CheckpointError(
-                f"{out} holds other files than a run's and is left alone; choose another folder"
-            )
-        if not overwrite:
-            raise CheckpointError(
-                f"{out} holds a run; give --resume, --overwrite or another folder"
-            )
-
-
-def _recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
-    """The recipe, which must be that of the run in ``out``; names the run's data if it names none.
-
-    Raises:
-        RecipeError: the run has another recipe.
-    """
-    own = io.load(out)
-    changed = io.difference(own, recipe)
-    if changed is not None:
-        raise RecipeError(
-            f"the run in {out} cannot go on with another recipe: {changed}; "
-            "repeat its settings, or start a new run in another folder"
-        )
-    return own if recipe.data.root is None else recipe
+def _printer(shown: bool) -> Callable[[str], None]:
+    """Something that prints plain lines, or does not."""
+    console = Console(quiet=not shown)
+    return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def _stop_signals(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C and SIGTERM let the step under way finish; a second Ctrl-C stops at once."""
+    """Ctrl-C and SIGTERM let the step under way finish; a second Ctrl-C stops at once.
+
+    Of several processes none does: torchrun passes on every signal, and ends them in the end.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals
         return
 
     def request(number: int, frame: FrameType | None) -> None:
-        if trainer.stop_requested and number == signal.SIGINT:
+        alone = trainer.world.size == 1
+        if trainer.stop_requested and number == signal.SIGINT and alone:
             signal.default_int_handler(number, frame)
         trainer.stop_requested = True
 

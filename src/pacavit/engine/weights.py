@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pacavit.data.base import DataInfo
-from pacavit.engine import build, files
+from pacavit.engine import build, distributed, files
 from pacavit.errors import CheckpointError, UnknownNameError
 from pacavit.recipes import io
 from pacavit.recipes.schema import Recipe
@@ -26,6 +26,7 @@ __all__ = [
     "METADATA_KEY",
     "WEIGHTS",
     "LoadedModel",
+    "best_weights",
     "load_model",
     "load_state",
     "packaged_names",
@@ -82,14 +83,15 @@ def weights_bytes(
     """A model's state with recipe, data facts and scores, as the bytes of a safetensors file.
 
     Args:
-        model: the network; timm can load the file into its like.
+        model: the network; timm can load the file into its like. If it is sharded, all processes
+            have to call this.
         recipe: how it was trained.
         info: the data it was trained on.
         metrics: validation scores.
         half: store matrices and filters as fp16. Vectors (biases, norms, BatchNorm statistics)
             stay fp32: they are few, and a running variance may exceed what fp16 can hold.
     """
-    state = model.state_dict()
+    state = distributed.whole(model.state_dict())
     if half:
         state = {
             name: value.half() if value.is_floating_point() and value.ndim > 1 else value
@@ -181,6 +183,12 @@ def load_model(source: str | Path) -> LoadedModel:
     raise UnknownNameError("run folder, weights file or packaged weights", name, packaged_names())
 
 
+def best_weights(checkpoint: Path) -> Path:
+    """The weights file of a checkpoint to use: the averaged ones if there are any."""
+    average = checkpoint / "ema.safetensors"
+    return average if average.is_file() else checkpoint / "model.safetensors"
+
+
 def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str | Path) -> None:
     """Copy tensors into a model, all of them and no others.
 
@@ -198,7 +206,9 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str | Pa
     if faults:
         more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
         raise CheckpointError(f"{origin} does not fit the model: {'; '.join(faults[:3])}{more}")
-    model.load_state_dict(dict(tensors))
+    model.load_state_dict(
+        {name: distributed.like(value, own[name]) for name, value in tensors.items()}
+    )
 
 
 def _packaged() -> Iterator[Any]:
@@ -217,8 +227,7 @@ def _newest_weights(run: Path) -> Path:
     checkpoint = newest(run / CHECKPOINTS)
     if checkpoint is None:
         raise CheckpointError(f"the run in {run} has no checkpoint yet; train it for longer")
-    average = checkpoint / "ema.safetensors"
-    return average if average.is_file() else checkpoint / "model.safetensors"
+    return best_weights(checkpoint)
 
 
 def _load_file(path: Path) -> LoadedModel:

@@ -72,9 +72,12 @@ def parse(data: Mapping[str, Any], origin: str) -> Recipe:
 
 
 def dump(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as JSON; the file is replaced in one step."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Write a recipe as JSON; the file is replaced in one step, when it is on the disk."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(recipe.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -92,7 +92,18 @@ class TrainConfig(_Section):
 
     epochs: int = Field(ge=1, description="passes over the training images")
     seed: Count = Field(0, description="of weights, order, augmentation and stochastic depth")
-    batch_size: int = Field(ge=1, description="images a step")
+    batch_size: int = Field(ge=1, description="images a step, over all processes together")
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="most images that a process computes at once, to save memory: larger shares "
+        "of a batch are cut, their gradients added; None: no cutting",
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="what several processes (torchrun) hold of network and optimiser: each a "
+        "copy, or each a part, to save memory; has no effect on a single process",
+    )
     optimizer: str = Field("adamw", description='timm optimiser name, such as "adamw" or "muon"')
     optimizer_options: Options = Field({}, description="keyword arguments of the optimiser")
     lr: float = Field(gt=0, description="learning rate after warm-up")
@@ -131,7 +142,9 @@ class TrainConfig(_Section):
     )
     compile: bool = Field(False, description="torch.compile the training step")
     device: str = Field("auto", description='"auto" (GPU if there is one), "cpu", "cuda:1", ...')
-    eval_batch_size: int = Field(500, ge=1, description="images a step when measuring")
+    eval_batch_size: int = Field(
+        500, ge=1, description="images a step when measuring, over all processes"
+    )
     checkpoint_minutes: float = Field(
         10.0, gt=0, description="longest time between checkpoints; epochs' ends always write one"
     )

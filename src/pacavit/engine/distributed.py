@@ -1,0 +1,274 @@
+"""One run on several processes, started by ``torchrun``: who does what, and what all agree on.
+
+Every process trains on its share of each batch. The first one alone writes and prints. A process
+started in any other way is on its own, and everything here is then trivial.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from pacavit.engine import system
+from pacavit.errors import CheckpointError, PacavitError, RecipeError, ToldElsewhere
+from pacavit.layers import Block
+
+__all__ = [
+    "World",
+    "gradient_sync",
+    "is_main_process",
+    "is_sharded",
+    "join",
+    "like",
+    "local",
+    "replicate",
+    "shard",
+    "sync_buffers",
+    "whole",
+]
+
+_MESSAGE_BYTES = 2000
+_joins = itertools.count()
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, and which of them this one is.
+
+    Attributes:
+        rank: 0 .. size - 1; 0 is the first process.
+        size: processes in the run, over all machines.
+        local_rank: this one among those of its machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The share of this process in each batch, as loaders take it."""
+        return self.rank, self.size
+
+    def device(self, name: str) -> torch.device:
+        """The device of a name; of several processes on a machine each takes its own GPU.
+
+        Raises:
+            RecipeError: no such device here, or not one for each process.
+        """
+        if self.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+            num = torch.cuda.device_count()
+            if self.local_rank >= num:
+                raise RecipeError(
+                    f"this machine has fewer GPUs ({num}) than processes; start torchrun with "
+                    f"--nproc-per-node {num}"
+                )
+            name = f"cuda:{self.local_rank}"
+            torch.cuda.set_device(self.local_rank)
+        elif self.size > 1 and ":" in name:
+            raise RecipeError(
+                f"train.device {name!r} is one device for {self.size} processes; "
+                'say "cuda", and each takes its own'
+            )
+        return system.pick_device(name)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What fails on one process fails on all, so that none waits for another for ever.
+
+        All processes have to enter and leave this together. The first process tells the error.
+        """
+        if self.size == 1:
+            yield
+            return
+        error: PacavitError | None = None
+        try:
+            yield
+        except PacavitError as caught:
+            error = caught
+        told = next(filter(None, self._texts("" if error is None else str(error))), None)
+        if told is not None:
+            raise self.shared(error or PacavitError(told)) from error
+
+    @contextmanager
+    def first_on_machine(self) -> Iterator[None]:
+        """One process of each machine goes first: what it downloads, the others find."""
+        if self.local_rank != 0:
+            self._texts("")
+        try:
+            yield
+        finally:
+            if self.local_rank == 0 and self.size > 1:
+                self._texts("")
+
+    def shared(self, error: PacavitError) -> PacavitError:
+        """An error that all processes raise, as this one shall raise it: only the first tells."""
+        return error if self.is_main else ToldElsewhere(str(error))
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Whether each flag is set on any process."""
+        if self.size == 1:
+            return flags
+        counts = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(counts)
+        return tuple(count > 0 for count in counts.tolist())
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the processes of a tensor on the CPU; each has one of that shape."""
+        if self.size == 1:
+            return values
+        total = values.double()
+        dist.all_reduce(total)
+        return total / self.size
+
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """A tensor on the CPU from every process, by rank; all have the same shape and type."""
+        if self.size == 1:
+            return [values]
+        gathered = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(gathered, values)
+        return gathered
+
+    def merge(self, texts: Mapping[str, str]) -> dict[str, str]:
+        """The entries of all processes together, by rank; all processes have to call this."""
+        if self.size == 1:
+            return dict(texts)
+        own = json.dumps(dict(texts)).encode()
+        longest = max(int(length) for length in self.gather(torch.tensor(len(own))))
+        padded = torch.frombuffer(bytearray(own.ljust(longest)), dtype=torch.uint8)
+        parts = [json.loads(bytes(part.tolist())) for part in self.gather(padded)]
+        return {key: text for part in parts for key, text in part.items()}
+
+    def check_same_step(self, step: int) -> None:
+        """Refuse to go on where the processes found different checkpoints.
+
+        Raises:
+            CheckpointError: the machines do not see the same run folder.
+        """
+        steps = [int(found) for found in self.gather(torch.tensor(step))]
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"the processes found checkpoints of different steps, {sorted(set(steps))}: keep "
+                "the run folder where all machines see it"
+            )
+
+    def _texts(self, text: str) -> list[str]:
+        """A text from every process, by rank; also where processes wait for one another."""
+        encoded = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
+        gathered = self.gather(torch.frombuffer(bytearray(encoded), dtype=torch.uint8))
+        return [bytes(each.tolist()).rstrip(b"\0").decode(errors="ignore") for each in gathered]
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and prints; to be known outside of a run, too."""
+    return not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
+
+
+@contextmanager
+def join() -> Iterator[World]:
+    """Meet the other processes for the time of a run; alone where torchrun has started none."""
+    if not dist.is_torchelastic_launched():
+        yield World()
+        return
+    store, rank, size = next(rendezvous("env://"))
+    if size == 1:
+        yield World()
+        return
+    # A store that outlives the run would tell the next one the addresses of this one.
+    store = PrefixStore(f"pacavit-{next(_joins)}", store)
+    dist.init_process_group(store=store, rank=rank, world_size=size)
+    try:
+        yield World(rank, size, int(os.environ["LOCAL_RANK"]))
+    finally:
+        dist.destroy_process_group()
+
+
+def replicate(task: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """A task whose gradients are averaged over the processes, each of which holds a copy."""
+    return DistributedDataParallel(task, device_ids=[device] if device.type == "cuda" else None)
+
+
+def shard(model: nn.Module, world: World, device: torch.device) -> None:
+    """Leave each process a part of every parameter, in place, and average gradients.
+
+    Blocks are put together one at a time when they compute; a network without our blocks as a
+    whole. Optimisers are to be made afterwards: Zhao et al., "PyTorch FSDP", VLDB 2023.
+    """
+    mesh = init_device_mesh(device.type, (world.size,))
+    model.to(memory_format=torch.contiguous_format)  # FSDP cuts no channels-last parameters
+    for module in model.modules():
+        if isinstance(module, Block):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether ``shard`` was applied."""
+    return isinstance(model, FSDPModule)
+
+
+@contextmanager
+def gradient_sync(stepper: nn.Module, model: nn.Module, wanted: bool) -> Iterator[None]:
+    """Whether the backward pass inside averages gradients over the processes, or only adds them.
+
+    Args:
+        stepper: what runs the training step, maybe from ``replicate``.
+        model: its network, maybe from ``shard``.
+        wanted: False for all but the last of several passes whose gradients are added.
+    """
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(wanted)
+    keep_local: AbstractContextManager[None] = nullcontext()
+    if isinstance(stepper, DistributedDataParallel) and not wanted:
+        keep_local = stepper.no_sync()
+    with keep_local:
+        yield
+
+
+def sync_buffers(module: nn.Module, world: World) -> None:
+    """Give all processes the first one's buffers (BatchNorm statistics), which is what is saved."""
+    if world.size > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put sharded tensors together; all processes have to call this with the same ones."""
+    return {
+        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def like(tensor: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor, sharded as ``reference`` is; every process has the whole one."""
+    if not isinstance(reference, DTensor):
+        return tensor
+    mesh = reference.device_mesh
+    return distribute_tensor(
+        tensor.to(reference.device), mesh, reference.placements, src_data_rank=None
+    )
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

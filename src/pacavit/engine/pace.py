@@ -1,0 +1,102 @@
+"""How fast a run goes, and how long it will still take."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+__all__ = ["Pace"]
+
+_WARM_UP = 3  # steps: they allocate, compile, start workers
+_RECENT = 50  # laps that the present speed is taken over
+
+
+class Pace:
+    """Times one session of a run: laps of training steps, and pauses between them.
+
+    The first steps count for nothing, since no later one is like them. Pauses (validation,
+    checkpoints) count for the time left but not for the speed.
+
+    Args:
+        costs: of a step in each epoch of the run, in any unit; steps on larger images take longer.
+        steps_per_epoch: training steps in each epoch.
+        clock: tells the seconds.
+    """
+
+    def __init__(
+        self,
+        costs: Sequence[float],
+        steps_per_epoch: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.costs, self.steps_per_epoch, self.clock = tuple(costs), steps_per_epoch, clock
+        self.cold = _WARM_UP
+        self.step_seconds = self.step_costs = 0.0
+        self.pause_seconds, self.epochs = 0.0, 0
+        self.recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)
+        self.epoch_laps: list[tuple[int, float]] = []
+        self.cold_laps: list[tuple[int, float]] = []
+        self.mark = clock()
+
+    def lap(self, steps: int, epoch: int) -> None:
+        """So many training steps of an epoch, counted from 0, were done since the last call."""
+        seconds = self._since_mark()
+        if self.cold > 0:
+            self.cold -= steps
+            self.cold_laps.append((steps, seconds))
+            return
+        self.step_seconds += seconds
+        self.step_costs += steps * self.costs[epoch]
+        self.recent.append((steps, seconds))
+        self.epoch_laps.append((steps, seconds))
+
+    def pause(self) -> None:
+        """Something else than training steps was done since the last call."""
+        self.pause_seconds += self._since_mark()
+
+    def end_epoch(self) -> float:
+        """An epoch was trained and measured; returns its training steps a second.
+
+        Of an epoch that had none but first steps, these count.
+        """
+        self.epochs += 1
+        speed = _steps_per_second(self.epoch_laps or self.cold_laps)
+        self.epoch_laps, self.cold_laps = [], []
+        return speed
+
+    def steps_per_second(self) -> float | None:
+        """Over the latest training steps; None before any was timed."""
+        return _steps_per_second(self.recent) if self.recent else None
+
+    def seconds_left(self, step: int) -> float | None:
+        """From a step of the run to its end, pauses as long as those so far included.
+
+        Until this session has seen the end of an epoch, its pauses are unknown and left out.
+
+        Args:
+            step: steps done.
+
+        Returns:
+            Seconds, or None before any step was timed.
+        """
+        if not self.step_costs:
+            return None
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        cost = sum(self.costs[epoch:]) * self.steps_per_epoch
+        if batch:
+            cost -= batch * self.costs[epoch]
+        seconds = cost * self.step_seconds / self.step_costs
+        if self.epochs:
+            seconds += (len(self.costs) - epoch) * self.pause_seconds / self.epochs
+        return seconds
+
+    def _since_mark(self) -> float:
+        now = self.clock()
+        seconds, self.mark = now - self.mark, now
+        return seconds
+
+
+def _steps_per_second(laps: Sequence[tuple[int, float]]) -> float:
+    seconds = sum(seconds for _, seconds in laps)
+    return sum(steps for steps, _ in laps) / max(seconds, 1e-9)

@@ -1,0 +1,73 @@
+"""What test_distributed.py starts with torchrun: runs one after the other, in every process.
+
+The first argument is a folder; each further one is ``HOW:NAME`` and trains ``NAME.json`` into the
+folder ``NAME`` as the command line would. HOW is ``train``, ``resume``, or what happens to the
+last process: ``stop`` (it is asked to stop in the seventh step), ``nan`` (so is its loss there),
+``blind`` (it cannot read the images). Exit codes go to ``NAME.HOW.RANK``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pacavit import load_plugin
+from pacavit.data import Batch, ImageSet
+from pacavit.errors import DataError
+from pacavit.tasks import ClassificationTask
+from pacavit_cli.main import main
+
+RANK = os.environ["RANK"]
+FORWARD = ClassificationTask.forward
+
+
+@contextmanager
+def happening(how: str) -> Iterator[None]:
+    """In the last process, what ``how`` says."""
+    count = 0
+
+    def forward(self: ClassificationTask, batch: Batch) -> dict[str, Tensor]:
+        nonlocal count
+        count += 1
+        losses = FORWARD(self, batch)
+        if count == 7 and how == "stop":
+            os.kill(os.getpid(), signal.SIGTERM)
+        if count == 7 and how == "nan":
+            losses["loss"] = losses["loss"] * math.nan
+        return losses
+
+    def image_set(*arguments: object) -> ImageSet:
+        raise DataError("no images here")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if RANK != "0":
+            patch.setattr(ClassificationTask, "forward", forward)
+            if how == "blind":
+                patch.setattr("pacavit.engine.build.image_set", image_set)
+        yield
+
+
+def run() -> None:
+    """Do what the arguments say."""
+    load_plugin(Path(__file__).with_name("tiny.py"))
+    folder = Path(sys.argv[1])
+    for argument in sys.argv[2:]:
+        how, _, name = argument.partition(":")
+        torch.manual_seed(1234)  # a run depends on its own seed alone
+        words = ["train", str(folder / f"{name}.json"), "--out", str(folder / name)]
+        with happening(how):
+            code = main(words + ["--resume"] * (how == "resume"))
+        (folder / f"{name}.{how}.{RANK}").write_text(str(code))
+
+
+if __name__ == "__main__":
+    run()
