@@ -1,5 +1,6 @@
 """PaCa-ViT: geometry, timm's surface, and what its arguments promise."""
 
+import math
 from typing import Any
 
 import pytest
@@ -186,3 +187,19 @@ def test_blocks_make_no_layout_copies(clustering: str) -> None:
     with torch.no_grad(), CountCopies() as counter:
         model(images)
     assert counter.copies == []
+
+
+def test_initial_weights_are_the_papers() -> None:
+    """Pointwise convolutions of the clustering are linear layers here, and begin as before."""
+    model = PacaViT(embed_dims=(256,), depths=(1,), num_heads=(4,), num_clusters=128)
+    block = model.stages[0].blocks[0]
+    clustering = block.clustering
+    for weight, std in (
+        (block.attn.q.weight, 0.02),
+        (block.mlp.depthwise.weight, math.sqrt(2 / 9)),
+        (clustering.depthwise.weight, math.sqrt(2 / 49)),
+        (clustering.pointwise.weight, math.sqrt(2 / 256)),
+        (clustering.to_clusters.weight, math.sqrt(2 / 128)),
+    ):
+        assert weight.std().item() == pytest.approx(std, rel=0.05)
+    assert not clustering.pointwise.bias.any()

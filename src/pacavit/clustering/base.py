@@ -83,6 +83,9 @@ class Clustering(nn.Module):
             labels = labels[:, cell_of_patch]
         return _hard_assignment(labels, self.num_clusters, patch_mask, x.dtype)
 
+    def init_weights(self) -> None:
+        """Change what the network's own initialisation has made of the layers; nothing here."""
+
     def extra_repr(self) -> str:
         """Width and number of clusters, for ``print(model)``."""
         return f"dim={self.dim}, num_clusters={self.num_clusters}"

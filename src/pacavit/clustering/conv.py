@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
@@ -32,6 +34,11 @@ class ConvClustering(Clustering):
         self.pointwise = nn.Linear(dim, dim)
         self.to_clusters = nn.Linear(dim, num_clusters, bias=False)
         self.act = nn.GELU()
+
+    def init_weights(self) -> None:
+        """Linear layers that are pointwise convolutions begin as convolutions do."""
+        for layer in (self.pointwise, self.to_clusters):
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.out_features))
 
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, M, N)."""

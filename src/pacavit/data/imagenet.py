@@ -19,7 +19,7 @@ from pacavit.data.image import MAX_PIXELS
 from pacavit.data.splits import stratified_holdout
 from pacavit.errors import DataError
 
-__all__ = ["ImageNet"]
+__all__ = ["ImageNet", "describe_synsets"]
 
 _OFFICIAL = {"train": 1_281_167, "val": 50_000}
 _LAYOUT = "train/ and val/, each with one folder of images a class, named by its synset"
@@ -79,7 +79,7 @@ class ImageNet(DataSource):
         return DataInfo(
             name="imagenet",
             copy=self._copy,
-            class_names=_describe(self.synsets),
+            class_names=describe_synsets(self.synsets),
             image_size=self.image_size,
             mean=IMAGENET_DEFAULT_MEAN,
             std=IMAGENET_DEFAULT_STD,
@@ -107,8 +107,8 @@ def _copy_name(full: dict[str, Listing]) -> str:
     return f"ImageNet with {' and '.join(other)} ({fingerprint(full)})" if other else "ImageNet-1k"
 
 
-def _describe(synsets: Sequence[str]) -> tuple[str, ...]:
-    """What the synsets mean; the synset stays where two mean the same or none is known."""
+def describe_synsets(synsets: Sequence[str]) -> tuple[str, ...]:
+    """Class names: what synsets mean; the synset stays where two mean the same or none is known."""
     info = ImageNetInfo("imagenet-22k")
     known = set(info.label_names())
     names = [info.label_name_to_description(name) if name in known else name for name in synsets]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import pickle
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageNetInfo
 
 from pacavit.data.base import DataInfo
+from pacavit.data.imagenet import describe_synsets
 from pacavit.engine import build
 from pacavit.engine.weights import save_weights
 from pacavit.errors import CheckpointError, UnknownNameError
@@ -26,16 +26,7 @@ __all__ = ["Conversion", "convert_checkpoint"]
 
 _IMAGENET_CLASSES = 1000
 _IMAGE_SIZE = 224
-# Published in the paper's appendix: batch 1024, five of 300 epochs of warm-up.
-_TRAINING = {
-    "epochs": 300,
-    "batch_size": 1024,
-    "lr": 1e-3,
-    "min_lr": 1e-5,
-    "weight_decay": 0.05,
-    "warmup": 5 / 300,
-    "schedule": "cosine",
-}
+_PUBLISHED = "imagenet_tiny"  # its training is that of all the authors' classifiers
 
 
 @dataclass(frozen=True)
@@ -144,19 +135,18 @@ def _named(name: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def _recipe(original: str | None, model: str, settings: Mapping[str, Any]) -> Recipe:
-    """The published training, as far as recipes can say it."""
+    """The published training of this model."""
     fields = {key: value for key, value in settings.items() if key in ModelConfig.model_fields}
     options = {key: value for key, value in settings.items() if key not in fields}
     drop_path = ORIGINALS[original].drop_path if original else 0.1
     name = original or model
+    published = io.load(_PUBLISHED).model_dump(mode="json")
     return io.parse(
-        {
+        published
+        | {
             "name": name,
             "description": "trained by the authors of PaCa-ViT",
-            "task": {"name": "classification", "image_size": _IMAGE_SIZE},
-            "data": {"name": "imagenet"},
             "model": {"name": model, **fields, "drop_path": drop_path, "options": options},
-            "train": _TRAINING,
         },
         f"the recipe of {name}",
     )
@@ -168,22 +158,10 @@ def _data_info(num_classes: int) -> DataInfo:
     return DataInfo(
         name="imagenet",
         copy="ImageNet-1k" if is_imagenet else f"images of {num_classes} classes unknown to us",
-        class_names=_imagenet_names()
+        class_names=describe_synsets(ImageNetInfo("imagenet-1k").label_names())
         if is_imagenet
         else tuple(f"class {index}" for index in range(num_classes)),
         image_size=(_IMAGE_SIZE, _IMAGE_SIZE),
         mean=IMAGENET_DEFAULT_MEAN,
         std=IMAGENET_DEFAULT_STD,
-    )
-
-
-def _imagenet_names() -> tuple[str, ...]:
-    """What the classes are called, the synset added where two are called the same."""
-    info = ImageNetInfo("imagenet-1k")
-    synsets = info.label_names()
-    names = [info.label_name_to_description(synset) for synset in synsets]
-    counts = Counter(names)
-    return tuple(
-        f"{name} ({synset})" if counts[name] > 1 else name
-        for name, synset in zip(names, synsets, strict=True)
     )

@@ -7,11 +7,16 @@ import math
 from timm.layers import trunc_normal_
 from torch import nn
 
+from pacavit.clustering import Clustering
+
 __all__ = ["init_weights"]
 
 
 def init_weights(module: nn.Module) -> None:
-    """Truncated normal for linear layers, fan-out normal for convolutions, 1 and 0 for norms."""
+    """Truncated normal for linear layers, fan-out normal for convolutions, 1 and 0 for norms.
+
+    For ``nn.Module.apply``, which comes to the parts first: a clustering has the last word.
+    """
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -22,3 +27,5 @@ def init_weights(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, Clustering):
+        module.init_weights()

@@ -199,7 +199,9 @@ def infer_settings(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "recluster_every": max(every, default=0)
         if len(every) < 2
         else tuple(stage.recluster_every for stage in stages),
-        "teacher_options": {"depths": taught + depths[len(taught) :]} if taught else None,
+        "teacher_options": {"depths": taught + (2,) * (len(depths) - len(taught))}
+        if taught
+        else None,
     }
 
 
