@@ -56,7 +56,7 @@ def test_arguments_take_one_value_or_one_a_stage() -> None:
     [
         ({"clustering": "cnov"}, "unknown clustering 'cnov'; did you mean 'conv'"),
         ({"attention": "pacca"}, "unknown attention 'pacca'; did you mean 'paca'"),
-        ({"clustering_options": {"kernelsize": 3}}, "option of clustering 'conv'"),
+        ({"clustering_options": {"kernelsize": 3}}, "of clustering 'conv'"),
         ({"num_clusters": (5, 4)}, "num_clusters has 2 values for 3 stages"),
         ({"num_clusters": -1}, "num_clusters must be 0 or more"),
         ({"attention": "full", "num_clusters": None, "clustering": "mlp"}, "has no effect"),
@@ -149,7 +149,7 @@ def test_with_clustering_keeps_all_other_weights() -> None:
     for method in ("conv", "mlp"):
         trained = timm.create_model("pacavit_nano", clustering=method).state_dict()
         nano.with_clustering(method).load_state_dict(trained)
-    with pytest.raises(PacavitError, match="option of clustering 'grid'"):
+    with pytest.raises(PacavitError, match="of clustering 'grid'"):
         model.with_clustering("grid", kernel_size=3)
 
 
@@ -191,7 +191,7 @@ def test_blocks_make_no_layout_copies(clustering: str) -> None:
 
 def test_initial_weights_are_the_papers() -> None:
     """Pointwise convolutions of the clustering are linear layers here, and begin as before."""
-    model = PacaViT(embed_dims=(256,), depths=(1,), num_heads=(4,), num_clusters=128)
+    model: Any = PacaViT(embed_dims=(256,), depths=(1,), num_heads=(4,), num_clusters=128)
     block = model.stages[0].blocks[0]
     clustering = block.clustering
     for weight, std in (
