@@ -63,7 +63,7 @@ def test_later_stages_may_cluster_themselves() -> None:
         ({"num_clusters": (5, 0, 4)}, "stage 1 leaves out the teacher"),
         ({"recluster_every": 1}, "recluster_every=1 has no effect"),
         ({"clustering": "conv", "teacher_options": {"depths": 1}}, "teacher_options=.*no effect"),
-        ({"clustering_options": {"kernel_size": 3}}, "option of clustering 'teacher'"),
+        ({"clustering_options": {"kernel_size": 3}}, "of clustering 'teacher'"),
         ({"teacher_options": {"depth": 1}}, "option of the teacher 'depth'; did you mean 'depths'"),
         ({"teacher_options": {"depths": (1, 2)}}, "depths of the teacher has 2 values for 3"),
         ({"teacher_options": {"depths": 0}}, "depths of the teacher must be 1 or more"),
