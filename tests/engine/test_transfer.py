@@ -166,7 +166,7 @@ def test_any_timm_model_gets_a_new_classifier(make_recipe: MakeRecipe, tmp_path:
 
 def test_weights_that_are_not_there_are_one_line(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     model, info = nn.Linear(1, 1), make_info(make_recipe())
-    with pytest.raises(UnknownNameError, match="unknown weights 'cifar10_nano_con'"):
+    with pytest.raises(UnknownNameError, match="'cifar10_nano_con'; did you mean"):
         initialise(model, info, "cifar10_nano_con")
     with pytest.raises(CheckpointError, match="no run folder or weights file"):
         initialise(model, info, tmp_path / "none.safetensors")
