@@ -17,7 +17,13 @@ __all__ = [
 
 
 class PacavitError(Exception):
-    """Base of all errors that a user can cause and mend: what, where, what to do, in one line."""
+    """Base of all errors that a user can cause and mend: what, where, what to do, in one line.
+
+    Attributes:
+        shared: all processes of a run raise it, so none has to learn of it any more.
+    """
+
+    shared: bool = False
 
 
 class UnknownNameError(PacavitError, LookupError):
@@ -59,3 +65,5 @@ class Interrupted(PacavitError):  # noqa: N818 (it stops a run, but nothing went
 
 class ToldElsewhere(PacavitError):  # noqa: N818 (what it repeats is the error)
     """An error of a run on several processes, in one of those that leave the telling to another."""
+
+    shared = True

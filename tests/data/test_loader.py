@@ -118,6 +118,33 @@ def test_parts_make_the_whole(
     assert all(len(batch.labels) for share in shares for batch in share)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "parts", "sizes"), [(10, 2, [6, 4]), (10, 3, [4, 4, 2]), (9, 2, [6, 3])]
+)
+def test_what_is_mixed_in_pairs_is_cut_between_pairs(
+    batch_size: int, parts: int, sizes: list[int], images: MemoryImages
+) -> None:
+    def loader(own: int, of: int) -> Loader:
+        return Loader(
+            images,
+            batch_size,
+            noisy,
+            shuffle=True,
+            drop_last=True,
+            seed=7,
+            batch_transform=lambda batch, random: batch,
+            part=(own, of),
+        )
+
+    loaders = [loader(own, parts) for own in range(parts)]
+    shares = [next(loader.epoch(0)).indices for loader in loaders]
+    assert [len(share) for share in shares] == sizes
+    assert loaders[0].share_sizes == (max(sizes), min(sizes))
+    assert torch.equal(torch.cat(shares), next(loader(0, 1).epoch(0)).indices)
+    with pytest.raises(DataError, match="mixed in pairs is not enough for 6 processes"):
+        loader(0, 6)
+
+
 def test_too_small_to_share_is_an_error(images: MemoryImages) -> None:
     for batch_size in (2, 20):
         with pytest.raises(DataError, match="not enough for 11 processes"):

@@ -113,6 +113,22 @@ def test_in_measuring_broken_images_are_left_out(images: FileImages) -> None:
     assert len(images.broken) == 6
 
 
+def test_a_part_without_readable_images_has_as_many_batches(images: FileImages) -> None:
+    for index in (3, 4, 8, 9, 11):
+        images.path(index).write_bytes(b"no image")
+    parts = [
+        Loader(images, 5, noisy, shuffle=False, drop_last=False, seed=3, part=(own, 2))
+        for own in range(2)
+    ]
+    (whole, rest), (empty, also_empty) = ([*part.epoch(0)][:2] for part in parts)
+    assert whole.indices.tolist() == [0, 1, 2]
+    assert rest.indices.tolist() == [5, 6, 7]
+    for batch in (empty, also_empty):
+        assert batch.indices.tolist() == batch.labels.tolist() == []
+        assert batch.images.shape == (0, *whole.images.shape[1:])
+        assert batch.images.dtype == whole.images.dtype
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_no_usable_image_is_an_error(images: FileImages, training: bool, num_workers: int) -> None:

@@ -52,5 +52,9 @@ def test_other_errors_stay_what_they_are() -> None:
         list(map_in_workers(complain, range(2), num_workers=1))
 
 
-def test_cores() -> None:
-    assert available_cores() >= 1
+def test_processes_on_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(10), raising=False)
+    for processes, expected in ((None, 10), (1, 10), (4, 2), (16, 1)):
+        if processes is not None:
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert available_cores() == expected

@@ -3,7 +3,9 @@
 The first argument is a folder; each further one is ``HOW:NAME`` and trains ``NAME.json`` into the
 folder ``NAME`` as the command line would. HOW is ``train``, ``resume``, or what happens to the
 last process: ``stop`` (it is asked to stop in the seventh step), ``nan`` (so is its loss there),
-``blind`` (it cannot read the images). Exit codes go to ``NAME.HOW.RANK``.
+``blind`` (it cannot read the images), ``lost`` (it does not even find the data), ``ended`` (its
+images end in the seventh step); or to the first one: ``full`` (its disk is full then). Exit codes
+go to ``NAME.HOW.RANK``.
 """
 
 from __future__ import annotations
@@ -22,17 +24,22 @@ from torch import Tensor
 
 from pacavit import load_plugin
 from pacavit.data import Batch, ImageSet
-from pacavit.errors import DataError
+from pacavit.data.base import DataSource
+from pacavit.engine.log import RunLog
+from pacavit.engine.train import Trainer
+from pacavit.errors import CheckpointError, DataError
 from pacavit.tasks import ClassificationTask
 from pacavit_cli.main import main
 
 RANK = os.environ["RANK"]
 FORWARD = ClassificationTask.forward
+TRAIN_STEP = Trainer._train_step
+LOG_STEP = RunLog.step
 
 
 @contextmanager
 def happening(how: str) -> Iterator[None]:
-    """In the last process, what ``how`` says."""
+    """In the last process or the first, what ``how`` says."""
     count = 0
 
     def forward(self: ClassificationTask, batch: Batch) -> dict[str, Tensor]:
@@ -48,11 +55,31 @@ def happening(how: str) -> Iterator[None]:
     def image_set(*arguments: object) -> ImageSet:
         raise DataError("no images here")
 
+    def data_source(*arguments: object) -> DataSource:
+        raise DataError("no data here")
+
+    def train_step(self: Trainer, batch: Batch) -> Tensor:
+        if self.progress.step == 6:
+            raise DataError("no more images")
+        return TRAIN_STEP(self, batch)
+
+    def log_step(self: RunLog, step: int, loss: float, lr: float) -> None:
+        if step == 7:
+            raise CheckpointError("the disk is full")
+        LOG_STEP(self, step, loss, lr)
+
     with pytest.MonkeyPatch.context() as patch:
-        if RANK != "0":
+        if RANK == "0":
+            if how == "full":
+                patch.setattr(RunLog, "step", log_step)
+        else:
             patch.setattr(ClassificationTask, "forward", forward)
             if how == "blind":
                 patch.setattr("pacavit.engine.build.image_set", image_set)
+            if how == "lost":
+                patch.setattr("pacavit.engine.build.data_source", data_source)
+            if how == "ended":
+                patch.setattr(Trainer, "_train_step", train_step)
         yield
 
 

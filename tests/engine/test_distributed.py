@@ -9,16 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 import pacavit
-from pacavit.engine import train
+from pacavit.data import FileImages
+from pacavit.engine import build, train
 from pacavit.engine.distributed import World
 from pacavit.engine.log import read_metrics
-from pacavit.errors import CheckpointError
+from pacavit.engine.train import _num_parts
+from pacavit.errors import CheckpointError, RecipeError
 from pacavit.recipes import Recipe, parse
 
 MakeRecipe = Callable[..., Recipe]
@@ -45,6 +49,10 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ddp_cut": (PLAIN, {"micro_batch": 2}),
     "fsdp": (PLAIN, {"parallel": "fsdp"}),
     "fsdp_cut": (PLAIN, {"parallel": "fsdp", "micro_batch": 2}),
+    # Shares of 5 and 4 images.
+    "fsdp_cut_odd": (PLAIN, {"parallel": "fsdp", "batch_size": 9, "micro_batch": 4}),
+    # Shares of 6 and 4: two of 5 would part a pair.
+    "ddp_mixed": (PLAIN, {}),
     # Adam divides by the size of a gradient and so blows up the rounding of small ones.
     "ddp_blocks": (BLOCKS, {"optimizer": "sgd"}),
     "fsdp_blocks": (BLOCKS, {"optimizer": "sgd", "parallel": "fsdp"}),
@@ -55,6 +63,8 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ddp_stopped": (PLAIN, {}),
     "fsdp_stopped": (PLAIN, {"parallel": "fsdp"}),
     "ddp_failing": (PLAIN, {}),
+    "ddp_failing_disk": (PLAIN, {}),
+    "ddp_failing_reader": (PLAIN, {}),
 }
 WHOLE = [name for name in RUNS if "ing" not in name and "stopped" not in name]
 
@@ -64,13 +74,52 @@ def recipe(name: str) -> Recipe:
     return parse(
         {
             "name": "tiny",
-            "task": {"augment": {"flip": "random", "shift": 1}},
+            "task": {
+                "augment": {"flip": "random", "shift": 1},
+                "mix": {"mixup": 0.8, "cutmix": 1.0} if "mixed" in name else {},
+            },
             "data": {"name": "tiny-stripes", "val_size": 13},
             "model": model,
             "train": TRAIN | changes,
         },
         name,
     )
+
+
+def files_recipe(root: Path) -> Recipe:
+    """Of images in files, 8 of them for validation: a share of 4 for each process."""
+    return parse(
+        {
+            "name": "files",
+            "task": {"image_size": 8},
+            "data": {
+                "name": "folder",
+                "root": str(root),
+                "val_size": 8,
+                "num_workers": 0,
+                "options": {"image_size": 8, "in_memory": False},
+            },
+            "model": PLAIN,
+            "train": TRAIN | {"parallel": "fsdp"},
+        },
+        "files",
+    )
+
+
+def make_files(root: Path, broken: slice) -> Recipe:
+    """60 images in two classes, some of those for validation broken; a recipe for them."""
+    rng = np.random.default_rng(0)
+    for low, name in ((0, "dark"), (150, "light")):
+        (root / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = rng.integers(low, low + 100, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number:02}.png")
+    made = files_recipe(root)
+    images = build.data_source(made.data).load("val")
+    assert isinstance(images, FileImages)
+    for index in range(8)[broken]:
+        images.path(index).write_bytes(b"no image")
+    return made
 
 
 def torchrun(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -92,6 +141,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     folder = tmp_path_factory.mktemp("runs")
     for name in RUNS:
         (folder / f"{name}.json").write_text(recipe(name).model_dump_json())
+    for name, broken in (("fsdp_files", slice(4, 8)), ("fsdp_unusable", slice(8))):
+        made = make_files(folder / f"{name}_data", broken)
+        (folder / f"{name}.json").write_text(made.model_dump_json())
     done = torchrun(
         folder,
         *(f"train:{name}" for name in WHOLE),
@@ -99,7 +151,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
         *(f"stop:{name}" for name in RUNS if "stopped" in name),
         *(f"resume:{name}_stopped" for name in ("ddp_noisy", "fsdp_noisy")),
         "blind:ddp_failing",
+        "lost:ddp_failing",
         "nan:ddp_failing",
+        "full:ddp_failing_disk",
+        "ended:ddp_failing_reader",
+        "train:fsdp_files",
+        "train:fsdp_unusable",
     )
     assert done.returncode == 0, done.stderr
     return folder, done.stdout, done.stderr
@@ -117,9 +174,10 @@ def weights(run: Path) -> dict[str, Tensor]:
 
 def names(run: Path) -> list[str]:
     """Of everything in a run folder but what TensorBoard and the command line add."""
+    added = ("tensorboard", "evaluation-val", "report.html")
     found = (path.relative_to(run) for path in run.rglob("*"))
     return sorted(
-        str(path) for path in found if path.suffix != ".png" and path.parts[0] != "tensorboard"
+        str(path) for path in found if path.suffix != ".png" and path.parts[0] not in added
     )
 
 
@@ -141,6 +199,25 @@ def test_two_processes_train_like_one(name: str, runs: tuple[Path, str, str], al
     folder, _, _ = runs
     check_equal_runs(folder / name, alone)
     assert names(folder / name) == names(alone)
+
+
+@pytest.mark.parametrize("name", ["fsdp_cut_odd", "ddp_mixed"])
+def test_uneven_shares_train_like_one(
+    name: str, runs: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    check_equal_runs(runs[0] / name, train(recipe(name), tmp_path / "run", progress=False))
+
+
+def test_a_share_of_broken_images_stops_no_validation(
+    runs: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    folder, out, _ = runs
+    made = files_recipe(folder / "fsdp_files_data")
+    alone = train(made, tmp_path / "run", progress=False)
+    check_equal_runs(folder / "fsdp_files", alone)
+    assert out.count("4 images are left out") == 1
+    for run in (folder / "fsdp_files", alone):
+        assert len((run / "broken_images.txt").read_text().splitlines()) == 4
 
 
 def test_sharded_blocks_train_like_copies(runs: tuple[Path, str, str]) -> None:
@@ -180,23 +257,58 @@ def test_only_the_first_process_prints(runs: tuple[Path, str, str]) -> None:
     folder, out, err = runs
     for name in WHOLE:
         assert out.count(f"trained model in {folder / name};") == 1
-    assert out.count("epoch 1/2") == len(RUNS)
+    assert out.count("epoch 1/2") == len(RUNS) + 1  # that of files
     assert err.count("interrupted: stopped after step 7 of 10") == 4
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 3, err
+    assert len(errors) == 8, err
+    assert "Traceback" not in err
 
 
 def test_what_fails_on_one_process_fails_on_all_and_is_told_once(
     runs: tuple[Path, str, str],
 ) -> None:
     folder, _, err = runs
-    exists, blind, diverged = (line for line in err.splitlines() if line.startswith("error: "))
+    exists, blind, lost, diverged, full, *ended, unusable = (
+        line for line in err.splitlines() if line.startswith("error: ")
+    )
     assert "holds a run" in exists
     assert blind == "error: no images here"
+    assert lost == "error: no data here"
+    assert full == "error: the disk is full"
+    # In the midst of a step nobody can be told; but who waits learns that the other is gone.
+    other, own = sorted(ended)
+    assert "another process of the run ended" in other
+    assert own == "error: no more images"
+    assert "no usable image to measure with: 8 images are left out" in unusable
     assert "the loss is nan in step 7" in diverged
     assert "step-5 is intact" in diverged
-    for name in ("ddp.train", "ddp_failing.blind", "ddp_failing.nan"):
+    for name in (
+        "ddp.train",
+        "ddp_failing.blind",
+        "ddp_failing.lost",
+        "ddp_failing.nan",
+        "ddp_failing_disk.full",
+        "ddp_failing_reader.ended",
+        "fsdp_unusable.train",
+    ):
         assert [(folder / f"{name}.{rank}").read_text() for rank in (0, 1)] == ["2", "2"]
+
+
+def test_micro_batches_that_leave_a_process_without_images_are_refused() -> None:
+    images = build.image_set(build.data_source(recipe("ddp").data), "train", torch.device("cpu"))
+
+    def parts(batch_size: int, micro_batch: int) -> int:
+        changed = recipe("ddp").model_copy(
+            update={"train": recipe("ddp").train.model_copy(update={"batch_size": batch_size})}
+        )
+        info = build.data_source(changed.data).info
+        return _num_parts(build.train_loader(changed, images, info, part=(1, 2)), micro_batch)
+
+    assert [parts(9, 4), parts(9, 2), parts(10, 1), parts(9, 5)] == [2, 3, 5, 1]
+    with pytest.raises(
+        RecipeError, match=r"micro_batch 1 cuts a share of 5 .* smallest share has 4"
+    ):
+        parts(9, 1)
 
 
 def test_a_process_alone_agrees_with_itself() -> None:

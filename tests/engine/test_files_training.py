@@ -11,6 +11,7 @@ from PIL import Image
 from pacavit.engine import build, evaluate, load_model, train
 from pacavit.engine.predict import predict_images
 from pacavit.engine.scoring import score_model
+from pacavit.engine.train import Trainer
 from pacavit.errors import Interrupted
 from pacavit.recipes import Recipe, parse
 
@@ -56,8 +57,6 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def test_workers_and_resuming_change_nothing(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pacavit.engine.train import Trainer
-
     expected = weights(train(recipe(root), tmp_path / "here", progress=False))
 
     original = Trainer._train_step
@@ -86,6 +85,28 @@ def test_broken_images_are_told_and_named(
     assert printed.count("1 image is left out: ") == 1
     assert broken in printed
     assert (out / "broken_images.txt").read_text().startswith(broken)
+
+
+def test_a_resumed_run_forgets_no_broken_image(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Trainer._train_step
+
+    def stop_after_an_epoch(self: Trainer, batch: Any) -> torch.Tensor:
+        self.stop_requested = self.progress.step == 4
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "_train_step", stop_after_an_epoch)
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(recipe(root), out, progress=False)
+    monkeypatch.undo()
+    # Met in the first session only, like an image that the rest of an epoch does not reach.
+    earlier = "data/gone.png is broken"
+    kept = (out / "broken_images.txt").read_text().splitlines()
+    (out / "broken_images.txt").write_text("\n".join([earlier, *kept, ""]))
+    train(recipe(root), out, resume=True, progress=False)
+    assert (out / "broken_images.txt").read_text().splitlines() == [earlier, *kept]
 
 
 def test_measuring_counts_readable_images_and_predicting_frames_alike(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ class Loader:
 
     A file that cannot be read is noted in ``images.broken`` and never stops an epoch. Its place
     goes to the next readable image of the set where all batches have to be full (``drop_last``);
-    otherwise the image is left out.
+    otherwise the image is left out, and of several parts one may then be empty.
 
     Args:
         images: one split.
@@ -50,9 +51,11 @@ class Loader:
         num_workers: processes that read and transform files, ahead of the training; 0 does it in
             this one. Batches are the same for any number. Images in memory need none.
         batch_transform: changes images and labels of a batch together, in the end, in this process.
-        part: (which, of how many): each batch is cut into so many shares, as equal as can be, and
-            this loader makes one of them. All make the same number of batches, and none is empty:
-            a last batch that is too small for that joins the one before it.
+            May mix the first image with the second, the third with the fourth and so on.
+        part: (which, of how many): each batch is cut into so many shares, as equal as can be (with
+            ``batch_transform``: without cutting its pairs), and this loader makes one of them. All
+            make the same number of batches, and none is empty: a last batch that is too small for
+            that joins the one before it.
 
     Raises:
         DataError: there would be no batch at all, or batches too small to cut.
@@ -80,21 +83,31 @@ class Loader:
             raise DataError(
                 f"{len(images)} images do not fill one batch of {batch_size}; lower the batch size"
             )
+        unit = 1 if batch_transform is None else 2
         smallest = min(batch_size, len(images))
-        if smallest < part[1]:
+        if math.ceil(smallest / unit) < part[1]:
+            pairs = " to be mixed in pairs" if unit == 2 else ""
             raise DataError(
-                f"a batch of {smallest} images is not enough for {part[1]} processes; use fewer"
+                f"a batch of {smallest} images{pairs} is not enough for {part[1]} processes; "
+                "use fewer"
             )
         self.images, self.batch_size, self.transform = images, batch_size, transform
         self.batch_transform = batch_transform
         self.framing, self.num_workers = framing, num_workers
         self.shuffle, self.drop_last, self.seed = shuffle, drop_last, seed
-        self.part = part
+        self.part, self.unit = part, unit
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         full, rest = divmod(len(self.images), self.batch_size)
-        return full + (rest >= self.part[1] and not self.drop_last)
+        return full + (math.ceil(rest / self.unit) >= self.part[1] and not self.drop_last)
+
+    @property
+    def share_sizes(self) -> tuple[int, int]:
+        """Images in the largest and in the smallest share of a full batch, whoever's they are."""
+        batch, parts = torch.arange(self.batch_size), self.part[1]
+        sizes = [len(_share(batch, (own, parts), self.unit)) for own in range(parts)]
+        return max(sizes), min(sizes)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch.
@@ -105,7 +118,8 @@ class Loader:
                 after ``start`` batches goes on with the ones it would have seen.
 
         Raises:
-            DataError: not one image of the set can be read, or a worker died.
+            DataError: not one image of the set can be read (of several parts without
+                ``drop_last`` this is for the caller to see), or a worker died.
         """
         num = len(self.images)
         order = epoch_order(num, self.seed, epoch) if self.shuffle else torch.arange(num)
@@ -121,11 +135,10 @@ class Loader:
 
     def _shares(self, order: Tensor) -> list[Tensor]:
         """(num,) positions in the order of an epoch -> this loader's part of each batch."""
-        own, parts = self.part
         batches = list(order.split(self.batch_size))
         if len(batches) > len(self) and not self.drop_last:
             batches[-2:] = [torch.cat(batches[-2:])]
-        return [batch.tensor_split(parts)[own] for batch in batches[: len(self)]]
+        return [_share(batch, self.part, self.unit) for batch in batches[: len(self)]]
 
     def _from_memory(self, parts: list[Tensor], epoch: int) -> Iterator[Batch]:
         for part in parts:
@@ -141,7 +154,9 @@ class Loader:
             yield Batch(self.transform(images, random), labels, indices)
 
     def _from_files(self, images: FileImages, parts: list[Tensor], epoch: int) -> Iterator[Batch]:
-        device, num_batches = images.device, 0
+        device, num_images = images.device, 0
+        # Other parts of the same batch may have images.
+        skip_empty = self.drop_last or self.part[1] == 1
         reader = _Reader(
             images.to(torch.device("cpu")),
             self.framing or _Fitting(images.size),
@@ -154,17 +169,24 @@ class Loader:
             reader, parts, num_workers=self.num_workers, pin_memory=device.type == "cuda"
         ):
             images.broken.update(broken)
-            if batch is not None:
+            num_images += len(batch.labels)
+            if len(batch.labels) or not skip_empty:
                 yield Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
-                num_batches += 1
-        if parts and not num_batches:
+        if parts and skip_empty and not num_images:
             raise DataError(f"no usable image in {images.root}: {describe_broken(images.broken)}")
 
 
-class _Read(NamedTuple):
-    """A batch, None if it has no image, and the images that could not be read for it."""
+def _share(batch: Tensor, part: tuple[int, int], unit: int) -> Tensor:
+    """The part (which, of how many) of a batch that is cut only after multiples of ``unit``."""
+    own, parts = part
+    starts = torch.arange(0, len(batch), unit).tensor_split(parts)[own]
+    return batch[starts[0] : starts[-1] + unit]
 
-    batch: Batch | None
+
+class _Read(NamedTuple):
+    """A batch, maybe without any image, and the images that could not be read for it."""
+
+    batch: Batch
     broken: dict[str, str]
 
 
@@ -193,11 +215,18 @@ class _Reader:
                 used.append(found[0])
                 framed.append(found[1])
         if not used:
-            return _Read(None, broken)
+            return _Read(self._empty(positions[:1]), broken)
         indices = torch.tensor(used)
         random = SampleRandom(self.seed, self.epoch, indices)
         images = self.transform(torch.stack(framed), random)
         return _Read(Batch(images, self.images.labels[indices], indices), broken)
+
+    def _empty(self, position: Tensor) -> Batch:
+        """A batch of no images of the usual size; (1,) any position."""
+        random = SampleRandom(self.seed, self.epoch, position)
+        blank = self.framing(torch.zeros(3, *self.images.size, dtype=torch.uint8), random)
+        images = self.transform(blank[None], random)
+        return Batch(images[:0], self.images.labels[:0], position[:0])
 
     def _first_readable(self, position: int, broken: dict[str, str]) -> tuple[int, Tensor] | None:
         """A position and its framed image: the given one, or the next if it is replaced."""

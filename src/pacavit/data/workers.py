@@ -97,7 +97,9 @@ def _leave_interrupts_to_the_parent(_: int) -> None:
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
+    """Processor cores for this process: its share, where torchrun started more on the machine."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

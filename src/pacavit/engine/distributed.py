@@ -96,6 +96,9 @@ class World:
         """What fails on one process fails on all, so that none waits for another for ever.
 
         All processes have to enter and leave this together. The first process tells the error.
+        Blocks may lie in one another: who fails between two inner ones, at the end of the outer
+        one meets those who leave the next inner one. So nothing else may make processes wait for
+        one another there, unless nothing can fail between it and the inner block before.
         """
         if self.size == 1:
             yield
@@ -104,25 +107,30 @@ class World:
         try:
             yield
         except PacavitError as caught:
+            if caught.shared:
+                raise
             error = caught
-        told = next(filter(None, self._texts("" if error is None else str(error))), None)
-        if told is not None:
-            raise self.shared(error or PacavitError(told)) from error
+        self._agree(error)
 
     @contextmanager
     def first_on_machine(self) -> Iterator[None]:
-        """One process of each machine goes first: what it downloads, the others find."""
-        if self.local_rank != 0:
-            self._texts("")
-        try:
+        """One process of each machine goes first: what it downloads, the others find.
+
+        If it fails, all do; what fails in the others is left to ``together`` around this.
+        """
+        if self.local_rank == 0:
+            with self.together():
+                yield
+        else:
+            self._agree(None)
             yield
-        finally:
-            if self.local_rank == 0 and self.size > 1:
-                self._texts("")
 
     def shared(self, error: PacavitError) -> PacavitError:
         """An error that all processes raise, as this one shall raise it: only the first tells."""
-        return error if self.is_main else ToldElsewhere(str(error))
+        if not self.is_main:
+            return ToldElsewhere(str(error))
+        error.shared = True
+        return error
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """Whether each flag is set on any process."""
@@ -171,8 +179,14 @@ class World:
                 "the run folder where all machines see it"
             )
 
+    def _agree(self, error: PacavitError | None) -> None:
+        """Wait for the other processes; raise, as all do, if one of them has an error."""
+        told = next(filter(None, self._texts("" if error is None else str(error))), None)
+        if told is not None:
+            raise self.shared(error or PacavitError(told)) from error
+
     def _texts(self, text: str) -> list[str]:
-        """A text from every process, by rank; also where processes wait for one another."""
+        """A text from every process, by rank."""
         encoded = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
         gathered = self.gather(torch.frombuffer(bytearray(encoded), dtype=torch.uint8))
         return [bytes(each.tolist()).rstrip(b"\0").decode(errors="ignore") for each in gathered]
@@ -185,7 +199,11 @@ def is_main_process() -> bool:
 
 @contextmanager
 def join() -> Iterator[World]:
-    """Meet the other processes for the time of a run; alone where torchrun has started none."""
+    """Meet the other processes for the time of a run; alone where torchrun has started none.
+
+    Raises:
+        PacavitError: another process ended in the midst of the run.
+    """
     if not dist.is_torchelastic_launched():
         yield World()
         return
@@ -198,6 +216,14 @@ def join() -> Iterator[World]:
     dist.init_process_group(store=store, rank=rank, world_size=size)
     try:
         yield World(rank, size, int(os.environ["LOCAL_RANK"]))
+    except RuntimeError as error:
+        # Gloo has no error class of its own.
+        if not (isinstance(error, dist.DistError) or "gloo/transport" in str(error)):
+            raise
+        raise PacavitError(
+            "another process of the run ended, or is out of reach; it or torchrun tells why; "
+            "then repeat the same command with --resume"
+        ) from error
     finally:
         dist.destroy_process_group()
 

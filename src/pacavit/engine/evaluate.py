@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple, TypeAlias
@@ -11,8 +12,9 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from pacavit.data import Batch, Loader
+from pacavit.data import Batch, Loader, describe_broken
 from pacavit.engine import system
+from pacavit.engine.distributed import World
 from pacavit.errors import DataError
 from pacavit.tasks import ClassificationTask, Task
 
@@ -165,6 +167,7 @@ def measure(
     warm_up: bool = False,
     watch: Watch | None = None,
     progress: bool = False,
+    world: World | None = None,
 ) -> Measurement:
     """Update a task's metrics with its predictions for every batch.
 
@@ -177,7 +180,13 @@ def measure(
             running system.
         watch: is shown every prediction, batch by batch.
         progress: show a progress bar.
+        world: the processes that measure together, each with its part of the loader's batches;
+            None: this one alone. The metrics are those of all images.
+
+    Raises:
+        DataError: no image can be read, by any process.
     """
+    world = world or World()
     task.eval()
     metrics = task.metrics().to(device)
     with system.autocast(device, precision):
@@ -188,13 +197,23 @@ def measure(
             loader.epoch(0), "evaluating", len(loader), disable=not progress, transient=True
         ):
             batch = _to_device(batch, device)
+            if not len(batch.labels):
+                # Its images are broken; but processes with a part of a network compute together.
+                task.predict(batch.images.new_zeros(1, *batch.images.shape[1:]))
+                continue
             prediction = task.predict(batch.images)
             metrics.update(prediction, batch.labels)
             if watch is not None:
                 watch(prediction, batch)
             num_images += len(batch.labels)
-        # Fetching the results waits until the device has finished.
-        results = {name: value.cpu() for name, value in metrics.compute().items()}
+        if not any(world.any(num_images > 0)):
+            broken = describe_broken(world.merge(loader.images.broken))
+            raise world.shared(DataError(f"no usable image to measure with: {broken}"))
+        with warnings.catch_warnings():
+            # All is well where only other processes have images.
+            warnings.filterwarnings("ignore", "The ``compute`` method of metric .* before")
+            # Fetching the results waits until the device has finished.
+            results = {name: value.cpu() for name, value in metrics.compute().items()}
     return Measurement(results, num_images, num_images / (time.perf_counter() - start))
 
 

@@ -24,7 +24,7 @@ from pacavit.engine.log import RunLog
 from pacavit.engine.pace import Pace
 from pacavit.engine.transfer import initialise
 from pacavit.engine.weights import CHECKPOINTS, WEIGHTS, best_weights
-from pacavit.errors import Interrupted, PacavitError
+from pacavit.errors import Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks.base import Task
 
@@ -129,21 +129,22 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, out: Path, world: World, *, fresh: bool = True) -> None:
         self.recipe, self.config, self.out, self.world = recipe, recipe.train, out, world
+        # All that can fail before processes have to meet to share the network out.
         with world.together():
             self.device = world.device(self.config.device)
-        system.configure(self.device)
-        source = build.data_source(recipe.data)
+            system.configure(self.device)
+            source = build.data_source(recipe.data)
 
-        # Before the images, which may take a download: most mistakes in a recipe show here.
-        self.info = source.expected_info
-        torch.manual_seed(self.config.seed)
-        self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
-        self.origin: list[str] = []
-        if fresh and recipe.model.init is not None:
-            self.origin = initialise(self.task.model, self.info, recipe.model.init)
-        build.check(self.task, recipe, self.info)
-        ema = self.config.ema
-        self.average = None if ema is None else optim.create_average(self.task, ema)
+            # Before the images, which may take a download: most mistakes in a recipe show here.
+            self.info = source.expected_info
+            torch.manual_seed(self.config.seed)
+            self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
+            self.origin: list[str] = []
+            if fresh and recipe.model.init is not None:
+                self.origin = initialise(self.task.model, self.info, recipe.model.init)
+            build.check(self.task, recipe, self.info)
+            ema = self.config.ema
+            self.average = None if ema is None else optim.create_average(self.task, ema)
         self.best_task: Task = self.task if self.average is None else self.average.module
         self.sharded = world.size > 1 and self.config.parallel == "fsdp"
         if self.sharded:
@@ -161,7 +162,9 @@ class Trainer:
             self.images = build.image_set(source, "train", self.device)
             val_images = build.image_set(source, "val", self.device)
         self.val_loader = build.eval_loader(recipe, val_images, self.info, world.part)
-        self.steps_per_epoch = len(self._train_loader(0))
+        loader = self._train_loader(0)
+        self.num_parts = _num_parts(loader, self.config.micro_batch)
+        self.steps_per_epoch = len(loader)
         self.total_steps = self.steps_per_epoch * self.config.epochs
 
         self.pace = Pace(self._step_costs(), self.steps_per_epoch)
@@ -235,7 +238,7 @@ class Trainer:
         """One optimiser step; returns this process's part of the loss, still on the device."""
         if self.sharded:
             distributed.sync_buffers(self.task, self.world)
-        parts = _cut(batch, self.config.micro_batch)
+        parts = _cut(batch, self.num_parts)
         losses = [self._backward(part, last=part is parts[-1]) for part in parts]
         if self.config.clip is not None:
             clip_grad_norm_(self.task.parameters(), self.config.clip)
@@ -263,7 +266,11 @@ class Trainer:
         progress = self.progress
         distributed.sync_buffers(self.best_task, self.world)
         scores = measure(
-            self.best_task, self.val_loader, self.device, precision=self.config.precision
+            self.best_task,
+            self.val_loader,
+            self.device,
+            precision=self.config.precision,
+            world=self.world,
         ).scalars()
         progress.metrics = {f"val_{name}": value for name, value in scores.items()}
         score = scores[self.task.main_metric]
@@ -295,12 +302,13 @@ class Trainer:
         first = progress.step - len(self.unread) + 1
         losses = self.world.mean(torch.stack([loss for loss, _ in self.unread]).cpu()).tolist()
         self.pace.lap(len(losses), progress.epoch)
-        for step, (loss, (_, lr)) in enumerate(zip(losses, self.unread, strict=True), first):
-            if not math.isfinite(loss):
-                raise self._diverged(f"the loss is {loss} in step {step}")
-            progress.loss_sum += loss
-            if log is not None:
-                log.step(step, loss, lr)
+        with self.world.together():
+            for step, (loss, (_, lr)) in enumerate(zip(losses, self.unread, strict=True), first):
+                if not math.isfinite(loss):
+                    raise self._diverged(f"the loss is {loss} in step {step}")
+                progress.loss_sum += loss
+                if log is not None:
+                    log.step(step, loss, lr)
         self.unread.clear()
         if log is not None:
             log.show(progress.step, progress.epoch, loss, self.pace, self.config.batch_size)
@@ -315,7 +323,11 @@ class Trainer:
             if log is not None:
                 path = self.out / BROKEN_IMAGES
                 with files.writing(path):
-                    lines = "".join(f"{line}\n" for line in broken.values())
+                    # Earlier sessions may have met others.
+                    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+                    lines = "".join(
+                        f"{line}\n" for line in dict.fromkeys([*known, *broken.values()])
+                    )
                     files.replace_file(path, lines.encode())
                 log.say(f"{describe_broken(broken)}; {path} names all")
 
@@ -340,7 +352,8 @@ class Trainer:
         weights = (distributed.local(parameter) for parameter in self.task.parameters())
         (broken,) = self.world.any(not all(weight.isfinite().all() for weight in weights))
         if broken:
-            raise self._diverged(f"the weights are not finite after step {self.progress.step}")
+            what = f"the weights are not finite after step {self.progress.step}"
+            raise self.world.shared(self._diverged(what))
         self._count_time()
         checkpoint.save(self.out / CHECKPOINTS, self.state, self.config.keep_checkpoints)
         self.saved_at = time.monotonic()
@@ -349,8 +362,8 @@ class Trainer:
     def _diverged(self, what: str) -> PacavitError:
         newest = checkpoint.newest(self.out / CHECKPOINTS)
         kept = "there is no checkpoint yet" if newest is None else f"{newest} is intact"
-        return self.world.shared(
-            PacavitError(f"{what}; {kept}; start a new run with a lower train.lr, or train.clip=1")
+        return PacavitError(
+            f"{what}; {kept}; start a new run with a lower train.lr, or train.clip=1"
         )
 
     def _count_time(self) -> None:
@@ -376,11 +389,30 @@ class Trainer:
         return [height * width if size is None else size**2 for size in smaller]
 
 
-def _cut(batch: Batch, size: int | None) -> list[Batch]:
-    """A batch in parts of at most ``size`` images, to be computed one after the other."""
-    if size is None:
-        return [batch]
-    parts = zip(*(tensor.split(size) for tensor in batch), strict=True)
+def _num_parts(loader: Loader, micro_batch: int | None) -> int:
+    """Into how many parts every process cuts its share of a batch, for the largest to fit.
+
+    All the same number: processes with a part of the network compute together.
+
+    Raises:
+        RecipeError: the smallest share has fewer images than that.
+    """
+    if micro_batch is None:
+        return 1
+    largest, smallest = loader.share_sizes
+    parts = math.ceil(largest / micro_batch)
+    if parts > smallest:
+        raise RecipeError(
+            f"train.micro_batch {micro_batch} cuts a share of {largest} images into {parts} parts, "
+            f"and the smallest share has {smallest}; raise it, or choose a train.batch_size that "
+            "the processes share evenly"
+        )
+    return parts
+
+
+def _cut(batch: Batch, num_parts: int) -> list[Batch]:
+    """A batch in parts, as equal as can be, to be computed one after the other."""
+    parts = zip(*(tensor.tensor_split(num_parts) for tensor in batch), strict=True)
     return [Batch(*part) for part in parts]
 
 

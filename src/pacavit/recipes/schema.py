@@ -48,8 +48,9 @@ class DataConfig(_Section):
     )
     num_workers: Count | None = Field(
         None,
-        description="processes that read images from files, which changes nothing but the speed; "
-        "None: one a core. Images in memory need none",
+        description="processes that read images from files, for each process that trains, which "
+        "changes nothing but the speed; None: one a core, shared by those that train on the "
+        "machine. Images in memory need none",
     )
     options: Options = Field(
         {}, description="further keyword arguments of the data set's class, such as a variant"
