@@ -6,6 +6,7 @@ export GOMP_SPINCOUNT ?= 1000
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BROWSER_TOOLS := $(VENV)/.installed-browser
 # The first Python that can build a virtual environment for this package; looked up only when needed.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -48,8 +49,9 @@ spelling: $(INSTALLED) ## spelling (codespell)
 test: $(INSTALLED) ## tests that need neither a GPU nor a browser (pytest)
 	$(BIN)/python -m pytest -m "not gpu and not browser" $(PYTEST_ARGS)
 
-browser: $(INSTALLED) ## tests of pages in a headless Chromium; skipped where there is none
-	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)
+# Without PYTEST_ARGS: a choice among all tests may leave none of these few, which pytest calls an error.
+browser: $(BROWSER_TOOLS) ## tests of pages in a headless Chromium; skipped where there is none
+	$(BIN)/python -m pytest -m browser
 
 format: $(INSTALLED) ## rewrite the code in the house style (ruff)
 	$(BIN)/ruff check --fix .
@@ -71,4 +73,8 @@ $(BIN)/python:
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --no-input --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]'
+	@touch $@
+
+$(BROWSER_TOOLS): $(INSTALLED)
+	$(BIN)/python -m pip install --no-input --constraint constraints.txt $(PIP_ARGS) --editable '.[browser]'
 	@touch $@

@@ -143,6 +143,9 @@ def browser() -> Iterator[Browser]:
     if chromium is None:
         pytest.skip("no Chromium on this machine (on Debian: apt-get install chromium)")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium)
+        try:
+            browser = playwright.chromium.launch(executable_path=chromium)
+        except sync_api.Error as error:
+            pytest.skip(f"{chromium} does not start: {str(error).splitlines()[0]}")
         yield browser
         browser.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib import resources
@@ -79,7 +80,8 @@ def train(
         data: folder with the data set, instead of the recipe's; relative to the current folder.
         set: ``"field.path=value"`` changes of the recipe, applied in order.
         resume: continue the interrupted run in ``out``; nothing else may differ. Without
-            ``data``, on the data folder of that run. A finished run is left as it is.
+            ``data``, on the data folder of that run. A finished run trains no more; only its
+            curves and its report are made anew.
         overwrite: replace the run in ``out``.
         progress: show live progress on the console.
 
@@ -113,7 +115,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model on a split, and save the results where ``results_folder`` says.
 
-    Results inside a run also go into the run's ``report.html``.
+    Results inside a run also go into the run's ``report.html``; if that cannot be made, a warning
+    says why.
 
     Args:
         model: run folder, weights file or packaged name.
@@ -137,8 +140,7 @@ def evaluate(
         progress=progress,
     )
     if score.images.broken and progress:
-        text = describe_broken(score.images.broken)
-        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+        _print(describe_broken(score.images.broken), stderr=True)
     if folder is not None:
         command = ["pacavit", "evaluate", str(model)]
         for option, value in (("--data", data), ("--out", out)):
@@ -146,7 +148,15 @@ def evaluate(
         command += [] if split == "test" else ["--split", split]
         _save_score(score, loaded, folder, split=split, command=command, device=device)
     if report_file(model, out=out) is not None:
-        write_run_page(Path(model), loaded)
+        try:
+            _write_report(Path(model), loaded, progress=progress)
+        except PacavitError as error:
+            # The scores are there, and may have taken hours.
+            text = f"the report could not be made: {error}"
+            if progress:
+                _print(f"warning: {text}", stderr=True)
+            else:
+                warnings.warn(text, stacklevel=2)
     return score.evaluation
 
 
@@ -310,9 +320,18 @@ def _report_training(run: Path, *, progress: bool) -> None:
         command = ["pacavit", "evaluate", str(run), "--split", "val"]
         folder = evaluation_folder(run, "val")
         _save_score(score, model, folder, split="val", command=command, device=device)
+    _write_report(run, model, progress=progress)
+
+
+def _write_report(run: Path, model: LoadedModel, *, progress: bool) -> None:
     page = write_run_page(run, model)
     if progress:
-        Console().print(f"report in {page}", highlight=False, markup=False, soft_wrap=True)
+        _print(f"report in {page}")
+
+
+def _print(text: str, *, stderr: bool = False) -> None:
+    """One line on the console, as it is."""
+    Console(stderr=stderr).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _save_score(

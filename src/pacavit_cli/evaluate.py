@@ -32,5 +32,3 @@ def evaluate(
     evaluation = api.evaluate(model, data=data, split=split, out=out, progress=True)
     folder = api.results_folder(model, split=split, out=out)
     print_evaluation(evaluation, title=f"{model}, {split} split", folder=folder)
-    if (report := api.report_file(model, out=out)) is not None:
-        typer.echo(f"wrote {report}")

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import pickle
 import shutil
 import tarfile
@@ -141,6 +142,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits_run: Path) -> Path:
     for name in ("ant", "bee"):
         for number in range(40):
             (folder / "unreadable" / name / f"{number}.png").write_text("not an image")
+    for letters in (b"ant", b"ab\xe9ille"):  # Latin-1
+        (folder / "latin" / os.fsdecode(letters)).mkdir(parents=True)
     (folder / "stranger").mkdir()
     (folder / "stranger" / "notes.txt").write_text("keep me")
     write_data(folder)
@@ -254,6 +257,7 @@ ROWS = [
     ("folder without images", FOLDER + "hollow", ["hollow", "no images"]),
     ("folder unreadable", FOLDER + "unreadable", ["no usable image", "58 images", "ant"]),
     ("folder other classes", FOLDER + "odd", ["val", "'wasp'"]),
+    ("folder not UTF-8", FOLDER + "latin", ["latin", r"'ab\udce9ille'", "not UTF-8"]),
     ("folder too small", FOLDER + "mixed", ["mixed", "no val images"]),
     ("folder val size", FOLDER + "unreadable --set data.val_size=99", ["99", "68"]),
     (

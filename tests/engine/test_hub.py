@@ -11,7 +11,7 @@ import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 
-from pacavit.engine import hub, load_model
+from pacavit.engine import files, hub, load_model
 from pacavit.engine.hub import from_pretrained, save_pretrained
 from pacavit.errors import CheckpointError, PacavitError, RecipeError, UnknownNameError
 from pacavit.models import PacaViT
@@ -82,6 +82,24 @@ def test_another_number_of_classes_gets_a_fresh_classifier(tmp_path: Path) -> No
     assert [feature.shape[1] for feature in maps(images)] == [8, 12]
 
 
+def test_cut_networks_are_not_saved_as_whole_ones(tmp_path: Path) -> None:
+    model = build()
+    model.prune_intermediate_layers(1, prune_head=False)
+    save_pretrained(model, tmp_path / "whole", "")  # the last stage was chosen: nothing is cut
+    model.prune_intermediate_layers([0])
+    with pytest.raises(RecipeError, match="have all their stages"):
+        save_pretrained(model, tmp_path / "cut", "")
+
+
+@pytest.mark.parametrize("every", [1, (2, 0)])
+def test_teachers_hired_later_come_back(every: Any, tmp_path: Path) -> None:
+    model = build(recluster_every=every)
+    taught = model.with_clustering("teacher")
+    for number, network in enumerate((taught, taught.with_clustering("conv"))):
+        folder = save_pretrained(network, tmp_path / str(number), "")
+        assert same(network, from_pretrained(folder))
+
+
 def test_what_cannot_be_rebuilt_is_not_saved(tmp_path: Path) -> None:
     names = {key: value for key, value in SMALL.items() if key != "drop_path_rate"}
     with pytest.raises(RecipeError, match="built by name"):
@@ -96,6 +114,34 @@ def test_what_cannot_be_rebuilt_is_not_saved(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="in use for something else"):
             save_pretrained(build(), used, "")
     assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupted_write_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Nothing is caught or cleaned up after it, as after SIGKILL."""
+
+    for number in range(3):
+        folder, written = tmp_path / str(number), list[Path]()
+
+        def replace_file(
+            path: Path, data: bytes, number: int = number, written: Any = written
+        ) -> None:
+            if len(written) == number:
+                (path.parent / f".{path.name}.1.tmp").write_bytes(data[:9])
+                raise Killed
+            path.write_bytes(data)
+            written.append(path)
+
+        folder.mkdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "replace_file", replace_file)
+            with pytest.raises(Killed):
+                save_pretrained(build(), folder, "")
+        save_pretrained(build(), folder, "")
+        names = {path.name for path in folder.iterdir()}
+        assert names == {"README.md", "config.json", "model.safetensors"}
 
 
 class Bomb:

@@ -153,3 +153,59 @@ def test_what_is_in_the_way_stays(authors_weights: AuthorsWeights, tmp_path: Pat
         convert_checkpoint(official, tmp_path / "out.pth")
     with pytest.raises(UnknownNameError, match="did you mean 'pacavit_convmixer_tiny_100'"):
         convert_checkpoint(official, tmp_path / "new.safetensors", model="pacavit_convmixer_tiny")
+
+
+CLUSTERING = "stage1.0.attn.clustering.clustering"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(
+            (
+                {f"{CLUSTERING}.{index}.weight": torch.zeros(4, 4)},
+                "none of the authors' clusterings",
+            )
+            for index in (1, 3, 6)
+        ),
+        ({f"{CLUSTERING}.4.weight": torch.tensor(1.0)}, "4.weight is a single number"),
+        ({"stage1.0.norm1_before.weight": torch.tensor(1.0)}, "is a single number"),
+        ({"head.weight": torch.tensor(1.0)}, "head.weight is a single number"),
+        ({f"{CLUSTERING}.4.weight": torch.zeros(0, 96, 1, 1)}, ""),
+    ],
+)
+def test_weights_of_odd_layers_and_shapes_are_one_line(
+    changes: dict[str, torch.Tensor],
+    message: str,
+    authors_weights: AuthorsWeights,
+    tmp_path: Path,
+) -> None:
+    official = save(tmp_path / "odd.pth", {**authors_weights(num_classes=2), **changes})
+    if not message:  # no clusters: the stage has full attention
+        done = convert_checkpoint(official, tmp_path / "out.safetensors")
+        assert done.settings == {"num_clusters": (0, 100, 100, 0)}
+        return
+    with pytest.raises(CheckpointError, match=message) as caught:
+        convert_checkpoint(official, tmp_path / "out.safetensors")
+    assert str(caught.value).startswith(str(official))
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_are_no_texts_are_no_weights(
+    authors_weights: AuthorsWeights, tmp_path: Path
+) -> None:
+    torch.save({0: torch.zeros(2), 1: torch.zeros(2)}, tmp_path / "numbers.pth")
+    with pytest.raises(CheckpointError, match=r"numbers\.pth: no weights of an original PaCa-ViT"):
+        convert_checkpoint(tmp_path / "numbers.pth", tmp_path / "out.safetensors")
+    weights: dict[Any, torch.Tensor] = {7: torch.zeros(2), **authors_weights(num_classes=2)}
+    official = save(tmp_path / "mixed.pth", weights)
+    assert not convert_checkpoint(official, tmp_path / "out.safetensors").reinitialised
+
+
+def test_a_network_without_clusters_is_converted(
+    authors_weights: AuthorsWeights, tmp_path: Path
+) -> None:
+    official = save(tmp_path / "full.pth", authors_weights(clusters=(0, 0, 0, 0), num_classes=2))
+    done = convert_checkpoint(official, tmp_path / "full.safetensors")
+    assert done.settings == {"num_clusters": (0, 0, 0, 0)}
+    assert done.reinitialised == done.unexpected == ()

@@ -138,6 +138,14 @@ def test_everything_else_must_fit(make_recipe: MakeRecipe, weights: Path) -> Non
         ({"options": SIZES | {"depths": [2, 2, 1]}}, r"stages\.1\.blocks\.1\..* is missing"),
         ({"options": SIZES | {"depths": [1, 1, 1]}}, r"stages\.0\.blocks\.1\..* is left over"),
     ]
+    # What leaves no trace in the shapes of weights.
+    cases += [
+        (
+            {"options": SIZES | {"num_heads": [2, 4, 2]}},
+            r"its stages\.1\.blocks\.0\.attn\.num_heads is 2 and must be 4",
+        ),
+        ({"options": SIZES | {"act_layer": "gelu"}}, r"\.act is ReLU and must be GELU"),
+    ]
     for changes, message in cases:
         with pytest.raises(CheckpointError, match=message) as caught:
             start(make_recipe, weights, **changes)

@@ -37,3 +37,14 @@ def test_macs_leave_the_mode_alone() -> None:
     model: Any = timm.create_model("pacavit_nano").train()
     assert count_macs(model, (32, 32)) > 1e6
     assert model.training
+    frozen = model.stages[0].embed.eval()
+    count_macs(model, (32, 32))
+    assert model.training
+    assert not frozen.training
+
+
+def test_images_may_have_other_channels() -> None:
+    grey: Any = timm.create_model("pacavit_nano", in_chans=1)
+    assert count_macs(grey, (32, 32), in_chans=1) < count_macs(
+        timm.create_model("pacavit_nano"), (32, 32)
+    )

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import pacavit.models  # noqa: F401 - registers the models
+from pacavit.errors import CheckpointError
 
 AuthorsWeights = Callable[..., dict[str, torch.Tensor]]
 
@@ -58,8 +59,31 @@ def test_other_input_channels_adapt_the_stem(released: Path) -> None:
 def test_another_architecture_is_an_error(released: Path) -> None:
     with pytest.raises(RuntimeError, match="size mismatch"):
         load("pacavit_tiny", released, num_clusters=(49, 49, 49, 0))
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(CheckpointError, match="is missing"):
         load("pacavit_tiny", released, clustering="teacher", num_clusters=100)
+
+
+@pytest.mark.parametrize("adapted", [{}, {"num_classes": 7}, {"features_only": True}])
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"clustering": "mlp"}, r"clustering\.fc1\.weight is missing"),
+        ({"depths": (2, 2, 3, 2)}, r"stages\.2\.blocks\.3\..* is left over"),
+    ],
+)
+def test_no_layer_stays_random_but_the_head(
+    adapted: dict[str, Any], settings: dict[str, Any], fault: str, released: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=f"do not fit the model: .*{fault}"):
+        load("pacavit_tiny", released, **adapted, **settings)
+
+
+def test_maps_of_the_first_stages_have_their_weights(
+    released: Path, authors_weights: AuthorsWeights
+) -> None:
+    maps = load("pacavit_tiny", released, features_only=True, out_indices=(0, 1))
+    assert len(maps.model.stages) == 2
+    assert torch.equal(maps.model.stages[1].norm.bias, authors_weights()["norm2.bias"])
 
 
 def test_our_own_weights_load_as_they_are(tmp_path: Path) -> None:

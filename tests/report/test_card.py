@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 
 from pacavit import recipes
 from pacavit.data import DATASETS
 from pacavit.engine import Evaluation, LoadedModel, build
-from pacavit.report.card import card_summary, model_card
+from pacavit.report.card import card_summary, model_card, with_clusterings
 
 ENVIRONMENT: dict[str, Any] = {
     "versions": {"python": "3.11", "torch": "2.15"},
@@ -54,3 +55,20 @@ def test_card_says_what_one_needs_to_know(model: LoadedModel, evaluation: Evalua
         "Apache-2.0",
     ):
         assert part in card, part
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("pacavit_nano", " with conv clustering (16, 16 clusters)"),
+        ("resnet10t", ""),
+    ],
+)
+def test_only_networks_that_attend_as_ours_are_told_to(name: str, told: str) -> None:
+    assert with_clusterings(timm.create_model(name)) == told
+
+
+def test_networks_without_clusters_attend_fully() -> None:
+    assert with_clusterings(timm.create_model("pacavit_nano", num_clusters=0)) == (
+        " with full attention"
+    )

@@ -8,7 +8,8 @@ import pytest
 from pacavit import recipes
 from pacavit.errors import RecipeError
 from pacavit.recipes import Recipe
-from pacavit.report.command import training_command
+from pacavit.report.command import changed_fields, training_command
+from pacavit.tasks import TaskConfig
 
 
 def options(command: str, name: str) -> list[str]:
@@ -45,6 +46,7 @@ def test_words_are_not_quoted() -> None:
         # Mappings: nested, with keys that need quotes, shorter than the packaged one, empty.
         ['train.lr_scales={"stages.*" = 2.0}'],
         ["train.lr_scales={}"],
+        ["task.crop={}"],  # a section that the packaged recipe does without
         ["train.optimizer_options={betas = [0.9, 0.99]}"],
         ["train.optimizer_options.fused=null", "model.options={a = {b = [{c = 1}]}}"],
         ["model.clustering_options=[{scale = 2.0}, {}, {}]"],
@@ -104,3 +106,13 @@ def test_what_cannot_be_written_is_an_error(options: dict[str, object]) -> None:
     model = recipe.model.model_copy(update={"options": options})
     with pytest.raises(RecipeError, match=r"model\.options .*--set cannot express"):
         training_command(recipe.model_copy(update={"model": model}))
+
+
+def test_another_task_is_a_change_as_a_whole() -> None:
+    recipe = recipes.load("digits")
+    other = recipe.model_copy(update={"task": TaskConfig(name="other")})
+    assert changed_fields(other) == {"task"}
+    assert options(training_command(other), "--set") == [
+        'task={name = "other"}',
+        "task.image_size=null",
+    ]

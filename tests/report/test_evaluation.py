@@ -1,6 +1,7 @@
 """Evaluations as files and tables."""
 
 import csv
+import errno
 import io
 import json
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from pacavit.engine import files
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore
 from pacavit.errors import CheckpointError
@@ -58,6 +60,32 @@ def test_what_is_written_can_be_read(score: SplitScore, tmp_path: Path) -> None:
     assert stored.evaluation.to_dict() == score.evaluation.to_dict()
     assert (stored.data, stored.date.year) == ("pets", 2026)
     assert [example.index for example in stored.examples.wrong] == [9, 5]
+    assert stored.broken == ()
+    write_evaluation(score, tmp_path, title="pets", facts={**FACTS, "broken_images": ["a", "b"]})
+    stored = read_evaluation(tmp_path, "ab")
+    assert stored is not None
+    assert stored.broken == ("a", "b")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_written_is_one_line(
+    name: str, score: SplitScore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_evaluation(score, tmp_path, title="pets", facts=FACTS)
+    before = (tmp_path / name).read_bytes()
+
+    def write_file(path: Path, data: bytes) -> None:
+        if name in path.name:
+            path.write_bytes(data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        path.write_bytes(data)
+
+    monkeypatch.setattr(files, "write_file", write_file)
+    with pytest.raises(CheckpointError, match=rf"cannot write .*{name}: No space") as caught:
+        write_evaluation(score, tmp_path, title="pets", facts={**FACTS, "more": 1})
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / name).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
 
 def test_only_an_evaluation_of_these_weights_is_read(score: SplitScore, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from pacavit.engine.evaluate import ClassScores, Evaluation
 from pacavit.errors import CheckpointError
 from pacavit.report.evaluation_sections import confusion_section
 from pacavit.report.run_page import run_page, write_run_page
+from pacavit_cli.main import main
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -88,6 +91,57 @@ def test_the_folder_of_the_images_is_not_told(cifar10_folder: Path, tmp_path: Pa
     assert "pacavit evaluate DIR --data ROOT" in text
     assert str(cifar10_folder) not in text
     assert '<dt class="emphasis">batch_size</dt>' in text
+
+
+def test_the_place_of_weights_to_start_from_is_not_told(run: Path) -> None:
+    model = load_model(run)
+
+    def page(init: str, name: str) -> str:
+        network = model.recipe.model.model_copy(update={"init": init})
+        recipe = model.recipe.model_copy(update={"model": network, "name": name})
+        return run_page(run, replace(model, recipe=recipe))
+
+    elsewhere = page("/home/me/trained", "my own")
+    assert "/home/me" not in elsewhere
+    assert "with WEIGHTS for what model.init in recipe.json names:" in elsewhere
+    elsewhere = page("/home/me/trained", "digits")
+    assert "/home/me" not in elsewhere
+    assert "model.init=WEIGHTS" in elsewhere
+    assert "with the weights to start from in WEIGHTS:" in elsewhere
+    packaged = page("cifar10_nano_conv", "digits")
+    assert "WEIGHTS" not in packaged
+    assert "model.init=cifar10_nano_conv" in packaged
+
+
+def test_images_that_could_not_be_read_are_counted(run: Path) -> None:
+    assert "left out" not in run_page(run, load_model(run))
+    record = run / "evaluation-val" / "evaluation.json"
+    facts = json.loads(record.read_text())
+    facts["broken_images"] = ["/home/me/1.png is a broken image"]
+    record.write_text(json.dumps(facts))
+    (run / "broken_images.txt").write_text("/home/me/1.png is broken\n/home/me/2.png too\n")
+    text = run_page(run, load_model(run))
+    assert "1 validation image was left out because" in text
+    assert "2 training and validation images were left out because" in text
+    assert "/home/me" not in text
+
+
+def test_a_report_that_cannot_be_made_costs_no_scores(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "environment.json").unlink()
+    api.evaluate(run)
+    assert "Environment" not in (run / "report.html").read_text()
+    (run / "evaluation-val" / "examples.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"report could not be made: .* cannot be read"):
+        evaluation = api.evaluate(run)
+    assert evaluation.num_images == 30
+    assert main(["evaluate", str(run)]) == 0
+    out, err = capsys.readouterr()
+    assert "precision" in out
+    assert "report in" not in out
+    assert err.startswith("warning: the report could not be made: the evaluation in ")
+    assert err.count("\n") == 1
 
 
 def test_a_page_that_cannot_be_written_is_told(run: Path) -> None:

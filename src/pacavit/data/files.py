@@ -153,7 +153,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
     """The sub-folders of a folder, sorted; hidden ones do not count.
 
     Raises:
-        DataError: the folder is missing, is a file or cannot be read.
+        DataError: the folder is missing, is a file or cannot be read, or a name is not UTF-8.
     """
     try:
         with os.scandir(folder) as entries:
@@ -164,7 +164,16 @@ def class_names(folder: Path) -> tuple[str, ...]:
         raise DataError(f"{folder} is a file; give the folder that holds the images") from None
     except OSError as error:
         raise DataError(f"cannot read the folder {folder}: {error.strerror or error}") from error
-    return tuple(sorted(name for name in names if not name.startswith((".", "__"))))
+    names = sorted(name for name in names if not name.startswith((".", "__")))
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            # Weights store the names of their classes as UTF-8.
+            raise DataError(
+                f"{folder} has a class folder {name!r} whose name is not UTF-8; rename it"
+            ) from None
+    return tuple(names)
 
 
 def list_images(root: Path, folder: Path, classes: Sequence[str]) -> Listing:

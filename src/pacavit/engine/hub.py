@@ -68,6 +68,7 @@ def save_pretrained(
     check_folder(folder)
     config = _config(model, class_names, facts or {})
     with files.writing(folder):
+        files.remove_leftovers(folder)
         weights = files.tensor_bytes(model.state_dict(), metadata)
         files.replace_file(folder / WEIGHTS, weights)
         files.replace_file(folder / CONFIG, config.encode())
@@ -133,11 +134,15 @@ def fetch(source: str | Path) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise CheckpointError unless a folder is free, or holds what ``save_pretrained`` wrote."""
+    """Raise CheckpointError unless a folder is free, or holds what ``save_pretrained`` wrote.
+
+    An interrupted ``save_pretrained`` may have written only a part.
+    """
     if not folder.exists():
         return
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if names and not {WEIGHTS, CONFIG} <= names:
+    entries = folder.iterdir() if folder.is_dir() else [folder]
+    names = {path.name for path in entries if not files.is_leftover(path)}
+    if not ({WEIGHTS, CONFIG} <= names or names <= {WEIGHTS, CONFIG, CARD}):
         raise CheckpointError(f"{folder} is in use for something else; choose another folder")
 
 
@@ -145,7 +150,8 @@ def _config(model: PacaViT, class_names: Sequence[str], changes: Mapping[str, An
     """The text of ``config.json``."""
     if not model.settings:
         raise RecipeError(
-            "only models that were built by name, as timm.create_model does, can be saved"
+            "only models that were built by name, as timm.create_model does, and have all their "
+            "stages can be saved"
         )
     if class_names and len(class_names) != model.num_classes:
         raise RecipeError(f"{len(class_names)} class names for {model.num_classes} classes")

@@ -17,7 +17,7 @@ from pacavit.data.base import DataInfo
 from pacavit.data.imagenet import describe_synsets
 from pacavit.engine import build
 from pacavit.engine.weights import save_weights
-from pacavit.errors import CheckpointError, UnknownNameError
+from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
 from pacavit.models.convert import ORIGINALS, convert_state_dict, recognise
 from pacavit.recipes import io
 from pacavit.recipes.schema import ModelConfig, Recipe
@@ -78,13 +78,13 @@ def convert_checkpoint(
     try:
         weights = convert_state_dict(_read(official))
         original, name, settings = _named(model) if model else recognise(weights)
-    except CheckpointError as error:
+        recipe = _recipe(original, name, settings)
+        num_classes = len(weights["head.weight"]) if "head.weight" in weights else _IMAGENET_CLASSES
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what must stay random is the same every time
+            network = build.model(recipe.model, num_classes)
+    except PacavitError as error:
         raise CheckpointError(f"{official}: {error}") from error
-    recipe = _recipe(original, name, settings)
-    num_classes = len(weights["head.weight"]) if "head.weight" in weights else _IMAGENET_CLASSES
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # what must stay random is the same every time
-        network = build.model(recipe.model, num_classes)
     own = network.state_dict()
     fitting = {
         key: value for key, value in weights.items() if key in own and value.shape == own[key].shape

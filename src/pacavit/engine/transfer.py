@@ -11,6 +11,7 @@ from pacavit.attention import Attention
 from pacavit.clustering import Clustering
 from pacavit.data import DataInfo
 from pacavit.engine.weights import load_model, load_state
+from pacavit.errors import CheckpointError
 from pacavit.models import Teacher
 
 __all__ = ["initialise"]
@@ -37,10 +38,12 @@ def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
 
     Raises:
         UnknownNameError: no packaged weights have that name.
-        CheckpointError: the file is missing or broken, or other layers differ.
+        CheckpointError: the file is missing or broken, or other layers, numbers of heads or
+            activations differ.
     """
     loaded = load_model(source)
     trained, same_classes = loaded.task.model, loaded.info.class_names == info.class_names
+    _refuse_other_arithmetic(model, trained, loaded.path)
     fresh = _parts_of_its_own(model, trained, same_classes)
     unused = _parts_of_its_own(trained, model, same_classes)
     tensors = {name: value for name, value in trained.state_dict().items() if name not in unused}
@@ -53,6 +56,36 @@ def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")
     return lines
+
+
+def _refuse_other_arithmetic(model: nn.Module, trained: nn.Module, path: Path) -> None:
+    """Raise CheckpointError for what makes other networks of weights that fit by their shapes."""
+    own, others = _shapeless_facts(model), _shapeless_facts(trained)
+    for name, fact in own.items():
+        if name in others and fact != others[name]:
+            raise CheckpointError(
+                f"model.init: {path} does not fit the model: "
+                f"its {name} is {others[name]} and must be {fact}"
+            )
+
+
+def _shapeless_facts(network: nn.Module) -> dict[str, int | str]:
+    """Heads and activations, by the attributes that timm's layers and ours have for them.
+
+    Those of clusterings, which may be others, are left out.
+    """
+    facts: dict[str, int | str] = {}
+    clusterings = {module for module in network.modules() if isinstance(module, Clustering)}
+    left_out = {part for clustering in clusterings for part in clustering.modules()}
+    for path, module in network.named_modules():
+        if module in left_out:
+            continue
+        heads, activation = getattr(module, "num_heads", None), getattr(module, "act", None)
+        if isinstance(heads, int):
+            facts[f"{path}.num_heads"] = heads
+        if isinstance(activation, nn.Module):
+            facts[f"{path}.act"] = type(activation).__name__
+    return facts
 
 
 def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) -> dict[str, str]:

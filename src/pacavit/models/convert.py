@@ -144,7 +144,8 @@ def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         no part of the model keeps its name.
 
     Raises:
-        CheckpointError: nothing in it looks like a PaCa-ViT.
+        CheckpointError: nothing in it looks like a PaCa-ViT, a clustering has layers that none of
+            the authors' has, or a weight is a single number.
     """
     weights = _unwrap(checkpoint)
     if not any(_MARK.match(name) for name in weights):
@@ -154,13 +155,15 @@ def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, tensor in weights.items():
         if name.endswith(".blur_filter"):
             continue  # the same numbers in every model, computed here
+        if name.endswith(".weight") and not tensor.ndim:
+            raise CheckpointError(f"its {name} is a single number, no weight of a PaCa-ViT")
         match = _CLUSTERING_KEY.match(name)
         if match:
             block, index, kind = match.groups()
             layer = _CLUSTERING_LAYERS[methods[block]][index]
             name = f"{block}.clustering.{layer}.{kind}"
             # Pointwise convolutions in a block are linear layers here.
-            if layer in ("pointwise", "to_clusters") and kind == "weight":
+            if layer in ("pointwise", "to_clusters") and tensor.ndim > 2:
                 tensor = tensor.flatten(1)
         converted[_rename(name)] = tensor
     return converted
@@ -173,8 +176,8 @@ def infer_settings(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         weights: as :func:`convert_state_dict` gives them.
 
     Returns:
-        ``embed_dims``, ``depths``, ``clustering``, ``num_clusters``, ``recluster_every`` and
-        ``teacher_options``. Numbers of heads leave no trace in shapes.
+        ``embed_dims``, ``depths``, ``clustering`` (None if nothing clusters), ``num_clusters``,
+        ``recluster_every`` and ``teacher_options``. Numbers of heads leave no trace in shapes.
 
     Raises:
         CheckpointError: a stage or a block is missing in between.
@@ -189,12 +192,13 @@ def infer_settings(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         for stage, depth in zip(stages, depths, strict=True)
         if depth > 1 and stage.method not in (None, "teacher")
     }
+    clustering: str | tuple[str, ...] | None = next(iter(methods), None)
+    if len(methods) > 1:
+        clustering = tuple(stage.method or "conv" for stage in stages)
     return {
         "embed_dims": tuple(stage.dim for stage in stages),
         "depths": depths,
-        "clustering": methods.pop()
-        if len(methods) == 1
-        else tuple(stage.method or "conv" for stage in stages),
+        "clustering": clustering,
         "num_clusters": tuple(stage.num_clusters for stage in stages),
         "recluster_every": max(every, default=0)
         if len(every) < 2
@@ -228,7 +232,9 @@ def recognise(weights: Mapping[str, Tensor]) -> tuple[str | None, str, dict[str,
         raise CheckpointError(f"no model of the family has the widths {widths} of this checkpoint")
     model = next((name for name in same if VARIANTS[name]["depths"] == depths), same[0])
     usual = _settings(model, {}, inferred)
-    return None, model, {key: value for key, value in inferred.items() if value != usual[key]}
+    # What is None has no effect in these weights, whatever the model's default.
+    different = {key: value for key, value in inferred.items() if value not in (None, usual[key])}
+    return None, model, different
 
 
 def _unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -240,19 +246,28 @@ def _unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         _PREFIX.sub("", name): tensor
         for name, tensor in checkpoint.items()
-        if isinstance(tensor, Tensor)
+        if isinstance(name, str) and isinstance(tensor, Tensor)
     }
 
 
 def _clustering_methods(weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Which method each block that clusters uses, told by how many layers it has."""
-    last: dict[str, int] = {}
+    """Which method each block that clusters uses, told by the last of its layers."""
+    indices: dict[str, set[str]] = {}
     for name in weights:
         match = _CLUSTERING_KEY.match(name)
         if match:
-            block, index = match[1], int(match[2])
-            last[block] = max(last.get(block, 0), index)
-    return {block: {0: "linear", 2: "mlp", 4: "conv"}[index] for block, index in last.items()}
+            indices.setdefault(match[1], set()).add(match[2])
+    by_last = {max(layers): method for method, layers in _CLUSTERING_LAYERS.items()}
+    methods = {}
+    for block, found in indices.items():
+        method = by_last.get(max(found))
+        if method is None or not found <= _CLUSTERING_LAYERS[method].keys():
+            raise CheckpointError(
+                f"the clustering of {block} has the layers {', '.join(sorted(found))} of a "
+                "sequence, as none of the authors' clusterings has"
+            )
+        methods[block] = method
+    return methods
 
 
 def _rename(name: str) -> str:

@@ -19,7 +19,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from pacavit.errors import RecipeError
+from pacavit.errors import CheckpointError, RecipeError
 from pacavit.layers import (
     Block,
     ConvStem,
@@ -200,8 +200,12 @@ class PacaViT(nn.Module):
         fresh.extend([] if model.teacher is None else [model.teacher])
         fresh.apply(init_weights).to(next(self.parameters())).train(self.training)
         if self.settings and any(mixer.num_clusters for mixer in model.mixers):
+            in_blocks = any(mixer.num_clusters and not mixer.taught for mixer in model.mixers)
             model.settings = {
                 **self.settings,
+                "recluster_every": [
+                    mixer.recluster_every if in_blocks else 0 for mixer in model.mixers
+                ],
                 "clustering": names,
                 "num_clusters": [mixer.num_clusters for mixer in model.mixers],
                 "clustering_options": options,
@@ -308,6 +312,7 @@ class PacaViT(nn.Module):
         self.stages, self.mixers = self.stages[: last + 1], self.mixers[: last + 1]
         if cut:
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.settings = {}  # no arguments build what is left
         if prune_head or cut:
             self.reset_classifier(0, "")
         return list(chosen)
@@ -412,12 +417,24 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def checkpoint_filter_fn(
-    state_dict: dict[str, Any],
-    model: nn.Module,  # noqa: ARG001 (timm passes it)
-) -> dict[str, Any]:
-    """What timm calls on loaded weights: the authors' files become ours, ours stay as they are."""
-    return convert_state_dict(state_dict) if is_original(state_dict) else state_dict
+def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """What timm calls on loaded weights: the authors' files become ours, ours stay as they are.
+
+    Raises:
+        CheckpointError: a layer other than the head is missing or left over. timm itself lets that
+            pass where the number of classes differs, and for ``features_only``.
+    """
+    weights = convert_state_dict(state_dict) if is_original(state_dict) else state_dict
+    own = model.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in weights]
+    faults += [f"{name} is left over" for name in weights if name not in own]
+    faults = [fault for fault in faults if not fault.startswith("head.")]
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise CheckpointError(
+            f"the pretrained weights do not fit the model: {'; '.join(faults[:3])}{more}"
+        )
+    return weights
 
 
 _ARGUMENTS = frozenset(inspect.signature(PacaViT).parameters)

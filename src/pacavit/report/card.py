@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from pacavit.attention import Attention
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.engine import hub
 from pacavit.engine.evaluate import Evaluation
@@ -14,7 +15,7 @@ from pacavit.engine.weights import LoadedModel
 from pacavit.models import count_macs
 from pacavit.report.command import training_command
 
-__all__ = ["card_summary", "model_card", "name_clusterings"]
+__all__ = ["card_summary", "model_card", "with_clusterings"]
 
 
 def model_card(
@@ -45,7 +46,7 @@ def model_card(
     info = model.info
     sections = (
         f"# {name}",
-        f"`{model.recipe.model.name}` with {name_clusterings(model.task.model)}, trained on "
+        f"`{model.recipe.model.name}`{with_clusterings(model.task.model)}, trained on "
         f"{info.copy}: test accuracy {evaluation.accuracy:.4f} ({evaluation.num_images:,} images, "
         "no test-time augmentation).",
         _use(source or name),
@@ -112,7 +113,7 @@ def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float
         (
             "## Training",
             "",
-            f"- Network: `{recipe.model.name}` with {name_clusterings(network)}; "
+            f"- Network: `{recipe.model.name}`{with_clusterings(network)}; "
             f"{num_parameters:,} parameters, {macs / 1e6:.1f} M multiply-accumulates an image",
             f"- Data: {info.copy}, {len(info.class_names)} classes; choices were made on "
             "validation images held out of the training set",
@@ -145,12 +146,16 @@ def _input_size(model: LoadedModel) -> tuple[int, int]:
     return model.info.image_size if size is None else (size, size)
 
 
-def name_clusterings(network: nn.Module) -> str:
-    """Which clusterings a network computes, such as "conv clustering (16, 16 clusters)"."""
+def with_clusterings(network: nn.Module) -> str:
+    """What to say behind a network's name, such as " with conv clustering (16, 16 clusters)".
+
+    Nothing of networks without an attention of ours.
+    """
     modules = [module for module in network.modules() if isinstance(module, Clustering)]
     if not modules:
-        return "full attention"
+        ours = any(isinstance(module, Attention) for module in network.modules())
+        return " with full attention" if ours else ""
     used = {type(module) for module in modules}
     names = [name for name in CLUSTERINGS if CLUSTERINGS.get(name) in used]
     numbers = ", ".join(str(module.num_clusters) for module in modules)
-    return f"{' and '.join(names)} clustering ({numbers} clusters)"
+    return f" with {' and '.join(names)} clustering ({numbers} clusters)"

@@ -15,7 +15,10 @@ from pacavit.engine.weights import packaged_names
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 
-__all__ = ["changed_fields", "training_command"]
+__all__ = ["WEIGHTS", "changed_fields", "needs_weights", "training_command"]
+
+WEIGHTS = "WEIGHTS"
+"""What commands call weights to start from that do not come with the package."""
 
 # Words that are neither numbers nor dates of TOML; its other values are excluded by name.
 _WORD = re.compile(r"[A-Za-z_][\w.:/+-]*", re.ASCII)
@@ -26,8 +29,8 @@ _BARE_KEY = re.compile(r"[\w-]+", re.ASCII)
 def training_command(recipe: Recipe) -> str:
     """The command that repeats a run: a packaged recipe and what was changed in it.
 
-    The folder of the data is called ROOT, weights to start from that do not come with the package
-    are called WEIGHTS: they lie elsewhere on every machine.
+    The folder of the data is called ROOT, and weights to start from that do not come with the
+    package ``WEIGHTS``: they lie elsewhere on every machine.
 
     Raises:
         RecipeError: a changed field has a value that TOML cannot express.
@@ -39,11 +42,16 @@ def training_command(recipe: Recipe) -> str:
         words += ["--data", "ROOT"]
     if packaged:
         for field, value in _changes(recipes.load(recipe.name), recipe):
-            if field == "model.init" and value not in (None, *packaged_names()):
-                value = "WEIGHTS"
+            if field == "model.init" and needs_weights(recipe):
+                value = WEIGHTS
             for override in _overrides(field, value):
                 words += ["--set", override]
     return shlex.join(words)
+
+
+def needs_weights(recipe: Recipe) -> bool:
+    """Whether a run starts from weights that do not come with the package."""
+    return recipe.model.init not in (None, *packaged_names())
 
 
 def changed_fields(recipe: Recipe) -> frozenset[str]:
@@ -54,14 +62,17 @@ def changed_fields(recipe: Recipe) -> frozenset[str]:
 
 
 def _changes(old: BaseModel, new: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted field, new value) of every field in which two recipes differ; mappings as a whole."""
+    """(dotted field, new value) of every field in which two recipes differ; mappings as a whole.
+
+    So are sections that the old recipe has not, or not of that kind.
+    """
     for name in type(new).model_fields:
         field, was, value = f"{prefix}{name}", getattr(old, name), getattr(new, name)
-        if isinstance(value, BaseModel):
+        if isinstance(value, BaseModel) and type(was) is type(value):
             yield from _changes(was, value, f"{field}.")
         # As text, because the order of a mapping counts, as in train.lr_scales.
         elif repr(was) != repr(value) and field != "data.root":
-            yield field, value
+            yield field, value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def _overrides(field: str, value: Any) -> Iterator[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-__all__ = ["MAX_CLASSES_WITH_COUNTS", "confusion_png", "plot_confusion", "save_confusion"]
+__all__ = ["MAX_CLASSES_WITH_COUNTS", "confusion_png", "plot_confusion"]
 
 MAX_CLASSES_WITH_COUNTS = 30  # beyond, the counts would be too small to read
 MAX_CLASSES_WITH_NAMES = 100
@@ -63,13 +62,6 @@ def confusion_png(
     figure = plot_confusion(confusion, class_names, title=title)
     figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
     return file.getvalue()
-
-
-def save_confusion(
-    path: Path, confusion: NDArray[np.int64], class_names: Sequence[str], *, title: str
-) -> None:
-    """Write ``plot_confusion`` to a PNG file."""
-    path.write_bytes(confusion_png(confusion, class_names, title=title))
 
 
 def _plain(name: str, longest: int = 24) -> str:

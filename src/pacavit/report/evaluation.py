@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore, TopClasses
 from pacavit.engine.weights import LoadedModel
 from pacavit.errors import CheckpointError
-from pacavit.report.confusion import save_confusion
+from pacavit.report.confusion import confusion_png
 from pacavit.report.examples import Examples, pick_examples
 
 __all__ = [
@@ -54,12 +55,14 @@ class StoredEvaluation:
         examples: images right and wrong.
         data: which copy of the data it was measured on.
         date: when.
+        broken: a line on each image that was left out because it could not be read.
     """
 
     evaluation: Evaluation
     examples: Examples
     data: str
     date: datetime
+    broken: tuple[str, ...] = ()
 
 
 def write_evaluation(
@@ -73,39 +76,42 @@ def write_evaluation(
         title: of the picture: which data and split.
         facts: what makes the numbers repeatable (command, data copy, split, machine, versions);
             JSON values, stored before the numbers in ``evaluation.json``. Reports need "data",
-            "date" and "weights_sha256".
+            "date" and "weights_sha256", and tell of "broken_images".
+
+    Raises:
+        CheckpointError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     evaluation = score.evaluation
     names = [row.name for row in evaluation.per_class]
-    examples = _EXAMPLES.dump_json(pick_examples(score), indent=2)
-    files.replace_file(folder / EXAMPLES, examples + b"\n")
-    record = {**facts, **evaluation.to_dict()}
-    files.replace_file(folder / RECORD, json.dumps(record, indent=2).encode() + b"\n")
-    _write_csv(
-        folder / "per_class.csv",
-        ("class", "precision", "recall", "f1", "support"),
-        (asdict(row).values() for row in evaluation.per_class),
-    )
     confusion = evaluation.confusion.cpu().numpy()
-    _write_csv(
-        folder / "confusion.csv",
-        ("true class / predicted class", *names),
-        ((name, *counts) for name, counts in zip(names, confusion.tolist(), strict=True)),
-    )
-    _write_csv(
-        folder / "predictions.csv",
-        (
-            "image",
-            "true_class",
-            "true_class_probability",
-            "predicted_class",
-            "predicted_class_probability",
-        ),
-        _predictions(score.top, names),
-    )
     title = f"{title}: accuracy {evaluation.accuracy:.4f} of {evaluation.num_images:,} images"
-    save_confusion(folder / "confusion.png", confusion, names, title=title)
+    record = {**facts, **evaluation.to_dict()}
+    contents = {
+        EXAMPLES: _EXAMPLES.dump_json(pick_examples(score), indent=2) + b"\n",
+        RECORD: json.dumps(record, indent=2).encode() + b"\n",
+        "per_class.csv": _csv(
+            ("class", "precision", "recall", "f1", "support"),
+            (asdict(row).values() for row in evaluation.per_class),
+        ),
+        "confusion.csv": _csv(
+            ("true class / predicted class", *names),
+            ((name, *counts) for name, counts in zip(names, confusion.tolist(), strict=True)),
+        ),
+        "predictions.csv": _csv(
+            (
+                "image",
+                "true_class",
+                "true_class_probability",
+                "predicted_class",
+                "predicted_class_probability",
+            ),
+            _predictions(score.top, names),
+        ),
+        "confusion.png": confusion_png(confusion, names, title=title),
+    }
+    for name, content in contents.items():
+        with files.writing(folder / name):
+            files.replace_file(folder / name, content)
 
 
 def weights_digest(model: LoadedModel) -> str:
@@ -133,7 +139,11 @@ def read_evaluation(folder: Path, digest: str) -> StoredEvaluation | None:
         evaluation = Evaluation.from_dict(record)
         examples = _EXAMPLES.validate_json((folder / EXAMPLES).read_bytes())
         return StoredEvaluation(
-            evaluation, examples, str(record["data"]), datetime.fromisoformat(record["date"])
+            evaluation,
+            examples,
+            str(record["data"]),
+            datetime.fromisoformat(record["date"]),
+            tuple(map(str, record.get("broken_images", ()))),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())
@@ -142,11 +152,12 @@ def read_evaluation(folder: Path, digest: str) -> StoredEvaluation | None:
         ) from error
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+def _csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def _predictions(top: TopClasses, names: Sequence[str]) -> Iterable[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from pacavit.report.confusion import MAX_CLASSES_WITH_COUNTS, confusion_png
 from pacavit.report.evaluation import StoredEvaluation
 from pacavit.report.examples import Examples
 
-__all__ = ["confusion_section", "examples_section", "results_section"]
+__all__ = ["confusion_section", "examples_section", "left_out", "results_section"]
 
 _FEW = 10  # rows of a table that shows extremes only
 _NARROW = 10  # classes of a matrix that fits into half the width of a page
@@ -43,6 +43,11 @@ def results_section(stored: Mapping[str, StoredEvaluation]) -> html.Section:
             f"{split.capitalize()} images: {each.data}, measured {each.date:%Y-%m-%d %H:%M %Z}."
         )
         for split, each in stored.items()
+    ]
+    sources += [
+        html.paragraph(f"{left_out(split, len(each.broken))}, named in its evaluation.json.")
+        for split, each in stored.items()
+        if each.broken
     ]
     split, first = next(iter(stored.items()))
     per_class = _per_class(first.evaluation.per_class, split)
@@ -102,6 +107,12 @@ def examples_section(examples: Examples, split: str) -> html.Section:
         }
         parts.append(html.render("examples.html", values))
     return html.Section("Examples", parts)
+
+
+def left_out(split: str, number: int) -> str:
+    """How many images of a split could not be read; no files, whose folders others need not see."""
+    images = "image was" if number == 1 else "images were"
+    return f"{number:,} {split} {images} left out because they could not be read"
 
 
 def _scores(evaluation: Evaluation) -> dict[str, str]:

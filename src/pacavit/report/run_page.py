@@ -10,22 +10,23 @@ from typing import Any
 from markupsafe import Markup
 
 from pacavit import recipes
-from pacavit.attention import Attention
 from pacavit.data import Split
 from pacavit.engine import files
 from pacavit.engine.log import read_metrics
-from pacavit.engine.system import read_environment
+from pacavit.engine.system import ENVIRONMENT, read_environment
+from pacavit.engine.train import BROKEN_IMAGES
 from pacavit.engine.weights import LoadedModel
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report import html
-from pacavit.report.card import name_clusterings
-from pacavit.report.command import changed_fields, training_command
+from pacavit.report.card import with_clusterings
+from pacavit.report.command import WEIGHTS, changed_fields, needs_weights, training_command
 from pacavit.report.curves import curves_svg, loss_curves, score_curves
 from pacavit.report.evaluation import StoredEvaluation, read_evaluation, weights_digest
 from pacavit.report.evaluation_sections import (
     confusion_section,
     examples_section,
+    left_out,
     results_section,
 )
 
@@ -69,13 +70,15 @@ def run_page(run: Path, model: LoadedModel) -> str:
     """
     stored = evaluations(run, model)
     rows = read_metrics(run)
-    sections = [_curves(rows, model.task.main_metric)] if rows else []
+    sections = [_curves(run, rows, model.task.main_metric)] if rows else []
     for split, measured in list(stored.items())[:1]:
         name = _SPLITS[split]
         sections.append(results_section({_SPLITS[key]: each for key, each in stored.items()}))
         sections.append(confusion_section(measured.evaluation, name))
         sections.append(examples_section(measured.examples, name))
-    sections += [_settings(model.recipe), _repeat(model.recipe), _environment(run)]
+    sections += [_settings(model.recipe), _repeat(model.recipe)]
+    if (run / ENVIRONMENT).is_file():
+        sections.append(_environment(run))
     return html.page(
         model.recipe.name,
         _lead(model, rows),
@@ -101,10 +104,8 @@ def evaluations(run: Path, model: LoadedModel) -> dict[Split, StoredEvaluation]:
 
 
 def _lead(model: LoadedModel, rows: Sequence[Mapping[str, Any]]) -> str:
-    recipe, network = model.recipe, model.task.model
-    kind = recipe.model.name
-    if any(isinstance(module, Attention) for module in network.modules()):
-        kind += f" with {name_clusterings(network)}"
+    recipe = model.recipe
+    kind = f"{recipe.model.name}{with_clusterings(model.task.model)}"
     text = f"{kind}, trained on {model.info.copy}."
     if len(rows) < recipe.train.epochs:
         text += f" The run is not finished: {len(rows)} of {recipe.train.epochs} epochs are done."
@@ -129,7 +130,7 @@ def _highlights(
     return shown
 
 
-def _curves(rows: Sequence[Mapping[str, Any]], metric: str) -> html.Section:
+def _curves(run: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> html.Section:
     score = metric.replace("_", " ")
     losses, scores = loss_curves(rows), score_curves(rows, metric)
     pictures = [
@@ -158,9 +159,12 @@ def _curves(rows: Sequence[Mapping[str, Any]], metric: str) -> html.Section:
         for row in rows
     ]
     table = html.table("Each epoch; scores are those of the validation images", header, cells)
-    return html.Section(
-        "Learning curves", [html.side_by_side(*pictures), html.folded("Numbers by epoch", table)]
-    )
+    parts = [html.side_by_side(*pictures), html.folded("Numbers by epoch", table)]
+    if (run / BROKEN_IMAGES).is_file():
+        number = len((run / BROKEN_IMAGES).read_bytes().splitlines())
+        told = left_out("training and validation", number)
+        parts.append(html.paragraph(f"{told}, named in the run's {BROKEN_IMAGES}."))
+    return html.Section("Learning curves", parts)
 
 
 def _in_words(name: str, values: Sequence[float]) -> str:
@@ -171,6 +175,10 @@ def _in_words(name: str, values: Sequence[float]) -> str:
 def _settings(recipe: Recipe) -> html.Section:
     """All fields of a recipe, section by section."""
     changed = changed_fields(recipe)
+    if needs_weights(recipe):
+        recipe = recipe.model_copy(
+            update={"model": recipe.model.model_copy(update={"init": WEIGHTS})}
+        )
     lists = {}
     for section, fields in recipe.model_dump(mode="json", exclude={"name", "description"}).items():
         # Folders differ from machine to machine, and tell more than a sender of pages may want.
@@ -205,8 +213,15 @@ def _repeat(recipe: Recipe) -> html.Section:
             note = "Train again, in another folder DIR:"
         except RecipeError:
             pass  # a value that no command can express; recipe.json holds it
-    if data:
-        note = note.removesuffix(":") + ", with the images in ROOT:"
+    places = ["the images in ROOT"] if data else []
+    if needs_weights(recipe):
+        places.append(
+            f"{WEIGHTS} for what model.init in recipe.json names"
+            if "recipe.json" in training
+            else f"the weights to start from in {WEIGHTS}"
+        )
+    if places:
+        note = f"{note.removesuffix(':')}, with {' and '.join(places)}:"
     return html.Section(
         "How to repeat",
         [
