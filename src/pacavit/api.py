@@ -117,7 +117,8 @@ def evaluate(
 
     Args:
         model: run folder, weights file or packaged name.
-        data: folder with the data set, instead of the one the model was trained on.
+        data: folder with the data set, instead of the one the model was trained on. Of bare class
+            folders only the held-out part is measured; put them into ``test`` for all.
         split: "train", "val" or "test".
         out: folder for the results; None is ``evaluation-SPLIT`` in a run folder, and saves
             nothing for weights outside of one.
@@ -136,9 +137,12 @@ def evaluate(
         device=device,
         progress=progress,
     )
-    if score.images.broken and progress:
-        text = describe_broken(score.images.broken)
-        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+    notes = [score.note] if score.note else []
+    if score.images.broken:
+        notes.append(describe_broken(score.images.broken))
+    if progress:
+        for text in notes:
+            Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
     if folder is not None:
         command = ["pacavit", "evaluate", str(model)]
         for option, value in (("--data", data), ("--out", out)):
@@ -330,6 +334,7 @@ def _save_score(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": score.info.name,
         "data": score.info.copy,
+        "trained_on": model.info.copy,
         "split": split,
         "broken_images": list(score.images.broken.values()),
         "weights_sha256": weights_digest(model),
