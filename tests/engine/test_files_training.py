@@ -24,7 +24,7 @@ from pacavit.report.packaging import score_for_card
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """30 dark and 30 bright images of differing sizes; a dark one, which is no test image, is broken."""
+    """30 dark and 30 bright images of differing sizes; a dark one, no test image, is broken."""
     rng = np.random.default_rng(0)
     for low, name in ((0, "dark"), (150, "light")):
         (tmp_path / "data" / name).mkdir(parents=True)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,9 +50,11 @@ def test_runs_are_resumed_only_if_they_began(
     study, resumed = load_example("transfer_cells"), []
     if begun:
         (tmp_path / "recipe.json").touch()
-    monkeypatch.setattr(
-        study.pacavit, "train", lambda *_, resume, **__: resumed.append(resume) or tmp_path
-    )
+
+    def train(*_: Any, resume: bool, **__: Any) -> None:
+        resumed.append(resume)
+
+    monkeypatch.setattr(study.pacavit, "train", train)
     scores = SimpleNamespace(accuracy=0.5, f1_macro=0.5)
     monkeypatch.setattr(study.pacavit, "evaluate", lambda *_, **__: scores)
     study.train_and_score(tmp_path, 600, tmp_path, start="random", rate="1e-3", seed=0)

@@ -72,7 +72,9 @@ def test_the_crop_of_the_recipe_is_published(
 ) -> None:
     trained = load_model(run)
     crop = CropConfig(interpolation="bicubic", eval_part=0.8)
-    trained.task.config = trained.classifier.config.model_copy(update={"crop": crop})
+    classifier = trained.classifier
+    config = classifier.config.model_copy(update={"crop": crop})
+    monkeypatch.setattr(classifier, "config", config)
     monkeypatch.setattr(publishing, "load_model", lambda _: trained)
     folder = pacavit.save_pretrained(run, tmp_path / "hub")
     network = timm.create_model(f"local-dir:{folder}", pretrained=True)
