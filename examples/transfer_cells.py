@@ -104,7 +104,8 @@ def train_and_score(
     ]
     if weights := STARTS[start]:
         changes.append(f"model.init={weights}")
-    pacavit.train("folder_nano", out, data=folder, set=changes, resume=out.exists())
+    resume = (out / "recipe.json").exists()  # else it was stopped before it began
+    pacavit.train("folder_nano", out, data=folder, set=changes, resume=resume)
     scores = {}
     for split in ("val", "test"):
         evaluation = pacavit.evaluate(out, split=split)

@@ -120,7 +120,8 @@ def evaluate(
 
     Args:
         model: run folder, weights file or packaged name.
-        data: folder with the data set, instead of the one the model was trained on.
+        data: folder with the data set, instead of the one the model was trained on. Of bare class
+            folders only the held-out part is measured; put them into ``test`` for all.
         split: "train", "val" or "test".
         out: folder for the results; None is ``evaluation-SPLIT`` in a run folder, and saves
             nothing for weights outside of one.
@@ -139,8 +140,12 @@ def evaluate(
         device=device,
         progress=progress,
     )
-    if score.images.broken and progress:
-        _print(describe_broken(score.images.broken), stderr=True)
+    notes = [score.note] if score.note else []
+    if score.images.broken:
+        notes.append(describe_broken(score.images.broken))
+    if progress:
+        for text in notes:
+            _print(text, stderr=True)
     if folder is not None:
         command = ["pacavit", "evaluate", str(model)]
         for option, value in (("--data", data), ("--out", out)):
@@ -349,6 +354,7 @@ def _save_score(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": score.info.name,
         "data": score.info.copy,
+        "trained_on": model.info.copy,
         "split": split,
         "broken_images": list(score.images.broken.values()),
         "weights_sha256": weights_digest(model),

@@ -10,6 +10,7 @@ __all__ = [
     "DataError",
     "Interrupted",
     "PacavitError",
+    "ReadError",
     "RecipeError",
     "ToldElsewhere",
     "UnknownNameError",
@@ -53,6 +54,10 @@ class RecipeError(PacavitError, ValueError):
 
 class DataError(PacavitError, ValueError):
     """Images, labels or data folders that are missing, broken or unsafe."""
+
+
+class ReadError(DataError):
+    """A file that is there but that the system failed to read; its content may well be good."""
 
 
 class CheckpointError(PacavitError, ValueError):

@@ -16,7 +16,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="ROOT",
-            help="Folder with the data set, relative to the current one; by default the run's.",
+            help="Folder with the data set, relative to the current one; by default the run's. "
+            "Of bare class folders the held-out part is measured, of ROOT/test all.",
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from pacavit.data import decode_image, fit_image, read_image
-from pacavit.errors import DataError
+from pacavit.data import image as image_module
+from pacavit.errors import DataError, ReadError
 
 GREY = np.linspace(0, 255, 48).reshape(6, 8).astype(np.uint8)
 
@@ -217,3 +218,25 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(DataError, match="Permission denied"):
         read_image(path)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_failing_disk_is_asked_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    path, left, original = save(Image.fromarray(GREY), tmp_path / "a.png"), failures, Path.open
+
+    def fail(self: Path, *arguments: Any, **options: Any) -> Any:
+        nonlocal left
+        if self == path and left:
+            left -= 1
+            raise OSError(5, "Input/output error")
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(image_module, "_RETRY_SECONDS", 0)
+    monkeypatch.setattr(Path, "open", fail)
+    if failures == 1:
+        assert read_image(path).shape == (3, 6, 8)
+    else:
+        with pytest.raises(ReadError, match=r"cannot read .*a\.png: Input/output error"):
+            read_image(path)

@@ -41,7 +41,5 @@ def test_mean_and_std_are_near_those_of_the_pictures() -> None:
 def test_what_a_user_can_get_wrong() -> None:
     with pytest.raises(DataError, match="take no data folder"):
         Shapes(Path("images"))
-    with pytest.raises(DataError, match="train_size must be at least 1, not 0"):
-        Shapes(train_size=0)
     with pytest.raises(DataError, match="val_size is 0"):
         Shapes(val_size=0).load("val")

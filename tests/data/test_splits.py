@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from pacavit.data import MemoryImages, hold_out_validation, stratified_holdout
+from pacavit.data.splits import named_holdout
 from pacavit.errors import DataError
 
 
@@ -29,6 +31,22 @@ def test_always_the_same_split() -> None:
 def test_another_seed_another_split() -> None:
     labels = torch.arange(100) % 4
     assert not torch.equal(stratified_holdout(labels, 20)[1], stratified_holdout(labels, 20, 1)[1])
+
+
+def test_names_are_held_out_each_for_itself() -> None:
+    names = np.array([f"{number}.png".encode() for number in range(1000)])
+    labels = torch.arange(1000) % 4
+    kept, held = named_holdout(names, labels, 0.15, "test")
+    assert 110 < len(held) < 190
+    assert torch.equal(torch.cat([kept, held]).sort().values, torch.arange(1000))
+    _, of_fewer = named_holdout(names[500:], labels[500:], 0.15, "test")
+    assert torch.equal(of_fewer + 500, held[held >= 500])
+    assert not torch.equal(named_holdout(names, labels, 0.15, "val")[1], held)
+    _, exactly = named_holdout(names, labels, 40, "test")
+    assert labels[exactly].bincount().tolist() == [10] * 4
+    assert set(exactly.tolist()) <= set(held.tolist())
+    _, few = named_holdout(names[:7], torch.tensor([0, 0, 0, 1, 1, 1, 2]), 1e-9, "test")
+    assert labels.new_tensor([0, 0, 0, 1, 1, 1, 2])[few].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("size", [-1, 10, 11])

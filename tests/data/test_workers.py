@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -17,6 +18,15 @@ def die_at_two(number: int) -> int:
     if number == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def survive_sigterm(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return number
+
+
+def refuse(number: int) -> int:
+    raise DataError(f"no {number}")
 
 
 def complain(number: int) -> int:
@@ -45,6 +55,21 @@ def test_leaving_early_ends_the_workers() -> None:
 def test_a_dead_worker_is_a_clear_error() -> None:
     with pytest.raises(DataError, match=r"process that reads images died.*data\.num_workers"):
         list(map_in_workers(die_at_two, range(5), num_workers=1))
+
+
+def test_a_signal_to_all_processes_leaves_the_workers_working() -> None:
+    results = map_in_workers(survive_sigterm, range(50), num_workers=2)
+    assert [next(results) for _ in range(8)] == list(range(8))
+    start = time.monotonic()
+    del results
+    assert time.monotonic() - start < 4  # DataLoader kills those that do not go in 5 seconds
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_errors_of_a_user_keep_their_one_line(num_workers: int) -> None:
+    with pytest.raises(DataError, match=r"\Ano 0\Z"):
+        list(map_in_workers(refuse, range(2), num_workers=num_workers))
 
 
 def test_other_errors_stay_what_they_are() -> None:

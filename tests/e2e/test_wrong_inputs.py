@@ -153,6 +153,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits_run: Path) -> Path:
 
 TRAIN = "train digits --out {files}/new"
 FOLDER = "train folder_nano --out {files}/new --data {files}/"
+SHAPES = "train shapes_nano --out {files}/new"
+IMAGENET = FOLDER + "mixed --set data.name=imagenet"
 RESUME = "train digits --set train.epochs=1 --out {run} --resume"
 STOPPED = "train digits --set train.epochs=1 --out {files}/stopped_"
 CIFAR = "train cifar10_nano_short --out {files}/new --data {files}/"
@@ -259,11 +261,25 @@ ROWS = [
     ("folder other classes", FOLDER + "odd", ["val", "'wasp'"]),
     ("folder not UTF-8", FOLDER + "latin", ["latin", r"'ab\udce9ille'", "not UTF-8"]),
     ("folder too small", FOLDER + "mixed", ["mixed", "no val images"]),
-    ("folder val size", FOLDER + "unreadable --set data.val_size=99", ["99", "68"]),
+    ("folder val size", FOLDER + "unreadable --set data.val_size=99", ["99", "69"]),
     (
         "folder option",
         FOLDER + "unreadable --set data.options.image_size=big",
         ["image_size", "'big'"],
+    ),
+    *(
+        (
+            f"data option {option}",
+            f"{words} --set data.options.{option}",
+            ["data.options." + option.partition("=")[0], "expected"],
+        )
+        for words, options in (
+            (FOLDER + "mixed", "test_size=0.2 test_size='5' test_size=true test_size=-1"),
+            (FOLDER + "mixed", "in_memory=no image_size=0"),
+            (SHAPES, "image_size=x train_size=0"),
+            (IMAGENET, "image_size=x image_size=0 image_size=-5 max_pixels=x"),
+        )
+        for option in options.split()
     ),
     ("crop", FOLDER + "unreadable --set task.crop.scale=[0.5,0.1]", ["task.crop", "scale"]),
     ("workers", FOLDER + "unreadable --set data.num_workers=-1", ["data.num_workers", "-1"]),

@@ -1,5 +1,8 @@
 """Runs on images in files: the same for any number of workers, and no broken file ends one."""
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
+from pacavit.data import Batch, FileImages, Loader, Split
 from pacavit.engine import build, evaluate, load_model, train
+from pacavit.engine.checkpoint import newest
 from pacavit.engine.predict import predict_images
 from pacavit.engine.scoring import score_model
 from pacavit.engine.train import Trainer
-from pacavit.errors import Interrupted
+from pacavit.errors import DataError, Interrupted, ReadError
 from pacavit.recipes import Recipe, parse
+from pacavit.report.packaging import score_for_card
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """30 dark and 30 bright images of differing sizes; one dark one is broken."""
+    """30 dark and 30 bright images of differing sizes; a dark one, no test image, is broken."""
     rng = np.random.default_rng(0)
     for low, name in ((0, "dark"), (150, "light")):
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -26,7 +32,7 @@ def root(tmp_path: Path) -> Path:
             height, width = rng.integers(8, 20, 2)
             pixels = rng.integers(low, low + 100, (height, width, 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number:02}.png")
-    (tmp_path / "data" / "dark" / "07.png").write_bytes(b"no image")
+    (tmp_path / "data" / "dark" / "08.png").write_bytes(b"no image")
     return tmp_path / "data"
 
 
@@ -80,7 +86,7 @@ def test_broken_images_are_told_and_named(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], in_memory: bool
 ) -> None:
     out = train(recipe(root, in_memory=in_memory), tmp_path / "run", progress=True)
-    broken = str(root / "dark" / "07.png")
+    broken = str(root / "dark" / "08.png")
     printed = capsys.readouterr().out
     assert printed.count("1 image is left out: ") == 1
     assert broken in printed
@@ -117,13 +123,75 @@ def test_measuring_counts_readable_images_and_predicting_frames_alike(
     images = source.load("test")
     loader = build.eval_loader(model.recipe, images, model.info)
     evaluation = evaluate(model.classifier, loader, model.info.class_names)
-    (root / "light" / "00.png").write_bytes(b"")
-    paths = [images.path(index) for index in range(len(images))]  # type: ignore[attr-defined]
+    train_images = source.load("train")
+    assert isinstance(images, FileImages)
+    assert isinstance(train_images, FileImages)
+    train_images.path(0).write_bytes(b"")
+    paths = [images.path(index) for index in range(len(images))]
     predictions = predict_images(model, paths, device=torch.device("cpu"))
     readable = [prediction for prediction in predictions if prediction.error is None]
     right = [prediction.top[0].name == prediction.path.parent.name for prediction in readable]
-    if len(readable) == evaluation.num_images:
-        assert evaluation.accuracy == pytest.approx(sum(right) / len(right))
+    assert len(readable) == evaluation.num_images > 0
+    assert evaluation.accuracy == pytest.approx(sum(right) / len(right))
     for split in ("train", "val", "test"):
         score = score_model(model, split, device=torch.device("cpu"))
         assert score.evaluation.num_images == len(score.images) - len(score.images.broken)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_disk_that_fails_stops_with_a_checkpoint_and_breaks_no_image(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: Split
+) -> None:
+    expected = weights(train(recipe(root), tmp_path / "whole", progress=False))
+    images = build.data_source(recipe(root).data).load(split)
+    assert isinstance(images, FileImages)
+    victim = images.path(len(images) - 1)
+    original = FileImages.image
+
+    def fail(self: FileImages, index: int) -> torch.Tensor:
+        if self.path(index) == victim:
+            raise ReadError(f"cannot read {victim}: Input/output error")
+        return original(self, index)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(FileImages, "image", fail)
+        with pytest.raises(ReadError, match="Input/output error"):
+            train(recipe(root), out, progress=False)
+    assert newest(out / "checkpoints") is not None
+    train(recipe(root), out, resume=True, progress=False)
+    resumed = weights(out)
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+    assert (
+        not (out / "broken_images.txt").exists()
+        or str(victim) not in (out / "broken_images.txt").read_text()
+    )
+
+
+def test_a_worker_that_dies_of_the_signal_to_stop_is_a_stop(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Loader.epoch
+
+    def die(self: Loader, epoch: int, start: int = 0) -> Iterator[Batch]:
+        yield next(original(self, epoch, start))
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise DataError("a process that reads images died")
+
+    monkeypatch.setattr(Loader, "epoch", die)
+    with pytest.raises(Interrupted, match="stopped after step 1"):
+        train(recipe(root, 1), tmp_path / "run", progress=False)
+    assert newest(tmp_path / "run" / "checkpoints") is not None
+
+
+def test_other_data_are_told_and_do_not_make_a_card(root: Path, tmp_path: Path) -> None:
+    model = load_model(train(recipe(root), tmp_path / "run", progress=False))
+    cpu = torch.device("cpu")
+    assert score_model(model, "test", device=cpu).note is None
+    (root / "dark" / "new.png").write_bytes((root / "dark" / "01.png").read_bytes())
+    note = score_model(model, "test", device=cpu).note
+    assert note is not None
+    for part in ("folder of 61 images", "folder of 60 images", "10 images of the test split"):
+        assert part in note
+    with pytest.raises(DataError, match=r"61 images.*60 images"):
+        score_for_card(model, "x", data=None, progress=False)

@@ -11,7 +11,7 @@ from pacavit import recipes
 from pacavit.data import DATASETS
 from pacavit.engine import LoadedModel, build
 from pacavit.engine.predict import find_images, predict_images
-from pacavit.errors import DataError
+from pacavit.errors import CheckpointError, DataError
 
 CPU = torch.device("cpu")
 
@@ -86,3 +86,15 @@ def test_folders_become_their_images(tmp_path: Path) -> None:
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no images"):
         find_images([tmp_path])
+
+
+def test_probabilities_that_are_not_numbers_are_one_line(
+    model: LoadedModel, images: list[Path]
+) -> None:
+    class Broken(Brightness):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * float("nan")
+
+    model.classifier.model = Broken()
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors .*not numbers"):
+        predict_images(model, images[:3], device=CPU)

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,24 @@ def test_the_table_has_means_and_deviations(load_example: LoadExample) -> None:
     lines = study.table(rows).splitlines()
     assert lines[2] == "| 20 | random | 1e-3 | 0.6000 ± 0.1414 | 0.4000 ± 0.0000 |"
     assert lines[3] == "| all | CIFAR-10 | 3e-4 | 0.9000 | 0.8000 |"
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_runs_are_resumed_only_if_they_began(
+    load_example: LoadExample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    study, resumed = load_example("transfer_cells"), []
+    if begun:
+        (tmp_path / "recipe.json").touch()
+
+    def train(*_: Any, resume: bool, **__: Any) -> None:
+        resumed.append(resume)
+
+    monkeypatch.setattr(study.pacavit, "train", train)
+    scores = SimpleNamespace(accuracy=0.5, f1_macro=0.5)
+    monkeypatch.setattr(study.pacavit, "evaluate", lambda *_, **__: scores)
+    study.train_and_score(tmp_path, 600, tmp_path, start="random", rate="1e-3", seed=0)
+    assert resumed == [begun]
 
 
 @pytest.mark.realdata

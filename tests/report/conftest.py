@@ -84,7 +84,9 @@ def score(evaluation: Evaluation) -> SplitScore:
     images = MemoryImages(grey, labels)
     half = (0.5, 0.5, 0.5)
     names = tuple(row.name for row in evaluation.per_class)
-    return SplitScore(evaluation, top, images, DataInfo("pets", "pets", names, (5, 5), half, half))
+    return SplitScore(
+        evaluation, top, images, DataInfo("pets", "pets", names, (5, 5), half, half), None
+    )
 
 
 @pytest.fixture(scope="session")

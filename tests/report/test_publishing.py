@@ -10,6 +10,8 @@ from huggingface_hub import ModelCard
 import pacavit
 from pacavit.engine import load_model
 from pacavit.errors import CheckpointError
+from pacavit.report import publishing
+from pacavit.tasks.classification.config import CropConfig
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +65,18 @@ def test_only_finished_runs_and_free_folders(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="in use for something else"):
         pacavit.save_pretrained(run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_crop_of_the_recipe_is_published(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = load_model(run)
+    crop = CropConfig(interpolation="bicubic", eval_part=0.8)
+    classifier = trained.classifier
+    config = classifier.config.model_copy(update={"crop": crop})
+    monkeypatch.setattr(classifier, "config", config)
+    monkeypatch.setattr(publishing, "load_model", lambda _: trained)
+    folder = pacavit.save_pretrained(run, tmp_path / "hub")
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    facts = timm.data.resolve_model_data_config(network)
+    assert (facts["interpolation"], facts["crop_pct"]) == ("bicubic", 0.8)

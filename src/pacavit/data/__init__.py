@@ -20,6 +20,7 @@ from pacavit.data.folder import Folder
 from pacavit.data.image import crop_centre, decode_image, fit_image, read_image
 from pacavit.data.imagenet import ImageNet
 from pacavit.data.loader import BatchTransform, Framing, Loader, Transform
+from pacavit.data.options import check_options
 from pacavit.data.randomness import SampleRandom, epoch_order, lent_generators
 from pacavit.data.shapes import Scenes, Shapes, render_scenes
 from pacavit.data.splits import hold_out_validation, stratified_holdout
@@ -47,6 +48,7 @@ __all__ = [
     "Split",
     "Transform",
     "available_cores",
+    "check_options",
     "crop_centre",
     "decode_image",
     "describe_broken",

@@ -17,7 +17,7 @@ from torchvision.datasets.folder import make_dataset
 from pacavit.data.base import ImageSet, MemoryImages
 from pacavit.data.image import IMAGE_SUFFIXES, MAX_PIXELS, fit_image, read_image
 from pacavit.data.workers import available_cores, map_in_workers
-from pacavit.errors import DataError
+from pacavit.errors import DataError, ReadError
 
 __all__ = [
     "FileImages",
@@ -91,6 +91,7 @@ class FileImages(ImageSet):
         """Decode the image at a position -> (3, H, W) uint8, on the CPU.
 
         Raises:
+            ReadError: the system failed to read the file.
             DataError: the file is broken or too large; one line with its path.
         """
         return read_image(self.path(index), max_pixels=self.max_pixels)
@@ -120,6 +121,7 @@ class FileImages(ImageSet):
         """All images decoded, each fitted to ``size``; broken ones are left out and reported.
 
         Raises:
+            ReadError: the system failed to read a file.
             DataError: no image is left.
         """
         num = len(self)
@@ -145,6 +147,8 @@ class FileImages(ImageSet):
         """The image, or why there is none."""
         try:
             return fit_image(self.image(index), self.size)
+        except ReadError:
+            raise
         except DataError as error:
             return str(error)
 

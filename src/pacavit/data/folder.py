@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import NonNegativeInt, PositiveInt
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from pacavit.data.base import DATASETS, DataInfo, DataSource, ImageSet, Split
 from pacavit.data.files import FileImages, Listing, class_names, fingerprint, list_images
 from pacavit.data.image import MAX_PIXELS
-from pacavit.data.splits import stratified_holdout
+from pacavit.data.splits import named_holdout
 from pacavit.errors import DataError
 
 __all__ = ["Folder"]
@@ -28,18 +29,20 @@ _SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
 class Folder(DataSource):
     """Your own images: a folder with one sub-folder a class, any formats, sizes and modes.
 
-    The class folders lie in ROOT, and images are held out for validation and testing, always the
-    same ones as long as no file is added or renamed; or they lie in ROOT/train, ROOT/val and
-    ROOT/test. Without ROOT/val its images are held out of ROOT/train; without ROOT/test there are
-    no test images. A lone ROOT/test is enough to evaluate on.
+    The class folders lie in ROOT, and images are held out for validation and testing; or they lie
+    in ROOT/train, ROOT/val and ROOT/test. Without ROOT/val its images are held out of ROOT/train;
+    without ROOT/test there are no test images. A lone ROOT/test is enough to evaluate on.
+
+    Which images are held out follows from their names, see ``data.splits.named_holdout``: as long
+    as no size is given, files that are added turn no training image into one of the others.
 
     Images are normalised with ImageNet's mean and standard deviation.
 
     Args:
         root: the folder.
-        val_size: images held out for validation; None: 15 % of those not for testing.
-        test_size: images held out for testing; None: 15 % of all where the class folders lie in
-            ROOT, none otherwise.
+        val_size: images held out for validation; None: about 15 % of those not for testing.
+        test_size: images held out for testing; None: about 15 % of all where the class folders
+            lie in ROOT, none otherwise.
         image_size: height and width in pixels that images are kept with: cut to their central
             square, then resized. What the network sees is the task's business.
         in_memory: decode all images once, at the start. Otherwise the loader's workers read each
@@ -56,14 +59,13 @@ class Folder(DataSource):
         root: Path | None = None,
         *,
         val_size: int | None = None,
-        test_size: int | None = None,
-        image_size: int = 64,
+        test_size: NonNegativeInt | None = None,
+        image_size: PositiveInt = 64,
         in_memory: bool = True,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: PositiveInt = MAX_PIXELS,
     ) -> None:
         if root is None:
             raise DataError("a folder of images is needed: name it with --data ROOT")
-        _check_positive(image_size=image_size, max_pixels=max_pixels)
         self.classes, listings = _find(root)
         self._copy = f"folder of {sum(map(len, listings.values())):,} images " + (
             f"in {len(self.classes)} classes ({fingerprint(listings)})"
@@ -151,14 +153,15 @@ def _part(
                     f"{split}_size has no effect: {root} has a folder of {split} images"
                 )
         elif "train" in parted and (whole or split == "val" or size is not None):
-            parted["train"], parted[split] = _hold_out(parted["train"], size)
+            parted["train"], parted[split] = _hold_out(parted["train"], size, split)
     return parted
 
 
-def _hold_out(listing: Listing, size: int | None) -> tuple[Listing, Listing]:
-    """Part a listing in two, stratified; None holds out a share."""
-    size = round(_SHARE * len(listing)) if size is None else size
-    kept, held = stratified_holdout(listing.labels, size)
+def _hold_out(listing: Listing, size: int | None, purpose: str) -> tuple[Listing, Listing]:
+    """Part a listing in two by the names of its files; None holds out a share."""
+    kept, held = named_holdout(
+        listing.files, listing.labels, _SHARE if size is None else size, purpose
+    )
     return listing.at(kept), listing.at(held)
 
 
@@ -167,9 +170,3 @@ def _check_counts(classes: Sequence[str], listing: Listing, where: str) -> None:
     for name, count in zip(classes, counts, strict=True):
         if count == 0:
             raise DataError(f"class {name!r} has no images {where}; add some, or remove the folder")
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise DataError(f"data.options.{name} must be a whole number above 0, not {value!r}")

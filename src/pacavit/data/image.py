@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import time
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from pacavit.errors import DataError
+from pacavit.errors import DataError, ReadError
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -27,6 +29,8 @@ __all__ = [
 
 MAX_PIXELS = 64_000_000
 """Images with more pixels are refused unless the caller asks for more."""
+
+_RETRY_SECONDS = 0.5  # network file systems recover from most failures
 
 # Only formats that Pillow decodes itself: it hands EPS, for example, to an outside interpreter,
 # which would run the file as a program.
@@ -50,6 +54,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         max_pixels: largest H x W that is decoded.
 
     Raises:
+        ReadError: the system failed to read the file, twice.
         DataError: the file is missing, a folder, not an image, broken or too large; one line with
             the path.
     """
@@ -57,12 +62,16 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     if path.is_dir():
         raise DataError(f"{path} is a folder, not an image file")
     try:
-        with path.open("rb") as file:
-            return decode_image(file, str(path), max_pixels=max_pixels)
-    except FileNotFoundError:
-        raise DataError(f"there is no image file {path}") from None
+        return _open_and_decode(path, max_pixels)
+    except OSError:
+        time.sleep(_RETRY_SECONDS)
+    try:
+        return _open_and_decode(path, max_pixels)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        raise ReadError(
+            f"cannot read {path}: {error.strerror or error}; check the disk or the network, and "
+            "try again"
+        ) from error
 
 
 def decode_image(file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -74,6 +83,7 @@ def decode_image(file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PI
         max_pixels: largest H x W that is decoded.
 
     Raises:
+        OSError: the system failed to read the file.
         DataError: it is not an image, broken or too large.
     """
     stream = BytesIO(file) if isinstance(file, bytes) else file
@@ -93,6 +103,10 @@ def decode_image(file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PI
         # Pillow's decoders raise almost anything on broken input: SyntaxError, IndexError,
         # struct.error, zlib.error, ...
         except Exception as error:
+            # What fails beneath Pillow has a number; its own OSErrors speak of the content, and so
+            # does EINVAL: broken files point to impossible places.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"{name} is a broken image: {reason}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
@@ -116,6 +130,14 @@ def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(image.shape[1:]) == size:
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
+
+
+def _open_and_decode(path: Path, max_pixels: int) -> Tensor:
+    try:
+        with path.open("rb") as file:
+            return decode_image(file, str(path), max_pixels=max_pixels)
+    except FileNotFoundError:
+        raise DataError(f"there is no image file {path}") from None
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:

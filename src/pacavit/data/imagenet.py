@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import PositiveInt
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageNetInfo
 
 from pacavit.data.base import DATASETS, DataInfo, DataSource, Split
 from pacavit.data.files import FileImages, Listing, class_names, fingerprint, list_images
 from pacavit.data.image import MAX_PIXELS
-from pacavit.data.splits import stratified_holdout
+from pacavit.data.splits import named_holdout
 from pacavit.errors import DataError
 
 __all__ = ["ImageNet", "describe_synsets"]
@@ -35,7 +36,7 @@ class ImageNet(DataSource):
 
     Args:
         root: the folder that holds train/ and val/.
-        val_size: training images held out for validation.
+        val_size: training images held out for validation, by their names.
         image_size: height and width in pixels of a batch; the task's crop has its own.
         max_pixels: images with more pixels are left out, as broken ones are.
 
@@ -50,8 +51,8 @@ class ImageNet(DataSource):
         root: Path | None = None,
         *,
         val_size: int | None = None,
-        image_size: int = 224,
-        max_pixels: int = MAX_PIXELS,
+        image_size: PositiveInt = 224,
+        max_pixels: PositiveInt = MAX_PIXELS,
     ) -> None:
         super().__init__(root, val_size=val_size)
         if root is None:
@@ -63,8 +64,8 @@ class ImageNet(DataSource):
         self.synsets = class_names(root / "train")
         full = {name: list_images(root, root / name, self.synsets) for name in _OFFICIAL}
         self._copy = _copy_name(full)
-        kept, held = stratified_holdout(full["train"].labels, self.val_size)
         train = full["train"]
+        kept, held = named_holdout(train.files, train.labels, self.val_size, "val")
         self._listings: dict[Split, Listing] = {
             "train": train.at(kept),
             "val": train.at(held),

@@ -14,7 +14,7 @@ from pacavit.data.files import FileImages, describe_broken
 from pacavit.data.image import fit_image
 from pacavit.data.randomness import SampleRandom, epoch_order
 from pacavit.data.workers import map_in_workers
-from pacavit.errors import DataError
+from pacavit.errors import DataError, ReadError
 
 __all__ = ["BatchTransform", "Framing", "Loader", "Transform"]
 
@@ -35,7 +35,7 @@ class Loader:
     may lie on any device; their batches are made there. Images in files are read and transformed
     on the CPU, by workers if there are any, and move to the device of the set as batches.
 
-    A file that cannot be read is noted in ``images.broken`` and never stops an epoch. Its place
+    A broken file is noted in ``images.broken`` and never stops an epoch. Its place
     goes to the next readable image of the set where all batches have to be full (``drop_last``);
     otherwise the image is left out, and of several parts one may then be empty.
 
@@ -118,6 +118,7 @@ class Loader:
                 after ``start`` batches goes on with the ones it would have seen.
 
         Raises:
+            ReadError: the system failed to read a file; nothing says that it is broken.
             DataError: not one image of the set can be read (of several parts without
                 ``drop_last`` this is for the caller to see), or a worker died.
         """
@@ -240,6 +241,8 @@ class _Reader:
                 continue
             try:
                 image = self.images.image(index)
+            except ReadError:
+                raise
             except DataError as error:
                 self.images.broken[path] = broken[path] = str(error)
                 continue

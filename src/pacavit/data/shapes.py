@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from pacavit.data.base import DATASETS, DataInfo, DataSource, MemoryImages, Split
@@ -36,7 +37,7 @@ class Shapes(DataSource):
         seed: other seeds show other scenes.
 
     Raises:
-        DataError: a root is given, or a size is below 1.
+        DataError: a root is given.
     """
 
     default_val_size: ClassVar[int] = 1000
@@ -46,18 +47,14 @@ class Shapes(DataSource):
         root: Path | None = None,
         *,
         val_size: int | None = None,
-        train_size: int = 10_000,
-        test_size: int = 2000,
-        image_size: int = 64,
+        train_size: PositiveInt = 10_000,
+        test_size: PositiveInt = 2000,
+        image_size: PositiveInt = 64,
         seed: int = 0,
     ) -> None:
         super().__init__(root, val_size=val_size)
         if root is not None:
             raise DataError(f"shapes are rendered and take no data folder, got {root}")
-        sizes = {"train_size": train_size, "test_size": test_size, "image_size": image_size}
-        for name, size in sizes.items():
-            if size < 1:
-                raise DataError(f"data.options.{name} must be at least 1, not {size}")
         self._sizes: dict[Split, int] = {
             "train": train_size,
             "val": self.val_size,

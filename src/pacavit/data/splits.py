@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pacavit.data.base import MemoryImages
 from pacavit.data.randomness import epoch_order
 from pacavit.errors import DataError
 
-__all__ = ["hold_out_validation", "stratified_holdout", "take"]
+__all__ = ["hold_out_validation", "named_holdout", "stratified_holdout", "take"]
 
 
-def stratified_holdout(labels: Tensor, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def stratified_holdout(
+    labels: Tensor, size: int, seed: int = 0, *, order: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Split positions in two so that both parts have the class balance of the whole.
 
     Each class gives its proportional share, rounded down; the places that rounding left go to
@@ -22,6 +28,7 @@ def stratified_holdout(labels: Tensor, size: int, seed: int = 0) -> tuple[Tensor
         labels: (num,) int64, >= 0.
         size: positions to hold out.
         seed: which positions of a class are drawn.
+        order: (num,) int64, all positions: of each class the first ones go; None draws it.
 
     Returns:
         (num - size,) and (size,) int64 positions, each in rising order: what stays, what is held
@@ -39,10 +46,51 @@ def stratified_holdout(labels: Tensor, size: int, seed: int = 0) -> tuple[Tensor
     share, remainder = (counts * size) // num, (counts * size) % num
     short = size - int(share.sum())
     share[remainder.argsort(descending=True, stable=True)[:short]] += 1
-    order = epoch_order(num, seed, epoch=0)
+    if order is None:
+        order = epoch_order(num, seed, epoch=0)
     held = torch.zeros(num, dtype=torch.bool)
     for label, places in enumerate(share.tolist()):
         held[order[labels[order] == label][:places]] = True
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def named_holdout(
+    names: NDArray[np.bytes_], labels: Tensor, size: int | float, purpose: str
+) -> tuple[Tensor, Tensor]:
+    """Split positions in two by a hash of their names, so that new ones move none of the others.
+
+    A share (float) holds out each name whose hash lies below it, and the one with the least hash
+    in a class of two or more where there is none. Whatever is added to a class of two or more, no
+    name goes from what stayed to what is held out. A number (int) holds out exactly so many,
+    stratified, the least hashes of each class first: what is added may move a few.
+
+    Args:
+        names: (num,) bytes, each only once.
+        labels: (num,) int64, >= 0.
+        size: share of the positions, or their number.
+        purpose: other purposes hold out other names; up to 16 letters.
+
+    Returns:
+        What stays and what is held out, as from ``stratified_holdout``.
+
+    Raises:
+        DataError: a number is negative or leaves nothing.
+    """
+    person, num_bytes = purpose.encode(), 6  # what a float64 holds exactly
+    digests = (
+        hashlib.blake2b(name, digest_size=num_bytes, person=person).digest()
+        for name in names.tolist()
+    )
+    scores = torch.tensor(
+        [int.from_bytes(digest, "big") / 256**num_bytes for digest in digests], dtype=torch.float64
+    )
+    if isinstance(size, int):
+        return stratified_holdout(labels, size, order=scores.argsort(stable=True))
+    held = scores < size
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        if len(members) > 1 and not held[members].any():
+            held[members[scores[members].argmin()]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 

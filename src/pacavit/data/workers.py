@@ -36,7 +36,7 @@ def map_in_workers(
         pin_memory: put tensors of the results where a GPU can fetch them from.
 
     Raises:
-        DataError: a process died.
+        DataError: a process died, or the function raised it.
     """
     if num_workers == 0:
         yield from map(function, items)
@@ -51,7 +51,7 @@ def map_in_workers(
                 batch_size=None,
                 num_workers=min(num_workers, max(1, len(items))),
                 collate_fn=_unchanged,
-                worker_init_fn=_leave_interrupts_to_the_parent,
+                worker_init_fn=_leave_signals_to_the_parent,
                 pin_memory=pin_memory,
                 # Its default is the generator that training draws from.
                 generator=torch.Generator(),
@@ -71,6 +71,8 @@ def map_in_workers(
                 "a process that reads images died, perhaps for want of memory; lower "
                 "data.num_workers, or the batch size"
             ) from error
+        if isinstance(result, DataError):
+            raise result
         yield result
 
 
@@ -84,16 +86,24 @@ class _Mapped:
         return len(self.items)
 
     def __getitem__(self, position: int) -> Any:
-        return self.function(self.items[position])
+        try:
+            return self.function(self.items[position])
+        except DataError as error:
+            return error  # raised in a worker, it would come with a traceback in its message
 
 
 def _unchanged(result: Result) -> Result:
     return result
 
 
-def _leave_interrupts_to_the_parent(_: int) -> None:
-    """Ctrl-C reaches all processes; the parent still needs batches to finish its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Ctrl-C and what a job scheduler sends reach all processes of a group.
+
+    The parent still needs batches to finish its step. It ends the workers by other means, and they
+    notice when it is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def available_cores() -> int:

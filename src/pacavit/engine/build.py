@@ -18,6 +18,7 @@ from pacavit.data import (
     Loader,
     Split,
     available_cores,
+    check_options,
 )
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes.schema import DataConfig, ModelConfig, Recipe
@@ -58,11 +59,11 @@ def data_source(config: DataConfig) -> DataSource:
 
     Raises:
         UnknownNameError: no data set has that name, or it has no such option.
+        RecipeError: an option has another type, or is out of range.
         DataError: it takes no such folder or size.
     """
-    return DATASETS.create(
-        config.name, config.root, options=config.options, val_size=config.val_size
-    )
+    options = check_options(DATASETS.get(config.name), config.options)
+    return DATASETS.create(config.name, config.root, options=options, val_size=config.val_size)
 
 
 def image_set(source: DataSource, split: Split, device: torch.device) -> ImageSet:

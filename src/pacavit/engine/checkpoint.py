@@ -263,7 +263,11 @@ def _publish(final: Path, contents: dict[str, bytes]) -> None:
         for name, data in contents.items():
             files.write_file(temporary / name, data)
         files.sync_folder(temporary)
+        if final.exists():
+            # The end of an epoch, saved when its validation images could not be read.
+            final.rename(folder / f".old-{final.name}")
         temporary.rename(final)
+        remove_leftovers(folder)
         files.sync_folder(folder)
     except OSError:
         # Frees the space; what this cannot remove, the next start does.

@@ -15,7 +15,7 @@ from torch import Tensor
 from pacavit.data import SampleRandom
 from pacavit.data.image import IMAGE_SUFFIXES, read_image
 from pacavit.engine.weights import LoadedModel
-from pacavit.errors import DataError
+from pacavit.errors import CheckpointError, DataError
 
 __all__ = ["ClassProbability", "ImagePrediction", "find_images", "predict_images"]
 
@@ -83,7 +83,7 @@ def predict_images(
         progress: show a progress bar on stderr when there are many images.
 
     Raises:
-        CheckpointError: the model is no classifier.
+        CheckpointError: the model is no classifier, or answers with what is not a number.
     """
     model.classifier.to(device)
     starts = track(
@@ -121,6 +121,11 @@ def _predict_batch(
         names = model.info.class_names
         batch = torch.cat(list(images.values())).to(device)
         probabilities = model.classifier.predict(batch).probabilities
+        if not probabilities.isfinite().all():
+            raise CheckpointError(
+                f"{model.path} answers {paths[next(iter(images))]} or an image near it with "
+                "probabilities that are not numbers; take weights of an earlier checkpoint"
+            )
         values, labels = probabilities.topk(min(top_k, len(names)))
         rows = zip(images, values.tolist(), labels.tolist(), strict=True)
         for position, row_values, row_labels in rows:

@@ -46,12 +46,14 @@ class SplitScore(NamedTuple):
         top: the likeliest classes of each image.
         images: that were scored.
         info: facts of the data they come from.
+        note: what to know of the data when they are not those that the model was trained on.
     """
 
     evaluation: Evaluation
     top: TopClasses
     images: ImageSet
     info: DataInfo
+    note: str | None
 
 
 def score_model(
@@ -91,7 +93,8 @@ def score_model(
         progress=progress,
     )
     top = TopClasses(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
-    return SplitScore(evaluation, top, images, source.info)
+    note = _other_data(source.info, model.info, split, len(images))
+    return SplitScore(evaluation, top, images, source.info, note)
 
 
 def _check_classes(data: DataInfo, trained: DataInfo) -> None:
@@ -106,6 +109,16 @@ def _check_classes(data: DataInfo, trained: DataInfo) -> None:
         what = f"class {first} named {found[first]!r}, which the model knows as {known[first]!r}"
     raise DataError(
         f"{data.copy} has {what}; give the data that the model was trained on: {trained.copy}"
+    )
+
+
+def _other_data(data: DataInfo, trained: DataInfo, split: Split, num: int) -> str | None:
+    """A line, where splits of other data may hold images that a model was trained on."""
+    if data.copy == trained.copy:
+        return None
+    return (
+        f"note: these are the {num:,} images of the {split} split of {data.copy}; the model was "
+        f"trained on {trained.copy}, and images that it has seen may be among them"
     )
 
 

@@ -24,7 +24,7 @@ from pacavit.engine.log import RunLog
 from pacavit.engine.pace import Pace
 from pacavit.engine.transfer import initialise
 from pacavit.engine.weights import CHECKPOINTS, WEIGHTS, best_weights
-from pacavit.errors import Interrupted, PacavitError, RecipeError
+from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks.base import Task
 
@@ -203,8 +203,12 @@ class Trainer:
         self.clock = self.saved_at = time.monotonic()
         self._report_broken(log)
         while self.progress.epoch < self.config.epochs:
-            self._train_epoch(log)
-            self._finish_epoch(log)
+            try:
+                self._train_epoch(log)
+                self._finish_epoch(log)
+            except DataError:
+                self._keep_steps(log)
+                raise
         with self.world.together():
             newest = checkpoint.newest(self.out / CHECKPOINTS)
             if self.world.is_main and newest is not None:
@@ -233,6 +237,17 @@ class Trainer:
                 # The end of an epoch writes its own checkpoint.
                 if not last:
                     self._stop_or_save()
+
+    def _keep_steps(self, log: RunLog | None) -> None:
+        """Save what was learned before images could not be read; stop if that was asked for."""
+        if self.world.size > 1:
+            return  # they can only save together, and the others know of nothing
+        if self.unread:
+            self._read_losses(log)
+        if self.stop_requested:
+            self._stop_or_save()
+        elif self.progress.batch:
+            self._save()
 
     def _train_step(self, batch: Batch) -> Tensor:
         """One optimiser step; returns this process's part of the loss, still on the device."""

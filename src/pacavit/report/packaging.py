@@ -12,7 +12,7 @@ from pacavit.engine.log import read_metrics
 from pacavit.engine.scoring import score_model
 from pacavit.engine.system import pick_device, read_environment
 from pacavit.engine.weights import LoadedModel, load_model, save_weights
-from pacavit.errors import CheckpointError
+from pacavit.errors import CheckpointError, DataError
 from pacavit.report.card import model_card
 
 __all__ = ["MAX_BYTES", "RunFacts", "package_weights", "run_facts", "score_for_card"]
@@ -94,8 +94,16 @@ def score_for_card(
         source: what the command shall take as the model.
         data: folder with the data set, instead of the recipe's.
         progress: show a progress bar.
+
+    Raises:
+        DataError: they are not the data that the model was trained on, which the card names.
     """
     score = score_model(model, "test", root=data, device=pick_device("auto"), progress=progress)
+    if score.info.copy != model.info.copy:
+        raise DataError(
+            f"the test images are of {score.info.copy}, and the model was trained on "
+            f"{model.info.copy}; give those data, the card tells of no others"
+        )
     command = ["pacavit", "evaluate", source]
     if (data or model.recipe.data.root) is not None:
         command += ["--data", "ROOT"]

@@ -67,7 +67,8 @@ def publish_run(
         license_name=license_name,
     )
     header = _header(name, trained, evaluation, license_name)
-    info, size = trained.info, trained.recipe.task.image_size
+    info, config = trained.info, trained.classifier.config
+    size, crop = config.image_size, config.crop
     return hub.save_pretrained(
         network,
         folder,
@@ -77,8 +78,8 @@ def publish_run(
             "input_size": (3, *(info.image_size if size is None else (size, size))),
             "mean": info.mean,
             "std": info.std,
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
+            "interpolation": "bilinear" if crop is None else crop.interpolation,
+            "crop_pct": 1.0 if crop is None else crop.eval_part,
             "license": license_name,
         },
         metadata=weights_metadata(trained.recipe, info, trained.metrics),

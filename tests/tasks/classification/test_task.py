@@ -63,6 +63,14 @@ def test_top5_accuracy_and_calibration_error() -> None:
     assert "top5_accuracy" not in ClassificationMetrics(5)
 
 
+def test_a_confidence_of_one_counts_to_the_last_bin() -> None:
+    metrics = ClassificationMetrics(3)
+    probabilities = torch.tensor([[1.0, 0.0, 0.0], [0.95, 0.05, 0.0]])
+    metrics.update(Prediction(probabilities.log(), probabilities), torch.tensor([1, 0]))
+    # One bin: right in a half, sure of 0.975.
+    assert metrics.compute()["calibration_error"] == pytest.approx(0.475, abs=1e-6)
+
+
 def test_predictions_are_probabilities_without_gradients() -> None:
     prediction = make_task().predict(make_batch().images)
     assert not prediction.logits.requires_grad

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pacavit.data import DataInfo, SampleRandom
 from pacavit.errors import RecipeError
-from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig
+from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig, CropConfig
 from pacavit.tasks.classification.transforms import EvalTransform, TrainTransform
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
@@ -143,6 +143,18 @@ def test_shift_and_flip_agree(images: Tensor) -> None:
 def test_a_shift_must_be_smaller_than_the_images() -> None:
     with pytest.raises(RecipeError, match=r"augment\.shift 16 must be smaller"):
         TrainTransform(ClassificationConfig(augment=AugmentConfig(shift=16)), INFO)
+
+
+def test_with_a_crop_the_shift_is_compared_with_what_the_crop_leaves() -> None:
+    """INFO's images are larger than the crop in one case, smaller in the other."""
+    config = ClassificationConfig(image_size=8, crop=CropConfig(), augment=AugmentConfig(shift=10))
+    with pytest.raises(RecipeError, match="8 x 8 pixels"):
+        TrainTransform(config, INFO)
+    with pytest.raises(RecipeError, match="10 x 10 pixels"):
+        TrainTransform(config, INFO, 10)
+    TrainTransform(config.model_copy(update={"image_size": 32}), INFO)
+    shift = AugmentConfig(shift=20)
+    TrainTransform(config.model_copy(update={"image_size": 32, "augment": shift}), INFO)
 
 
 def test_brightness_scales_the_pixels(images: Tensor) -> None:

@@ -64,6 +64,14 @@ class LogLoss(Metric):
         return self.total / self.count
 
 
+class CalibrationError(MulticlassCalibrationError):
+    """torchmetrics' score, which has a bin of its own for a confidence of exactly 1."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add (B, classes) probabilities and (B,) labels; 1 counts to the last bin."""
+        super().update(preds.clamp_max(1 - torch.finfo(preds.dtype).eps), target)
+
+
 class ClassificationMetrics(MetricCollection):
     """Accuracy, loss, calibration, confusion, and precision, recall and F1 of all kinds.
 
@@ -80,7 +88,7 @@ class ClassificationMetrics(MetricCollection):
         metrics: dict[str, Metric] = {
             "accuracy": MulticlassAccuracy(num_classes, average="micro"),
             "loss": LogLoss(),
-            "calibration_error": MulticlassCalibrationError(num_classes, n_bins=15),
+            "calibration_error": CalibrationError(num_classes, n_bins=15),
             "confusion": MulticlassConfusionMatrix(num_classes),
         }
         if num_classes > 5:

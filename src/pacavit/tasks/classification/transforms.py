@@ -46,7 +46,8 @@ class TrainTransform:
     """(B, 3, H, W) uint8 -> (B, 3, height, width) augmented, normalised float32, channels-last.
 
     In this order: flip and shift, RandAugment, rotation and scale, brightness and contrast,
-    normalisation, cutout, random erasing; all in pixels of the stored images. The result is then
+    normalisation, cutout, random erasing; all in pixels of the images that come in: those that are
+    stored or, with ``config.crop``, those that it has cut to the size of the result. The result is
     resized as by ``EvalTransform``, so that a lower resolution shows the same pictures. Brightness
     and contrast do not clip.
 
@@ -63,16 +64,20 @@ class TrainTransform:
     def __init__(
         self, config: ClassificationConfig, info: DataInfo, image_size: int | None = None
     ) -> None:
-        if config.augment.shift >= min(info.image_size):
+        size = config.image_size if image_size is None else image_size
+        # As ClassificationTask.train_framing cuts them.
+        side = size or min(info.image_size)
+        height, width = (side, side) if config.crop else info.image_size
+        if config.augment.shift >= min(height, width):
             raise RecipeError(
                 f"augment.shift {config.augment.shift} must be smaller than the images, which "
-                f"have {info.image_size[0]} x {info.image_size[1]} pixels"
+                f"have {height} x {width} pixels"
             )
         self.augment = augment = config.augment
         name, chance = augment.rand_augment, augment.random_erasing
         self.rand_augment = RandAugment(name, info.mean) if name else None
         self.random_erasing = RandomErasing(chance) if chance else None
-        self.size = _target_size(info, config.image_size if image_size is None else image_size)
+        self.size = _target_size(info, size)
         self.mean, self.std = torch.tensor(info.mean), torch.tensor(info.std)
 
     def __call__(self, images: Tensor, random: SampleRandom) -> Tensor:
