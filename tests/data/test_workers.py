@@ -1,11 +1,15 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+import pacavit
 from pacavit.data.workers import available_cores, map_in_workers
 from pacavit.errors import DataError
 
@@ -83,3 +87,19 @@ def test_processes_on_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch)
         if processes is not None:
             monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
         assert available_cores() == expected
+
+
+def test_a_process_can_exit_in_the_middle() -> None:
+    script = """
+import torch
+from pacavit.data import workers
+workers._GRACE = 1
+results = workers.map_in_workers(torch.tensor, range(1000), num_workers=2)
+next(results)
+"""
+    source = str(Path(pacavit.__path__[0]).parent)
+    environment = {**os.environ, "PYTHONPATH": source}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")

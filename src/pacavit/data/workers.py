@@ -19,6 +19,8 @@ __all__ = ["available_cores", "map_in_workers"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_GRACE = 10  # seconds that a worker goes on after SIGTERM
+
 
 def map_in_workers(
     function: Callable[[Item], Result],
@@ -59,21 +61,25 @@ def map_in_workers(
                 multiprocessing_context="fork" if sys.platform == "linux" else None,
             )
         )
-    while True:
-        try:
-            result = next(results)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):
-                raise
-            raise DataError(
-                "a process that reads images died, perhaps for want of memory; lower "
-                "data.num_workers, or the batch size"
-            ) from error
-        if isinstance(result, DataError):
-            raise result
-        yield result
+    try:
+        while True:
+            try:
+                result = next(results)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker (pid" not in str(error):
+                    raise
+                raise DataError(
+                    "a process that reads images died, perhaps for want of memory; lower "
+                    "data.num_workers, or the batch size"
+                ) from error
+            if isinstance(result, DataError):
+                raise result
+            yield result
+    finally:
+        # The garbage collector would end the queues before the workers, which then wait in vain.
+        del results
 
 
 class _Mapped:
@@ -99,11 +105,13 @@ def _unchanged(result: Result) -> Result:
 def _leave_signals_to_the_parent(_: int) -> None:
     """Ctrl-C and what a job scheduler sends reach all processes of a group.
 
-    The parent still needs batches to finish its step. It ends the workers by other means, and they
-    notice when it is gone.
+    The parent still needs batches to finish its step, so what should end a worker ends it a little
+    later. To ignore it would be too much: Python ends workers that way when the parent exits.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
 
 
 def available_cores() -> int:
