@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from pacavit._text import one_line
 from pacavit.errors import PacavitError, UnknownNameError
 
 __all__ = ["Registry", "load_plugin"]
@@ -100,7 +101,7 @@ class Registry(Generic[T]):
         try:
             cls: type[T] = point.load()
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(error, kind=True)
             raise PacavitError(
                 f"{culprit} failed to load: {reason}; mend or uninstall the package"
             ) from error

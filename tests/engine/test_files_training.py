@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +61,28 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_model(run).task.model.state_dict()
 
 
+@contextmanager
+def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
+    """A run is asked to stop in the last of so many training steps."""
+    original = Trainer._train_step
+
+    def step(self: Trainer, batch: Any) -> torch.Tensor:
+        self.stop_requested = self.progress.step == steps - 1
+        return original(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", step)
+        yield
+
+
 def test_workers_and_resuming_change_nothing(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = weights(train(recipe(root), tmp_path / "here", progress=False))
 
-    original = Trainer._train_step
-
-    def stop_in_mid_epoch(self: Trainer, batch: Any) -> torch.Tensor:
-        self.stop_requested = self.progress.step == 5
-        return original(self, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", stop_in_mid_epoch)
     out = tmp_path / "workers"
-    with pytest.raises(Interrupted):
+    with stopped_after(monkeypatch, 6), pytest.raises(Interrupted):  # in mid-epoch
         train(recipe(root, 2), out, progress=False)
-    monkeypatch.undo()
     train(recipe(root, 1), out, resume=True, progress=False)
     resumed = weights(out)
     assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
@@ -96,17 +103,9 @@ def test_broken_images_are_told_and_named(
 def test_a_resumed_run_forgets_no_broken_image(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Trainer._train_step
-
-    def stop_after_an_epoch(self: Trainer, batch: Any) -> torch.Tensor:
-        self.stop_requested = self.progress.step == 4
-        return original(self, batch)
-
-    monkeypatch.setattr(Trainer, "_train_step", stop_after_an_epoch)
     out = tmp_path / "run"
-    with pytest.raises(Interrupted):
+    with stopped_after(monkeypatch, 5), pytest.raises(Interrupted):  # the first epoch is over
         train(recipe(root), out, progress=False)
-    monkeypatch.undo()
     # Met in the first session only, like an image that the rest of an epoch does not reach.
     earlier = "data/gone.png is broken"
     kept = (out / "broken_images.txt").read_text().splitlines()

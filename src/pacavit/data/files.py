@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.datasets.folder import make_dataset
 
+from pacavit._text import first_few
 from pacavit.data.base import ImageSet, MemoryImages
 from pacavit.data.image import IMAGE_SUFFIXES, MAX_PIXELS, fit_image, read_image
 from pacavit.data.workers import available_cores, map_in_workers
@@ -28,7 +29,6 @@ __all__ = [
     "list_images",
 ]
 
-_SHOWN = 3  # broken images that a message names
 _FEW = 256  # so many images are read sooner than processes are started
 
 
@@ -229,10 +229,8 @@ def fingerprint(listings: Mapping[str, Listing]) -> str:
 
 def describe_broken(broken: Mapping[str, str]) -> str:
     """One line on images that could not be read: how many, and which were the first."""
-    reasons = list(broken.values())
-    more = f" (and {len(reasons) - _SHOWN} more)" if len(reasons) > _SHOWN else ""
-    noun = "image is" if len(reasons) == 1 else "images are"
-    return f"{len(reasons)} {noun} left out: {'; '.join(reasons[:_SHOWN])}{more}"
+    noun = "image is" if len(broken) == 1 else "images are"
+    return f"{len(broken)} {noun} left out: {first_few(list(broken.values()))}"
 
 
 def _is_image(name: str) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from pacavit._text import one_line
 from pacavit.errors import DataError, ReadError
 
 __all__ = [
@@ -107,8 +108,7 @@ def decode_image(file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PI
             # does EINVAL: broken files point to impossible places.
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{name} is a broken image: {reason}") from error
+            raise DataError(f"{name} is a broken image: {one_line(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

@@ -61,8 +61,9 @@ class ImageNet(DataSource):
         for name in _OFFICIAL:
             if name not in inside:
                 raise DataError(f"{root} has no folder {name}; ImageNet is {_LAYOUT}")
-        self.synsets = class_names(root / "train")
-        full = {name: list_images(root, root / name, self.synsets) for name in _OFFICIAL}
+        synsets = class_names(root / "train")
+        self._class_names = describe_synsets(synsets)
+        full = {name: list_images(root, root / name, synsets) for name in _OFFICIAL}
         self._copy = _copy_name(full)
         train = full["train"]
         kept, held = named_holdout(train.files, train.labels, self.val_size, "val")
@@ -80,7 +81,7 @@ class ImageNet(DataSource):
         return DataInfo(
             name="imagenet",
             copy=self._copy,
-            class_names=describe_synsets(self.synsets),
+            class_names=self._class_names,
             image_size=self.image_size,
             mean=IMAGENET_DEFAULT_MEAN,
             std=IMAGENET_DEFAULT_STD,

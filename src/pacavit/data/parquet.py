@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pacavit._text import one_line
 from pacavit.data.base import MemoryImages
 from pacavit.errors import DataError
 
@@ -103,8 +104,7 @@ def _decode(data: bytes, size: tuple[int, int], where: str) -> NDArray[np.uint8]
                 return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     # Pillow's decoders raise almost anything on broken input.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{where} holds a broken image: {reason}") from error
+        raise DataError(f"{where} holds a broken image: {one_line(error)}") from error
     raise DataError(f"{where} has {height} x {width} pixels, expected {size[0]} x {size[1]}")
 
 

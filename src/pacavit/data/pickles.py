@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pacavit._text import one_line
 from pacavit.errors import DataError
 
 __all__ = ["load_pickled_arrays"]
@@ -109,8 +110,7 @@ def load_pickled_arrays(data: bytes, name: str) -> dict[str, Any]:
         return {_key(key): _value(value) for key, value in content.items()}
     # Broken pickles fail in arbitrary ways: wrong opcodes, missing operands, wrong arguments.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name} cannot be read: {reason}") from error
+        raise DataError(f"{name} cannot be read: {one_line(error)}") from error
 
 
 def _key(key: object) -> str:

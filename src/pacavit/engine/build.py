@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import pacavit.models  # noqa: F401 (registers the models with timm)
+from pacavit._text import one_line
 from pacavit.data import (
     DATASETS,
     DataInfo,
@@ -21,6 +22,7 @@ from pacavit.data import (
     check_options,
 )
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
+from pacavit.layers import evaluation_mode
 from pacavit.recipes.schema import DataConfig, ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
 
@@ -127,15 +129,15 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
     """
     smaller = [size for _, size in recipe.train.progressive or ()]
     device = next((parameter.device for parameter in task.parameters()), torch.device("cpu"))
-    modes = {module: module.training for module in task.modules()}
     try:
-        for size in dict.fromkeys([recipe.task.image_size, *smaller]):
-            # Refuses augmentation that the images are too small for.
-            task.train_transform(recipe.task, info, size)
-            height, width = info.image_size if size is None else (size, size)
-            # Networks may draw random numbers in evaluation mode too.
-            with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-                task.eval().check(torch.randn(2, 3, height, width, device=device))
+        with evaluation_mode(task), torch.no_grad():
+            for size in dict.fromkeys([recipe.task.image_size, *smaller]):
+                # Refuses augmentation that the images are too small for.
+                task.train_transform(recipe.task, info, size)
+                height, width = info.image_size if size is None else (size, size)
+                # Networks may draw random numbers in evaluation mode too.
+                with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                    task.check(torch.randn(2, 3, height, width, device=device))
     except PacavitError:
         raise
     except _REFUSALS as error:
@@ -143,9 +145,6 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
             f"model {recipe.model.name!r} fails on {height} x {width} images: {_line(error)}; "
             "check task.image_size and the fields of model"
         ) from error
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def train_loader(
@@ -230,4 +229,4 @@ def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[st
 
 def _line(error: Exception) -> str:
     """The kind of an error and what it says, on one line without a full stop."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+    return one_line(error, kind=True).rstrip(".")

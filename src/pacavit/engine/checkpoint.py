@@ -19,6 +19,7 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
+from pacavit._text import one_line
 from pacavit.data.base import DataInfo
 from pacavit.engine import distributed, files
 from pacavit.engine.distributed import World
@@ -136,9 +137,9 @@ def load(path: Path, state: TrainState) -> None:
         progress = pydantic.TypeAdapter(Progress).validate_json(_text(path / "state.json"))
         _restore_generators(generators, state.world)
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
-        line = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(
-            f"checkpoint {path} is broken: {line}; remove it to go on from an earlier one"
+            f"checkpoint {path} is broken: {one_line(error, kind=True)}; "
+            "remove it to go on from an earlier one"
         ) from error
     state.progress.__dict__.update(progress.__dict__)
 

@@ -18,6 +18,7 @@ from huggingface_hub import snapshot_download
 from timm.models import filter_pretrained_cfg
 from torch import nn
 
+from pacavit._text import one_line
 from pacavit.engine import files
 from pacavit.engine.weights import load_state
 from pacavit.errors import CheckpointError, PacavitError, RecipeError, UnknownNameError
@@ -122,8 +123,7 @@ def fetch(source: str | Path) -> Path:
                 repository, revision=revision or None, allow_patterns=[WEIGHTS, CONFIG]
             )
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"cannot fetch {source}: {reason}") from error
+            raise CheckpointError(f"cannot fetch {source}: {one_line(error)}") from error
         return Path(path)
     folder = Path(source)
     if not folder.is_dir():
@@ -186,7 +186,9 @@ def _check_architecture(path: Path) -> None:
     try:
         architecture = str(json.loads(path.read_text(encoding="utf-8"))["architecture"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(f"cannot read a model from {path}: {_line(error)}") from error
+        raise CheckpointError(
+            f"cannot read a model from {path}: {one_line(error, kind=True)}"
+        ) from error
     if not timm.is_model(architecture):
         raise UnknownNameError("model", architecture, timm.list_models("pacavit_*"))
 
@@ -197,9 +199,6 @@ def _build(folder: Path, settings: Mapping[str, Any]) -> Any:
     except PacavitError:
         raise
     except (AttributeError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        raise RecipeError(f"no model can be built from {folder / CONFIG}: {_line(e)}") from e
-
-
-def _line(error: Exception) -> str:
-    """The kind of an error and what it says, on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+        raise RecipeError(
+            f"no model can be built from {folder / CONFIG}: {one_line(e, kind=True)}"
+        ) from e

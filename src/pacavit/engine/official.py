@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageNetInfo
 
+from pacavit._text import one_line
 from pacavit.data.base import DataInfo
 from pacavit.data.imagenet import describe_synsets
 from pacavit.engine import build
@@ -122,8 +123,9 @@ def _read(path: Path) -> Mapping[str, Any]:
             "executed; save the state dict alone"
         ) from error
     except Exception as error:  # torch names no errors of its own for files that are broken
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CheckpointError(f"it is truncated or no checkpoint of PyTorch ({reason})") from error
+        raise CheckpointError(
+            f"it is truncated or no checkpoint of PyTorch ({one_line(error, kind=True)})"
+        ) from error
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(f"it holds a {type(checkpoint).__name__} instead of named weights")
     return checkpoint

@@ -12,6 +12,7 @@ from timm.models import group_parameters
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from pacavit._text import one_line
 from pacavit.clustering import Clustering
 from pacavit.errors import RecipeError, UnknownNameError
 from pacavit.recipes.schema import TrainConfig
@@ -47,8 +48,7 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
             **config.optimizer_options,
         )
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
-        line = " ".join(str(error).split())
-        raise RecipeError(f"train.optimizer {config.optimizer!r}: {line}") from error
+        raise RecipeError(f"train.optimizer {config.optimizer!r}: {one_line(error)}") from error
     if config.lr_scales or config.cluster_lr_scale != 1:
         _scale_groups(optimizer, model, config)
     return optimizer

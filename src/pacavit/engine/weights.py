@@ -14,9 +14,11 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
+from pacavit._text import first_few, one_line
 from pacavit.data.base import DataInfo
 from pacavit.engine import build, distributed, files
 from pacavit.errors import CheckpointError, UnknownNameError
+from pacavit.models.convert import name_faults
 from pacavit.recipes import io
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks import ClassificationTask, Task
@@ -196,16 +198,14 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str | Pa
         CheckpointError: naming the first tensors that are missing, left over or misshapen.
     """
     own = model.state_dict()
-    faults = [f"{name} is missing" for name in own if name not in tensors]
-    faults += [f"{name} is left over" for name in tensors if name not in own]
+    faults = name_faults(own, tensors)
     faults += [
         f"{name} is {tuple(value.shape)} and must be {tuple(own[name].shape)}"
         for name, value in tensors.items()
         if name in own and value.shape != own[name].shape
     ]
     if faults:
-        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
-        raise CheckpointError(f"{origin} does not fit the model: {'; '.join(faults[:3])}{more}")
+        raise CheckpointError(f"{origin} does not fit the model: {first_few(faults)}")
     model.load_state_dict(
         {name: distributed.like(value, own[name]) for name, value in tensors.items()}
     )
@@ -251,8 +251,9 @@ def _load_file(path: Path) -> LoadedModel:
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError) as error:
-        line = " ".join(str(error).split())
-        raise CheckpointError(f"the description inside {path} is broken: {line}") from error
+        raise CheckpointError(
+            f"the description inside {path} is broken: {one_line(error)}"
+        ) from error
     # Building draws random weights, which are overwritten: the caller's generator shall not move.
     with torch.random.fork_rng(devices=[]):
         task = build.task(recipe, len(info.class_names))

@@ -11,6 +11,7 @@ from pacavit.layers.embed import (
 )
 from pacavit.layers.init import init_weights
 from pacavit.layers.mlp import DepthwiseMlp
+from pacavit.layers.modes import evaluation_mode
 
 __all__ = [
     "Block",
@@ -19,6 +20,7 @@ __all__ = [
     "PatchStem",
     "PoolTransition",
     "Transition",
+    "evaluation_mode",
     "fill_padding",
     "init_weights",
     "reduce_mask",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ __all__ = [
     "convert_state_dict",
     "infer_settings",
     "is_original",
+    "name_faults",
     "recognise",
     "release_url",
 ]
@@ -167,6 +168,12 @@ def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
                 tensor = tensor.flatten(1)
         converted[_rename(name)] = tensor
     return converted
+
+
+def name_faults(own: Collection[str], given: Collection[str]) -> list[str]:
+    """How the names of given weights differ from those that a network has itself."""
+    missing = [f"{name} is missing" for name in own if name not in given]
+    return missing + [f"{name} is left over" for name in given if name not in own]
 
 
 def infer_settings(weights: Mapping[str, Tensor]) -> dict[str, Any]:

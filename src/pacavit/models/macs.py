@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from pacavit.layers import evaluation_mode
+
 __all__ = ["count_macs"]
 
 
@@ -22,11 +24,8 @@ def count_macs(model: nn.Module, image_size: tuple[int, int], in_chans: int = 3)
         in_chans: channels of the image.
     """
     device = next(model.parameters()).device
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     # The counter does not know every fused attention kernel; the plain one is matrix products.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    plain, counter = sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False)
+    with evaluation_mode(model), torch.no_grad(), plain, counter:
         model(torch.zeros(1, in_chans, *image_size, device=device))
-    for module, training in modes.items():
-        module.training = training
     return int(counter.get_total_flops()) // 2

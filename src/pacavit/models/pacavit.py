@@ -19,6 +19,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from pacavit._text import first_few
 from pacavit.errors import CheckpointError, RecipeError
 from pacavit.layers import (
     Block,
@@ -30,7 +31,12 @@ from pacavit.layers import (
     init_weights,
     reduce_mask,
 )
-from pacavit.models.convert import convert_state_dict, is_original, release_url
+from pacavit.models.convert import (
+    convert_state_dict,
+    is_original,
+    name_faults,
+    release_url,
+)
 from pacavit.models.mixers import (
     Options,
     PerStage,
@@ -425,15 +431,10 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[s
             pass where the number of classes differs, and for ``features_only``.
     """
     weights = convert_state_dict(state_dict) if is_original(state_dict) else state_dict
-    own = model.state_dict()
-    faults = [f"{name} is missing" for name in own if name not in weights]
-    faults += [f"{name} is left over" for name in weights if name not in own]
+    faults = name_faults(model.state_dict(), weights)
     faults = [fault for fault in faults if not fault.startswith("head.")]
     if faults:
-        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
-        raise CheckpointError(
-            f"the pretrained weights do not fit the model: {'; '.join(faults[:3])}{more}"
-        )
+        raise CheckpointError(f"the pretrained weights do not fit the model: {first_few(faults)}")
     return weights
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pacavit._text import one_line
 from pacavit.engine import files
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore, TopClasses
@@ -146,9 +147,9 @@ def read_evaluation(folder: Path, digest: str) -> StoredEvaluation | None:
             tuple(map(str, record.get("broken_images", ()))),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"the evaluation in {folder} cannot be read ({reason}); remove it and evaluate again"
+            f"the evaluation in {folder} cannot be read ({one_line(error)}); "
+            "remove it and evaluate again"
         ) from error
 
 
