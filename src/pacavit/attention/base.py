@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pacavit._linear import Linear
 from pacavit._registry import Registry
 from pacavit.errors import RecipeError
 from pacavit.types import Grid, StageState
@@ -41,10 +42,10 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.stage = stage
         self.block = block
-        self.q = nn.Linear(dim, dim)
-        self.k = nn.Linear(dim, dim)
-        self.v = nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim)
+        self.k = Linear(dim, dim)
+        self.v = Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

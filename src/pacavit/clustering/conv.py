@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from pacavit._linear import Linear
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
@@ -31,8 +32,8 @@ class ConvClustering(Clustering):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise RecipeError(f"kernel_size must be odd and positive, not {kernel_size}")
         self.depthwise = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
-        self.pointwise = nn.Linear(dim, dim)
-        self.to_clusters = nn.Linear(dim, num_clusters, bias=False)
+        self.pointwise = Linear(dim, dim)
+        self.to_clusters = Linear(dim, num_clusters, bias=False)
         self.act = nn.GELU()
 
     def init_weights(self) -> None:

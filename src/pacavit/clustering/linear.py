@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from pacavit._linear import Linear
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.types import Grid
 
@@ -26,7 +27,7 @@ class LinearClustering(Clustering):
 
     def __init__(self, dim: int, num_clusters: int) -> None:
         super().__init__(dim, num_clusters)
-        self.to_clusters = nn.Linear(dim, num_clusters, bias=False)
+        self.to_clusters = Linear(dim, num_clusters, bias=False)
 
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, M, N)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pacavit._linear import Linear
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
@@ -33,9 +34,9 @@ class MlpClustering(Clustering):
             raise RecipeError(
                 f"hidden_ratio {hidden_ratio} leaves no hidden layer of {dim} channels"
             )
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = Linear(dim, hidden)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, num_clusters)
+        self.fc2 = Linear(hidden, num_clusters)
 
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, M, N)."""

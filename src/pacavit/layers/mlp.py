@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from pacavit._linear import Linear
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
 
 __all__ = ["DepthwiseMlp"]
+
+
+class ShortcutDepthwise(nn.Conv2d):
+    """Depthwise 3x3 convolution plus its input: (B, C, H, W) -> (B, C, H, W).
+
+    A shortcut is a one in the middle of the kernel; to add it there rather than to the map saves
+    a pass over the largest tensors of the network. Not in half precision, where the sum would
+    round the kernel.
+
+    Args:
+        dim: channels C.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        if x.dtype not in (torch.float32, torch.float64):
+            return super().forward(x).add_(x)
+        middle = torch.zeros_like(self.weight)
+        middle[..., 1, 1] = 1
+        return self._conv_forward(x, self.weight + middle, self.bias)
 
 
 class DepthwiseMlp(nn.Module):
@@ -33,18 +58,17 @@ class DepthwiseMlp(nn.Module):
         hidden = round(dim * mlp_ratio)
         if hidden < 1:
             raise RecipeError(f"mlp_ratio {mlp_ratio} leaves no hidden layer of {dim} channels")
-        self.fc1 = nn.Linear(dim, hidden)
-        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.fc1 = Linear(dim, hidden)
+        self.depthwise = ShortcutDepthwise(hidden)
         self.act = act_layer()
         self.drop = nn.Dropout(drop)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N, C); padded patches (mask False) look like the image's border."""
         x = self.fc1(x)
         if patch_mask is not None:
             x = x * patch_mask[..., None]
-        neighbours = self.depthwise(x.transpose(1, 2).unflatten(2, grid))
-        x = x + neighbours.flatten(2).transpose(1, 2)
+        x = self.depthwise(x.transpose(1, 2).unflatten(2, grid)).flatten(2).transpose(1, 2)
         x = self.drop(self.act(x))
         return self.drop(self.fc2(x))
