@@ -151,8 +151,8 @@ def test_difference_counts_the_order_of_patterns() -> None:
     ("name", "epochs", "shift", "cutout"),
     [
         ("cifar10_nano_short", 6, 2, 0),
-        ("cifar10_nano", 16, 3, 0),
-        ("cifar10_nano_long", 32, 4, 8),
+        ("cifar10_nano", 16, 4, 8),
+        ("cifar10_nano_long", 48, 4, 8),
     ],
 )
 def test_the_recipes_of_nano_differ_in_length_and_augmentation_only(
