@@ -391,3 +391,21 @@ def test_a_line_an_epoch_where_there_is_no_terminal(
     for part in ("epoch 2/2", "loss ", "accuracy ", "images/s", "0:00 left"):
         assert part in lines[1]
     assert lines[2].startswith("trained model in ")
+
+
+@pytest.mark.parametrize("mode", ["resume", "overwrite"])
+def test_two_sessions_do_not_train_in_one_folder(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    out, refused = tmp_path / "run", []
+
+    def start_another() -> None:
+        with pytest.raises(CheckpointError, match="another process is training") as caught:
+            train(make_recipe(), out, **{mode: True}, progress=False)
+        refused.append(caught.value)
+
+    with at_step(monkeypatch, 7, start_another):
+        train(make_recipe(), out, progress=False)
+    assert refused
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    train(make_recipe(), out, overwrite=True, progress=False)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from pacavit.engine import checkpoint, files, system
 from pacavit.engine.weights import CHECKPOINTS
@@ -13,7 +16,32 @@ from pacavit.errors import CheckpointError, RecipeError
 from pacavit.recipes import io
 from pacavit.recipes.schema import Recipe
 
-__all__ = ["check", "prepare", "recipe_to_resume"]
+__all__ = ["check", "claimed", "prepare", "recipe_to_resume"]
+
+_LOCK = ".training.tmp"
+"""Held while a process trains in the folder; of a killed one only a leftover stays."""
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Nobody else trains in an existing run folder meanwhile.
+
+    Raises:
+        CheckpointError: somebody does.
+    """
+    lock = FileLock(out / _LOCK, timeout=0)
+    with files.writing(out):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise CheckpointError(
+                f"another process is training in {out}; wait for it, or stop it first"
+            ) from None
+    try:
+        yield
+    finally:
+        (out / _LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def check(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -21,6 +49,9 @@ def check(out: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise CheckpointError("choose one of resume and overwrite, not both")
     is_run = (out / io.RECIPE_FILE).is_file()
+    if (out / _LOCK).exists():
+        with claimed(out):
+            pass
     if resume:
         if not is_run:
             raise CheckpointError(f"no run to resume in {out}: it holds no {io.RECIPE_FILE}")

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -91,20 +91,23 @@ def _train(
         if newest is not None:
             checkpoint.load(newest, trainer.state)
     step = trainer.progress.step
-    with world.together():
-        world.check_same_step(step)
-        log = None
-        if world.is_main:
-            folder.prepare(out, recipe, trainer.device, world.size, overwrite=overwrite)
-            log = RunLog(
-                out,
-                first_step=step,
-                total_steps=trainer.total_steps,
-                epochs=recipe.train.epochs,
-                progress=progress,
-            )
-    trainer.wrap()
-    with log or nullcontext(), _stop_signals(trainer):
+    with ExitStack() as stack:
+        with world.together():
+            world.check_same_step(step)
+            log = None
+            if world.is_main:
+                folder.prepare(out, recipe, trainer.device, world.size, overwrite=overwrite)
+                stack.enter_context(folder.claimed(out))
+                log = RunLog(
+                    out,
+                    first_step=step,
+                    total_steps=trainer.total_steps,
+                    epochs=recipe.train.epochs,
+                    progress=progress,
+                )
+                stack.enter_context(log)
+        trainer.wrap()
+        stack.enter_context(_stop_signals(trainer))
         if log is not None:
             if resume:
                 log.say(f"going on after step {step} of {trainer.total_steps}")
