@@ -4,8 +4,11 @@
 
     python benchmarks/training_step.py cifar10_nano --data FOLDER
 
-Runs the recipe's own steps on its own data, without writing a run. Each figure is the median and
-the quartiles over the steps after a warm-up. The result goes to
+Runs the recipe's own steps on its own data, without writing a run, and by turns the same steps
+("plain") without what the engine does against waste: PyTorch's own choice of the attention kernel,
+and gradients whose memory is freed in every step. Both begin with the same weights and see the
+same images; the losses tell that they do the same work. Each figure is the median and the
+quartiles over the steps after a warm-up. The result goes to
 ``benchmarks/results/training_step.json``, one entry a recipe. Nothing else should run meanwhile.
 """
 
@@ -16,10 +19,14 @@ import json
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pacavit import recipes
+from pacavit.data import DataSource, ImageSet
 from pacavit.engine import build, optim, system
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
@@ -36,20 +43,15 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = recipes.load(arguments.recipe, arguments.set)
     data = recipe.data.model_copy(update={"root": arguments.data})
-    times = measure(recipe.model_copy(update={"data": data}), arguments.steps)
-
-    step = [sum(parts) for parts in zip(*times.values(), strict=True)]
+    engine, plain = measure(recipe.model_copy(update={"data": data}), arguments.steps)
+    changes = "".join(f" --set {change}" for change in arguments.set)
     entry: dict[str, Any] = {
         "recipe": recipe.name,
         "set": arguments.set,
-        "command": f"python benchmarks/training_step.py {recipe.name} --data DATA",
+        "command": f"python benchmarks/training_step.py {recipe.name} --data DATA{changes}",
         "batch_size": recipe.train.batch_size,
-        "images_per_second": recipe.train.batch_size / statistics.median(step),
-        "input_share": sum(times["input"]) / sum(step),
-        "milliseconds": {
-            name: [round(1000 * value, 2) for value in statistics.quantiles(values)]
-            for name, values in {**times, "step": step}.items()
-        },
+        **summary(engine, recipe.train.batch_size),
+        "plain": summary(plain, recipe.train.batch_size),
         "environment": system.environment(system.pick_device("auto")),
     }
     RESULTS.parent.mkdir(exist_ok=True)
@@ -60,32 +62,71 @@ def main() -> None:
     json.dump(entry, sys.stdout, indent=1)
 
 
-def measure(recipe: recipes.Recipe, steps: int) -> dict[str, list[float]]:
-    """Seconds of each part of each step, the warm-up left out."""
-    device, train = system.pick_device(recipe.train.device), recipe.train
-    system.configure(device)
+def summary(run: Steps, batch_size: int) -> dict[str, Any]:
+    """Speed, parts and losses of one way to train."""
+    step = [sum(parts) for parts in zip(*run.seconds.values(), strict=True)]
+    return {
+        "images_per_second": batch_size / statistics.median(step),
+        "input_share": sum(run.seconds["input"]) / sum(step),
+        "milliseconds": {
+            name: [round(1000 * value, 2) for value in statistics.quantiles(values)]
+            for name, values in {**run.seconds, "step": step}.items()
+        },
+        "first_losses": [round(loss, 4) for loss in run.losses[:5]],
+    }
+
+
+def measure(recipe: recipes.Recipe, steps: int) -> tuple[Steps, Steps]:
+    """The engine's steps and plain ones, by turns."""
     source = build.data_source(recipe.data)
-    images = build.image_set(source, "train", device)
-    batches = build.train_loader(recipe, images, source.info).epoch(0)
-    task = build.task(recipe, len(source.info.class_names)).to(device).train()
-    optimizer = optim.create_optimizer(task.model, train)
-    times: dict[str, list[float]] = {"input": [], "forward": [], "backward": [], "optimizer": []}
+    system.configure(system.pick_device(recipe.train.device))
+    images = build.image_set(source, "train", system.pick_device(recipe.train.device))
+    runs = [Steps(recipe, source, images, plain=plain) for plain in (False, True)]
     for number in range(WARM_UP + steps):
+        for run in runs:
+            run.step(count=number >= WARM_UP)
+    return runs[0], runs[1]
+
+
+class Steps:
+    """Training steps of a recipe and their times.
+
+    Attributes:
+        seconds: of each part of each counted step.
+        losses: of every step.
+    """
+
+    def __init__(
+        self, recipe: recipes.Recipe, source: DataSource, images: ImageSet, *, plain: bool
+    ) -> None:
+        self.plain, self.train = plain, recipe.train
+        self.device = system.pick_device(recipe.train.device)
+        self.batches = build.train_loader(recipe, images, source.info).epoch(0)
+        torch.manual_seed(recipe.train.seed)
+        self.task = build.task(recipe, len(source.info.class_names)).to(self.device).train()
+        self.optimizer = optim.create_optimizer(self.task.model, recipe.train)
+        parts = ("input", "forward", "backward", "optimizer")
+        self.seconds: dict[str, list[float]] = {name: [] for name in parts}
+        self.losses: list[float] = []
+
+    def step(self, *, count: bool) -> None:
+        """One step, its times kept if ``count``."""
+        kernels = nullcontext() if self.plain else system.training_kernels(self.device)
         marks = [time.perf_counter()]
-        batch = next(batches)
+        batch = next(self.batches)
         marks.append(time.perf_counter())
-        with system.autocast(device, train.precision), system.training_kernels(device):
-            loss = task(batch)["loss"]
+        with system.autocast(self.device, self.train.precision), kernels:
+            loss = self.task(batch)["loss"]
         marks.append(time.perf_counter())
         loss.backward()
         marks.append(time.perf_counter())
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=device.type != "cpu")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=self.plain or self.device.type != "cpu")
         marks.append(time.perf_counter())
-        if number >= WARM_UP:
-            for name, start, end in zip(times, marks, marks[1:], strict=False):
-                times[name].append(end - start)
-    return times
+        self.losses.append(loss.item())
+        if count:
+            for name, start, end in zip(self.seconds, marks, marks[1:], strict=False):
+                self.seconds[name].append(end - start)
 
 
 if __name__ == "__main__":
