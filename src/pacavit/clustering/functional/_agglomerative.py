@@ -7,10 +7,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pacavit.clustering.functional._points import check_number, check_points, squared_distances
+from pacavit.clustering.functional._points import (
+    centre,
+    check_number,
+    check_points,
+    exact,
+    squared_distances,
+)
 from pacavit.errors import RecipeError
 
-__all__ = ["LINKAGES", "AgglomerativeResult", "agglomerative", "merge", "merge_compiled"]
+__all__ = [
+    "LINKAGES",
+    "AgglomerativeResult",
+    "agglomerative",
+    "cluster",
+    "merge_compiled",
+    "merge_tensors",
+]
 
 LINKAGES = ("ward", "average", "complete")
 
@@ -28,7 +41,7 @@ class AgglomerativeResult(NamedTuple):
     n_clusters: Tensor
 
 
-@torch.no_grad()
+@exact
 def agglomerative(
     x: Tensor,
     n_clusters: int | None = 2,
@@ -73,25 +86,31 @@ def agglomerative(
     if distance_threshold is not None:
         check_number("distance_threshold", distance_threshold, least=0)
     x, mask = check_points(x, mask)
-    center = x.sum(1, keepdim=True) / mask.sum(1)[:, None, None]
-    x = (x - center).masked_fill(~mask[..., None], 0)
+    x, _ = centre(x, mask)
+    return AgglomerativeResult(*cluster(x, mask, linkage, n_clusters, distance_threshold))
+
+
+def cluster(
+    x: Tensor, mask: Tensor, linkage: str, n_clusters: int | None, distance_threshold: float | None
+) -> tuple[Tensor, Tensor]:
+    """Labels (B, N) and numbers of clusters (B,), without looking at the input first.
+
+    Args:
+        x: (B, N, C), at least fp32, centred, 0 at padding.
+        mask: (B, N) bool, False at padding.
+        linkage: "ward", "average" or "complete".
+        n_clusters: M, or None.
+        distance_threshold: used where ``n_clusters`` is None.
+    """
     distances = squared_distances(x, x)
     if linkage != "ward":
         distances.sqrt_()
-    merging = merge if x.is_cuda else merge_compiled
-    target, height = merging(distances, mask, linkage)
-    if linkage == "ward":
-        height = height.sqrt()
-    order = height.sort(dim=1, stable=True)
+    target, height = merge(distances, mask, linkage)
     if n_clusters is None:
-        kept = height < distance_threshold
-    else:
-        merges = (mask.sum(1, keepdim=True) - n_clusters).clamp(min=0)
-        rank = torch.empty_like(order.indices)
-        ranks = torch.arange(x.shape[1], device=x.device).expand_as(rank)
-        rank.scatter_(1, order.indices, ranks)
-        kept = rank < merges
-    return AgglomerativeResult(*cut(target, kept, mask))
+        limit = distance_threshold**2 if linkage == "ward" else distance_threshold
+        return cut(target, height < limit, mask)
+    rank = height.argsort(dim=1, stable=True).argsort(dim=1)
+    return cut(target, rank < mask.sum(1, keepdim=True) - n_clusters, mask)
 
 
 def cut(target: Tensor, kept: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,8 +133,9 @@ def cut(target: Tensor, kept: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return number.gather(1, root).masked_fill(~mask, -1), first.sum(1)
 
 
+@torch.library.custom_op("pacavit::merge", mutates_args=("distances",))
 def merge(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
-    """The whole tree by tensor operations: in each round all mutual nearest neighbours merge.
+    """The whole tree of merges of every image, opaque to ``torch.compile``.
 
     Args:
         distances: (B, N, N), squared for "ward"; used up.
@@ -127,6 +147,16 @@ def merge(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor
         into which the cluster that it is first of merges, and the height (B, N) of that merge;
         the others have themselves and infinity.
     """
+    return (merge_tensors if distances.is_cuda else merge_compiled)(distances, mask, linkage)
+
+
+@merge.register_fake
+def _(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    return mask.new_empty(mask.shape, dtype=torch.int64), distances.new_empty(mask.shape)
+
+
+def merge_tensors(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
+    """What :func:`merge` answers, by tensor operations: in each round all mutual nearest merge."""
     own = torch.arange(distances.shape[1], device=distances.device).expand_as(mask)
     target, height = own.clone(), distances.new_full(mask.shape, torch.inf)
     size = mask.to(distances)

@@ -7,10 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pacavit.clustering.functional._points import check_number, check_points, squared_distances
+from pacavit.clustering.functional._points import (
+    centre,
+    check_number,
+    check_points,
+    exact,
+    squared_distances,
+)
 from pacavit.errors import RecipeError
 
-__all__ = ["DBSCANResult", "connect", "connect_compiled", "dbscan"]
+__all__ = ["DBSCANResult", "connect", "connect_compiled", "connect_tensors", "dbscan"]
 
 
 class DBSCANResult(NamedTuple):
@@ -25,7 +31,7 @@ class DBSCANResult(NamedTuple):
     n_clusters: Tensor
 
 
-@torch.no_grad()
+@exact
 def dbscan(
     x: Tensor,
     eps: float | Tensor = 0.5,
@@ -64,17 +70,16 @@ def dbscan(
         raise RecipeError(f"eps must be one number or {len(x)}, not {tuple(radius.shape)}")
     if not (radius > 0).all():
         raise RecipeError(f"eps must be above 0, not {radius.min().item():g}")
-    center = x.sum(1, keepdim=True) / mask.sum(1)[:, None, None]
-    x = (x - center).masked_fill(~mask[..., None], 0)
+    x, _ = centre(x, mask)
     distances = squared_distances(x, x)
     distances.diagonal(dim1=1, dim2=2).zero_()
-    connecting = connect if x.is_cuda else connect_compiled
-    labels = connecting(distances, radius.square().expand(len(x)), min_samples, mask)
+    labels = connect(distances, radius.square().expand(len(x)), min_samples, mask)
     return DBSCANResult(labels, labels.amax(1) + 1)
 
 
+@torch.library.custom_op("pacavit::connect", mutates_args=())
 def connect(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
-    """Labels (B, N) by tensor operations: the lowest index spreads among connected cores.
+    """Labels (B, N) of density-based clusters, opaque to ``torch.compile``.
 
     Args:
         distances: (B, N, N), squared.
@@ -82,6 +87,17 @@ def connect(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -
         min_samples: points within the radius that make a core, itself included.
         mask: (B, N) bool, False at padding.
     """
+    connecting = connect_tensors if distances.is_cuda else connect_compiled
+    return connecting(distances, radius, min_samples, mask)
+
+
+@connect.register_fake
+def _(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:  # noqa: ARG001
+    return mask.new_empty(mask.shape, dtype=torch.int64)
+
+
+def connect_tensors(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
+    """What :func:`connect` answers, by tensor operations: low numbers spread among the cores."""
     points = mask.shape[1]
     near = (distances <= radius[:, None, None]) & mask[:, None] & mask[..., None]
     core = near.sum(2) >= min_samples

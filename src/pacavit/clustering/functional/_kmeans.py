@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from pacavit.clustering.functional._points import (
+    centre,
+    check_given,
     check_number,
     check_points,
+    exact,
     take,
 )
-from pacavit.clustering.functional._starts import initial_centers
+from pacavit.clustering.functional._starts import STARTS, initial_centers
+from pacavit.errors import RecipeError
 
 __all__ = ["KMeansResult", "kmeans", "lloyd"]
 
@@ -33,7 +37,7 @@ class KMeansResult(NamedTuple):
     n_iter: Tensor
 
 
-@torch.no_grad()
+@exact
 def kmeans(
     x: Tensor,
     n_clusters: int,
@@ -79,11 +83,15 @@ def kmeans(
     if tol is not None:
         check_number("tol", tol, least=0)
     x, mask = check_points(x, mask)
-    count = mask.sum(1)[:, None]
-    mean = (x.sum(1) / count)[:, None]
-    centers = initial_centers(x, n_clusters, init, mask, random_state) - mean
-    x = (x - mean).masked_fill(~mask[..., None], 0)
-    limit = None if tol is None else tol * (x.square().sum(1) / count).mean(1)
+    x, mean = centre(x, mask)
+    if isinstance(init, Tensor):
+        centers = check_given("init", init, (len(x), n_clusters, x.shape[2]), x) - mean
+    elif init in STARTS:
+        centers = initial_centers(x, n_clusters, init, mask, random_state)
+    else:
+        raise RecipeError(f"init must be a tensor or one of {', '.join(STARTS)}, not {init!r}")
+    variance = x.square().sum(1) / mask.sum(1)[:, None]
+    limit = None if tol is None else tol * variance.mean(1)
     labels, centers, n_iter = lloyd(x, centers, mask, max_iter, limit)
     distances = (x - take(centers, labels)).square().sum(2)
     return KMeansResult(
@@ -141,7 +149,7 @@ def _round(x: Tensor, centers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     members.scatter_(2, labels[..., None], mask[..., None].to(x))
     size, total = members.sum(1), members.transpose(1, 2) @ x
     empty = size == 0
-    if x.is_cuda or empty.any():  # on a GPU asking costs more than doing
+    if x.is_cuda or torch.compiler.is_compiling() or empty.any():  # else asking costs less
         size, total = _refill(x, centers, mask, labels, size, total)
         largest = size.argmax(1, keepdim=True)
         source = torch.arange(centers.shape[1], device=x.device).where(size > 0, largest)

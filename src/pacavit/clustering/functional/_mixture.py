@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.clustering.functional._kmeans import kmeans
-from pacavit.clustering.functional._points import check_number, check_points
+from pacavit.clustering.functional._points import (
+    centre,
+    check_given,
+    check_number,
+    check_points,
+    exact,
+)
 from pacavit.errors import RecipeError
 
 __all__ = ["COVARIANCES", "GaussianMixtureResult", "gaussian_mixture"]
@@ -57,7 +63,7 @@ class Mixture(NamedTuple):
     factors: Tensor
 
 
-@torch.no_grad()
+@exact
 def gaussian_mixture(
     x: Tensor,
     n_components: int,
@@ -118,8 +124,7 @@ def gaussian_mixture(
             f"covariance_type must be one of {', '.join(COVARIANCES)}, not {covariance_type!r}"
         )
     x, mask = check_points(x, mask)
-    center = (x.sum(1) / mask.sum(1)[:, None])[:, None]
-    x = (x - center).masked_fill(~mask[..., None], 0)
+    x, center = centre(x, mask)
     if weights_init is None or means_init is None or precisions_init is None:
         found = kmeans(x, n_components, init=init, random_state=random_state, mask=mask)
         hard = F.one_hot(found.labels.clamp(min=0), n_components).to(x)
@@ -129,14 +134,14 @@ def gaussian_mixture(
         mixture = Mixture(unknown, unknown, unknown, unknown)
     shape = (x.shape[0], n_components)
     if weights_init is not None:
-        weights = _checked("weights_init", weights_init, shape, x)
+        weights = check_given("weights_init", weights_init, shape, x)
         mixture = mixture._replace(weights=weights)
     if means_init is not None:
-        means = _checked("means_init", means_init, (*shape, x.shape[2]), x)
+        means = check_given("means_init", means_init, (*shape, x.shape[2]), x)
         mixture = mixture._replace(means=means - center)
     if precisions_init is not None:
         more = (x.shape[2],) * ("spherical", "diag", "full").index(covariance_type)
-        precisions = _checked("precisions_init", precisions_init, (*shape, *more), x)
+        precisions = check_given("precisions_init", precisions_init, (*shape, *more), x)
         mixture = _with_precisions(mixture, precisions, covariance_type)
     mixture, bound, n_iter = fit(x, mixture, mask, covariance_type, reg_covar, max_iter, tol)
     log_resp = expectation(x, mixture, covariance_type)[1]
@@ -149,14 +154,6 @@ def gaussian_mixture(
         bound,
         n_iter,
     )
-
-
-def _checked(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> Tensor:
-    if value.shape != shape:
-        raise RecipeError(f"{name} must be {shape}, not {tuple(value.shape)}")
-    if not value.isfinite().all():
-        raise RecipeError(f"{name} holds NaN or infinite values")
-    return value.to(x)
 
 
 def _with_precisions(mixture: Mixture, precisions: Tensor, covariance_type: str) -> Mixture:
@@ -178,6 +175,7 @@ def fit(
     reg_covar: float,
     max_iter: int,
     tol: float | None,
+    heat: float = 1.0,
 ) -> tuple[Mixture, Tensor, Tensor]:
     """Rounds of expectation and maximisation, without looking at the input first.
 
@@ -189,6 +187,7 @@ def fit(
         reg_covar: added to all variances.
         max_iter: rounds at most.
         tol: change of the bound at which an image is finished; None: never.
+        heat: see :func:`expectation`.
 
     Returns:
         The mixture, the bound (B,) and the rounds (B,).
@@ -197,7 +196,7 @@ def fit(
     bound, rounds = x.new_full((len(x),), -math.inf), count.new_full((len(x),), max_iter)
     if tol is None:
         for _ in range(max_iter):
-            likelihood, log_resp = expectation(x, mixture, covariance_type)
+            likelihood, log_resp = expectation(x, mixture, covariance_type, heat)
             bound = (likelihood * mask).sum(1) / count
             mixture = maximise(x, log_resp.exp(), mask, covariance_type, reg_covar)
         return mixture, bound, rounds
@@ -205,7 +204,7 @@ def fit(
     going = torch.arange(len(x), device=x.device)  # the images that are not finished
     for number in range(1, max_iter + 1):
         points, real, current = x[going], mask[going], Mixture(*(part[going] for part in mixture))
-        likelihood, log_resp = expectation(points, current, covariance_type)
+        likelihood, log_resp = expectation(points, current, covariance_type, heat)
         new_bound = (likelihood * real).sum(1) / count[going]
         change = new_bound - bound[going]
         bound[going], rounds[going] = new_bound, number
@@ -218,9 +217,15 @@ def fit(
     return mixture, bound, rounds
 
 
-def expectation(x: Tensor, mixture: Mixture, covariance_type: str) -> tuple[Tensor, Tensor]:
-    """Log-likelihoods (B, N) of points and the logarithm of their responsibilities (B, N, M)."""
+def expectation(
+    x: Tensor, mixture: Mixture, covariance_type: str, heat: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Log-likelihoods (B, N) of points and the logarithm of their responsibilities (B, N, M).
+
+    ``heat`` divides the logarithms of the joint densities: above 1, responsibilities are softer.
+    """
     joint = log_densities(x, mixture, covariance_type) + mixture.weights.log()[:, None]
+    joint = joint / heat
     likelihood = joint.logsumexp(2)
     return likelihood, joint - likelihood[..., None]
 
@@ -272,12 +277,13 @@ def maximise(
 
 
 def _inverse_roots(covariances: Tensor, covariance_type: str) -> Tensor:
+    unchecked = covariances.is_cuda or torch.compiler.is_compiling()  # would wait, or not trace
     if covariance_type != "full":
-        if not covariances.is_cuda and (covariances <= 0).any():
+        if not unchecked and (covariances <= 0).any():
             raise RecipeError("a variance is not positive; increase reg_covar")
         return covariances.rsqrt()
     roots, failed = torch.linalg.cholesky_ex(covariances)
-    if not covariances.is_cuda and failed.any():
+    if not unchecked and failed.any():
         raise RecipeError("a covariance is not positive definite; increase reg_covar")
     eye = torch.eye(covariances.shape[-1]).to(covariances).expand_as(roots)
     return torch.linalg.solve_triangular(roots, eye, upper=False).transpose(-1, -2)

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
 
 from pacavit.errors import RecipeError
 
-__all__ = ["check_number", "check_points", "squared_distances", "take"]
+__all__ = [
+    "centre",
+    "check_given",
+    "check_number",
+    "check_points",
+    "exact",
+    "full_precision",
+    "squared_distances",
+    "take",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def exact(function: Callable[P, R]) -> Callable[P, R]:
+    """Without gradients, and in fp32 or more also where autocast would take less."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next((each.device.type for each in args if isinstance(each, Tensor)), "cpu")
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            return function(*args, **kwargs)
+
+    return wrapped
 
 
 def check_number(name: str, value: float, *, least: float, above: bool = False) -> None:
@@ -22,6 +50,25 @@ def check_number(name: str, value: float, *, least: float, above: bool = False) 
         raise RecipeError(f"{name} must be {bound} {least:g}, not {value!r}")
 
 
+def check_given(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> Tensor:
+    """A starting value on the device and in the precision of ``x``.
+
+    Raises:
+        RecipeError: of another shape, or not finite.
+    """
+    if value.shape != shape:
+        raise RecipeError(f"{name} must be {shape}, not {tuple(value.shape)}")
+    if not value.isfinite().all():
+        raise RecipeError(f"{name} holds NaN or infinite values")
+    return value.to(x)
+
+
+def full_precision(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Points (B, N, C) in at least fp32, and a mask (B, N) where there was none."""
+    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    return x, x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+
+
 def check_points(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Points in at least fp32, padding replaced by zeros, and the mask (B, N), bool.
 
@@ -32,21 +79,23 @@ def check_points(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """
     if x.ndim != 3 or not x.is_floating_point() or 0 in x.shape[1:]:
         raise ValueError(f"points must be floats (B, N, C), not {x.dtype} {tuple(x.shape)}")
-    if x.dtype in (torch.bfloat16, torch.float16):
-        x = x.float()
-    if mask is None:
-        mask = x.new_ones(x.shape[:2], dtype=torch.bool)
-    elif mask.shape != x.shape[:2] or mask.dtype != torch.bool:
-        raise ValueError(
-            f"mask must be bool {tuple(x.shape[:2])}, not {mask.dtype} {tuple(mask.shape)}"
-        )
-    elif not mask.any(1).all():
-        raise ValueError("mask leaves an image without points")
-    else:
+    if mask is not None:
+        if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
+            shape = tuple(mask.shape)
+            raise ValueError(f"mask must be bool {tuple(x.shape[:2])}, not {mask.dtype} {shape}")
+        if not mask.any(1).all():
+            raise ValueError("mask leaves an image without points")
         x = x.masked_fill(~mask[..., None], 0)
+    x, mask = full_precision(x, mask)
     if not x.isfinite().all():
         raise RecipeError("x holds NaN or infinite features; nothing can be clustered")
     return x, mask
+
+
+def centre(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, N, C), 0 at padding -> the same around the mean of the points; that mean (B, 1, C)."""
+    mean = (x.sum(1) / mask.sum(1)[:, None])[:, None]
+    return (x - mean).masked_fill(~mask[..., None], 0), mean
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from pacavit.clustering.functional._points import squared_distances, take
-from pacavit.errors import RecipeError
 
 __all__ = ["STARTS", "initial_centers"]
 
@@ -15,34 +14,22 @@ STARTS = ("farthest", "k-means++", "random")
 
 
 def initial_centers(
-    x: Tensor, n_clusters: int, init: str | Tensor, mask: Tensor, random_state: int
+    x: Tensor, n_clusters: int, init: str, mask: Tensor, random_state: int
 ) -> Tensor:
-    """Points to begin with: (B, N, C) -> (B, M, C).
+    """Points to begin with, around 0 like x: (B, N, C) -> (B, M, C).
 
     All draws depend on ``random_state`` alone, so that an image has the centres in a batch that it
     has alone. Where fewer than M points are left, points repeat.
 
     Args:
-        x: (B, N, C).
+        x: (B, N, C), around 0.
         n_clusters: M.
-        init: centres (B, M, C); or "farthest": the point farthest from the mean, then always the
+        init: "farthest": the point farthest from the mean, then always the
             point farthest from those chosen; "k-means++": points drawn with probabilities
             proportional to the squared distance from those chosen; "random": distinct points.
         mask: (B, N) bool, False at padding.
         random_state: seed of the last two.
-
-    Raises:
-        RecipeError: ``init`` is none of these, or tensor of another shape, or not finite.
     """
-    if isinstance(init, Tensor):
-        shape = (x.shape[0], n_clusters, x.shape[2])
-        if init.shape != shape:
-            raise RecipeError(f"init must be {shape}, not {tuple(init.shape)}")
-        if not init.isfinite().all():
-            raise RecipeError("init holds NaN or infinite centres")
-        return init.to(x)
-    if init not in STARTS:
-        raise RecipeError(f"init must be a tensor or one of {', '.join(STARTS)}, not {init!r}")
     draws = np.random.default_rng(random_state)
     if init == "random":
         order = torch.from_numpy(draws.random(x.shape[1])).to(x)
@@ -53,9 +40,7 @@ def initial_centers(
 
 
 def _spread(x: Tensor, n_clusters: int, mask: Tensor, draws: np.random.Generator | None) -> Tensor:
-    count = mask.sum(1, keepdim=True)
-    mean = x.sum(1, keepdim=True) / count[..., None]
-    weights = squared_distances(x, mean)[..., 0] if draws is None else mask.to(x)
+    weights = x.square().sum(2) if draws is None else mask.to(x)
     nearest = torch.full_like(weights, torch.inf)
     centers = x.new_empty(x.shape[0], n_clusters, x.shape[2])
     for number in range(n_clusters):
