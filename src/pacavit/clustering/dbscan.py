@@ -74,7 +74,7 @@ class DBSCANClustering(Clustering):
         if self.eps is None:
             radius = self._radius(distances, mask)
         else:
-            radius = distances.new_full((len(x),), self.eps**2)
+            radius = distances.new_full((x.shape[0],), self.eps**2)
         labels = _dbscan.connect(distances, radius, self.min_samples, mask)
         return keep_largest(labels, self.num_clusters, x, mask, self.rest)
 

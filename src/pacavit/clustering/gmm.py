@@ -90,7 +90,7 @@ class GaussianMixtureClustering(Clustering):
         if self.covariance == "spherical":
             variances = variances.mean(1)
         variances = variances[:, None].expand(-1, self.num_clusters, *variances.shape[1:])
-        weights = x.new_full((len(x), self.num_clusters), 1 / self.num_clusters)
+        weights = x.new_full((x.shape[0], self.num_clusters), 1 / self.num_clusters)
         mixture = _mixture.Mixture(weights, means, variances, variances.rsqrt())
         heat = self.dim * self.temperature
         return _mixture.fit(

@@ -85,7 +85,7 @@ def kmeans(
     x, mask = check_points(x, mask)
     x, mean = centre(x, mask)
     if isinstance(init, Tensor):
-        centers = check_given("init", init, (len(x), n_clusters, x.shape[2]), x) - mean
+        centers = check_given("init", init, (x.shape[0], n_clusters, x.shape[2]), x) - mean
     elif init in STARTS:
         centers = initial_centers(x, n_clusters, init, mask, random_state)
     else:
@@ -124,8 +124,8 @@ def lloyd(
         rounds = labels.new_full(x.shape[:1], max_iter)
         return _nearest(x, centers), centers, rounds
     labels, centers = labels - 1, centers.clone()
-    rounds, settled = labels.new_zeros(len(x)), mask.new_zeros(len(x))
-    going = torch.arange(len(x), device=x.device)  # the images that are not finished
+    rounds, settled = labels.new_zeros(x.shape[0]), mask.new_zeros(x.shape[0])
+    going = torch.arange(x.shape[0], device=x.device)  # the images that are not finished
     for number in range(1, max_iter + 1):
         new_labels, new_centers = _round(x[going], centers[going], mask[going])
         settled[going] = (new_labels == labels[going]).all(1)

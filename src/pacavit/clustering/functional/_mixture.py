@@ -193,7 +193,7 @@ def fit(
         The mixture, the bound (B,) and the rounds (B,).
     """
     count = mask.sum(1)
-    bound, rounds = x.new_full((len(x),), -math.inf), count.new_full((len(x),), max_iter)
+    bound, rounds = x.new_full((x.shape[0],), -math.inf), count.new_full((x.shape[0],), max_iter)
     if tol is None:
         for _ in range(max_iter):
             likelihood, log_resp = expectation(x, mixture, covariance_type, heat)
@@ -201,7 +201,7 @@ def fit(
             mixture = maximise(x, log_resp.exp(), mask, covariance_type, reg_covar)
         return mixture, bound, rounds
     mixture = Mixture(*(part.clone() for part in mixture))
-    going = torch.arange(len(x), device=x.device)  # the images that are not finished
+    going = torch.arange(x.shape[0], device=x.device)  # the images that are not finished
     for number in range(1, max_iter + 1):
         points, real, current = x[going], mask[going], Mixture(*(part[going] for part in mixture))
         likelihood, log_resp = expectation(points, current, covariance_type, heat)
