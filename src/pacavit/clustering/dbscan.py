@@ -53,8 +53,8 @@ class DBSCANClustering(Clustering):
         super().__init__(dim, num_clusters)
         if eps is not None:
             _points.check_number("eps", eps, least=0, above=True)
-        _points.check_number("quantile", quantile, least=0)
-        _points.check_number("1 - quantile", 1 - quantile, least=0)
+        if not 0 <= quantile <= 1:
+            raise RecipeError(f"quantile must be in 0..1, not {quantile!r}")
         _points.check_number("min_samples", min_samples, least=1)
         if rest not in RESTS:
             raise RecipeError(f"rest must be one of {', '.join(RESTS)}, not {rest!r}")

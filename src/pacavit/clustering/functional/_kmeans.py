@@ -117,18 +117,18 @@ def lloyd(
     Returns:
         Labels (B, N), centres (B, M, C) and rounds (B,).
     """
-    labels = x.new_zeros(x.shape[:2], dtype=torch.int64)
     if limit is None:
         for _ in range(max_iter):
-            labels, centers = _round(x, centers, mask)
-        rounds = labels.new_full(x.shape[:1], max_iter)
+            centers = _round(x, centers, mask)[1]
+        rounds = mask.new_full(x.shape[:1], max_iter, dtype=torch.int64)
         return _nearest(x, centers), centers, rounds
-    labels, centers = labels - 1, centers.clone()
+    labels = mask.new_full(mask.shape, -1, dtype=torch.int64)
+    centers = centers.clone()
     rounds, settled = labels.new_zeros(x.shape[0]), mask.new_zeros(x.shape[0])
     going = torch.arange(x.shape[0], device=x.device)  # the images that are not finished
     for number in range(1, max_iter + 1):
-        new_labels, new_centers = _round(x[going], centers[going], mask[going])
-        settled[going] = (new_labels == labels[going]).all(1)
+        new_labels, new_centers, stable = _round(x[going], centers[going], mask[going])
+        settled[going] = (new_labels == labels[going]).all(1) & stable
         shift = (new_centers - centers[going]).square().sum((1, 2))
         labels[going], centers[going], rounds[going] = new_labels, new_centers, number
         going = going[~settled[going] & (shift > limit[going])]
@@ -142,24 +142,26 @@ def _nearest(x: Tensor, centers: Tensor) -> Tensor:
     return torch.baddbmm(square, x, centers.transpose(1, 2), alpha=-2).argmin(2)
 
 
-def _round(x: Tensor, centers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels by the nearest centre, and the means of what has the same label."""
+def _round(x: Tensor, centers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels by the nearest centre, the means of what has the same label, and whether all are."""
     labels = _nearest(x, centers)
     members = x.new_zeros(*labels.shape, centers.shape[1])
     members.scatter_(2, labels[..., None], mask[..., None].to(x))
     size, total = members.sum(1), members.transpose(1, 2) @ x
     empty = size == 0
+    stable = mask.new_ones(mask.shape[0])
     if x.is_cuda or torch.compiler.is_compiling() or empty.any():  # else asking costs less
-        size, total = _refill(x, centers, mask, labels, size, total)
+        size, total, moved = _refill(x, centers, mask, labels, size, total)
+        stable = ~moved.any(1)
         largest = size.argmax(1, keepdim=True)
         source = torch.arange(centers.shape[1], device=x.device).where(size > 0, largest)
         size, total = size.gather(1, source), take(total, source)
-    return labels, total / size[..., None]
+    return labels, total / size[..., None], stable
 
 
 def _refill(
     x: Tensor, centers: Tensor, mask: Tensor, labels: Tensor, size: Tensor, total: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Give every empty cluster one of the points farthest from their centres."""
     empty = size == 0
     distances = (x - take(centers, labels)).square().sum(2).masked_fill(~mask, -1)
@@ -172,4 +174,4 @@ def _refill(
     giver = labels.gather(1, point)
     total = total.scatter_add(1, giver[..., None].expand_as(gift), -gift)
     size = size.scatter_add(1, giver, -moved.to(size))
-    return size.where(~moved, 1), total.where(~moved[..., None], gift)
+    return size.where(~moved, 1), total.where(~moved[..., None], gift), moved
