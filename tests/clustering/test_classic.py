@@ -18,9 +18,13 @@ from pacavit.types import Grid
 CLASSIC = ("kmeans", "gmm", "hierarchical", "dbscan")
 
 
+def build(name: str, dim: int, clusters: int, **options: Any) -> Any:
+    return CLUSTERINGS.create(name, dim, clusters, options=options)
+
+
 def partition(name: str, x: Tensor, clusters: int = 4, **options: Any) -> Tensor:
     """The cluster (B, N) of every patch."""
-    module = CLUSTERINGS.get(name)(x.shape[2], clusters, **options)
+    module = build(name, x.shape[2], clusters, **options)
     weights, log_mass, _ = module(x, Grid(1, x.shape[1]))
     return (weights.log() + log_mass[..., None]).argmax(1)
 
@@ -33,7 +37,7 @@ def quarters(images: int = 2) -> Tensor:
 
 @pytest.mark.parametrize("name", CLASSIC)
 def test_groups_that_lie_apart_are_clusters(name: str) -> None:
-    options = {"quantile": 0.9} if name == "dbscan" else {}
+    options: dict[str, Any] = {"quantile": 0.9} if name == "dbscan" else {}
     for image in partition(name, quarters(), **options).view(2, 4, 9):
         assert (image == image[:, :1]).all()
         assert len(set(image[:, 0].tolist())) == 4
@@ -41,18 +45,16 @@ def test_groups_that_lie_apart_are_clusters(name: str) -> None:
 
 def test_partitions_are_those_of_the_functions() -> None:
     x, grid = torch.randn(3, 36, 12, dtype=torch.float64), Grid(6, 6)
-    hard = CLUSTERINGS.get("kmeans")(12, 5, n_iter=4, init="farthest", hard=True)
+    hard = build("kmeans", 12, 5, n_iter=4, init="farthest", hard=True)
     expected = kmeans(x, 5, init="farthest", max_iter=4, tol=None)
     assert torch.equal(hard.labels(x, grid), expected.labels)
-    tree = CLUSTERINGS.get("hierarchical")(12, 5, linkage="average")
+    tree = build("hierarchical", 12, 5, linkage="average")
     assert torch.equal(tree.labels(x, grid), agglomerative(x, 5, linkage="average").labels)
 
 
 def test_with_the_heat_of_one_the_mixture_is_the_function_s() -> None:
     x = torch.randn(2, 36, 12, dtype=torch.float64)
-    module = CLUSTERINGS.get("gmm")(
-        12, 3, init="farthest", temperature=1 / 12, reg_covar=1e-3, n_iter=4
-    )
+    module = build("gmm", 12, 3, init="farthest", temperature=1 / 12, reg_covar=1e-3, n_iter=4)
     centered = x - x.mean(1, keepdim=True)
     start = initial_centers(centered, 3, "farthest", torch.ones(2, 36, dtype=torch.bool), 0)
     variances = centered.square().mean(1) + 1e-3
@@ -74,14 +76,14 @@ def test_with_the_heat_of_one_the_mixture_is_the_function_s() -> None:
 def test_a_low_temperature_is_nearly_hard_and_a_high_one_nearly_flat(name: str) -> None:
     x, grid = torch.randn(2, 36, 12), Grid(6, 6)
     for temperature, low, high in ((1e-4, 0.99, 1.0), (1e4, 0.0, 0.3)):
-        module = CLUSTERINGS.get(name)(12, 4, temperature=temperature)
+        module = build(name, 12, 4, temperature=temperature)
         share = module.scores(x, grid).exp().amax(1).mean()
         assert low <= share <= high
 
 
 @pytest.mark.parametrize("name", ["kmeans", "gmm"])
 def test_hard_clusters_are_means_of_their_members(name: str) -> None:
-    module = CLUSTERINGS.get(name)(12, 4, hard=True)
+    module = build(name, 12, 4, hard=True)
     weights, _, valid = module(torch.randn(2, 36, 12), Grid(6, 6))
     assert valid is not None
     members = weights > 0
@@ -128,7 +130,7 @@ def test_small_clusters_and_noise_find_a_place(
 
 @pytest.mark.parametrize("name", CLASSIC)
 def test_padding_changes_nothing_for_the_other_patches(name: str) -> None:
-    module = CLUSTERINGS.get(name)(12, 4).double()
+    module = build(name, 12, 4).double()
     if name in ("kmeans", "gmm"):  # whose grid of starting cells would be another
         module.init = "farthest"
     x = torch.randn(1, 36, 12, dtype=torch.float64)
@@ -168,4 +170,4 @@ def test_autocast_changes_no_partition(name: str) -> None:
 )
 def test_options_out_of_range_are_named(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        CLUSTERINGS.get(name)(8, 4, **options)
+        build(name, 8, 4, **options)

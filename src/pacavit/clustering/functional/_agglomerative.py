@@ -107,6 +107,7 @@ def cluster(
         distances.sqrt_()
     target, height = merge(distances, mask, linkage)
     if n_clusters is None:
+        assert distance_threshold is not None
         limit = distance_threshold**2 if linkage == "ward" else distance_threshold
         return cut(target, height < limit, mask)
     rank = height.argsort(dim=1, stable=True).argsort(dim=1)
