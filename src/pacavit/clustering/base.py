@@ -56,6 +56,11 @@ class Clustering(nn.Module):
         self.dim = dim
         self.num_clusters = num_clusters
 
+    @property
+    def soft(self) -> bool:
+        """A patch may belong to several clusters."""
+        return type(self).scores is not Clustering.scores and not self.hard
+
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> logits (B, M, N) of a soft method; a softmax over N follows."""
         raise NotImplementedError
@@ -80,7 +85,7 @@ class Clustering(nn.Module):
         if self.max_tokens is not None and grid.num_patches > self.max_tokens:
             x, grid, cell_of_patch, mask = _pool(x, grid, self.max_tokens, patch_mask)
         inputs: tuple[Any, ...] = (x, grid, mask) if self.masked else (x, grid)
-        if type(self).scores is not Clustering.scores and not self.hard:
+        if self.soft:
             scores = self.scores(*inputs)
             if cell_of_patch is not None:
                 scores = scores[..., cell_of_patch]
