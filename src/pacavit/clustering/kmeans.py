@@ -81,7 +81,7 @@ class KMeansClustering(Clustering):
     @_points.exact
     def _iterate(self, x: Tensor, grid: Grid, mask: Tensor) -> tuple[Tensor, Tensor]:
         start = starting_centers(x, self.num_clusters, self.init, grid, mask, self.seed)
-        labels, centers, _ = _kmeans.lloyd(x, start, mask, self.n_iter, None)
+        labels, centers, _, _ = _kmeans.lloyd(x, start, mask, self.n_iter, None)
         return labels, centers
 
 

@@ -18,7 +18,7 @@ from pacavit.clustering.functional._points import (
 from pacavit.clustering.functional._starts import STARTS, initial_centers
 from pacavit.errors import RecipeError
 
-__all__ = ["KMeansResult", "kmeans", "lloyd"]
+__all__ = ["KMeansResult", "kmeans", "lloyd", "lloyd_compiled", "lloyd_tensors"]
 
 
 class KMeansResult(NamedTuple):
@@ -92,19 +92,13 @@ def kmeans(
         raise RecipeError(f"init must be a tensor or one of {', '.join(STARTS)}, not {init!r}")
     variance = x.square().sum(1) / mask.sum(1)[:, None]
     limit = None if tol is None else tol * variance.mean(1)
-    labels, centers, n_iter = lloyd(x, centers, mask, max_iter, limit)
-    distances = (x - take(centers, labels)).square().sum(2)
-    return KMeansResult(
-        labels.masked_fill(~mask, -1),
-        centers + mean,
-        distances.masked_fill(~mask, 0).sum(1),
-        n_iter,
-    )
+    labels, centers, inertia, n_iter = lloyd(x, centers, mask, max_iter, limit)
+    return KMeansResult(labels.masked_fill(~mask, -1), centers + mean, inertia, n_iter)
 
 
 def lloyd(
     x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, limit: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rounds of assigning and averaging, without looking at the input first.
 
     Args:
@@ -115,13 +109,39 @@ def lloyd(
         limit: (B,), the squared shift at which an image is finished; None: never.
 
     Returns:
-        Labels (B, N), centres (B, M, C) and rounds (B,).
+        Labels (B, N), centres (B, M, C), inertia (B,) and rounds (B,).
     """
+    if x.is_cuda or torch.compiler.is_compiling():
+        return lloyd_tensors(x, centers, mask, max_iter, limit)
+    return lloyd_compiled(x, centers, mask, max_iter, limit)
+
+
+def lloyd_compiled(
+    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, limit: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`lloyd` answers, by a compiled loop over images on the CPU."""
+    from pacavit.clustering.functional import _kernels
+
+    limit = x.new_full(x.shape[:1], -1) if limit is None else limit
+    centers = centers.clone(memory_format=torch.contiguous_format)
+    labels = mask.new_empty(mask.shape, dtype=torch.int64)
+    inertia, rounds = torch.empty_like(limit), labels.new_empty(x.shape[:1])
+    written = (labels.numpy(), inertia.numpy(), rounds.numpy())
+    arrays = (x.contiguous().numpy(), centers.numpy(), mask.numpy(), max_iter, limit.numpy())
+    _kernels.lloyd(*arrays, *written)
+    return labels, centers, inertia, rounds
+
+
+def lloyd_tensors(
+    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, limit: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`lloyd` answers, by tensor operations."""
     if limit is None:
         for _ in range(max_iter):
             centers = _round(x, centers, mask)[1]
         rounds = mask.new_full(x.shape[:1], max_iter, dtype=torch.int64)
-        return _nearest(x, centers), centers, rounds
+        labels = _nearest(x, centers)
+        return labels, centers, _inertia(x, centers, mask, labels), rounds
     labels = mask.new_full(mask.shape, -1, dtype=torch.int64)
     centers = centers.clone()
     rounds, settled = labels.new_zeros(x.shape[0]), mask.new_zeros(x.shape[0])
@@ -134,7 +154,13 @@ def lloyd(
         going = going[~settled[going] & (shift > limit[going])]
         if not len(going):
             break
-    return torch.where(settled[:, None], labels, _nearest(x, centers)), centers, rounds
+    labels = torch.where(settled[:, None], labels, _nearest(x, centers))
+    return labels, centers, _inertia(x, centers, mask, labels), rounds
+
+
+def _inertia(x: Tensor, centers: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    distances = (x - take(centers, labels)).square().sum(2)
+    return distances.masked_fill(~mask, 0).sum(1)
 
 
 def _nearest(x: Tensor, centers: Tensor) -> Tensor:

@@ -192,6 +192,51 @@ def fit(
     Returns:
         The mixture, the bound (B,) and the rounds (B,).
     """
+    general = covariance_type == "full" or x.is_cuda or torch.compiler.is_compiling()
+    options = (covariance_type, reg_covar, max_iter, tol, heat)
+    return (fit_tensors if general else fit_compiled)(x, mixture, mask, *options)
+
+
+def fit_compiled(
+    x: Tensor,
+    mixture: Mixture,
+    mask: Tensor,
+    covariance_type: str,
+    reg_covar: float,
+    max_iter: int,
+    tol: float | None,
+    heat: float,
+) -> tuple[Mixture, Tensor, Tensor]:
+    """What :func:`fit` answers for "diag" and "spherical", by a compiled loop on the CPU."""
+    from pacavit.clustering.functional import _kernels
+
+    spherical = covariance_type == "spherical"
+    variances = mixture.covariances
+    variances = variances[..., None].expand_as(mixture.means) if spherical else variances
+    weights, means, variances = parts = [
+        each.clone(memory_format=torch.contiguous_format)
+        for each in (mixture.weights, mixture.means, variances)
+    ]
+    bound, rounds = x.new_empty(x.shape[:1]), mask.new_empty(x.shape[:1], dtype=torch.int64)
+    arrays = (x.contiguous().numpy(), mask.numpy(), *(part.numpy() for part in parts))
+    stop = (max_iter, -1.0 if tol is None else tol, heat)
+    _kernels.fit_mixtures(*arrays, spherical, reg_covar, *stop, bound.numpy(), rounds.numpy())
+    covariances = variances[..., 0] if spherical else variances
+    roots = _inverse_roots(covariances, covariance_type)
+    return Mixture(weights, means, covariances, roots), bound, rounds
+
+
+def fit_tensors(
+    x: Tensor,
+    mixture: Mixture,
+    mask: Tensor,
+    covariance_type: str,
+    reg_covar: float,
+    max_iter: int,
+    tol: float | None,
+    heat: float,
+) -> tuple[Mixture, Tensor, Tensor]:
+    """What :func:`fit` answers, by tensor operations."""
     count = mask.sum(1)
     bound, rounds = x.new_full((x.shape[0],), -math.inf), count.new_full((x.shape[0],), max_iter)
     if tol is None:
