@@ -28,7 +28,7 @@ help: ## this list
 
 install: $(INSTALLED) ## virtual environment with the package and its tools, in tested versions
 
-quickstart: $(INSTALLED) ## train on handwritten digits with two clusterings and compare them (minutes)
+quickstart: $(INSTALLED) ## train on handwritten digits with four clusterings and compare them (minutes)
 	$(BIN)/python examples/quickstart.py
 
 check: lint types imports spelling test browser ## everything that CI checks

@@ -20,15 +20,25 @@ from pacavit import engine, recipes
 from pacavit._registry import Registry
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
+from pacavit.compare import (
+    Comparison,
+    PlannedRun,
+    RunResult,
+    compare_runs,
+    make_plan,
+    read_run,
+    write_comparison,
+)
 from pacavit.data import DATASETS, SPLITS, Split, describe_broken
 from pacavit.engine import hub
 from pacavit.engine.distributed import is_main_process
 from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.folder import recipe_to_resume
 from pacavit.engine.official import Conversion, convert_checkpoint
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
 from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.system import environment, pick_device
-from pacavit.engine.weights import LoadedModel, load_model, packaged_names
+from pacavit.engine.weights import WEIGHTS, LoadedModel, load_model, packaged_names
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes.schema import Recipe
 from pacavit.report.card import card_summary
@@ -40,6 +50,7 @@ from pacavit.tasks import ClassificationTask
 
 __all__ = [
     "Entry",
+    "compare",
     "convert",
     "evaluate",
     "from_pretrained",
@@ -163,6 +174,64 @@ def evaluate(
             else:
                 warnings.warn(text, stacklevel=2)
     return score.evaluation
+
+
+def compare(
+    recipe: str | Path,
+    over: str,
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = (0,),
+    data: str | Path | None = None,
+    set: Sequence[str] = (),  # noqa: A002 - the same name as on the command line
+    progress: bool = False,
+) -> Comparison:
+    """Train a recipe with several values of one field, measure all, and put them side by side.
+
+    Repeating the call goes on where it was stopped: runs that are trained and measured stay.
+
+    Args:
+        recipe: name of a packaged recipe, or a recipe file.
+        over: ``"field.path=a,b,c"``, for example ``"model.clustering=conv,mlp,kmeans"``.
+        out: folder for the runs, ``comparison.html``, ``comparison.md``, and two pictures.
+        seeds: each value is trained with each of them.
+        data: folder with the data set, instead of the recipe's; relative to the current folder.
+        set: ``"field.path=value"`` changes of all runs.
+        progress: show live progress on the console.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    out = Path(out)
+    plan = make_plan(recipe, over, seeds=seeds, changes=set, out=out)
+    results = []
+    for number, run in enumerate(plan.runs, 1):
+        if progress:
+            _print(f"run {number} of {len(plan.runs)}: {plan.field}={run.value}, seed {run.seed}")
+        result = _finished(run)
+        if result is None:
+            begun = _is_run(run.folder)
+            train(run.recipe, run.folder, data=data, resume=begun, progress=progress)
+            evaluate(run.folder, data=data, progress=progress)
+            result = _finished(run)
+            assert result is not None
+        results.append(result)
+    command = ["pacavit", "compare", str(recipe), "--over", over]
+    command += ["--seeds", ",".join(map(str, plan.seeds)), "--out", "DIR"]
+    command += [] if data is None else ["--data", "ROOT"]
+    command += [word for change in set for word in ("--set", change)]
+    name = plan.runs[0].recipe.name
+    comparison = compare_runs(plan.field, name, shlex.join(command), results)
+    write_comparison(comparison, out)
+    return comparison
+
+
+def _finished(run: PlannedRun) -> RunResult | None:
+    """A planned run that needs no more work; None for any other."""
+    if not (run.folder / WEIGHTS).is_file():
+        return None
+    recipe_to_resume(run.recipe, run.folder)
+    return read_run(run.value, run.seed, run.folder, load_model(run.folder))
 
 
 def results_folder(

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.compare import compare
 from pacavit_cli.convert import convert
 from pacavit_cli.evaluate import evaluate
 from pacavit_cli.list import list_
@@ -26,6 +27,7 @@ app = typer.Typer(name="pacavit", no_args_is_help=True, pretty_exceptions_enable
 app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(compare)
 app.command()(convert)
 app.command("list")(list_)
 

@@ -2,7 +2,11 @@
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.conv import ConvClustering
+from pacavit.clustering.dbscan import DBSCANClustering
+from pacavit.clustering.gmm import GaussianMixtureClustering
 from pacavit.clustering.grid import GridClustering
+from pacavit.clustering.hierarchical import HierarchicalClustering
+from pacavit.clustering.kmeans import KMeansClustering
 from pacavit.clustering.linear import LinearClustering
 from pacavit.clustering.mlp import MlpClustering
 from pacavit.clustering.random import RandomClustering
@@ -12,7 +16,11 @@ __all__ = [
     "CLUSTERINGS",
     "Clustering",
     "ConvClustering",
+    "DBSCANClustering",
+    "GaussianMixtureClustering",
     "GridClustering",
+    "HierarchicalClustering",
+    "KMeansClustering",
     "LinearClustering",
     "MlpClustering",
     "RandomClustering",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,10 @@ __all__ = ["CLUSTERINGS", "Clustering"]
 class Clustering(nn.Module):
     """(B, N, C) -> Assignment of weights (B, M, N). The first extension point.
 
-    A method implements exactly one of :meth:`scores` (soft) or :meth:`labels` (hard); this class
-    alone turns either into an :class:`~pacavit.types.Assignment`, so that normalisation, masks,
-    precision and empty clusters are handled in one place. Register a method with
+    A method implements :meth:`scores` (soft) or :meth:`labels` (hard); one that implements both
+    chooses by its attribute ``hard``. This class alone turns either into an
+    :class:`~pacavit.types.Assignment`, so that normalisation, masks, precision and empty clusters
+    are handled in one place. Register a method with
     ``@CLUSTERINGS.register("name")`` and check it with :func:`pacavit.testing.check_clustering`.
 
     Args:
@@ -33,15 +34,20 @@ class Clustering(nn.Module):
         order_free: permuting the patches permutes the weights and changes nothing else.
         spatial: the answer depends on where on the grid a patch lies.
         exportable: traces into one program for any batch and grid.
+        masked: scores and labels take ``patch_mask`` (B, N) as a third argument; without it, they
+            see zeros in the place of padding.
+        hard: labels are asked for; of methods that implement both.
         max_tokens: the method sees at most this many tokens; larger grids are average-pooled
             first and a patch takes the cluster of its cell. None is no limit.
     """
 
-    differentiable: ClassVar[bool] = True
+    differentiable: bool = True
     order_free: ClassVar[bool] = False
     spatial: ClassVar[bool] = True
     exportable: ClassVar[bool] = True
+    masked: ClassVar[bool] = False
     max_tokens: ClassVar[int | None] = None
+    hard: bool = False
 
     def __init__(self, dim: int, num_clusters: int) -> None:
         super().__init__()
@@ -49,6 +55,11 @@ class Clustering(nn.Module):
             raise RecipeError(f"num_clusters must be at least 1 to cluster, not {num_clusters}")
         self.dim = dim
         self.num_clusters = num_clusters
+
+    @property
+    def soft(self) -> bool:
+        """A patch may belong to several clusters."""
+        return type(self).scores is not Clustering.scores and not self.hard
 
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> logits (B, M, N) of a soft method; a softmax over N follows."""
@@ -70,15 +81,16 @@ class Clustering(nn.Module):
             raise ValueError(f"{x.shape[1]} tokens do not fill a grid of {grid}")
         if patch_mask is not None:
             x = x * patch_mask[..., None]
-        cell_of_patch = None
+        cell_of_patch, mask = None, patch_mask
         if self.max_tokens is not None and grid.num_patches > self.max_tokens:
-            x, grid, cell_of_patch = _pool(x, grid, self.max_tokens, patch_mask)
-        if type(self).scores is not Clustering.scores:
-            scores = self.scores(x, grid)
+            x, grid, cell_of_patch, mask = _pool(x, grid, self.max_tokens, patch_mask)
+        inputs: tuple[Any, ...] = (x, grid, mask) if self.masked else (x, grid)
+        if self.soft:
+            scores = self.scores(*inputs)
             if cell_of_patch is not None:
                 scores = scores[..., cell_of_patch]
             return _soft_assignment(scores, patch_mask)
-        labels = self.labels(x, grid)
+        labels = self.labels(*inputs)
         if cell_of_patch is not None:
             labels = labels[:, cell_of_patch]
         return _hard_assignment(labels, self.num_clusters, patch_mask, x.dtype)
@@ -132,10 +144,11 @@ def _hard_assignment(
 
 def _pool(
     x: Tensor, grid: Grid, max_tokens: int, patch_mask: Tensor | None
-) -> tuple[Tensor, Grid, Tensor]:
+) -> tuple[Tensor, Grid, Tensor, Tensor | None]:
     """Average-pool tokens to at most ``max_tokens`` square cells, padding left out of the means.
 
-    Returns the cells (B, cells, C), their grid, and the cell of every patch (N,).
+    Returns the cells (B, cells, C), their grid, and the cell of every patch (N,), and
+    the mask of the cells (B, cells).
     """
     side = 1
     while math.ceil(grid.height / side) * math.ceil(grid.width / side) > max_tokens:
@@ -147,4 +160,5 @@ def _pool(
     mask = x.new_ones(x.shape[:2]) if patch_mask is None else patch_mask.to(x.dtype)
     count = x.new_zeros(x.shape[0], cells.num_patches).index_add(1, cell_of_patch, mask)
     total = x.new_zeros(x.shape[0], cells.num_patches, x.shape[2]).index_add(1, cell_of_patch, x)
-    return total / count.clamp(min=1)[..., None], cells, cell_of_patch
+    cell_mask = None if patch_mask is None else count > 0
+    return total / count.clamp(min=1)[..., None], cells, cell_of_patch, cell_mask

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from pacavit.engine import files
 from pacavit.engine.board import Board
+from pacavit.engine.diagnostics import PREFIX
 from pacavit.engine.pace import Pace
 
 __all__ = ["METRICS", "RunLog", "read_metrics"]
@@ -57,6 +58,7 @@ class RunLog:
         )
         self.bar = self.live.add_task("", total=total_steps, completed=first_step, text="")
         self.accuracy = ""
+        self.warned: set[str] = set()
         with files.writing(self.path):
             # Even with no step done there may be a row: an epoch is told before it is saved.
             if self.path.is_file():
@@ -83,6 +85,12 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print a line, above the live one."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning, once however often it is given."""
+        if text not in self.warned:
+            self.warned.add(text)
+            self.say(f"warning: {text}")
 
     def step(self, step: int, loss: float, lr: float) -> None:
         """Record a training step, counted from 1."""
@@ -112,7 +120,7 @@ class RunLog:
             os.fsync(file.fileno())
         with files.writing(self.path.parent):
             for name, value in row.items():
-                if name.startswith("val_"):
+                if name.startswith(("val_", PREFIX)):
                     self.board.add_scalar(name.replace("_", "/", 1), value, row["step"])
             self.board.flush()
         score = f"{main_metric} {row[f'val_{main_metric}']:.4f}"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from pacavit.data import Batch, Loader, describe_broken
-from pacavit.engine import build, checkpoint, distributed, files, folder, optim, system
+from pacavit.engine import build, checkpoint, diagnostics, distributed, files, folder, optim, system
 from pacavit.engine.distributed import World
 from pacavit.engine.evaluate import measure
 from pacavit.engine.log import RunLog
@@ -283,13 +283,14 @@ class Trainer:
         """Measure, record and save."""
         progress = self.progress
         distributed.sync_buffers(self.best_task, self.world)
-        scores = measure(
-            self.best_task,
-            self.val_loader,
-            self.device,
-            precision=self.config.precision,
-            world=self.world,
-        ).scalars()
+        with diagnostics.watched(self.best_task.model) as clusters:
+            scores = measure(
+                self.best_task,
+                self.val_loader,
+                self.device,
+                precision=self.config.precision,
+                world=self.world,
+            ).scalars()
         progress.metrics = {f"val_{name}": value for name, value in scores.items()}
         score = scores[self.task.main_metric]
         progress.best = score if progress.best is None else max(score, progress.best)
@@ -305,10 +306,13 @@ class Trainer:
             "images_per_second": self.pace.end_epoch() * self.config.batch_size,
             "elapsed": progress.elapsed,
             **progress.metrics,
+            **clusters.means(),
         }
         with self.world.together():
             if log is not None:
                 log.epoch(row, self.task.main_metric, self.pace)
+                for complaint in diagnostics.complaints(clusters.means(), self.best_task.model):
+                    log.warn(complaint)
         self._report_broken(log)
         self._save()
         if progress.epoch < self.config.epochs:

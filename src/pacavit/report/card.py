@@ -15,7 +15,7 @@ from pacavit.engine.weights import LoadedModel
 from pacavit.models import count_macs
 from pacavit.report.command import training_command
 
-__all__ = ["card_summary", "model_card", "with_clusterings"]
+__all__ = ["card_summary", "input_size", "model_card", "with_clusterings"]
 
 
 def model_card(
@@ -106,7 +106,7 @@ def _results(evaluation: Evaluation, command: str, precision: str) -> str:
 def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float) -> str:
     recipe, info, network = model.recipe, model.info, model.task.model
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
-    macs = count_macs(network, _input_size(model))
+    macs = count_macs(network, input_size(model))
     machine = environment.get("gpu") or f"{environment['cpu']}, threads: {environment['threads']}"
     versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     return "\n".join(
@@ -129,7 +129,7 @@ def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float
 
 
 def _limits(model: LoadedModel, evaluation: Evaluation) -> str:
-    height, width = _input_size(model)
+    height, width = input_size(model)
     return (
         "## Limits\n\n"
         f"The network knows {len(model.info.class_names)} classes and names one of them for any "
@@ -140,7 +140,7 @@ def _limits(model: LoadedModel, evaluation: Evaluation) -> str:
     )
 
 
-def _input_size(model: LoadedModel) -> tuple[int, int]:
+def input_size(model: LoadedModel) -> tuple[int, int]:
     """(height, width) of what the network sees, in pixels."""
     size = model.recipe.task.image_size
     return model.info.image_size if size is None else (size, size)

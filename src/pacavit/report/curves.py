@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from pacavit.engine.log import read_metrics
 from pacavit.errors import CheckpointError
 
-__all__ = ["curves_svg", "loss_curves", "plot_curves", "score_curves"]
+__all__ = ["curves_svg", "loss_curves", "plot_curves", "score_curves", "svg_style"]
 
 _FEW = 30  # up to so many epochs each is marked; of a single one there is no line to see
 _COLOURS = {"training": "C0", "validation": "C1"}
@@ -79,8 +79,18 @@ def curves_svg(lines: Mapping[str, Sequence[float]], ylabel: str, *, dark: bool 
         ylabel: what the values are.
         dark: for a dark page instead of a white one.
     """
+    file = BytesIO()
+    with mpl.rc_context(svg_style(dark=dark)):
+        figure = Figure(figsize=(5, 3), layout="constrained")
+        _draw(figure.subplots(), lines, ylabel)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
+
+
+def svg_style(*, dark: bool) -> dict[Any, Any]:
+    """Matplotlib's settings for pictures in pages, C0 and C1 for two lines among them."""
     ink, colours = _DARK if dark else _LIGHT
-    style: dict[Any, Any] = {
+    return {
         **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color"), ink),
         **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), ink),
         "axes.facecolor": "none",
@@ -90,12 +100,6 @@ def curves_svg(lines: Mapping[str, Sequence[float]], ylabel: str, *, dark: bool 
         "svg.fonttype": "none",  # letters stay letters, in a font of the reader's machine
         "svg.hashsalt": "pacavit",  # equal runs give equal files
     }
-    file = BytesIO()
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(5, 3), layout="constrained")
-        _draw(figure.subplots(), lines, ylabel)
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return file.getvalue()
 
 
 def _draw(axes: Axes, lines: Mapping[str, Sequence[float]], ylabel: str) -> None:

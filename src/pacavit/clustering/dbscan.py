@@ -1,0 +1,88 @@
+"""Density-based clustering inside the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.clustering.functional import _dbscan, _points
+from pacavit.clustering.kept import RESTS, keep_largest
+from pacavit.errors import RecipeError
+from pacavit.types import Grid
+
+__all__ = ["DBSCANClustering"]
+
+
+@CLUSTERINGS.register("dbscan")
+class DBSCANClustering(Clustering):
+    """DBSCAN of each image's patches: (B, N, C) -> (B, M, N), hard, with up to M clusters.
+
+    A fixed radius would give one cluster or nothing but noise as soon as training changes the
+    scale of the tokens; the default takes the radius of each image from its own distances. Larger
+    grids are average-pooled to 256 cells first, because time and memory grow with the square of
+    the patches.
+
+    Args:
+        dim: channels C.
+        num_clusters: M, clusters kept, the largest ones.
+        eps: radius of a neighbourhood, in root mean squared distances of a channel; None: by
+            ``quantile``.
+        quantile: the part of the patches, 0 to 1, that is to have ``min_samples`` patches within
+            the radius.
+        min_samples: patches in a neighbourhood that make its centre a core, itself included.
+        rest: where noise and the patches of smaller clusters go: "cluster", one cluster of their
+            own, or "nearest", the nearest of the others.
+    """
+
+    differentiable = False
+    exportable = False
+    masked = True
+    max_tokens = 256
+
+    def __init__(
+        self,
+        dim: int,
+        num_clusters: int,
+        *,
+        eps: float | None = None,
+        quantile: float = 0.5,
+        min_samples: int = 3,
+        rest: str = "nearest",
+    ) -> None:
+        super().__init__(dim, num_clusters)
+        if eps is not None:
+            _points.check_number("eps", eps, least=0, above=True)
+        if not 0 <= quantile <= 1:
+            raise RecipeError(f"quantile must be in 0..1, not {quantile!r}")
+        _points.check_number("min_samples", min_samples, least=1)
+        if rest not in RESTS:
+            raise RecipeError(f"rest must be one of {', '.join(RESTS)}, not {rest!r}")
+        self.eps = eps
+        self.quantile = quantile
+        self.min_samples = min_samples
+        self.rest = rest
+
+    @_points.exact
+    def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
+        """(B, N, C) -> (B, N)."""
+        x, mask = _points.full_precision(x, patch_mask)
+        x, _ = _points.centre(x, mask)
+        x = x / self.dim**0.5
+        distances = _points.squared_distances(x, x)
+        distances.diagonal(dim1=1, dim2=2).zero_()
+        if self.eps is None:
+            radius = self._radius(distances, mask)
+        else:
+            radius = distances.new_full((x.shape[0],), self.eps**2)
+        labels = _dbscan.connect(distances, radius, self.min_samples, mask)
+        return keep_largest(labels, self.num_clusters, x, mask, self.rest)
+
+    def _radius(self, distances: Tensor, mask: Tensor) -> Tensor:
+        """The quantile over an image's patches of the distance to their n-th nearest: (B,)."""
+        distances = distances.masked_fill(~(mask[:, None] & mask[..., None]), torch.inf)
+        nth = min(self.min_samples, distances.shape[2])
+        reach = distances.kthvalue(nth, dim=2).values.sort(dim=1).values
+        count = mask.sum(1, keepdim=True)
+        index = (self.quantile * (count - 1)).round().long()
+        return reach.gather(1, index)[:, 0]

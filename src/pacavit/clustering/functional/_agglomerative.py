@@ -1,0 +1,226 @@
+"""Bottom-up hierarchical clustering, image by image, in one go."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pacavit.clustering.functional._points import (
+    centre,
+    check_number,
+    check_points,
+    exact,
+    squared_distances,
+)
+from pacavit.errors import RecipeError
+
+__all__ = [
+    "LINKAGES",
+    "AgglomerativeResult",
+    "agglomerative",
+    "cluster",
+    "merge_compiled",
+    "merge_tensors",
+]
+
+LINKAGES = ("ward", "average", "complete")
+
+
+class AgglomerativeResult(NamedTuple):
+    """What :func:`agglomerative` finds.
+
+    Attributes:
+        labels: (B, N) int64, the cluster of each point, numbered by their first points; -1 at
+            padding.
+        n_clusters: (B,) int64, clusters found.
+    """
+
+    labels: Tensor
+    n_clusters: Tensor
+
+
+@exact
+def agglomerative(
+    x: Tensor,
+    n_clusters: int | None = 2,
+    *,
+    linkage: str = "ward",
+    distance_threshold: float | None = None,
+    mask: Tensor | None = None,
+) -> AgglomerativeResult:
+    """Agglomerative clustering of every image of a batch for itself, by Euclidean distances.
+
+    The same partitions as ``sklearn.cluster.AgglomerativeClustering``, but that images with fewer
+    than M points have a cluster for each. No gradients. On a CPU a compiled nearest-neighbour
+    chain works on several images at a time; on a GPU all mutual nearest neighbours of all images
+    merge at once, which gives the same tree for these linkages.
+
+    Args:
+        x: (B, N, C) points; half precision is computed in fp32.
+        n_clusters: M; None if a threshold is given.
+        linkage: "ward", "average" or "complete".
+        distance_threshold: clusters this far apart, or farther, are not merged.
+        mask: (B, N) bool, False where a point is padding.
+
+    Returns:
+        labels, n_clusters.
+
+    Raises:
+        RecipeError: an option out of range, or features that are NaN or infinite.
+        ValueError: shapes that do not fit.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.tensor([[[0.0], [10.0], [1.0], [11.0]]])
+        >>> agglomerative(x, 2).labels
+        tensor([[0, 1, 0, 1]])
+    """
+    if linkage not in LINKAGES:
+        raise RecipeError(f"linkage must be one of {', '.join(LINKAGES)}, not {linkage!r}")
+    if (n_clusters is None) == (distance_threshold is None):
+        raise RecipeError("give one of n_clusters and distance_threshold, the other must be None")
+    if n_clusters is not None:
+        check_number("n_clusters", n_clusters, least=1)
+    if distance_threshold is not None:
+        check_number("distance_threshold", distance_threshold, least=0)
+    x, mask = check_points(x, mask)
+    x, _ = centre(x, mask)
+    return AgglomerativeResult(*cluster(x, mask, linkage, n_clusters, distance_threshold))
+
+
+def cluster(
+    x: Tensor, mask: Tensor, linkage: str, n_clusters: int | None, distance_threshold: float | None
+) -> tuple[Tensor, Tensor]:
+    """Labels (B, N) and numbers of clusters (B,), without looking at the input first.
+
+    Args:
+        x: (B, N, C), at least fp32, centred, 0 at padding.
+        mask: (B, N) bool, False at padding.
+        linkage: "ward", "average" or "complete".
+        n_clusters: M, or None.
+        distance_threshold: used where ``n_clusters`` is None.
+    """
+    distances = squared_distances(x, x)
+    if linkage != "ward":
+        distances.sqrt_()
+    target, height = merge(distances, mask, linkage)
+    if n_clusters is None:
+        assert distance_threshold is not None
+        limit = distance_threshold**2 if linkage == "ward" else distance_threshold
+        return cut(target, height < limit, mask)
+    rank = height.argsort(dim=1, stable=True).argsort(dim=1)
+    return cut(target, rank < mask.sum(1, keepdim=True) - n_clusters, mask)
+
+
+def cut(target: Tensor, kept: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Follow the kept merges to the first point of every cluster, and number those.
+
+    Args:
+        target: (B, N), the lower point into whose cluster a point's cluster merged.
+        kept: (B, N) bool, the merges that happen.
+        mask: (B, N) bool, False at padding.
+
+    Returns:
+        Labels (B, N) and the number of clusters (B,).
+    """
+    own = torch.arange(target.shape[1], device=target.device).expand_as(target)
+    root = torch.where(kept, target, own)
+    for _ in range(max(1, (target.shape[1] - 1).bit_length())):
+        root = root.gather(1, root)
+    first = (root == own) & mask
+    number = first.cumsum(1) - 1
+    return number.gather(1, root).masked_fill(~mask, -1), first.sum(1)
+
+
+@torch.library.custom_op("pacavit::merge", mutates_args=("distances",))
+def merge(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
+    """The whole tree of merges of every image, opaque to ``torch.compile``.
+
+    Args:
+        distances: (B, N, N), squared for "ward"; used up.
+        mask: (B, N) bool, False at padding.
+        linkage: "ward", "average" or "complete".
+
+    Returns:
+        For every point that is not the first of its image, the first point (B, N) of the cluster
+        into which the cluster that it is first of merges, and the height (B, N) of that merge;
+        the others have themselves and infinity.
+    """
+    return (merge_tensors if distances.is_cuda else merge_compiled)(distances, mask, linkage)
+
+
+@merge.register_fake
+def _(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    return mask.new_empty(mask.shape, dtype=torch.int64), distances.new_empty(mask.shape)
+
+
+def merge_tensors(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
+    """What :func:`merge` answers, by tensor operations: in each round all mutual nearest merge."""
+    own = torch.arange(distances.shape[1], device=distances.device).expand_as(mask)
+    target, height = own.clone(), distances.new_full(mask.shape, torch.inf)
+    size = mask.to(distances)
+    distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    distances.masked_fill_(~(mask[:, None] & mask[..., None]), torch.inf)
+    while True:
+        low, nearest = distances.min(2)
+        mutual = (nearest.gather(1, nearest) == own) & low.isfinite()
+        if not mutual.any():
+            return target, height
+        partner = torch.where(mutual, nearest, own)
+        gone = mutual & (nearest < own)
+        target, height = target.where(~gone, nearest), height.where(~gone, low)
+        other = size.gather(1, partner) * mutual
+        apart = low.where(mutual, 0)
+        rows = distances.gather(1, partner[..., None].expand_as(distances))
+        distances = _join(distances, rows, apart, size, other, size, mutual, linkage)
+        size = size + other
+        columns = distances.gather(2, partner[:, None].expand_as(distances))
+        distances = _join(
+            distances.transpose(1, 2),
+            columns.transpose(1, 2),
+            apart,
+            size - other,
+            other,
+            size,
+            mutual,
+            linkage,
+        ).transpose(1, 2)
+        size = size.masked_fill(gone, 0)
+        distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+        distances.masked_fill_(gone[:, None] | gone[..., None], torch.inf)
+
+
+def _join(
+    own: Tensor,
+    other: Tensor,
+    apart: Tensor,
+    own_size: Tensor,
+    other_size: Tensor,
+    size: Tensor,
+    mutual: Tensor,
+    linkage: str,
+) -> Tensor:
+    """Lance-Williams: distances of merged rows (B, N, 1) to columns (B, 1, N), or ``own``."""
+    first, second, third = own_size[..., None], other_size[..., None], size[:, None]
+    if linkage == "complete":
+        joined = own.maximum(other)
+    elif linkage == "average":
+        joined = (first * own + second * other) / (first + second)
+    else:
+        joined = (first + third) * own + (second + third) * other - third * apart[..., None]
+        joined = joined / (first + second + third)
+    return joined.where(mutual[..., None], own)
+
+
+def merge_compiled(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
+    """What :func:`merge` answers, by a compiled loop over images on the CPU."""
+    from pacavit.clustering.functional import _kernels
+
+    target = torch.empty(mask.shape, dtype=torch.int64)
+    height = distances.new_empty(mask.shape)
+    _kernels.nearest_neighbour_chains(
+        distances.numpy(), mask.numpy(), LINKAGES.index(linkage), target.numpy(), height.numpy()
+    )
+    return target, height

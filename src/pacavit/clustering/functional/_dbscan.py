@@ -1,0 +1,128 @@
+"""Density-based clustering, image by image, in one go."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pacavit.clustering.functional._points import (
+    centre,
+    check_number,
+    check_points,
+    exact,
+    squared_distances,
+)
+from pacavit.errors import RecipeError
+
+__all__ = ["DBSCANResult", "connect", "connect_compiled", "connect_tensors", "dbscan"]
+
+
+class DBSCANResult(NamedTuple):
+    """What :func:`dbscan` finds.
+
+    Attributes:
+        labels: (B, N) int64, clusters numbered by their first core points; -1: noise, padding.
+        n_clusters: (B,) int64, clusters found, perhaps none.
+    """
+
+    labels: Tensor
+    n_clusters: Tensor
+
+
+@exact
+def dbscan(
+    x: Tensor,
+    eps: float | Tensor = 0.5,
+    *,
+    min_samples: int = 5,
+    mask: Tensor | None = None,
+) -> DBSCANResult:
+    """DBSCAN of every image of a batch for itself, by Euclidean distances.
+
+    The same labels as ``sklearn.cluster.DBSCAN``. No gradients. On a CPU a compiled loop grows the
+    clusters of several images at a time; on a GPU labels spread over all images at once.
+
+    Args:
+        x: (B, N, C) points; half precision is computed in fp32.
+        eps: radius of a neighbourhood, one or one an image (B,).
+        min_samples: points in a neighbourhood that make its centre a core, itself included.
+        mask: (B, N) bool, False where a point is padding.
+
+    Returns:
+        labels, n_clusters.
+
+    Raises:
+        RecipeError: an option out of range, or features that are NaN or infinite.
+        ValueError: shapes that do not fit.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.tensor([[[0.0], [10.0], [1.0], [50.0], [11.0]]])
+        >>> dbscan(x, 2.0, min_samples=2).labels
+        tensor([[ 0,  1,  0, -1,  1]])
+    """
+    check_number("min_samples", min_samples, least=1)
+    x, mask = check_points(x, mask)
+    radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
+    if radius.ndim and radius.shape != x.shape[:1]:
+        raise RecipeError(f"eps must be one number or {len(x)}, not {tuple(radius.shape)}")
+    if not (radius > 0).all():
+        raise RecipeError(f"eps must be above 0, not {radius.min().item():g}")
+    x, _ = centre(x, mask)
+    distances = squared_distances(x, x)
+    distances.diagonal(dim1=1, dim2=2).zero_()
+    labels = connect(distances, radius.square().expand(len(x)), min_samples, mask)
+    return DBSCANResult(labels, labels.amax(1) + 1)
+
+
+@torch.library.custom_op("pacavit::connect", mutates_args=())
+def connect(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
+    """Labels (B, N) of density-based clusters, opaque to ``torch.compile``.
+
+    Args:
+        distances: (B, N, N), squared.
+        radius: (B,), squared.
+        min_samples: points within the radius that make a core, itself included.
+        mask: (B, N) bool, False at padding.
+    """
+    connecting = connect_tensors if distances.is_cuda else connect_compiled
+    return connecting(distances, radius, min_samples, mask)
+
+
+@connect.register_fake
+def _(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:  # noqa: ARG001
+    return mask.new_empty(mask.shape, dtype=torch.int64)
+
+
+def connect_tensors(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
+    """What :func:`connect` answers, by tensor operations: low numbers spread among the cores."""
+    points = mask.shape[1]
+    near = (distances <= radius[:, None, None]) & mask[:, None] & mask[..., None]
+    core = near.sum(2) >= min_samples
+    links = near & core[:, None]
+    own = torch.arange(points, device=mask.device).expand_as(mask)
+    root = own.where(core, points)
+    while True:
+        lowest = root[:, None].where(links, points).amin(2).where(core, points)
+        jumped = torch.cat([lowest, lowest.new_full((len(mask), 1), points)], 1)
+        lowest = jumped.gather(1, lowest)
+        if torch.equal(lowest, root):
+            break
+        root = lowest
+    number = (root == own).cumsum(1) - 1  # of the clusters up to each point
+    label = number.gather(1, root.clamp(max=points - 1)).where(core, points)
+    label = label[:, None].where(links, points).amin(2)
+    return label.where(label < points, -1).masked_fill(~mask, -1)
+
+
+def connect_compiled(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
+    """What :func:`connect` answers, by a compiled loop over images on the CPU."""
+    from pacavit.clustering.functional import _kernels
+
+    labels = torch.empty(mask.shape, dtype=torch.int64)
+    _kernels.connected_cores(
+        distances.numpy(), radius.numpy(), min_samples, mask.numpy(), labels.numpy()
+    )
+    return labels

@@ -1,0 +1,203 @@
+"""Lloyd's algorithm, image by image, in one go."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pacavit.clustering.functional._points import (
+    centre,
+    check_given,
+    check_number,
+    check_points,
+    exact,
+    take,
+)
+from pacavit.clustering.functional._starts import STARTS, initial_centers
+from pacavit.errors import RecipeError
+
+__all__ = ["KMeansResult", "kmeans", "lloyd", "lloyd_compiled", "lloyd_tensors"]
+
+
+class KMeansResult(NamedTuple):
+    """What :func:`kmeans` finds.
+
+    Attributes:
+        labels: (B, N) int64, the cluster of each point; -1 at padding.
+        centers: (B, M, C), means of the clusters' points.
+        inertia: (B,), sum of squared distances to the nearest centre.
+        n_iter: (B,) int64, rounds run.
+    """
+
+    labels: Tensor
+    centers: Tensor
+    inertia: Tensor
+    n_iter: Tensor
+
+
+@exact
+def kmeans(
+    x: Tensor,
+    n_clusters: int,
+    *,
+    init: str | Tensor = "k-means++",
+    max_iter: int = 300,
+    tol: float | None = 1e-4,
+    random_state: int = 0,
+    mask: Tensor | None = None,
+) -> KMeansResult:
+    """k-means clustering of every image of a batch for itself.
+
+    The same labels, centres, inertia and rounds as ``sklearn.cluster.KMeans`` with
+    ``algorithm="lloyd"``, ``n_init=1`` and the same ``init``, empty clusters included: they take
+    the points farthest from their centres. No gradients.
+
+    Args:
+        x: (B, N, C) points; half precision is computed in fp32.
+        n_clusters: M; with fewer distinct points than that some clusters stay empty.
+        init: centres (B, M, C), or "k-means++", "random" or "farthest".
+        max_iter: rounds at most.
+        tol: an image is finished when its squared centre shifts add up to no more than this, in
+            variances of a feature; None: run ``max_iter`` rounds and look at nothing, which on a
+            GPU waits for nothing.
+        random_state: seed of "k-means++" and "random".
+        mask: (B, N) bool, False where a point is padding.
+
+    Returns:
+        labels, centers, inertia, n_iter.
+
+    Raises:
+        RecipeError: an option out of range, or features that are NaN or infinite.
+        ValueError: shapes that do not fit.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.tensor([[[0.0], [1.0], [10.0], [11.0]]])
+        >>> kmeans(x, 2, init="farthest").labels
+        tensor([[1, 1, 0, 0]])
+    """
+    check_number("n_clusters", n_clusters, least=1)
+    check_number("max_iter", max_iter, least=1)
+    if tol is not None:
+        check_number("tol", tol, least=0)
+    x, mask = check_points(x, mask)
+    x, mean = centre(x, mask)
+    if isinstance(init, Tensor):
+        centers = check_given("init", init, (x.shape[0], n_clusters, x.shape[2]), x) - mean
+    elif init in STARTS:
+        centers = initial_centers(x, n_clusters, init, mask, random_state)
+    else:
+        raise RecipeError(f"init must be a tensor or one of {', '.join(STARTS)}, not {init!r}")
+    variance = x.square().sum(1) / mask.sum(1)[:, None]
+    limit = None if tol is None else tol * variance.mean(1)
+    labels, centers, inertia, n_iter = lloyd(x, centers, mask, max_iter, limit)
+    return KMeansResult(labels.masked_fill(~mask, -1), centers + mean, inertia, n_iter)
+
+
+def lloyd(
+    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, limit: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rounds of assigning and averaging, without looking at the input first.
+
+    Args:
+        x: (B, N, C), at least fp32, 0 at padding.
+        centers: (B, M, C) to begin with.
+        mask: (B, N) bool, False at padding.
+        max_iter: rounds at most.
+        limit: (B,), the squared shift at which an image is finished; None: never.
+
+    Returns:
+        Labels (B, N), centres (B, M, C), inertia (B,) and rounds (B,).
+    """
+    if x.is_cuda or torch.compiler.is_compiling():
+        return lloyd_tensors(x, centers, mask, max_iter, limit)
+    return lloyd_compiled(x, centers, mask, max_iter, limit)
+
+
+def lloyd_compiled(
+    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, limit: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`lloyd` answers, by a compiled loop over images on the CPU."""
+    from pacavit.clustering.functional import _kernels
+
+    limit = x.new_full(x.shape[:1], -1) if limit is None else limit
+    centers = centers.clone(memory_format=torch.contiguous_format)
+    labels = mask.new_empty(mask.shape, dtype=torch.int64)
+    inertia, rounds = torch.empty_like(limit), labels.new_empty(x.shape[:1])
+    written = (labels.numpy(), inertia.numpy(), rounds.numpy())
+    arrays = (x.contiguous().numpy(), centers.numpy(), mask.numpy(), max_iter, limit.numpy())
+    _kernels.lloyd(*arrays, *written)
+    return labels, centers, inertia, rounds
+
+
+def lloyd_tensors(
+    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, limit: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`lloyd` answers, by tensor operations."""
+    if limit is None:
+        for _ in range(max_iter):
+            centers = _round(x, centers, mask)[1]
+        rounds = mask.new_full(x.shape[:1], max_iter, dtype=torch.int64)
+        labels = _nearest(x, centers)
+        return labels, centers, _inertia(x, centers, mask, labels), rounds
+    labels = mask.new_full(mask.shape, -1, dtype=torch.int64)
+    centers = centers.clone()
+    rounds, settled = labels.new_zeros(x.shape[0]), mask.new_zeros(x.shape[0])
+    going = torch.arange(x.shape[0], device=x.device)  # the images that are not finished
+    for number in range(1, max_iter + 1):
+        new_labels, new_centers, stable = _round(x[going], centers[going], mask[going])
+        settled[going] = (new_labels == labels[going]).all(1) & stable
+        shift = (new_centers - centers[going]).square().sum((1, 2))
+        labels[going], centers[going], rounds[going] = new_labels, new_centers, number
+        going = going[~settled[going] & (shift > limit[going])]
+        if not len(going):
+            break
+    labels = torch.where(settled[:, None], labels, _nearest(x, centers))
+    return labels, centers, _inertia(x, centers, mask, labels), rounds
+
+
+def _inertia(x: Tensor, centers: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    distances = (x - take(centers, labels)).square().sum(2)
+    return distances.masked_fill(~mask, 0).sum(1)
+
+
+def _nearest(x: Tensor, centers: Tensor) -> Tensor:
+    square = centers.square().sum(2)[:, None]
+    return torch.baddbmm(square, x, centers.transpose(1, 2), alpha=-2).argmin(2)
+
+
+def _round(x: Tensor, centers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels by the nearest centre, the means of what has the same label, and whether all are."""
+    labels = _nearest(x, centers)
+    members = x.new_zeros(*labels.shape, centers.shape[1])
+    members.scatter_(2, labels[..., None], mask[..., None].to(x))
+    size, total = members.sum(1), members.transpose(1, 2) @ x
+    empty = size == 0
+    stable = mask.new_ones(mask.shape[0])
+    if x.is_cuda or torch.compiler.is_compiling() or empty.any():  # else asking costs less
+        size, total, moved = _refill(x, centers, mask, labels, size, total)
+        stable = ~moved.any(1)
+        largest = size.argmax(1, keepdim=True)
+        source = torch.arange(centers.shape[1], device=x.device).where(size > 0, largest)
+        size, total = size.gather(1, source), take(total, source)
+    return labels, total / size[..., None], stable
+
+
+def _refill(
+    x: Tensor, centers: Tensor, mask: Tensor, labels: Tensor, size: Tensor, total: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give every empty cluster one of the points farthest from their centres."""
+    empty = size == 0
+    distances = (x - take(centers, labels)).square().sum(2).masked_fill(~mask, -1)
+    farthest = distances.topk(min(x.shape[1], centers.shape[1]), dim=1)
+    rank = (empty.cumsum(1) - 1).clamp(0, farthest.indices.shape[1] - 1)
+    point = farthest.indices.gather(1, rank)
+    moved = empty & (farthest.values[:, :1] > 0) & (farthest.values.gather(1, rank) >= 0)
+    moved &= empty.cumsum(1) <= farthest.indices.shape[1]
+    gift = take(x, point) * moved[..., None]
+    giver = labels.gather(1, point)
+    total = total.scatter_add(1, giver[..., None].expand_as(gift), -gift)
+    size = size.scatter_add(1, giver, -moved.to(size))
+    return size.where(~moved, 1), total.where(~moved[..., None], gift), moved

@@ -1,0 +1,334 @@
+"""Mixtures of Gaussians by expectation maximisation, image by image, in one go."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pacavit.clustering.functional._kmeans import kmeans
+from pacavit.clustering.functional._points import (
+    centre,
+    check_given,
+    check_number,
+    check_points,
+    exact,
+)
+from pacavit.errors import RecipeError
+
+__all__ = ["COVARIANCES", "GaussianMixtureResult", "gaussian_mixture"]
+
+COVARIANCES = ("diag", "spherical", "full")
+
+
+class GaussianMixtureResult(NamedTuple):
+    """What :func:`gaussian_mixture` finds.
+
+    Attributes:
+        labels: (B, N) int64, the likeliest component of each point; -1 at padding.
+        responsibilities: (B, N, M), probabilities of the components; 0 at padding.
+        weights: (B, M), sum 1.
+        means: (B, M, C).
+        covariances: (B, M, C) for "diag", (B, M) for "spherical", (B, M, C, C) for "full".
+        lower_bound: (B,), mean log-likelihood of a point in the last E step of the iteration.
+        n_iter: (B,) int64, rounds run.
+    """
+
+    labels: Tensor
+    responsibilities: Tensor
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+    lower_bound: Tensor
+    n_iter: Tensor
+
+
+class Mixture(NamedTuple):
+    """Parameters of a mixture.
+
+    Attributes:
+        weights: (B, M).
+        means: (B, M, C).
+        covariances: (B, M, C) for "diag", (B, M) for "spherical", (B, M, C, C) for "full".
+        factors: square roots of their inverses, of the same shape; for "full" triangular with
+            inverse = factor @ factor.T.
+    """
+
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+    factors: Tensor
+
+
+@exact
+def gaussian_mixture(
+    x: Tensor,
+    n_components: int,
+    *,
+    covariance_type: str = "diag",
+    init: str | Tensor = "k-means++",
+    weights_init: Tensor | None = None,
+    means_init: Tensor | None = None,
+    precisions_init: Tensor | None = None,
+    max_iter: int = 100,
+    tol: float | None = 1e-3,
+    reg_covar: float = 1e-6,
+    random_state: int = 0,
+    mask: Tensor | None = None,
+) -> GaussianMixtureResult:
+    """A Gaussian mixture for every image of a batch for itself.
+
+    The same responsibilities and bounds as ``sklearn.mixture.GaussianMixture`` with the same three
+    ``*_init``. No gradients.
+
+    Args:
+        x: (B, N, C) points; half precision is computed in fp32.
+        n_components: M.
+        covariance_type: "diag", "spherical" or "full".
+        init: what is not given below is estimated from a k-means clustering that starts here; see
+            :func:`~pacavit.clustering.functional.kmeans`.
+        weights_init: (B, M), sum 1.
+        means_init: (B, M, C).
+        precisions_init: inverse covariances, of the shape of the result's ``covariances``.
+        max_iter: rounds at most.
+        tol: an image is finished when its bound changes by less; None: run ``max_iter`` rounds and
+            look at nothing.
+        reg_covar: added to all variances.
+        random_state: seed of the k-means start.
+        mask: (B, N) bool, False where a point is padding.
+
+    Returns:
+        labels, responsibilities, weights, means, covariances, lower_bound, n_iter.
+
+    Raises:
+        RecipeError: an option out of range, features that are NaN or infinite, or covariances that
+            are not positive definite.
+        ValueError: shapes that do not fit.
+
+    Examples:
+        >>> import torch
+        >>> x = torch.tensor([[[0.0], [1.0], [10.0], [11.0]]])
+        >>> gaussian_mixture(x, 2, init="farthest").labels
+        tensor([[1, 1, 0, 0]])
+    """
+    check_number("n_components", n_components, least=1)
+    check_number("max_iter", max_iter, least=1)
+    check_number("reg_covar", reg_covar, least=0)
+    if tol is not None:
+        check_number("tol", tol, least=0)
+    if covariance_type not in COVARIANCES:
+        raise RecipeError(
+            f"covariance_type must be one of {', '.join(COVARIANCES)}, not {covariance_type!r}"
+        )
+    x, mask = check_points(x, mask)
+    x, center = centre(x, mask)
+    if weights_init is None or means_init is None or precisions_init is None:
+        found = kmeans(x, n_components, init=init, random_state=random_state, mask=mask)
+        hard = F.one_hot(found.labels.clamp(min=0), n_components).to(x)
+        mixture = maximise(x, hard, mask, covariance_type, reg_covar)
+    else:
+        unknown = x.new_empty(0)
+        mixture = Mixture(unknown, unknown, unknown, unknown)
+    shape = (x.shape[0], n_components)
+    if weights_init is not None:
+        weights = check_given("weights_init", weights_init, shape, x)
+        mixture = mixture._replace(weights=weights)
+    if means_init is not None:
+        means = check_given("means_init", means_init, (*shape, x.shape[2]), x)
+        mixture = mixture._replace(means=means - center)
+    if precisions_init is not None:
+        more = (x.shape[2],) * ("spherical", "diag", "full").index(covariance_type)
+        precisions = check_given("precisions_init", precisions_init, (*shape, *more), x)
+        mixture = _with_precisions(mixture, precisions, covariance_type)
+    mixture, bound, n_iter = fit(x, mixture, mask, covariance_type, reg_covar, max_iter, tol)
+    log_resp = expectation(x, mixture, covariance_type)[1]
+    return GaussianMixtureResult(
+        log_resp.argmax(2).masked_fill(~mask, -1),
+        log_resp.exp() * mask[..., None],
+        mixture.weights,
+        mixture.means + center,
+        mixture.covariances,
+        bound,
+        n_iter,
+    )
+
+
+def _with_precisions(mixture: Mixture, precisions: Tensor, covariance_type: str) -> Mixture:
+    if covariance_type == "full":
+        roots, failed = torch.linalg.cholesky_ex(precisions)
+        wrong, covariances = failed.any(), torch.cholesky_inverse(roots)
+    else:
+        wrong, roots, covariances = (precisions <= 0).any(), precisions.sqrt(), 1 / precisions
+    if wrong:
+        raise RecipeError("precisions_init is not positive definite")
+    return mixture._replace(covariances=covariances, factors=roots)
+
+
+def fit(
+    x: Tensor,
+    mixture: Mixture,
+    mask: Tensor,
+    covariance_type: str,
+    reg_covar: float,
+    max_iter: int,
+    tol: float | None,
+    heat: float = 1.0,
+) -> tuple[Mixture, Tensor, Tensor]:
+    """Rounds of expectation and maximisation, without looking at the input first.
+
+    Args:
+        x: (B, N, C), at least fp32, centred, 0 at padding.
+        mixture: to begin with.
+        mask: (B, N) bool, False at padding.
+        covariance_type: "diag", "spherical" or "full".
+        reg_covar: added to all variances.
+        max_iter: rounds at most.
+        tol: change of the bound at which an image is finished; None: never.
+        heat: see :func:`expectation`.
+
+    Returns:
+        The mixture, the bound (B,) and the rounds (B,).
+    """
+    general = covariance_type == "full" or x.is_cuda or torch.compiler.is_compiling()
+    options = (covariance_type, reg_covar, max_iter, tol, heat)
+    return (fit_tensors if general else fit_compiled)(x, mixture, mask, *options)
+
+
+def fit_compiled(
+    x: Tensor,
+    mixture: Mixture,
+    mask: Tensor,
+    covariance_type: str,
+    reg_covar: float,
+    max_iter: int,
+    tol: float | None,
+    heat: float,
+) -> tuple[Mixture, Tensor, Tensor]:
+    """What :func:`fit` answers for "diag" and "spherical", by a compiled loop on the CPU."""
+    from pacavit.clustering.functional import _kernels
+
+    spherical = covariance_type == "spherical"
+    variances = mixture.covariances
+    variances = variances[..., None].expand_as(mixture.means) if spherical else variances
+    weights, means, variances = parts = [
+        each.clone(memory_format=torch.contiguous_format)
+        for each in (mixture.weights, mixture.means, variances)
+    ]
+    bound, rounds = x.new_empty(x.shape[:1]), mask.new_empty(x.shape[:1], dtype=torch.int64)
+    arrays = (x.contiguous().numpy(), mask.numpy(), *(part.numpy() for part in parts))
+    stop = (max_iter, -1.0 if tol is None else tol, heat)
+    _kernels.fit_mixtures(*arrays, spherical, reg_covar, *stop, bound.numpy(), rounds.numpy())
+    covariances = variances[..., 0] if spherical else variances
+    roots = _inverse_roots(covariances, covariance_type)
+    return Mixture(weights, means, covariances, roots), bound, rounds
+
+
+def fit_tensors(
+    x: Tensor,
+    mixture: Mixture,
+    mask: Tensor,
+    covariance_type: str,
+    reg_covar: float,
+    max_iter: int,
+    tol: float | None,
+    heat: float,
+) -> tuple[Mixture, Tensor, Tensor]:
+    """What :func:`fit` answers, by tensor operations."""
+    count = mask.sum(1)
+    bound, rounds = x.new_full((x.shape[0],), -math.inf), count.new_full((x.shape[0],), max_iter)
+    if tol is None:
+        for _ in range(max_iter):
+            likelihood, log_resp = expectation(x, mixture, covariance_type, heat)
+            bound = (likelihood * mask).sum(1) / count
+            mixture = maximise(x, log_resp.exp(), mask, covariance_type, reg_covar)
+        return mixture, bound, rounds
+    mixture = Mixture(*(part.clone() for part in mixture))
+    going = torch.arange(x.shape[0], device=x.device)  # the images that are not finished
+    for number in range(1, max_iter + 1):
+        points, real, current = x[going], mask[going], Mixture(*(part[going] for part in mixture))
+        likelihood, log_resp = expectation(points, current, covariance_type, heat)
+        new_bound = (likelihood * real).sum(1) / count[going]
+        change = new_bound - bound[going]
+        bound[going], rounds[going] = new_bound, number
+        new = maximise(points, log_resp.exp(), real, covariance_type, reg_covar)
+        for part, value in zip(mixture, new, strict=True):
+            part[going] = value
+        going = going[change.abs() >= tol]
+        if not len(going):
+            break
+    return mixture, bound, rounds
+
+
+def expectation(
+    x: Tensor, mixture: Mixture, covariance_type: str, heat: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Log-likelihoods (B, N) of points and the logarithm of their responsibilities (B, N, M).
+
+    ``heat`` divides the logarithms of the joint densities: above 1, responsibilities are softer.
+    """
+    joint = log_densities(x, mixture, covariance_type) + mixture.weights.log()[:, None]
+    joint = joint / heat
+    likelihood = joint.logsumexp(2)
+    return likelihood, joint - likelihood[..., None]
+
+
+def log_densities(x: Tensor, mixture: Mixture, covariance_type: str) -> Tensor:
+    """Logarithm of the density of every component at every point: (B, N, M)."""
+    means, factors, width = mixture.means, mixture.factors, x.shape[2]
+    if covariance_type == "full":
+        log_det = factors.diagonal(dim1=2, dim2=3).log().sum(2)
+        shifted = x[:, None] @ factors - means[:, :, None] @ factors  # (B, M, N, C)
+        square = shifted.square().sum(3).transpose(1, 2)
+    else:
+        if covariance_type == "spherical":
+            log_det = width * factors.log()
+            factors = factors[..., None].expand_as(means)
+        else:
+            log_det = factors.log().sum(2)
+        precisions = factors.square()
+        both = torch.cat([precisions, -2 * means * precisions], 2)
+        constant = (means.square() * precisions).sum(2)[:, None]
+        square = torch.baddbmm(constant, torch.cat([x.square(), x], 2), both.transpose(1, 2))
+    return log_det[:, None] - 0.5 * (square + width * math.log(2 * math.pi))
+
+
+def maximise(
+    x: Tensor, responsibilities: Tensor, mask: Tensor, covariance_type: str, reg_covar: float
+) -> Mixture:
+    """The mixture that fits points (B, N, C) of given responsibilities (B, N, M) best.
+
+    Raises:
+        RecipeError: a covariance is not positive definite.
+    """
+    responsibilities = (responsibilities * mask[..., None]).transpose(1, 2)
+    size = responsibilities.sum(2) + 10 * torch.finfo(x.dtype).eps
+    if covariance_type == "full":
+        means = responsibilities @ x / size[..., None]
+        apart = x[:, None] - means[:, :, None]  # (B, M, N, C)
+        covariances = (responsibilities[..., None] * apart).transpose(2, 3) @ apart
+        covariances = covariances / size[..., None, None]
+        covariances = covariances + reg_covar * torch.eye(x.shape[2]).to(x)
+    else:
+        moments = responsibilities @ torch.cat([x, x.square()], 2) / size[..., None]
+        means, squares = moments.chunk(2, 2)
+        covariances = squares - means.square() + reg_covar
+        if covariance_type == "spherical":
+            covariances = covariances.mean(2)
+    weights = size / size.sum(1, keepdim=True)
+    return Mixture(weights, means, covariances, _inverse_roots(covariances, covariance_type))
+
+
+def _inverse_roots(covariances: Tensor, covariance_type: str) -> Tensor:
+    unchecked = covariances.is_cuda or torch.compiler.is_compiling()  # would wait, or not trace
+    if covariance_type != "full":
+        if not unchecked and (covariances <= 0).any():
+            raise RecipeError("a variance is not positive; increase reg_covar")
+        return covariances.rsqrt()
+    roots, failed = torch.linalg.cholesky_ex(covariances)
+    if not unchecked and failed.any():
+        raise RecipeError("a covariance is not positive definite; increase reg_covar")
+    eye = torch.eye(covariances.shape[-1]).to(covariances).expand_as(roots)
+    return torch.linalg.solve_triangular(roots, eye, upper=False).transpose(-1, -2)

@@ -1,0 +1,113 @@
+"""What all batched clusterings share: checks of their input, distances, starting points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from pacavit.errors import RecipeError
+
+__all__ = [
+    "centre",
+    "check_given",
+    "check_number",
+    "check_points",
+    "exact",
+    "full_precision",
+    "squared_distances",
+    "take",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def exact(function: Callable[P, R]) -> Callable[P, R]:
+    """Without gradients, and in fp32 or more also where autocast would take less."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next((each.device.type for each in args if isinstance(each, Tensor)), "cpu")
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def check_number(name: str, value: float, *, least: float, above: bool = False) -> None:
+    """Refuse an option that is no number of at least (or above) ``least``.
+
+    Raises:
+        RecipeError: names the option.
+    """
+    right = value > least if above else value >= least
+    if not right:  # NaN is not right either
+        bound = "above" if above else "at least"
+        raise RecipeError(f"{name} must be {bound} {least:g}, not {value!r}")
+
+
+def check_given(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> Tensor:
+    """A starting value on the device and in the precision of ``x``.
+
+    Raises:
+        RecipeError: of another shape, or not finite.
+    """
+    if value.shape != shape:
+        raise RecipeError(f"{name} must be {shape}, not {tuple(value.shape)}")
+    if not value.isfinite().all():
+        raise RecipeError(f"{name} holds NaN or infinite values")
+    return value.to(x)
+
+
+def full_precision(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Points (B, N, C) in at least fp32, and a mask (B, N) where there was none."""
+    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    return x, x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+
+
+def check_points(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Points in at least fp32, padding replaced by zeros, and the mask (B, N), bool.
+
+    Raises:
+        ValueError: ``x`` is not (B, N, C) with N and C above 0, ``mask`` is not (B, N), or an
+            image has no point.
+        RecipeError: a point is NaN or infinite.
+    """
+    if x.ndim != 3 or not x.is_floating_point() or 0 in x.shape[1:]:
+        raise ValueError(f"points must be floats (B, N, C), not {x.dtype} {tuple(x.shape)}")
+    if mask is not None:
+        if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
+            shape = tuple(mask.shape)
+            raise ValueError(f"mask must be bool {tuple(x.shape[:2])}, not {mask.dtype} {shape}")
+        if not mask.any(1).all():
+            raise ValueError("mask leaves an image without points")
+        x = x.masked_fill(~mask[..., None], 0)
+    x, mask = full_precision(x, mask)
+    # A sum is a tenth of the time; only if it is no number every single one is looked at.
+    if not x.sum().isfinite() and not x.isfinite().all():
+        raise RecipeError("x holds NaN or infinite features; nothing can be clustered")
+    return x, mask
+
+
+def centre(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, N, C), 0 at padding -> the same around the mean of the points; that mean (B, 1, C)."""
+    mean = (x.sum(1) / mask.sum(1)[:, None])[:, None]
+    return (x - mean).masked_fill(~mask[..., None], 0), mean
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """(B, N, C) and (B, M, C) -> (B, N, M), by the expanded square, never negative.
+
+    Both should be centred: digits are lost where norms are large beside distances.
+    """
+    products = torch.baddbmm(y.square().sum(2)[:, None], x, y.transpose(1, 2), alpha=-2)
+    return products.add_(x.square().sum(2)[..., None]).clamp_(min=0)
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """(B, N, C) and (B, K) -> (B, K, C): one row of an image an index."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))

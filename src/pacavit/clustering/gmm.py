@@ -1,0 +1,98 @@
+"""Gaussian mixtures inside the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.clustering.functional import _mixture, _points
+from pacavit.clustering.kmeans import STARTS, starting_centers
+from pacavit.errors import RecipeError
+from pacavit.types import Grid
+
+__all__ = ["GaussianMixtureClustering"]
+
+COVARIANCES = ("diag", "spherical")
+
+
+@CLUSTERINGS.register("gmm")
+class GaussianMixtureClustering(Clustering):
+    """Rounds of expectation maximisation, then the responsibilities: (B, N, C) -> (B, M, N).
+
+    The rounds are without gradient; one flows through the densities of the last responsibilities.
+    The logarithms of all densities are divided by the number of channels and a temperature:
+    otherwise a hundred channels make every responsibility 0 or 1.
+
+    Args:
+        dim: channels C.
+        num_clusters: M.
+        n_iter: rounds.
+        covariance: "diag", a variance a channel, or "spherical", one a component.
+        reg_covar: added to all variances.
+        init: the means to begin with, as in ``kmeans``; with them, every component has the
+            variances of the whole image.
+        temperature: of the softmax over components; the lower, the harder.
+        hard: assign each patch to its likeliest component alone.
+        seed: of "k-means++" and "random".
+    """
+
+    masked = True
+
+    def __init__(
+        self,
+        dim: int,
+        num_clusters: int,
+        *,
+        n_iter: int = 3,
+        covariance: str = "diag",
+        reg_covar: float = 1e-2,
+        init: str = "grid",
+        temperature: float = 0.1,
+        hard: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dim, num_clusters)
+        _points.check_number("n_iter", n_iter, least=1)
+        _points.check_number("reg_covar", reg_covar, least=0, above=True)
+        _points.check_number("temperature", temperature, least=0, above=True)
+        for name, value, known in (("init", init, STARTS), ("covariance", covariance, COVARIANCES)):
+            if value not in known:
+                raise RecipeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        self.n_iter = n_iter
+        self.covariance = covariance
+        self.reg_covar = reg_covar
+        self.init = init
+        self.temperature = temperature
+        self.hard = hard
+        self.seed = seed
+        self.differentiable = not hard
+
+    def scores(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
+        """(B, N, C) -> (B, M, N), logarithms of the responsibilities."""
+        with torch.autocast(x.device.type, enabled=False):
+            x, mask = _points.full_precision(x, patch_mask)
+            x, _ = _points.centre(x, mask)
+            mixture = self._iterate(x.detach(), grid, mask)
+            heat = self.dim * self.temperature
+            _, log_resp = _mixture.expectation(x, mixture, self.covariance, heat)
+            return log_resp.transpose(1, 2)
+
+    @_points.exact
+    def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
+        """(B, N, C) -> (B, N)."""
+        return self.scores(x, grid, patch_mask).argmax(1)
+
+    @_points.exact
+    def _iterate(self, x: Tensor, grid: Grid, mask: Tensor) -> _mixture.Mixture:
+        means = starting_centers(x, self.num_clusters, self.init, grid, mask, self.seed)
+        variances = x.square().sum(1) / mask.sum(1)[:, None] + self.reg_covar
+        if self.covariance == "spherical":
+            variances = variances.mean(1)
+        variances = variances[:, None].expand(-1, self.num_clusters, *variances.shape[1:])
+        weights = x.new_full((x.shape[0], self.num_clusters), 1 / self.num_clusters)
+        mixture = _mixture.Mixture(weights, means, variances, variances.rsqrt())
+        heat = self.dim * self.temperature
+        return _mixture.fit(
+            x, mixture, mask, self.covariance, self.reg_covar, self.n_iter, None, heat
+        )[0]

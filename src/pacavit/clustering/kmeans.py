@@ -1,0 +1,103 @@
+"""k-means inside the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.clustering.functional import _kmeans, _points, _starts
+from pacavit.clustering.grid import grid_means
+from pacavit.errors import RecipeError
+from pacavit.types import Grid
+
+__all__ = ["STARTS", "KMeansClustering", "starting_centers"]
+
+STARTS = ("grid", *_starts.STARTS)
+
+
+@CLUSTERINGS.register("kmeans")
+class KMeansClustering(Clustering):
+    """Rounds of Lloyd's algorithm, then a soft assignment to the centres: (B, N, C) -> (B, M, N).
+
+    The rounds are without gradient; one flows through the distances of the last assignment.
+
+    Args:
+        dim: channels C.
+        num_clusters: M.
+        n_iter: rounds.
+        init: the centres to begin with: "grid", the means of the cells of a regular grid, or
+            "farthest", "k-means++" or "random" as in ``functional.kmeans``.
+        temperature: of the softmax over clusters, in mean squared distances of a channel; the
+            lower, the harder.
+        hard: assign each patch to its nearest centre alone.
+        seed: of "k-means++" and "random".
+    """
+
+    masked = True
+
+    def __init__(
+        self,
+        dim: int,
+        num_clusters: int,
+        *,
+        n_iter: int = 3,
+        init: str = "grid",
+        temperature: float = 0.2,
+        hard: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dim, num_clusters)
+        _points.check_number("n_iter", n_iter, least=1)
+        _points.check_number("temperature", temperature, least=0, above=True)
+        if init not in STARTS:
+            raise RecipeError(f"init must be one of {', '.join(STARTS)}, not {init!r}")
+        self.n_iter = n_iter
+        self.init = init
+        self.temperature = temperature
+        self.hard = hard
+        self.seed = seed
+
+        self.differentiable = not hard
+
+    def scores(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
+        """(B, N, C) -> (B, M, N), logarithms of how much of a patch belongs to each cluster."""
+        with torch.autocast(x.device.type, enabled=False):
+            x, mask = _points.full_precision(x, patch_mask)
+            x, _ = _points.centre(x, mask)
+            _, centers = self._iterate(x.detach(), grid, mask)
+            square = centers.square().sum(2)[:, None]
+            nearness = torch.baddbmm(square, x, centers.transpose(1, 2), beta=-1, alpha=2)
+            return F.log_softmax(nearness / (self.dim * self.temperature), 2).transpose(1, 2)
+
+    @_points.exact
+    def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
+        """(B, N, C) -> (B, N)."""
+        x, mask = _points.full_precision(x, patch_mask)
+        x, _ = _points.centre(x, mask)
+        return self._iterate(x, grid, mask)[0]
+
+    @_points.exact
+    def _iterate(self, x: Tensor, grid: Grid, mask: Tensor) -> tuple[Tensor, Tensor]:
+        start = starting_centers(x, self.num_clusters, self.init, grid, mask, self.seed)
+        labels, centers, _, _ = _kmeans.lloyd(x, start, mask, self.n_iter, None)
+        return labels, centers
+
+
+def starting_centers(
+    x: Tensor, num_clusters: int, init: str, grid: Grid, mask: Tensor, seed: int
+) -> Tensor:
+    """Where iterations begin: (B, N, C), around 0 -> (B, M, C).
+
+    Args:
+        x: (B, N, C), 0 at padding.
+        num_clusters: M.
+        init: one of ``STARTS``.
+        grid: height and width.
+        mask: (B, N) bool, False at padding.
+        seed: of what is drawn.
+    """
+    if init == "grid":
+        return grid_means(x, num_clusters, grid, mask)
+    return _starts.initial_centers(x, num_clusters, init, mask, seed)

@@ -1,0 +1,18 @@
+"""One recipe, several values of one field: which runs that makes, and what they tell together."""
+
+from pacavit.compare.pages import write_comparison
+from pacavit.compare.plan import Plan, PlannedRun, make_plan
+from pacavit.compare.results import Comparison, Difference, Row, RunResult, compare_runs, read_run
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "Plan",
+    "PlannedRun",
+    "Row",
+    "RunResult",
+    "compare_runs",
+    "make_plan",
+    "read_run",
+    "write_comparison",
+]

@@ -1,0 +1,183 @@
+"""A comparison as a table on the console, as Markdown, and as a self-contained HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pacavit.compare.pictures import bars_png, bars_svg, curves_png, curves_svg
+from pacavit.compare.results import SCORES, Comparison, Difference, Row, Spread
+from pacavit.engine import files
+from pacavit.report import html
+
+__all__ = ["PAGE", "TEXT", "print_comparison", "write_comparison"]
+
+PAGE, TEXT, CURVES, BARS = "comparison.html", "comparison.md", "curves.png", "accuracy.png"
+_NOTE = (
+    "Scores are those of the test images, precision, recall and F1 as means over the classes"
+    "{seeds}. The difference is of accuracy, to the first row and on the same images, with its "
+    "95 % interval as McNemar's test has it: it covers other images, not other seeds. A tie is a "
+    "difference whose interval holds 0. Speeds are of the machine and the load of that hour."
+)
+
+
+def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
+    """Write the table and the pictures of a comparison; older ones are replaced.
+
+    Args:
+        comparison: of at least one run.
+        out: folder, made if it is not there.
+
+    Returns:
+        The page, the text, and the two pictures.
+
+    Raises:
+        CheckpointError: a file cannot be written.
+    """
+    contents = {
+        PAGE: comparison_page(comparison).encode(),
+        TEXT: comparison_text(comparison).encode(),
+        CURVES: curves_png(comparison),
+        BARS: bars_png(comparison),
+    }
+    for name, content in contents.items():
+        with files.writing(out / name):
+            files.replace_file(out / name, content)
+    return [out / name for name in contents]
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The comparison as an HTML document."""
+    header, rows = _table(comparison)
+    best = max(comparison.rows, key=lambda row: row.score("accuracy").mean)
+    pictures = html.side_by_side(
+        html.picture(
+            html.data_uri(bars_svg(comparison), "image/svg+xml"),
+            "; ".join(f"{row.value} {_spread(row.score('accuracy'))}" for row in comparison.rows),
+            "Accuracy on the test images; a dot is a seed.",
+            dark=html.data_uri(bars_svg(comparison, dark=True), "image/svg+xml"),
+        ),
+        html.picture(
+            html.data_uri(curves_svg(comparison), "image/svg+xml"),
+            "Validation accuracy by epoch, a line a value",
+            "Accuracy on the validation images by epoch; of several seeds, the mean.",
+            dark=html.data_uri(curves_svg(comparison, dark=True), "image/svg+xml"),
+        ),
+    )
+    runs = [
+        [run.value, str(run.seed), f"{run.evaluation.accuracy:.4f}", run.folder.name]
+        for row in comparison.rows
+        for run in row.runs
+    ]
+    return html.page(
+        f"{comparison.recipe}: {comparison.field}",
+        f"The recipe {comparison.recipe} with {len(comparison.rows)} values of {comparison.field}.",
+        [
+            html.Section(
+                "Results",
+                [
+                    html.table("One row a value", header, rows),
+                    html.paragraph(_sentence(comparison)),
+                ],
+            ),
+            html.Section("Pictures", [pictures]),
+            html.Section(
+                "Runs",
+                [
+                    html.table(
+                        "Each folder holds a report.html of its own",
+                        ["value", "seed", "accuracy", "folder"],
+                        runs,
+                    )
+                ],
+            ),
+            html.Section(
+                "How to repeat", [html.command(comparison.command, "Train and compare again:")]
+            ),
+        ],
+        highlights={
+            "best": best.value,
+            "its accuracy": html.percent(best.score("accuracy").mean),
+            "its F1 (macro)": html.percent(best.score("F1").mean),
+        },
+    )
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """The comparison as Markdown."""
+    header, rows = _table(comparison)
+    lines = [
+        f"# {comparison.recipe}: {comparison.field}",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|---" * len(header) + "|",
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows),
+        "",
+        _sentence(comparison),
+        "",
+        f"![accuracy]({BARS})",
+        "",
+        f"![learning curves]({CURVES})",
+        "",
+        "```sh",
+        comparison.command,
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def print_comparison(comparison: Comparison, *, console: Console | None = None) -> None:
+    """Print the columns that fit a console."""
+    header, rows = _table(comparison)
+    shown = [0, *range(1, 6), header.index("training images/s")]
+    table = Table(title=escape(f"{comparison.recipe}: {comparison.field}"), title_justify="left")
+    for index in shown:
+        table.add_column(header[index], justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*(escape(row[index]) for index in shown))
+    (console or Console()).print(table)
+
+
+def _table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    header = [comparison.field, *SCORES, "difference (95 %)", "parameters", "M MACs"]
+    header += ["training images/s", "test images/s", "minutes", "used clusters", "entropy"]
+    return header, [_cells(row) for row in comparison.rows]
+
+
+def _cells(row: Row) -> list[str]:
+    first = row.runs[0]
+    used, entropy = row.clusters("used"), row.clusters("entropy")
+    return [
+        row.value,
+        *(_spread(row.score(name)) for name in SCORES),
+        _difference(row.difference),
+        f"{first.parameters:,}",
+        f"{first.macs / 1e6:,.1f}",
+        f"{fmean(run.training_speed for run in row.runs):,.0f}",
+        f"{fmean(run.evaluation.images_per_second for run in row.runs):,.0f}",
+        f"{fmean(run.minutes for run in row.runs):,.1f}",
+        "" if used is None else f"{used.mean:.1f}",
+        "" if entropy is None else f"{entropy.mean:.2f}",
+    ]
+
+
+def _spread(value: Spread) -> str:
+    text = f"{value.mean:.4f}"
+    return text if value.deviation is None else f"{text} ± {value.deviation:.4f}"
+
+
+def _difference(value: Difference | None) -> str:
+    if value is None:
+        return ""
+    text = f"{value.mean:+.4f} ({value.low:+.4f} to {value.high:+.4f})"
+    return f"{text}, a tie" if value.tie else text
+
+
+def _sentence(comparison: Comparison) -> str:
+    number = len(comparison.rows[0].runs)
+    seeds = f", and over {number} seeds, with their standard deviations" if number > 1 else ""
+    return _NOTE.format(seeds=seeds)

@@ -1,0 +1,93 @@
+"""Accuracies and learning curves of a comparison as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pacavit.compare.results import Comparison, Row
+from pacavit.report.curves import svg_style
+
+__all__ = ["bars_png", "bars_svg", "curves_png", "curves_svg"]
+
+
+def bars_png(comparison: Comparison) -> bytes:
+    """A bar a row, a dot a seed, as a PNG picture."""
+    return _png(comparison, _draw_bars)
+
+
+def bars_svg(comparison: Comparison, *, dark: bool = False) -> bytes:
+    """The same as an SVG picture without a ground of its own."""
+    return _svg(comparison, _draw_bars, dark=dark)
+
+
+def curves_png(comparison: Comparison) -> bytes:
+    """Validation accuracy by epoch, a line a row, as a PNG picture."""
+    return _png(comparison, _draw_curves)
+
+
+def curves_svg(comparison: Comparison, *, dark: bool = False) -> bytes:
+    """The same as an SVG picture without a ground of its own."""
+    return _svg(comparison, _draw_curves, dark=dark)
+
+
+def _png(comparison: Comparison, draw: Callable[[Axes, Comparison], None]) -> bytes:
+    file = BytesIO()
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    draw(figure.subplots(), comparison)
+    figure.savefig(file, dpi=120, format="png")
+    return file.getvalue()
+
+
+def _svg(comparison: Comparison, draw: Callable[[Axes, Comparison], None], *, dark: bool) -> bytes:
+    file = BytesIO()
+    with mpl.rc_context(svg_style(dark=dark)):
+        figure = Figure(figsize=(5, 3.4), layout="constrained")
+        draw(figure.subplots(), comparison)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
+
+
+def _draw_bars(axes: Axes, comparison: Comparison) -> None:
+    rows = comparison.rows[::-1]  # the first row on top
+    means = [row.score("accuracy").mean for row in rows]
+    axes.barh([row.value for row in rows], means, color="C0", height=0.6)
+    for place, row in enumerate(rows):
+        seeds = [run.evaluation.accuracy for run in row.runs]
+        if len(seeds) > 1:
+            axes.plot(seeds, [place] * len(seeds), "o", color="C1", markersize=4)
+        axes.annotate(
+            f"{means[place]:.4f}",
+            (max(*seeds, means[place]), place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    lowest, highest = min(means), max(means)
+    room = max(0.02, highest - lowest)
+    axes.set(xlabel="test accuracy", xlim=(max(0, lowest - room), highest + 0.6 * room))
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _draw_curves(axes: Axes, comparison: Comparison) -> None:
+    colours = mpl.color_sequences["tab10" if len(comparison.rows) <= 10 else "tab20"]
+    for number, row in enumerate(comparison.rows):
+        values, colour = _mean_curve(row), colours[number % len(colours)]
+        axes.plot(range(1, len(values) + 1), values, color=colour, label=row.value, linewidth=1.4)
+    axes.set(xlabel="epoch", ylabel="validation accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
+
+
+def _mean_curve(row: Row) -> list[float]:
+    curves = [[epoch["val_accuracy"] for epoch in run.epochs] for run in row.runs]
+    shortest = min(map(len, curves))
+    return np.mean([curve[:shortest] for curve in curves], axis=0).tolist()

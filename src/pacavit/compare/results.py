@@ -1,0 +1,218 @@
+"""What the runs of a comparison scored, row by row, and how sure the differences are."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pacavit.engine import LoadedModel
+from pacavit.engine.diagnostics import PREFIX
+from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.log import read_metrics
+from pacavit.errors import CheckpointError
+from pacavit.models import count_macs
+from pacavit.report.card import input_size
+from pacavit.report.evaluation import read_evaluation, weights_digest
+from pacavit.report.run_page import evaluation_folder
+
+__all__ = ["Comparison", "Difference", "Row", "RunResult", "Spread", "compare_runs", "read_run"]
+
+SCORES = {
+    "accuracy": "accuracy",
+    "precision": "precision_macro",
+    "recall": "recall_macro",
+    "F1": "f1_macro",
+}
+_CONFIDENCE = 1.96  # standard errors, 95 %
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """One run, trained and measured on the test images.
+
+    Attributes:
+        value: of the field that is compared.
+        seed: of the training.
+        folder: of the run.
+        evaluation: on the test images.
+        correct: (images,) bool, which of them were named right, in stored order.
+        epochs: rows of ``metrics.jsonl``.
+        parameters: of the network.
+        macs: multiply-accumulates for an image.
+    """
+
+    value: str
+    seed: int
+    folder: Path
+    evaluation: Evaluation
+    correct: np.ndarray
+    epochs: Sequence[Mapping[str, Any]]
+    parameters: int
+    macs: int
+
+    @property
+    def training_speed(self) -> float:
+        """Images a second in training, the median of the epochs."""
+        return median(row["images_per_second"] for row in self.epochs)
+
+    @property
+    def minutes(self) -> float:
+        """The training took."""
+        return self.epochs[-1]["elapsed"] / 60
+
+    def clusters(self, name: str) -> float | None:
+        """A statistic of the clusters after the last epoch; None where there are none."""
+        return self.epochs[-1].get(f"{PREFIX}{name}")
+
+
+class Spread(NamedTuple):
+    """A mean over seeds and its standard deviation, which a single seed has not."""
+
+    mean: float
+    deviation: float | None
+
+
+class Difference(NamedTuple):
+    """Accuracy of a row minus that of the first one, on the same images.
+
+    Attributes:
+        mean: over seeds and images.
+        low: end of the 95 % interval, as McNemar's test has it, for other images of this kind; it
+            says nothing of other seeds.
+        high: its other end.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def tie(self) -> bool:
+        """The interval holds 0."""
+        return self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """All runs of one value.
+
+    Attributes:
+        value: of the field that is compared.
+        runs: one a seed.
+        difference: to the first row; None in the first row.
+    """
+
+    value: str
+    runs: Sequence[RunResult]
+    difference: Difference | None
+
+    def score(self, name: str) -> Spread:
+        """One of ``SCORES`` over the seeds."""
+        return spread([getattr(run.evaluation, SCORES[name]) for run in self.runs])
+
+    def clusters(self, name: str) -> Spread | None:
+        """A statistic of the clusters over the seeds; None where there are none."""
+        values = [run.clusters(name) for run in self.runs]
+        known = [value for value in values if value is not None]
+        return spread(known) if known else None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """One recipe with several values of one field.
+
+    Attributes:
+        field: that is compared.
+        recipe: its name.
+        command: that makes it.
+        rows: one a value, in the order in which they were given.
+    """
+
+    field: str
+    recipe: str
+    command: str
+    rows: Sequence[Row]
+
+
+def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResult | None:
+    """A run that is trained and measured; None if it is not measured yet.
+
+    Args:
+        value: of the field that is compared.
+        seed: of the training.
+        folder: of the run.
+        model: loaded from it.
+
+    Raises:
+        CheckpointError: a file of the run is broken.
+    """
+    measured = evaluation_folder(folder, "test")
+    stored = read_evaluation(measured, weights_digest(model))
+    if stored is None:
+        return None
+    network = model.task.model
+    return RunResult(
+        value,
+        seed,
+        folder,
+        stored.evaluation,
+        _correct(measured / "predictions.csv"),
+        read_metrics(folder),
+        sum(parameter.numel() for parameter in network.parameters()),
+        count_macs(network, input_size(model)),
+    )
+
+
+def compare_runs(field: str, recipe: str, command: str, runs: Sequence[RunResult]) -> Comparison:
+    """Rows of all runs by value, in order of appearance.
+
+    Raises:
+        CheckpointError: the runs were not measured on the same images.
+    """
+    values = list(dict.fromkeys(run.value for run in runs))
+    groups = [[run for run in runs if run.value == value] for value in values]
+    rows = [
+        Row(value, group, difference(groups[0], group) if number else None)
+        for number, (value, group) in enumerate(zip(values, groups, strict=True))
+    ]
+    return Comparison(field, recipe, command, rows)
+
+
+def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Difference:
+    """Accuracy of the second group minus that of the first, image by image.
+
+    Of one run each, this is McNemar's: the images that both name right, or both wrong, are no part
+    of the variance. Of several, an image counts with its mean over the seeds.
+    """
+    sizes = {len(run.correct) for run in (*first, *second)}
+    if len(sizes) > 1:
+        raise CheckpointError(
+            f"runs were measured on different numbers of images: {sorted(sizes)}; "
+            "evaluate them on the same data"
+        )
+    one, other = (np.mean([run.correct for run in group], axis=0) for group in (first, second))
+    change = other - one
+    mean = float(change.mean())
+    margin = _CONFIDENCE * float(change.std()) / math.sqrt(len(change))
+    return Difference(mean, mean - margin, mean + margin)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation."""
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
+
+
+def _correct(path: Path) -> np.ndarray:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = sorted(csv.DictReader(file), key=lambda row: int(row["image"]))
+        return np.array([row["true_class"] == row["predicted_class"] for row in rows])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} cannot be read; evaluate the run again") from error

@@ -1,0 +1,156 @@
+"""Padding, precision, and what is refused, the same for every function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pacavit.clustering.functional import agglomerative, dbscan, gaussian_mixture, kmeans
+from pacavit.errors import RecipeError
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "kmeans": lambda x, **more: kmeans(x, 4, init="farthest", **more),
+    "gaussian_mixture": lambda x, **more: gaussian_mixture(x, 4, init="farthest", **more),
+    "agglomerative": lambda x, **more: agglomerative(x, 4, **more),
+    "dbscan": lambda x, **more: dbscan(x, 1.0, min_samples=3, **more),
+}
+every_function = pytest.mark.parametrize("cluster", FUNCTIONS.values(), ids=FUNCTIONS.keys())
+
+
+def spots(images: int = 3) -> Tensor:
+    """Four well separated groups of ten points each."""
+    centers = 9 * torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    return centers.repeat_interleave(10, 0) + 0.3 * torch.randn(images, 40, 3)
+
+
+@every_function
+def test_groups_that_lie_apart_are_found(cluster: Callable[..., Any]) -> None:
+    labels = cluster(spots()).labels
+    assert labels.dtype == torch.int64
+    for image in labels.view(3, 4, 10):
+        assert (image == image[:, :1]).all()
+        assert len(set(image[:, 0].tolist())) == 4
+
+
+@every_function
+def test_padding_is_as_if_it_were_not_there(cluster: Callable[..., Any]) -> None:
+    x = spots().double()
+    mask = torch.ones(3, 40, dtype=torch.bool)
+    mask[1, 5:25], mask[2, ::3] = False, False
+    together = cluster(torch.where(mask[..., None], x, torch.nan), mask=mask)
+    assert (together.labels[~mask] == -1).all()
+    for image in range(3):
+        alone = cluster(x[image : image + 1, mask[image]])
+        assert torch.equal(together.labels[image, mask[image]], alone.labels[0])
+
+
+@every_function
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_and_autocast_change_no_partition(
+    cluster: Callable[..., Any], dtype: torch.dtype
+) -> None:
+    x = (5 * torch.randn(3, 60, 8)).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        labels = cluster(x).labels
+    assert torch.equal(labels, cluster(x.float()).labels)
+
+
+@every_function
+def test_one_point_is_one_cluster_or_noise(cluster: Callable[..., Any]) -> None:
+    expected = -1 if cluster is FUNCTIONS["dbscan"] else 0
+    assert cluster(torch.randn(2, 1, 3)).labels.tolist() == [[expected]] * 2
+
+
+@every_function
+def test_inputs_are_not_changed_and_carry_no_gradient(cluster: Callable[..., Any]) -> None:
+    x = spots().requires_grad_()
+    before = x.detach().clone()
+    result = cluster(x)
+    assert torch.equal(x, before)
+    assert not any(part.requires_grad for part in result)
+
+
+@every_function
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_none_are_refused(cluster: Callable[..., Any], value: float) -> None:
+    x = spots()
+    x[1, 3, 0] = value
+    with pytest.raises(RecipeError, match="NaN or infinite"):
+        cluster(x)
+
+
+@every_function
+@pytest.mark.parametrize(
+    ("x", "mask"),
+    [
+        (torch.randn(4, 3), None),
+        (torch.randn(2, 0, 3), None),
+        (torch.ones(2, 4, 3, dtype=torch.int64), None),
+        (torch.randn(2, 4, 3), torch.ones(2, 5, dtype=torch.bool)),
+        (torch.randn(2, 4, 3), torch.ones(2, 4)),
+        (torch.randn(2, 4, 3), torch.zeros(2, 4, dtype=torch.bool)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(
+    cluster: Callable[..., Any], x: Tensor, mask: Tensor | None
+) -> None:
+    with pytest.raises(ValueError, match=r"points|mask"):
+        cluster(x, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: kmeans(x, 0), "n_clusters must be at least 1, not 0"),
+        (lambda x: kmeans(x, 2, max_iter=0), "max_iter"),
+        (lambda x: kmeans(x, 2, tol=-1), "tol"),
+        (lambda x: kmeans(x, 2, init="kmeans++"), "init must be a tensor or one of"),
+        (lambda x: kmeans(x, 2, init=torch.zeros(3, 2, 9)), r"init must be \(3, 2, 3\)"),
+        (lambda x: kmeans(x, 2, init=torch.full((3, 2, 3), math.nan)), "init holds NaN"),
+        (lambda x: gaussian_mixture(x, 0), "n_components"),
+        (lambda x: gaussian_mixture(x, 2, covariance_type="tied"), "covariance_type"),
+        (lambda x: gaussian_mixture(x, 2, reg_covar=math.nan), "reg_covar"),
+        (lambda x: gaussian_mixture(x, 2, means_init=torch.zeros(1)), "means_init"),
+        (
+            lambda x: gaussian_mixture(x, 2, precisions_init=-torch.ones(3, 2, 3)),
+            "precisions_init is not positive",
+        ),
+        (
+            lambda x: gaussian_mixture(torch.zeros_like(x), 2, reg_covar=0),
+            "a variance is not positive; increase reg_covar",
+        ),
+        (lambda x: agglomerative(x, 0), "n_clusters"),
+        (lambda x: agglomerative(x, 2, linkage="single"), "linkage must be one of"),
+        (lambda x: agglomerative(x, 2, distance_threshold=1.0), "give one of"),
+        (lambda x: agglomerative(x, None, distance_threshold=-1.0), "distance_threshold"),
+        (lambda x: dbscan(x, 0.0), "eps must be above 0, not 0"),
+        (lambda x: dbscan(x, torch.ones(2)), "eps must be one number or 3"),
+        (lambda x: dbscan(x, min_samples=0), "min_samples"),
+    ],
+)
+def test_options_out_of_range_are_named(call: Callable[[Tensor], Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        call(spots())
+
+
+@pytest.mark.parametrize("init", ["k-means++", "random", "farthest"])
+def test_starts_are_repeatable_and_those_of_the_image_alone(init: str) -> None:
+    x = torch.randn(4, 50, 6, dtype=torch.float64)
+    found = kmeans(x, 7, init=init, random_state=3)
+    assert torch.equal(kmeans(x, 7, init=init, random_state=3).labels, found.labels)
+    assert torch.equal(kmeans(x[2:3], 7, init=init, random_state=3).labels, found.labels[2:3])
+    if init != "farthest":
+        assert not torch.equal(kmeans(x, 7, init=init, random_state=4).labels, found.labels)
+
+
+def test_all_starts_work_with_fewer_points_than_clusters() -> None:
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    for init in ("k-means++", "random", "farthest"):
+        found = kmeans(x, 5, init=init)
+        assert found.inertia.max() < 1e-20
+        assert [len(set(labels.tolist())) for labels in found.labels] == [3, 3]

@@ -1,0 +1,189 @@
+"""Every function finds for every image what scikit-learn finds for it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import DBSCAN, AgglomerativeClustering, KMeans
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from pacavit.clustering.functional import (
+    _agglomerative,
+    _dbscan,
+    agglomerative,
+    dbscan,
+    gaussian_mixture,
+    kmeans,
+)
+
+IMAGES = 3
+KINDS = ("random", "blobs", "duplicated", "collinear", "constant")
+
+quick = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+sizes = st.one_of(st.integers(1, 12), st.integers(13, 400))
+
+
+@pytest.fixture(autouse=True)
+def calm_scikit_learn() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def points(kind: str, number: int, width: int, seed: int) -> Tensor:
+    """(IMAGES, N, C) in float64; distances of "random" and "blobs" have no ties."""
+    draws = np.random.default_rng(seed)
+    x = draws.normal(size=(IMAGES, number, width))
+    if kind == "blobs":
+        x = 0.3 * x + 4 * draws.integers(-1, 2, size=(IMAGES, number, 1))
+    elif kind == "duplicated":
+        x = x[:, draws.integers(0, max(1, number // 3), size=number)]
+    elif kind == "collinear":
+        x = np.arange(number)[None, :, None] * np.ones((IMAGES, 1, width))
+    elif kind == "constant":
+        x = np.full((IMAGES, number, width), 3.5)
+    return torch.from_numpy(np.ascontiguousarray(x))
+
+
+def same_partition(one: Any, other: Any) -> bool:
+    """Whether two labellings differ in names only."""
+    pairs = set(zip(np.asarray(one).tolist(), np.asarray(other).tolist(), strict=True))
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+@quick
+@given(st.sampled_from(KINDS), sizes, st.integers(1, 8), st.integers(1, 24), st.integers(0, 999))
+def test_kmeans(kind: str, number: int, width: int, clusters: int, seed: int) -> None:
+    x = points(kind, number, width, seed)
+    draws = np.random.default_rng(seed + 1)
+    chosen = draws.integers(0, number, size=clusters)
+    init = x[:, chosen] + 0.1 * torch.from_numpy(draws.normal(size=(IMAGES, clusters, width)))
+    init[0, 0] += 50  # an empty cluster to begin with
+    found = kmeans(x, clusters, init=init)
+    nearest = torch.cdist(x, found.centers).square()
+    own = nearest.gather(2, found.labels[..., None])[..., 0]
+    torch.testing.assert_close(own.sum(1), found.inertia, atol=1e-8, rtol=1e-8)
+    torch.testing.assert_close(own, nearest.amin(2), atol=1e-8, rtol=1e-8)
+    if kind not in ("random", "blobs") or number < clusters:
+        return
+    for image in range(IMAGES):
+        oracle = KMeans(clusters, init=init[image].numpy(), n_init=1, algorithm="lloyd")
+        oracle.fit(x[image].numpy())
+        assert found.inertia[image].item() == pytest.approx(oracle.inertia_, rel=1e-9)
+        assert same_partition(found.labels[image], oracle.labels_)
+
+
+def test_kmeans_needs_as_many_rounds_as_scikit_learn() -> None:
+    x = points("random", 150, 4, 0)
+    init = x[:, :9].clone()
+    found = kmeans(x, 9, init=init)
+    assert len(set(found.n_iter.tolist())) > 1
+    for image in range(IMAGES):
+        oracle = KMeans(9, init=init[image].numpy(), n_init=1).fit(x[image].numpy())
+        assert found.n_iter[image] == oracle.n_iter_
+        assert found.labels[image].tolist() == oracle.labels_.tolist()
+        np.testing.assert_allclose(found.centers[image], oracle.cluster_centers_, atol=1e-12)
+
+
+@quick
+@given(
+    st.sampled_from(("diag", "spherical", "full")),
+    st.sampled_from(KINDS),
+    st.integers(2, 200),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.integers(0, 999),
+)
+def test_gaussian_mixture(
+    covariance: str, kind: str, number: int, width: int, components: int, seed: int
+) -> None:
+    x = points(kind, number, width, seed)
+    components = min(components, number)
+    draws = np.random.default_rng(seed + 1)
+    weights = draws.dirichlet(np.ones(components), size=IMAGES)
+    means = x[:, :components].numpy() + draws.normal(size=(IMAGES, components, width))
+    shape = {"spherical": (), "diag": (width,), "full": (width, width)}[covariance]
+    precisions = draws.uniform(0.5, 2, size=(IMAGES, components, *shape))
+    if covariance == "full":
+        precisions = 0.1 * precisions @ precisions.swapaxes(2, 3) + np.eye(width)
+    options = {"covariance_type": covariance, "reg_covar": 1e-2, "max_iter": 30}
+    starts = {"weights_init": weights, "means_init": means, "precisions_init": precisions}
+    tensors = {name: torch.from_numpy(value) for name, value in starts.items()}
+    found = gaussian_mixture(x, components, **options, **tensors)  # type: ignore[arg-type]
+    for image in range(IMAGES):
+        own = {name: value[image] for name, value in starts.items()}
+        oracle = GaussianMixture(components, **options, **own).fit(x[image].numpy())
+        expected = oracle.predict_proba(x[image].numpy())
+        np.testing.assert_allclose(found.responsibilities[image], expected, atol=1e-6)
+        assert found.lower_bound[image].item() == pytest.approx(oracle.lower_bound_, abs=1e-6)
+        assert found.n_iter[image] == oracle.n_iter_
+
+
+@quick
+@given(
+    st.sampled_from(("ward", "average", "complete")),
+    st.sampled_from(KINDS),
+    sizes,
+    st.integers(1, 6),
+    st.one_of(st.integers(1, 30), st.floats(0.05, 6)),
+    st.integers(0, 999),
+)
+def test_agglomerative(
+    linkage: str, kind: str, number: int, width: int, cut: float, seed: int
+) -> None:
+    x = points(kind, number, width, seed)
+    options: dict[str, Any] = {"n_clusters": cut}
+    if isinstance(cut, float):
+        options = {"n_clusters": None, "distance_threshold": cut}
+    found = agglomerative(x, linkage=linkage, **options)
+    with patch.object(_agglomerative, "merge_compiled", _agglomerative.merge_tensors):
+        by_tensors = agglomerative(x, linkage=linkage, **options)
+    used = [len(set(labels.tolist())) for labels in found.labels]
+    assert used == found.n_clusters.tolist()
+    if isinstance(cut, int):
+        assert used == [min(cut, number)] * IMAGES
+    if kind not in ("random", "blobs"):
+        return
+    assert torch.equal(by_tensors.labels, found.labels)
+    if number == 1 or (isinstance(cut, int) and cut > number):
+        return
+    for image in range(IMAGES):
+        oracle = AgglomerativeClustering(linkage=linkage, **options).fit(x[image].numpy())
+        assert same_partition(found.labels[image], oracle.labels_)
+
+
+@quick
+@given(
+    st.sampled_from(KINDS),
+    sizes,
+    st.integers(1, 6),
+    st.floats(0.05, 4),
+    st.integers(1, 8),
+    st.integers(0, 999),
+)
+def test_dbscan(
+    kind: str, number: int, width: int, eps: float, min_samples: int, seed: int
+) -> None:
+    x = points(kind, number, width, seed)
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    if ((distances - eps).abs() < 1e-6).any():
+        eps += 2.3e-6
+    found = dbscan(x, eps, min_samples=min_samples)
+    with patch.object(_dbscan, "connect_compiled", _dbscan.connect_tensors):
+        by_tensors = dbscan(x, eps, min_samples=min_samples)
+    assert torch.equal(found.labels, by_tensors.labels)
+    for image in range(IMAGES):
+        oracle = DBSCAN(eps=eps, min_samples=min_samples).fit(x[image].numpy())
+        assert found.labels[image].tolist() == oracle.labels_.tolist()
+        assert found.n_clusters[image] == oracle.labels_.max() + 1

@@ -1,0 +1,139 @@
+"""Runs side by side: what is read from them, how sure differences are, and the pages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pacavit import api
+from pacavit.compare import Comparison, RunResult, compare_runs, write_comparison
+from pacavit.compare.pages import comparison_page, comparison_text
+from pacavit.engine.evaluate import ClassScores, Evaluation
+from pacavit.errors import CheckpointError, RecipeError
+from pacavit_cli.main import main
+
+FAST = ["train.epochs=1", "data.val_size=20", "train.batch_size=128"]
+
+
+def result(value: str, correct: list[int], *, seed: int = 0, entropy: float | None = None) -> Any:
+    right = np.array(correct, dtype=bool)
+    share = float(right.mean())
+    averages: dict[str, Any] = {
+        f"{score}_{mean}": share
+        for score in ("precision", "recall", "f1")
+        for mean in ("macro", "weighted")
+    }
+    evaluation = Evaluation(
+        num_images=len(right),
+        accuracy=share,
+        loss=1.0,
+        per_class=(ClassScores("a", share, share, share, len(right)),),
+        confusion=torch.zeros(1, 1, dtype=torch.int64),
+        images_per_second=100.0,
+        **averages,
+    )
+    epochs = [
+        {"epoch": 1, "val_accuracy": 0.1, "images_per_second": 50.0, "elapsed": 60.0},
+        {"epoch": 2, "val_accuracy": share, "images_per_second": 70.0, "elapsed": 120.0},
+    ]
+    if entropy is not None:
+        epochs[-1] |= {"clusters_used": 7.0, "clusters_entropy": entropy}
+    folder = Path(f"{value}-seed{seed}")
+    return RunResult(value, seed, folder, evaluation, right, epochs, 1234, 5_600_000)
+
+
+def compared(*runs: RunResult) -> Comparison:
+    return compare_runs("model.clustering", "digits", "pacavit compare ...", runs)
+
+
+def test_differences_are_those_of_paired_images() -> None:
+    """McNemar: 30 images change for the better, 10 for the worse, of 1000."""
+    one = [1] * 900 + [0] * 100
+    other = [1] * 890 + [0] * 10 + [1] * 30 + [0] * 70
+    first, second = compared(result("conv", one), result("mlp", other)).rows
+    assert first.difference is None
+    assert second.difference is not None
+    assert second.difference.mean == pytest.approx(0.02)
+    error = np.sqrt(30 + 10 - 20**2 / 1000) / 1000
+    assert second.difference.high - second.difference.low == pytest.approx(2 * 1.96 * error)
+    assert not second.difference.tie
+
+
+def test_equal_runs_are_a_tie_and_deviations_are_those_of_seeds() -> None:
+    one, other = [1, 0, 1, 1], [1, 1, 0, 1]
+    rows = compared(
+        result("conv", one),
+        result("mlp", other),
+        result("conv", other, seed=1),
+        result("mlp", [1, 1, 1, 1], seed=1),
+    ).rows
+    assert [row.value for row in rows] == ["conv", "mlp"]
+    assert [len(row.runs) for row in rows] == [2, 2]
+    assert rows[0].score("accuracy") == (0.75, 0.0)
+    mean, deviation = rows[1].score("accuracy")
+    assert mean == 0.875
+    assert deviation == pytest.approx(0.125 * np.sqrt(2))
+    assert rows[1].difference is not None
+    assert rows[1].difference.tie
+
+
+def test_runs_on_other_images_are_not_compared() -> None:
+    with pytest.raises(CheckpointError, match="different numbers of images"):
+        compared(result("conv", [1, 0]), result("mlp", [1, 0, 1]))
+
+
+def test_pages_tell_names_as_they_are_and_numbers_where_there_are_any(tmp_path: Path) -> None:
+    comparison = compared(result("<b>|x", [1, 0, 1, 1], entropy=0.25), result("full", [1, 1, 1, 1]))
+    page, text = comparison_page(comparison), comparison_text(comparison)
+    assert "&lt;b&gt;|x" in page
+    assert "<b>|x" not in page
+    assert "<b>\\|x" in text
+    assert "0.7500" in text
+    assert "0.25" in text
+    assert " ± " not in text
+    assert {path.name for path in write_comparison(comparison, tmp_path / "new")} == {
+        "comparison.html",
+        "comparison.md",
+        "curves.png",
+        "accuracy.png",
+    }
+
+
+@pytest.mark.slow
+def test_a_comparison_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    measure = api.evaluate
+
+    def stop(model: Path, **options: Any) -> Any:
+        if model.name.startswith("kmeans"):
+            raise KeyboardInterrupt
+        return measure(model, **options)
+
+    over = "model.clustering=conv,kmeans"
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "evaluate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            api.compare("digits", over, out, set=FAST)
+    before = (out / "conv-seed0" / "weights.safetensors").stat().st_mtime_ns
+    words = ["compare", "digits", "--over", over, "--out", str(out)]
+    words += [word for change in FAST for word in ("--set", change)]
+    assert main(words) == 0
+    assert (out / "conv-seed0" / "weights.safetensors").stat().st_mtime_ns == before
+    printed = capsys.readouterr().out
+    assert "run 2 of 2: model.clustering=kmeans, seed 0" in printed
+    comparison = api.compare("digits", over, out, set=FAST)
+    for row in comparison.rows:
+        stored = json.loads((row.runs[0].folder / "evaluation-test/evaluation.json").read_text())
+        assert row.score("accuracy").mean == stored["accuracy"]
+        assert row.score("accuracy").mean == pytest.approx(fmean(row.runs[0].correct))
+        assert row.clusters("used") is not None
+    with pytest.raises(RecipeError, match="another recipe"):
+        api.compare("digits", over, out, set=[*FAST, "train.lr=0.5"])

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pacavit.clustering import CLUSTERINGS, Clustering
+from pacavit.engine import train
+from pacavit.engine.diagnostics import complaints, membership, watched
+from pacavit.engine.log import read_metrics
+from pacavit.recipes import Recipe
+from pacavit.types import Grid
+
+
+class Fixed(Clustering):
+    """Prepared labels."""
+
+    answer: Tensor
+
+    def labels(self, x: Tensor, grid: Grid) -> Tensor:
+        return self.answer
+
+
+def test_statistics_of_a_partition() -> None:
+    module = Fixed(2, 4)
+    module.answer = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0]])
+    x = torch.tensor([[0.0, 0.1, 0.2, 9.0, 9.1, 9.2]])[..., None].expand(2, 6, 2)
+    with watched(nn.Sequential(module)) as statistics:
+        module(x, Grid(2, 3))
+    means = statistics.means()
+    assert means["clusters_used"] == 1.5
+    assert means["clusters_empty"] == 2.5
+    assert means["clusters_entropy"] == 0
+    assert means["clusters_silhouette"] > 0.95  # of the first image; the second has one cluster
+    module(x, Grid(2, 3))
+    assert statistics.means() == means, "hooks outlive the context"
+
+
+def test_entropy_is_one_where_all_clusters_have_the_same_share() -> None:
+    module = CLUSTERINGS.get("mlp")(3, 4)
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    mask = torch.tensor([[True] * 5 + [False]])
+    with watched(module) as statistics:
+        module(torch.randn(1, 6, 3), Grid(2, 3), mask)
+    assert statistics.means()["clusters_entropy"] == pytest.approx(1)
+    assert "clusters_silhouette" not in statistics.means()
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS.names())
+def test_memberships_are_shares(name: str) -> None:
+    x, grid = 30 * torch.randn(2, 36, 8), Grid(6, 6)
+    mask = torch.ones(2, 36, dtype=torch.bool)
+    mask[:, 30:] = False
+    share = membership(CLUSTERINGS.get(name)(8, 5)(x, grid, mask))
+    torch.testing.assert_close(share.sum(1), mask.float())
+
+
+def test_degenerate_clusterings_are_told_once(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = {"name": "pacavit_nano", "clustering": "dbscan", "clustering_options": {"eps": 1e6}}
+    run = train(make_recipe(model=model, epochs=2), tmp_path / "run")
+    assert capsys.readouterr().out.count("all their patches in one cluster") == 1
+    for row in read_metrics(run):
+        assert row["clusters_used"] == 1
+
+
+def test_complaints_follow_from_the_numbers() -> None:
+    soft, hard = CLUSTERINGS.get("mlp")(4, 3), CLUSTERINGS.get("grid")(4, 3)
+    healthy = {"clusters_used": 3.0, "clusters_entropy": 0.5}
+    assert not complaints(healthy, soft)
+    assert "one cluster only" in complaints({**healthy, "clusters_entropy": 0.0}, soft)[0]
+    assert "all clusters alike" in complaints({**healthy, "clusters_entropy": 1.0}, soft)[0]
+    assert not complaints({**healthy, "clusters_entropy": 0.0}, hard)
+    assert "in one cluster" in complaints({**healthy, "clusters_used": 1.0}, hard)[0]
+    assert not complaints({}, nn.Identity())
