@@ -14,7 +14,7 @@ _FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def lloyd(x, centers, mask, max_iter, limit, labels, inertia, rounds):  # type: ignore[no-untyped-def]
+def lloyd(x, centers, mask, max_iter, limit, labels, inertia, rounds):
     """Lloyd's algorithm on all images; see ``_kmeans.lloyd``.
 
     Args:
@@ -33,7 +33,7 @@ def lloyd(x, centers, mask, max_iter, limit, labels, inertia, rounds):  # type: 
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _lloyd(x, centers, mask, max_iter, limit, labels):  # type: ignore[no-untyped-def]
+def _lloyd(x, centers, mask, max_iter, limit, labels):
     points, width = x.shape
     clusters = len(centers)
     columns = np.ascontiguousarray(x.T)  # points side by side fill registers
@@ -74,7 +74,7 @@ def _lloyd(x, centers, mask, max_iter, limit, labels):  # type: ignore[no-untype
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _assign(columns, centers, best, score, label):  # type: ignore[no-untyped-def]
+def _assign(columns, centers, best, score, label):
     """Nearest centres; of equal ones the first."""
     points = columns.shape[1]
     for m in range(len(centers)):
@@ -90,7 +90,7 @@ def _assign(columns, centers, best, score, label):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _nearness(columns, center, score):  # type: ignore[no-untyped-def]
+def _nearness(columns, center, score):
     """Squared distances of all points to one, but for their own squares."""
     width, points = columns.shape
     square = columns.dtype.type(0)
@@ -115,7 +115,7 @@ def _nearness(columns, center, score):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy")
-def _refill(x, centers, mask, label, size, total):  # type: ignore[no-untyped-def]
+def _refill(x, centers, mask, label, size, total):
     """Give every empty cluster one of the points farthest from their centres."""
     points, width = x.shape
     far = np.empty(points, x.dtype)
@@ -141,7 +141,7 @@ def _refill(x, centers, mask, label, size, total):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _inertia(x, centers, mask, labels):  # type: ignore[no-untyped-def]
+def _inertia(x, centers, mask, labels):
     inertia = 0.0
     for i in range(len(x)):
         if mask[i]:
@@ -152,7 +152,7 @@ def _inertia(x, centers, mask, labels):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def fit_mixtures(  # type: ignore[no-untyped-def]
+def fit_mixtures(
     x, mask, weights, means, variances, spherical, reg_covar, max_iter, tol, heat, bound, rounds
 ):
     """Expectation maximisation on all images; see ``_mixture.fit``.
@@ -187,9 +187,7 @@ def fit_mixtures(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _fit(  # type: ignore[no-untyped-def]
-    x, mask, weights, means, variances, spherical, reg_covar, max_iter, tol, heat
-):
+def _fit(x, mask, weights, means, variances, spherical, reg_covar, max_iter, tol, heat):
     columns = np.ascontiguousarray(x.T)
     squares = columns * columns
     share = np.empty((len(weights), len(x)), x.dtype)
@@ -208,7 +206,7 @@ def _fit(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _expect(columns, mask, weights, means, variances, heat, share):  # type: ignore[no-untyped-def]
+def _expect(columns, mask, weights, means, variances, heat, share):
     """Write the responsibilities (M, N), 0 at padding; answer the log-likelihood."""
     width, points = columns.shape
     components, one = len(weights), columns.dtype.type(1)
@@ -244,9 +242,7 @@ def _expect(columns, mask, weights, means, variances, heat, share):  # type: ign
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _maximise(  # type: ignore[no-untyped-def]
-    columns, squares, share, weights, means, variances, spherical, reg_covar
-):
+def _maximise(columns, squares, share, weights, means, variances, spherical, reg_covar):
     """Weights, means and variances that fit the responsibilities best."""
     width, points = columns.shape
     for m in range(len(weights)):
@@ -268,7 +264,7 @@ def _maximise(  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def nearest_neighbour_chains(distances, mask, linkage, target, height):  # type: ignore[no-untyped-def]
+def nearest_neighbour_chains(distances, mask, linkage, target, height):
     """Merge trees of all images.
 
     Args:
@@ -283,7 +279,7 @@ def nearest_neighbour_chains(distances, mask, linkage, target, height):  # type:
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST | {"nnan"})
-def _lowest(row):  # type: ignore[no-untyped-def]
+def _lowest(row):
     low = row[0]
     for i in range(len(row)):
         low = min(low, row[i])
@@ -291,7 +287,7 @@ def _lowest(row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _chain(distances, mask, linkage, target, height):  # type: ignore[no-untyped-def]
+def _chain(distances, mask, linkage, target, height):
     # Muellner, "Modern hierarchical, agglomerative clustering algorithms", 2011: follow nearest
     # neighbours until two are each other's, merge them, go on from what is left of the chain.
     points = len(mask)
@@ -339,7 +335,7 @@ def _chain(distances, mask, linkage, target, height):  # type: ignore[no-untyped
 
 
 @njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _join(linkage, first, second, apart, first_size, second_size, size):  # type: ignore[no-untyped-def]
+def _join(linkage, first, second, apart, first_size, second_size, size):
     """Lance-Williams: distances of two merged clusters to all, in the place of the first's."""
     if linkage == 2:
         for i in range(len(size)):
@@ -356,7 +352,7 @@ def _join(linkage, first, second, apart, first_size, second_size, size):  # type
 
 
 @njit(parallel=True, cache=True, error_model="numpy")
-def connected_cores(distances, radius, min_samples, mask, labels):  # type: ignore[no-untyped-def]
+def connected_cores(distances, radius, min_samples, mask, labels):
     """Labels of density-based clusters of all images.
 
     Args:
@@ -371,7 +367,7 @@ def connected_cores(distances, radius, min_samples, mask, labels):  # type: igno
 
 
 @njit(cache=True, error_model="numpy")
-def _grow(distances, radius, min_samples, mask, labels):  # type: ignore[no-untyped-def]
+def _grow(distances, radius, min_samples, mask, labels):
     points = len(mask)
     core = np.zeros(points, np.bool_)
     for i in range(points):
