@@ -3,7 +3,8 @@
 ``make quickstart`` runs this: four trainings of pacavit_nano, about four minutes in all on two CPU
 cores, without a download. The same in the shell::
 
-    pacavit compare digits --over model.clustering=conv,mlp,kmeans,hierarchical --out runs/quickstart
+    pacavit compare digits --out runs/quickstart \\
+        --over model.clustering=conv,mlp,kmeans,hierarchical
 """
 
 from __future__ import annotations
