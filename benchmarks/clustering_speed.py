@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def main() -> None:
             rows.append({"method": name, "points": number, **compare(batched, looped, arguments)})
             print(json.dumps(rows[-1]))  # noqa: T201
     result = {
-        "command": "python benchmarks/clustering_speed.py",
+        "command": " ".join(["python benchmarks/clustering_speed.py", *sys.argv[1:]]),
         "images": IMAGES,
         "channels": CHANNELS,
         "clusters": CLUSTERS,

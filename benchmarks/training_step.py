@@ -4,7 +4,8 @@
 
     python benchmarks/training_step.py cifar10_nano --data FOLDER
 
-Runs the recipe's own steps on its own data, without writing a run, and by turns the same steps
+Runs forward, backward and optimiser of the recipe on its own data, without averaging weights or
+writing a run, and by turns the same steps
 ("plain") without what the engine does against waste: PyTorch's own choice of the attention kernel,
 and gradients whose memory is freed in every step. Both begin with the same weights and see the
 same images; the losses tell that they do the same work. Each figure is the median and the
@@ -20,6 +21,7 @@ import statistics
 import sys
 import time
 from contextlib import nullcontext
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ def measure(recipe: recipes.Recipe, steps: int) -> tuple[Steps, Steps]:
     runs = [Steps(recipe, source, images, plain=plain) for plain in (False, True)]
     for number in range(WARM_UP + steps):
         for run in runs:
-            run.step(count=number >= WARM_UP)
+            run.step(timed=number >= WARM_UP)
     return runs[0], runs[1]
 
 
@@ -101,7 +103,8 @@ class Steps:
     ) -> None:
         self.plain, self.train = plain, recipe.train
         self.device = system.pick_device(recipe.train.device)
-        self.batches = build.train_loader(recipe, images, source.info).epoch(0)
+        loader = build.train_loader(recipe, images, source.info)
+        self.batches = chain.from_iterable(map(loader.epoch, count()))
         torch.manual_seed(recipe.train.seed)
         self.task = build.task(recipe, len(source.info.class_names)).to(self.device).train()
         self.optimizer = optim.create_optimizer(self.task.model, recipe.train)
@@ -109,8 +112,8 @@ class Steps:
         self.seconds: dict[str, list[float]] = {name: [] for name in parts}
         self.losses: list[float] = []
 
-    def step(self, *, count: bool) -> None:
-        """One step, its times kept if ``count``."""
+    def step(self, *, timed: bool) -> None:
+        """One step, its times kept if ``timed``."""
         kernels = nullcontext() if self.plain else system.training_kernels(self.device)
         marks = [time.perf_counter()]
         batch = next(self.batches)
@@ -124,7 +127,7 @@ class Steps:
         self.optimizer.zero_grad(set_to_none=self.plain or self.device.type != "cpu")
         marks.append(time.perf_counter())
         self.losses.append(loss.item())
-        if count:
+        if timed:
             for name, start, end in zip(self.seconds, marks, marks[1:], strict=False):
                 self.seconds[name].append(end - start)
 

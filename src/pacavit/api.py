@@ -39,7 +39,14 @@ from pacavit.engine.predict import ImagePrediction, find_images, predict_images
 from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.system import environment, pick_device
 from pacavit.engine.weights import WEIGHTS, LoadedModel, load_model, packaged_names
-from pacavit.errors import PacavitError, RecipeError, UnknownNameError
+from pacavit.errors import (
+    CheckpointError,
+    Interrupted,
+    PacavitError,
+    RecipeError,
+    UnknownNameError,
+)
+from pacavit.recipes.io import RECIPE_FILE
 from pacavit.recipes.schema import Recipe
 from pacavit.report.card import card_summary
 from pacavit.report.curves import plot_curves
@@ -208,12 +215,15 @@ def compare(
     for number, run in enumerate(plan.runs, 1):
         if progress:
             _print(f"run {number} of {len(plan.runs)}: {plan.field}={run.value}, seed {run.seed}")
-        result = _finished(run)
+        result = _finished(run, data)
         if result is None:
-            begun = _is_run(run.folder)
-            train(run.recipe, run.folder, data=data, resume=begun, progress=progress)
+            begun = (run.folder / RECIPE_FILE).is_file()
+            try:
+                train(run.recipe, run.folder, data=data, resume=begun, progress=progress)
+            except Interrupted:
+                raise Interrupted("repeat the same command to go on") from None
             evaluate(run.folder, data=data, progress=progress)
-            result = _finished(run)
+            result = _finished(run, data)
             assert result is not None
         results.append(result)
     command = ["pacavit", "compare", str(recipe), "--over", over]
@@ -226,12 +236,18 @@ def compare(
     return comparison
 
 
-def _finished(run: PlannedRun) -> RunResult | None:
+def _finished(run: PlannedRun, data: str | Path | None) -> RunResult | None:
     """A planned run that needs no more work; None for any other."""
     if not (run.folder / WEIGHTS).is_file():
         return None
     recipe_to_resume(run.recipe, run.folder)
-    return read_run(run.value, run.seed, run.folder, load_model(run.folder))
+    model = load_model(run.folder)
+    root = model.recipe.data.root
+    if data is not None and Path(data).absolute() != root:
+        raise CheckpointError(
+            f"{run.folder} was trained on the data in {root}; give that, or another out"
+        )
+    return read_run(run.value, run.seed, run.folder, model)
 
 
 def results_folder(

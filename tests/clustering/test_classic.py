@@ -141,6 +141,22 @@ def test_padding_changes_nothing_for_the_other_patches(name: str) -> None:
     torch.testing.assert_close(padded, alone)
 
 
+@pytest.mark.parametrize("name", ["hierarchical", "dbscan"])
+def test_half_precision_is_pooled_in_full(name: str) -> None:
+    x = (3 * torch.randn(2, 1024, 12)).bfloat16()
+    module = build(name, 12, 4)
+    assert torch.equal(
+        module(x, Grid(32, 32)).weights, module(x.float(), Grid(32, 32)).weights.to(torch.float32)
+    )
+
+
+def test_tokens_that_are_no_numbers_end_in_some_partition() -> None:
+    """The engine tells of them; a clustering must not run for ever before it can."""
+    x = torch.full((1, 36, 12), torch.nan)
+    for name in ("kmeans", "hierarchical", "dbscan"):
+        build(name, 12, 4)(x, Grid(6, 6))
+
+
 @pytest.mark.parametrize("name", CLASSIC)
 def test_autocast_changes_no_partition(name: str) -> None:
     x = torch.randn(2, 36, 12)
@@ -152,7 +168,7 @@ def test_autocast_changes_no_partition(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("kmeans", {"n_iter": 0}, "n_iter must be at least 1"),
+        ("kmeans", {"n_iter": 0}, "n_iter must be a whole number of at least 1"),
         ("kmeans", {"init": "gird"}, "init must be one of"),
         ("kmeans", {"temperature": 0}, "temperature must be above 0"),
         ("gmm", {"covariance": "full"}, "covariance must be one of diag, spherical"),
@@ -164,7 +180,7 @@ def test_autocast_changes_no_partition(name: str) -> None:
         ("hierarchical", {"rest": "noise"}, "rest must be one of"),
         ("dbscan", {"eps": 0}, "eps must be above 0"),
         ("dbscan", {"quantile": 1.5}, "quantile must be"),
-        ("dbscan", {"min_samples": 0}, "min_samples must be at least 1"),
+        ("dbscan", {"min_samples": 2.5}, "min_samples must be a whole number"),
         ("dbscan", {"rest": "noise"}, "rest must be one of"),
     ],
 )

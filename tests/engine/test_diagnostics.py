@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.engine import train
-from pacavit.engine.diagnostics import complaints, membership, watched
+from pacavit.engine.diagnostics import membership, watched
 from pacavit.engine.log import read_metrics
 from pacavit.recipes import Recipe
 from pacavit.types import Grid
@@ -69,12 +69,35 @@ def test_degenerate_clusterings_are_told_once(
         assert row["clusters_used"] == 1
 
 
-def test_complaints_follow_from_the_numbers() -> None:
-    soft, hard = CLUSTERINGS.get("mlp")(4, 3), CLUSTERINGS.get("grid")(4, 3)
-    healthy = {"clusters_used": 3.0, "clusters_entropy": 0.5}
-    assert not complaints(healthy, soft)
-    assert "one cluster only" in complaints({**healthy, "clusters_entropy": 0.0}, soft)[0]
-    assert "all clusters alike" in complaints({**healthy, "clusters_entropy": 1.0}, soft)[0]
-    assert not complaints({**healthy, "clusters_entropy": 0.0}, hard)
-    assert "in one cluster" in complaints({**healthy, "clusters_used": 1.0}, hard)[0]
-    assert not complaints({}, nn.Identity())
+def test_every_clustering_is_judged_by_itself() -> None:
+    soft, hard = CLUSTERINGS.get("mlp")(4, 3), Fixed(4, 5)
+    x, grid = torch.randn(2, 6, 4), Grid(2, 3)
+    hard.answer = torch.arange(6).clamp(max=4).expand(2, 6)
+    for parameter in soft.parameters():
+        nn.init.normal_(parameter)
+    with watched(nn.ModuleList([soft, hard])) as statistics:
+        soft(x, grid)
+        hard(x, grid)
+    assert not statistics.complaints()
+    hard.answer = torch.zeros(2, 6, dtype=torch.int64)
+    for parameter in soft.parameters():
+        nn.init.zeros_(parameter)
+    with watched(nn.ModuleList([soft, hard])) as statistics:
+        soft(x, grid)
+        hard(x, grid)
+    told = " ".join(statistics.complaints())
+    assert "in one cluster" in told or "all clusters alike" in told
+
+
+def test_a_single_cluster_is_no_degeneration() -> None:
+    module = CLUSTERINGS.get("mlp")(4, 1)
+    with watched(module) as statistics:
+        module(torch.randn(2, 6, 4), Grid(2, 3))
+    assert not statistics.complaints()
+
+
+def test_tokens_that_are_no_numbers_have_no_silhouette() -> None:
+    module = CLUSTERINGS.get("grid")(4, 3)
+    with watched(module) as statistics:
+        module(torch.full((2, 6, 4), torch.nan), Grid(2, 3))
+    assert "clusters_silhouette" not in statistics.means()

@@ -83,6 +83,7 @@ class Clustering(nn.Module):
             x = x * patch_mask[..., None]
         cell_of_patch, mask = None, patch_mask
         if self.max_tokens is not None and grid.num_patches > self.max_tokens:
+            x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
             x, grid, cell_of_patch, mask = _pool(x, grid, self.max_tokens, patch_mask)
         inputs: tuple[Any, ...] = (x, grid, mask) if self.masked else (x, grid)
         if self.soft:

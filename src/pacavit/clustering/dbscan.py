@@ -55,7 +55,7 @@ class DBSCANClustering(Clustering):
             _points.check_number("eps", eps, least=0, above=True)
         if not 0 <= quantile <= 1:
             raise RecipeError(f"quantile must be in 0..1, not {quantile!r}")
-        _points.check_number("min_samples", min_samples, least=1)
+        _points.check_count("min_samples", min_samples)
         if rest not in RESTS:
             raise RecipeError(f"rest must be one of {', '.join(RESTS)}, not {rest!r}")
         self.eps = eps

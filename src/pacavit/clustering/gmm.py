@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
@@ -53,7 +52,7 @@ class GaussianMixtureClustering(Clustering):
         seed: int = 0,
     ) -> None:
         super().__init__(dim, num_clusters)
-        _points.check_number("n_iter", n_iter, least=1)
+        _points.check_count("n_iter", n_iter)
         _points.check_number("reg_covar", reg_covar, least=0, above=True)
         _points.check_number("temperature", temperature, least=0, above=True)
         for name, value, known in (("init", init, STARTS), ("covariance", covariance, COVARIANCES)):
@@ -70,7 +69,7 @@ class GaussianMixtureClustering(Clustering):
 
     def scores(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, M, N), logarithms of the responsibilities."""
-        with torch.autocast(x.device.type, enabled=False):
+        with _points.precise(x.device.type):
             x, mask = _points.full_precision(x, patch_mask)
             x, _ = _points.centre(x, mask)
             mixture = self._iterate(x.detach(), grid, mask)

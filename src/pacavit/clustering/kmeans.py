@@ -49,7 +49,7 @@ class KMeansClustering(Clustering):
         seed: int = 0,
     ) -> None:
         super().__init__(dim, num_clusters)
-        _points.check_number("n_iter", n_iter, least=1)
+        _points.check_count("n_iter", n_iter)
         _points.check_number("temperature", temperature, least=0, above=True)
         if init not in STARTS:
             raise RecipeError(f"init must be one of {', '.join(STARTS)}, not {init!r}")
@@ -63,7 +63,7 @@ class KMeansClustering(Clustering):
 
     def scores(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, M, N), logarithms of how much of a patch belongs to each cluster."""
-        with torch.autocast(x.device.type, enabled=False):
+        with _points.precise(x.device.type):
             x, mask = _points.full_precision(x, patch_mask)
             x, _ = _points.centre(x, mask)
             _, centers = self._iterate(x.detach(), grid, mask)

@@ -42,16 +42,18 @@ class RunResult:
         seed: of the training.
         folder: of the run.
         evaluation: on the test images.
-        correct: (images,) bool, which of them were named right, in stored order.
+        images: of the test, each with its true class, in stored order.
+        correct: (images,) bool, which of them were named right.
         epochs: rows of ``metrics.jsonl``.
         parameters: of the network.
-        macs: multiply-accumulates for an image.
+        macs: multiply-accumulates for an image, without the rounds of classic clusterings.
     """
 
     value: str
     seed: int
     folder: Path
     evaluation: Evaluation
+    images: Sequence[tuple[str, str]]
     correct: np.ndarray
     epochs: Sequence[Mapping[str, Any]]
     parameters: int
@@ -157,14 +159,20 @@ def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResu
     stored = read_evaluation(measured, weights_digest(model))
     if stored is None:
         return None
-    network = model.task.model
+    network, epochs = model.task.model, read_metrics(folder)
+    if not epochs:
+        raise CheckpointError(f"{folder} holds no numbers of its epochs; train it again")
+    images, correct = _predictions(measured / "predictions.csv")
+    if len(correct) != stored.evaluation.num_images:
+        raise CheckpointError(f"{measured} is not complete; remove it, and evaluate {folder} again")
     return RunResult(
         value,
         seed,
         folder,
         stored.evaluation,
-        _correct(measured / "predictions.csv"),
-        read_metrics(folder),
+        images,
+        correct,
+        epochs,
         sum(parameter.numel() for parameter in network.parameters()),
         count_macs(network, input_size(model)),
     )
@@ -191,12 +199,12 @@ def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Diffe
     Of one run each, this is McNemar's: the images that both name right, or both wrong, are no part
     of the variance. Of several, an image counts with its mean over the seeds.
     """
-    sizes = {len(run.correct) for run in (*first, *second)}
-    if len(sizes) > 1:
-        raise CheckpointError(
-            f"runs were measured on different numbers of images: {sorted(sizes)}; "
-            "evaluate them on the same data"
-        )
+    for run in (*first, *second):
+        if run.images != first[0].images:
+            raise CheckpointError(
+                f"{run.folder} and {first[0].folder} were measured on different images; "
+                "evaluate them on the same data"
+            )
     one, other = (np.mean([run.correct for run in group], axis=0) for group in (first, second))
     change = other - one
     mean = float(change.mean())
@@ -209,10 +217,11 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
-def _correct(path: Path) -> np.ndarray:
+def _predictions(path: Path) -> tuple[list[tuple[str, str]], np.ndarray]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = sorted(csv.DictReader(file), key=lambda row: int(row["image"]))
-        return np.array([row["true_class"] == row["predicted_class"] for row in rows])
+        correct = np.array([row["true_class"] == row["predicted_class"] for row in rows])
+        return [(row["image"], row["true_class"]) for row in rows], correct
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read; evaluate the run again") from error

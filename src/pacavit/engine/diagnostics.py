@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import fmean
 from typing import Any
@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from pacavit.clustering import Clustering
 from pacavit.types import Assignment
 
-__all__ = ["PREFIX", "ClusterStatistics", "complaints", "watched"]
+__all__ = ["PREFIX", "ClusterStatistics", "membership", "watched"]
 
 PREFIX = "clusters_"
 _BATCHES, _SILHOUETTES = 2, 4  # batches a clustering, images of the first of them
 
 
 class ClusterStatistics:
-    """Means over images and clusterings, gathered by :func:`watched`."""
+    """Means over images of every clustering, gathered by :func:`watched`."""
 
     def __init__(self) -> None:
-        self.values: defaultdict[str, list[float]] = defaultdict(list)
-        self.calls: defaultdict[nn.Module, int] = defaultdict(int)
+        self.values: defaultdict[Clustering, defaultdict[str, list[float]]]
+        self.values = defaultdict(lambda: defaultdict(list))
 
     def means(self) -> dict[str, float]:
-        """What was seen, by name; nothing if no clustering ran.
+        """Means over the clusterings, by name; nothing if none ran.
 
         - ``clusters_used``: clusters of an image in which some patch counts most.
         - ``clusters_empty``: clusters of an image that are not valid.
@@ -38,36 +38,55 @@ class ClusterStatistics:
         - ``clusters_silhouette``: of the partition of the tokens, -1 to 1; missing if no image
           had two clusters.
         """
-        return {f"{PREFIX}{name}": fmean(values) for name, values in self.values.items()}
+        gathered: defaultdict[str, list[float]] = defaultdict(list)
+        for values in self.values.values():
+            for name, numbers in values.items():
+                gathered[f"{PREFIX}{name}"].append(fmean(numbers))
+        return {name: fmean(numbers) for name, numbers in gathered.items()}
+
+    def complaints(self) -> list[str]:
+        """What a reader should know of clusterings that degenerate, a line each."""
+        found = []
+        for module, values in self.values.items():
+            used, entropy = fmean(values["used"]), fmean(values["entropy"])
+            if module.num_clusters == 1:
+                continue
+            if used < 1.5:
+                found.append("most images have all their patches in one cluster")
+            elif module.soft and entropy < 0.01:
+                found.append("nearly every patch has one cluster only, though assignments are soft")
+            elif module.soft and entropy > 0.99:
+                found.append("every patch belongs to all clusters alike")
+        return [f"a clustering degenerates: {what}" for what in dict.fromkeys(found)]
 
     @torch.no_grad()
-    def record(self, module: nn.Module, inputs: tuple[Any, ...], assignment: Assignment) -> None:
+    def record(self, module: Clustering, inputs: tuple[Any, ...], assignment: Assignment) -> None:
         """Forward hook of a clustering."""
-        self.calls[module] += 1
-        if self.calls[module] > _BATCHES:
+        values = self.values[module]
+        if len(values["used"]) == _BATCHES:
             return
         share = membership(assignment)  # (B, M, N)
         real = share.sum(1) > 0  # not padding
         labels = share.argmax(1).masked_fill(~real, -1)
         number = torch.arange(share.shape[1], device=share.device)
         used = (labels[:, None] == number[:, None]).any(2).sum(1)
-        empty = (
-            0.0 if assignment.valid is None else (~assignment.valid).sum(1).float().mean().item()
-        )
         entropy = torch.special.entr(share).sum(1)[real] / math.log(max(2, share.shape[1]))
-        self.values["used"].append(used.float().mean().item())
         valid = assignment.valid
-        empty = 0.0 if valid is None else (~valid).sum(1).float().mean().item()
-        self.values["empty"].append(empty)
-        self.values["entropy"].append(entropy.mean().item())
-        if self.calls[module] == 1:
-            self._record_silhouette(inputs[0], labels)
+        values["used"].append(used.float().mean().item())
+        values["empty"].append(0.0 if valid is None else (~valid).sum(1).float().mean().item())
+        values["entropy"].append(entropy.mean().item())
+        if len(values["used"]) == 1:
+            for x, label in zip(inputs[0][:_SILHOUETTES], labels[:_SILHOUETTES], strict=True):
+                found = silhouette(x.float()[label >= 0].cpu(), label[label >= 0].cpu())
+                if found is not None:
+                    values["silhouette"].append(found)
 
-    def _record_silhouette(self, tokens: Tensor, labels: Tensor) -> None:
-        for x, label in zip(tokens[:_SILHOUETTES].float(), labels[:_SILHOUETTES], strict=True):
-            x, label = x[label >= 0].cpu(), label[label >= 0].cpu()
-            if 1 < len(label.unique()) < len(label):
-                self.values["silhouette"].append(float(silhouette_score(x, label)))
+
+def silhouette(x: Tensor, labels: Tensor) -> float | None:
+    """Of one image's tokens (N, C) and their clusters (N,); None where it is not defined."""
+    if not 1 < len(labels.unique()) < len(labels) or not x.isfinite().all():
+        return None
+    return float(silhouette_score(x, labels))
 
 
 def membership(assignment: Assignment) -> Tensor:
@@ -90,23 +109,3 @@ def watched(network: nn.Module) -> Iterator[ClusterStatistics]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def complaints(means: Mapping[str, float], network: nn.Module) -> list[str]:
-    """What a reader should know of degenerate clusterings, a line each.
-
-    Args:
-        means: of :meth:`ClusterStatistics.means`.
-        network: whose clusterings they are of.
-    """
-    clusterings = [module for module in network.modules() if isinstance(module, Clustering)]
-    soft = bool(clusterings) and all(module.soft for module in clusterings)
-    found = []
-    if means.get(f"{PREFIX}used", math.inf) < 1.5:
-        found.append("the clusters degenerate: most images have all their patches in one cluster")
-    entropy = means.get(f"{PREFIX}entropy", 0.5)
-    if soft and entropy < 0.01:
-        found.append("the soft assignments degenerate: nearly every patch has one cluster only")
-    if soft and entropy > 0.99:
-        found.append("the soft assignments degenerate: every patch belongs to all clusters alike")
-    return found

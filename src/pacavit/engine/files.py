@@ -16,9 +16,10 @@ from torch import Tensor
 from pacavit.errors import CheckpointError
 
 __all__ = [
+    "LOCK",
+    "empty_folder",
     "is_leftover",
     "read_tensors",
-    "remove_folder",
     "remove_leftovers",
     "replace_file",
     "sync_folder",
@@ -26,6 +27,9 @@ __all__ = [
     "write_file",
     "writing",
 ]
+
+LOCK = ".training.lock"
+"""Held while a process trains in a folder; a killed one leaves the file, which then is free."""
 
 
 @contextmanager
@@ -72,8 +76,8 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether ``replace_file`` was killed before it gave a file this name's place."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
+    """Whether a file stands for nothing: half-written by a killed process, or its lock."""
+    return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -82,14 +86,14 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink()
 
 
-def remove_folder(folder: Path, *, last: str) -> None:
-    """Remove a folder; its file ``last``, by which it is known, survives what interrupts this."""
+def empty_folder(folder: Path, *, last: str) -> None:
+    """Remove what is in a folder but its lock; last the file ``last``, by which it is known."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != last:
+        elif path.name not in (last, LOCK):
             path.unlink()
-    shutil.rmtree(folder)
+    (folder / last).unlink(missing_ok=True)
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -18,19 +18,17 @@ from pacavit.recipes.schema import Recipe
 
 __all__ = ["check", "claimed", "prepare", "recipe_to_resume"]
 
-_LOCK = ".training.tmp"
-"""Held while a process trains in the folder; of a killed one only a leftover stays."""
-
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Nobody else trains in an existing run folder meanwhile.
+    """A folder, made if it is not there, in which nobody else trains meanwhile.
 
     Raises:
         CheckpointError: somebody does.
     """
-    lock = FileLock(out / _LOCK, timeout=0)
+    lock = FileLock(out / files.LOCK, timeout=0)
     with files.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except Timeout:
@@ -40,8 +38,10 @@ def claimed(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (out / _LOCK).unlink(missing_ok=True)
+        (out / files.LOCK).unlink(missing_ok=True)
         lock.release()
+        with suppress(OSError):  # of a run that did not begin nothing stays
+            out.rmdir()
 
 
 def check(out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -49,9 +49,6 @@ def check(out: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise CheckpointError("choose one of resume and overwrite, not both")
     is_run = (out / io.RECIPE_FILE).is_file()
-    if (out / _LOCK).exists():
-        with claimed(out):
-            pass
     if resume:
         if not is_run:
             raise CheckpointError(f"no run to resume in {out}: it holds no {io.RECIPE_FILE}")
@@ -87,11 +84,10 @@ def recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
 def prepare(
     out: Path, recipe: Recipe, device: torch.device, processes: int, *, overwrite: bool
 ) -> None:
-    """Make the run folder, an old run removed where asked for, and write what the run is."""
+    """Clear the claimed folder, of an old run too where asked for, and write what the run is."""
     with files.writing(out):
-        if overwrite and out.exists():
-            files.remove_folder(out, last=io.RECIPE_FILE)
-        out.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            files.empty_folder(out, last=io.RECIPE_FILE)
         files.remove_leftovers(out)
         checkpoint.remove_leftovers(out / CHECKPOINTS)
         io.dump(recipe, out / io.RECIPE_FILE)

@@ -65,10 +65,12 @@ def train(
         PacavitError: the loss is no longer a number.
     """
     out = Path(out)
-    with distributed.join() as world:
+    with distributed.join() as world, ExitStack() as stack:
         with world.together():
             if world.is_main:
                 folder.check(out, resume=resume, overwrite=overwrite)
+                stack.enter_context(folder.claimed(out))
+                folder.check(out, resume=resume, overwrite=overwrite)  # now nobody changes it
         with world.together():
             recipe = folder.recipe_to_resume(recipe, out) if resume else recipe
             finished = resume and (out / WEIGHTS).is_file()
@@ -97,7 +99,6 @@ def _train(
             log = None
             if world.is_main:
                 folder.prepare(out, recipe, trainer.device, world.size, overwrite=overwrite)
-                stack.enter_context(folder.claimed(out))
                 log = RunLog(
                     out,
                     first_step=step,
@@ -311,7 +312,7 @@ class Trainer:
         with self.world.together():
             if log is not None:
                 log.epoch(row, self.task.main_metric, self.pace)
-                for complaint in diagnostics.complaints(clusters.means(), self.best_task.model):
+                for complaint in clusters.complaints():
                     log.warn(complaint)
         self._report_broken(log)
         self._save()

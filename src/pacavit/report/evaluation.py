@@ -89,7 +89,6 @@ def write_evaluation(
     record = {**facts, **evaluation.to_dict()}
     contents = {
         EXAMPLES: _EXAMPLES.dump_json(pick_examples(score), indent=2) + b"\n",
-        RECORD: json.dumps(record, indent=2).encode() + b"\n",
         "per_class.csv": _csv(
             ("class", "precision", "recall", "f1", "support"),
             (asdict(row).values() for row in evaluation.per_class),
@@ -109,6 +108,7 @@ def write_evaluation(
             _predictions(score.top, names),
         ),
         "confusion.png": confusion_png(confusion, names, title=title),
+        RECORD: json.dumps(record, indent=2).encode() + b"\n",  # last: it stands for all
     }
     for name, content in contents.items():
         with files.writing(folder / name):

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from pacavit.clustering.functional import agglomerative, dbscan, gaussian_mixture, kmeans
+from pacavit.clustering.functional._starts import initial_centers
 from pacavit.errors import RecipeError
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -60,6 +62,29 @@ def test_half_precision_and_autocast_change_no_partition(
     assert torch.equal(labels, cluster(x.float()).labels)
 
 
+def test_autocast_is_seen_where_points_are_given_by_name() -> None:
+    x = 5 * torch.randn(2, 60, 8)
+    expected = kmeans(x, 4).labels
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(kmeans(x=x, n_clusters=4).labels, expected)
+
+
+def test_far_apart_and_narrow_groups_have_positive_variances() -> None:
+    """The mean square less the square of the mean would be below 0 in single precision."""
+    x = torch.cat([torch.full((1, 20, 3), -1000.0), torch.full((1, 20, 3), 1000.0)], 1)
+    x = x + 1e-3 * torch.randn(1, 40, 3)
+    found = gaussian_mixture(x, 2, init="farthest")
+    assert (found.covariances > 0).all()
+    assert found.responsibilities.isfinite().all()
+
+
+def test_k_means_plus_plus_repeats_points_where_all_are_chosen() -> None:
+    x = torch.tensor([[[9.0], [1.0], [1.0], [3.0]]])
+    mask = torch.tensor([[False, True, True, True]])
+    centers = initial_centers(x, 4, "k-means++", mask, 0)
+    assert set(centers.flatten().tolist()) == {1.0, 3.0}
+
+
 @every_function
 def test_one_point_is_one_cluster_or_noise(cluster: Callable[..., Any]) -> None:
     expected = -1 if cluster is FUNCTIONS["dbscan"] else 0
@@ -106,7 +131,7 @@ def test_shapes_that_do_not_fit_are_refused(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: kmeans(x, 0), "n_clusters must be at least 1, not 0"),
+        (lambda x: kmeans(x, 0), "n_clusters must be a whole number of at least 1, not 0"),
         (lambda x: kmeans(x, 2, max_iter=0), "max_iter"),
         (lambda x: kmeans(x, 2, tol=-1), "tol"),
         (lambda x: kmeans(x, 2, init="kmeans++"), "init must be a tensor or one of"),
@@ -118,8 +143,25 @@ def test_shapes_that_do_not_fit_are_refused(
         (lambda x: gaussian_mixture(x, 2, means_init=torch.zeros(1)), "means_init"),
         (
             lambda x: gaussian_mixture(x, 2, precisions_init=-torch.ones(3, 2, 3)),
-            "precisions_init is not positive",
+            "precisions_init is not symmetric and positive",
         ),
+        (
+            lambda x: gaussian_mixture(x, 2, weights_init=torch.tensor([[-1.0, 2]] * 3)),
+            "weights_init must be 0 or more, with the sum 1",
+        ),
+        (
+            lambda x: gaussian_mixture(
+                x,
+                2,
+                covariance_type="full",
+                precisions_init=torch.eye(3).add(0.1).triu().expand(3, 2, 3, 3),
+            ),
+            "precisions_init is not symmetric",
+        ),
+        (lambda x: kmeans(x, 2.5), "n_clusters must be a whole number"),
+        (lambda x: kmeans(x, 2, init=np.zeros((3, 2, 3))), "init must be a tensor"),
+        (lambda x: dbscan(x, min_samples="3"), "min_samples must be a whole number"),
+        (lambda x: agglomerative(x, None, distance_threshold="1"), "distance_threshold"),
         (
             lambda x: gaussian_mixture(torch.zeros_like(x), 2, reg_covar=0),
             "a variance is not positive; increase reg_covar",

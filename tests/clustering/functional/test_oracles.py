@@ -19,6 +19,8 @@ from torch import Tensor
 from pacavit.clustering.functional import (
     _agglomerative,
     _dbscan,
+    _kmeans,
+    _mixture,
     agglomerative,
     dbscan,
     gaussian_mixture,
@@ -71,12 +73,16 @@ def test_kmeans(kind: str, number: int, width: int, clusters: int, seed: int) ->
     init = x[:, chosen] + 0.1 * torch.from_numpy(draws.normal(size=(IMAGES, clusters, width)))
     init[0, 0] += 50  # an empty cluster to begin with
     found = kmeans(x, clusters, init=init)
+    with patch.object(_kmeans, "lloyd_compiled", _kmeans.lloyd_tensors):
+        by_tensors = kmeans(x, clusters, init=init)
     nearest = torch.cdist(x, found.centers).square()
     own = nearest.gather(2, found.labels[..., None])[..., 0]
     torch.testing.assert_close(own.sum(1), found.inertia, atol=1e-8, rtol=1e-8)
     torch.testing.assert_close(own, nearest.amin(2), atol=1e-8, rtol=1e-8)
     if kind not in ("random", "blobs") or number < clusters:
         return
+    torch.testing.assert_close(by_tensors.inertia, found.inertia)
+    assert torch.equal(by_tensors.labels, found.labels)
     for image in range(IMAGES):
         oracle = KMeans(clusters, init=init[image].numpy(), n_init=1, algorithm="lloyd")
         oracle.fit(x[image].numpy())
@@ -121,6 +127,11 @@ def test_gaussian_mixture(
     starts = {"weights_init": weights, "means_init": means, "precisions_init": precisions}
     tensors = {name: torch.from_numpy(value) for name, value in starts.items()}
     found = gaussian_mixture(x, components, **options, **tensors)  # type: ignore[arg-type]
+    with patch.object(_mixture, "fit_compiled", _mixture.fit_tensors):
+        by_tensors = gaussian_mixture(x, components, **options, **tensors)  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        by_tensors.responsibilities, found.responsibilities, atol=1e-6, rtol=0
+    )
     for image in range(IMAGES):
         own = {name: value[image] for name, value in starts.items()}
         oracle = GaussianMixture(components, **options, **own).fit(x[image].numpy())
@@ -187,3 +198,19 @@ def test_dbscan(
         oracle = DBSCAN(eps=eps, min_samples=min_samples).fit(x[image].numpy())
         assert found.labels[image].tolist() == oracle.labels_.tolist()
         assert found.n_clusters[image] == oracle.labels_.max() + 1
+
+
+@pytest.mark.parametrize("tol", [None, 1e-4])
+def test_both_forms_agree_on_padded_images_and_fixed_rounds(tol: float | None) -> None:
+    x = points("random", 60, 5, 3)
+    mask = torch.ones(IMAGES, 60, dtype=torch.bool)
+    mask[0, 40:], mask[1, ::4] = False, False
+    options: dict[str, Any] = {"init": "farthest", "max_iter": 6, "tol": tol, "mask": mask}
+    found, mixed = kmeans(x, 9, **options), gaussian_mixture(x, 4, **options)
+    with (
+        patch.object(_kmeans, "lloyd_compiled", _kmeans.lloyd_tensors),
+        patch.object(_mixture, "fit_compiled", _mixture.fit_tensors),
+    ):
+        other, other_mixed = kmeans(x, 9, **options), gaussian_mixture(x, 4, **options)
+    for one, two in zip((*found, *mixed), (*other, *other_mixed), strict=True):
+        torch.testing.assert_close(one, two)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pacavit.clustering.functional._points import (
     centre,
+    check_count,
     check_number,
     check_points,
     exact,
@@ -82,7 +83,7 @@ def agglomerative(
     if (n_clusters is None) == (distance_threshold is None):
         raise RecipeError("give one of n_clusters and distance_threshold, the other must be None")
     if n_clusters is not None:
-        check_number("n_clusters", n_clusters, least=1)
+        check_count("n_clusters", n_clusters)
     if distance_threshold is not None:
         check_number("distance_threshold", distance_threshold, least=0)
     x, mask = check_points(x, mask)
@@ -148,7 +149,9 @@ def merge(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor
         into which the cluster that it is first of merges, and the height (B, N) of that merge;
         the others have themselves and infinity.
     """
-    return (merge_tensors if distances.is_cuda else merge_compiled)(distances, mask, linkage)
+    return (merge_compiled if distances.device.type == "cpu" else merge_tensors)(
+        distances, mask, linkage
+    )
 
 
 @merge.register_fake
@@ -158,6 +161,8 @@ def _(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:  
 
 def merge_tensors(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
     """What :func:`merge` answers, by tensor operations: in each round all mutual nearest merge."""
+    # Mutual neighbours need both directions to be equal, and numbers.
+    distances = torch.minimum(distances, distances.transpose(1, 2)).nan_to_num(nan=torch.inf)
     own = torch.arange(distances.shape[1], device=distances.device).expand_as(mask)
     target, height = own.clone(), distances.new_full(mask.shape, torch.inf)
     size = mask.to(distances)

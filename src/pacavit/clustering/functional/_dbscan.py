@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pacavit.clustering.functional._points import (
     centre,
-    check_number,
+    check_count,
     check_points,
     exact,
     squared_distances,
@@ -63,7 +63,7 @@ def dbscan(
         >>> dbscan(x, 2.0, min_samples=2).labels
         tensor([[ 0,  1,  0, -1,  1]])
     """
-    check_number("min_samples", min_samples, least=1)
+    check_count("min_samples", min_samples)
     x, mask = check_points(x, mask)
     radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
     if radius.ndim and radius.shape != x.shape[:1]:
@@ -87,7 +87,7 @@ def connect(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -
         min_samples: points within the radius that make a core, itself included.
         mask: (B, N) bool, False at padding.
     """
-    connecting = connect_tensors if distances.is_cuda else connect_compiled
+    connecting = connect_compiled if distances.device.type == "cpu" else connect_tensors
     return connecting(distances, radius, min_samples, mask)
 
 

@@ -245,19 +245,22 @@ def _expect(columns, mask, weights, means, variances, heat, share):
 def _maximise(columns, squares, share, weights, means, variances, spherical, reg_covar):
     """Weights, means and variances that fit the responsibilities best."""
     width, points = columns.shape
+    zero = columns.dtype.type(0)
     for m in range(len(weights)):
-        size = columns.dtype.type(0)
+        size = zero
         for i in range(points):
             size += share[m, i]
         size += 10 * np.finfo(columns.dtype).eps
         weights[m] = size
         for c in range(width):
-            first = second = columns.dtype.type(0)
+            first = second = zero
             for i in range(points):
                 first += share[m, i] * columns[c, i]
                 second += share[m, i] * squares[c, i]
             means[m, c] = first / size
-            variances[m, c] = second / size - means[m, c] * means[m, c] + reg_covar
+            # Rounding must not make it negative.
+            spread = max(second / size - means[m, c] * means[m, c], zero)
+            variances[m, c] = spread + reg_covar
         if spherical:
             variances[m, :] = variances[m].mean()
     weights /= weights.sum()
@@ -299,9 +302,11 @@ def _chain(distances, mask, linkage, target, height):
         if mask[i]:
             size[i] = 1
             count += 1
-        else:
-            distances[i, :] = np.inf
-            distances[:, i] = np.inf
+        # The chain ends only if both directions are equal, and numbers.
+        for j in range(i):
+            near = min(distances[i, j], distances[j, i])
+            near = near if near < np.inf and mask[i] and mask[j] else np.inf
+            distances[i, j], distances[j, i] = near, near
     chain = np.empty(points + 1, np.int64)
     length, start = 0, 0
     while count > 1:
@@ -326,7 +331,8 @@ def _chain(distances, mask, linkage, target, height):
         target[gone], height[gone] = kept, low
         count -= 1
         first, second = distances[kept], distances[gone]
-        _join(linkage, first, second, low, size[kept], size[gone], size)
+        if low < np.inf:  # else all are infinitely far, and infinity less infinity is no number
+            _join(linkage, first, second, low, size[kept], size[gone], size)
         size[kept] += size[gone]
         size[gone] = 0
         first[kept], first[gone] = np.inf, np.inf

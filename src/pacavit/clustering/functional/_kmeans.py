@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pacavit.clustering.functional._points import (
     centre,
+    check_count,
     check_given,
     check_number,
     check_points,
@@ -51,8 +52,8 @@ def kmeans(
     """k-means clustering of every image of a batch for itself.
 
     The same labels, centres, inertia and rounds as ``sklearn.cluster.KMeans`` with
-    ``algorithm="lloyd"``, ``n_init=1`` and the same ``init``, empty clusters included: they take
-    the points farthest from their centres. No gradients.
+    ``algorithm="lloyd"``, ``n_init=1`` and the same centres as ``init``, empty clusters included:
+    they take the points farthest from their centres. No gradients.
 
     Args:
         x: (B, N, C) points; half precision is computed in fp32.
@@ -78,15 +79,15 @@ def kmeans(
         >>> kmeans(x, 2, init="farthest").labels
         tensor([[1, 1, 0, 0]])
     """
-    check_number("n_clusters", n_clusters, least=1)
-    check_number("max_iter", max_iter, least=1)
+    check_count("n_clusters", n_clusters)
+    check_count("max_iter", max_iter)
     if tol is not None:
         check_number("tol", tol, least=0)
     x, mask = check_points(x, mask)
     x, mean = centre(x, mask)
     if isinstance(init, Tensor):
         centers = check_given("init", init, (x.shape[0], n_clusters, x.shape[2]), x) - mean
-    elif init in STARTS:
+    elif isinstance(init, str) and init in STARTS:
         centers = initial_centers(x, n_clusters, init, mask, random_state)
     else:
         raise RecipeError(f"init must be a tensor or one of {', '.join(STARTS)}, not {init!r}")
@@ -111,7 +112,7 @@ def lloyd(
     Returns:
         Labels (B, N), centres (B, M, C), inertia (B,) and rounds (B,).
     """
-    if x.is_cuda or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return lloyd_tensors(x, centers, mask, max_iter, limit)
     return lloyd_compiled(x, centers, mask, max_iter, limit)
 
@@ -176,7 +177,8 @@ def _round(x: Tensor, centers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Te
     size, total = members.sum(1), members.transpose(1, 2) @ x
     empty = size == 0
     stable = mask.new_ones(mask.shape[0])
-    if x.is_cuda or torch.compiler.is_compiling() or empty.any():  # else asking costs less
+    waits = x.device.type != "cpu" or torch.compiler.is_compiling()
+    if waits or empty.any():  # on a CPU asking costs less than doing
         size, total, moved = _refill(x, centers, mask, labels, size, total)
         stable = ~moved.any(1)
         largest = size.argmax(1, keepdim=True)

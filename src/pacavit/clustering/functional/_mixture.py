@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from pacavit.clustering.functional._kmeans import kmeans
 from pacavit.clustering.functional._points import (
     centre,
+    check_count,
     check_given,
     check_number,
     check_points,
@@ -114,8 +115,8 @@ def gaussian_mixture(
         >>> gaussian_mixture(x, 2, init="farthest").labels
         tensor([[1, 1, 0, 0]])
     """
-    check_number("n_components", n_components, least=1)
-    check_number("max_iter", max_iter, least=1)
+    check_count("n_components", n_components)
+    check_count("max_iter", max_iter)
     check_number("reg_covar", reg_covar, least=0)
     if tol is not None:
         check_number("tol", tol, least=0)
@@ -135,6 +136,8 @@ def gaussian_mixture(
     shape = (x.shape[0], n_components)
     if weights_init is not None:
         weights = check_given("weights_init", weights_init, shape, x)
+        if (weights < 0).any() or ((weights.sum(1) - 1).abs() > 1e-4).any():
+            raise RecipeError("weights_init must be 0 or more, with the sum 1 in every image")
         mixture = mixture._replace(weights=weights)
     if means_init is not None:
         means = check_given("means_init", means_init, (*shape, x.shape[2]), x)
@@ -159,11 +162,12 @@ def gaussian_mixture(
 def _with_precisions(mixture: Mixture, precisions: Tensor, covariance_type: str) -> Mixture:
     if covariance_type == "full":
         roots, failed = torch.linalg.cholesky_ex(precisions)
-        wrong, covariances = failed.any(), torch.cholesky_inverse(roots)
+        uneven = not torch.allclose(precisions, precisions.transpose(2, 3))
+        wrong, covariances = failed.any() or uneven, torch.cholesky_inverse(roots)
     else:
         wrong, roots, covariances = (precisions <= 0).any(), precisions.sqrt(), 1 / precisions
     if wrong:
-        raise RecipeError("precisions_init is not positive definite")
+        raise RecipeError("precisions_init is not symmetric and positive definite")
     return mixture._replace(covariances=covariances, factors=roots)
 
 
@@ -192,7 +196,7 @@ def fit(
     Returns:
         The mixture, the bound (B,) and the rounds (B,).
     """
-    general = covariance_type == "full" or x.is_cuda or torch.compiler.is_compiling()
+    general = covariance_type == "full" or x.device.type != "cpu" or torch.compiler.is_compiling()
     options = (covariance_type, reg_covar, max_iter, tol, heat)
     return (fit_tensors if general else fit_compiled)(x, mixture, mask, *options)
 
@@ -314,7 +318,7 @@ def maximise(
     else:
         moments = responsibilities @ torch.cat([x, x.square()], 2) / size[..., None]
         means, squares = moments.chunk(2, 2)
-        covariances = squares - means.square() + reg_covar
+        covariances = (squares - means.square()).clamp(min=0) + reg_covar  # but for rounding, it is
         if covariance_type == "spherical":
             covariances = covariances.mean(2)
     weights = size / size.sum(1, keepdim=True)
@@ -322,9 +326,9 @@ def maximise(
 
 
 def _inverse_roots(covariances: Tensor, covariance_type: str) -> Tensor:
-    unchecked = covariances.is_cuda or torch.compiler.is_compiling()  # would wait, or not trace
+    unchecked = covariances.device.type != "cpu" or torch.compiler.is_compiling()  # would wait
     if covariance_type != "full":
-        if not unchecked and (covariances <= 0).any():
+        if not unchecked and not (covariances > 0).all():
             raise RecipeError("a variance is not positive; increase reg_covar")
         return covariances.rsqrt()
     roots, failed = torch.linalg.cholesky_ex(covariances)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -13,11 +14,13 @@ from pacavit.errors import RecipeError
 
 __all__ = [
     "centre",
+    "check_count",
     "check_given",
     "check_number",
     "check_points",
     "exact",
     "full_precision",
+    "precise",
     "squared_distances",
     "take",
 ]
@@ -31,11 +34,40 @@ def exact(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = next((each.device.type for each in args if isinstance(each, Tensor)), "cpu")
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        given = [each for each in (*args, *kwargs.values()) if isinstance(each, Tensor)]
+        with torch.no_grad(), precise(given[0].device.type if given else "cpu"):
             return function(*args, **kwargs)
 
     return wrapped
+
+
+@contextmanager
+def precise(device: str) -> Iterator[None]:
+    """Neither autocast nor TF32: near neighbours differ in digits that those drop.
+
+    Args:
+        device: its type, such as "cuda".
+    """
+    with torch.autocast(device, enabled=False):
+        if device != "cuda":
+            yield
+            return
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse an option that is no whole number of at least 1.
+
+    Raises:
+        RecipeError: names the option.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise RecipeError(f"{name} must be a whole number of at least 1, not {value!r}")
 
 
 def check_number(name: str, value: float, *, least: float, above: bool = False) -> None:
@@ -44,8 +76,8 @@ def check_number(name: str, value: float, *, least: float, above: bool = False) 
     Raises:
         RecipeError: names the option.
     """
-    right = value > least if above else value >= least
-    if not right:  # NaN is not right either
+    # NaN is not right either.
+    if not isinstance(value, float | int) or not (value > least if above else value >= least):
         bound = "above" if above else "at least"
         raise RecipeError(f"{name} must be {bound} {least:g}, not {value!r}")
 

@@ -50,7 +50,8 @@ def _spread(x: Tensor, n_clusters: int, mask: Tensor, draws: np.random.Generator
             mass = weights.masked_fill(~mask, 0).cumsum(1)
             chosen = torch.searchsorted(mass, mass[:, -1:] * draws.random(), right=True)
             last = (mass < mass[:, -1:]).sum(1, keepdim=True)  # rounding must not pass the end
-            chosen = chosen.minimum(last)
+            first = mask.int().argmax(1, keepdim=True)  # all points are chosen: one of them again
+            chosen = torch.where(mass[:, -1:] > 0, chosen.minimum(last), first)
         centers[:, number] = take(x, chosen)[:, 0]
         nearest = nearest.minimum(squared_distances(x, centers[:, number, None])[..., 0])
         weights = nearest
