@@ -158,10 +158,6 @@ def test_shapes_that_do_not_fit_are_refused(
             ),
             "precisions_init is not symmetric",
         ),
-        (lambda x: kmeans(x, 2.5), "n_clusters must be a whole number"),
-        (lambda x: kmeans(x, 2, init=np.zeros((3, 2, 3))), "init must be a tensor"),
-        (lambda x: dbscan(x, min_samples="3"), "min_samples must be a whole number"),
-        (lambda x: agglomerative(x, None, distance_threshold="1"), "distance_threshold"),
         (
             lambda x: gaussian_mixture(torch.zeros_like(x), 2, reg_covar=0),
             "a variance is not positive; increase reg_covar",
@@ -178,6 +174,22 @@ def test_shapes_that_do_not_fit_are_refused(
 def test_options_out_of_range_are_named(call: Callable[[Tensor], Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         call(spots())
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (kmeans, {"n_clusters": 2.5}, "n_clusters must be a whole number"),
+        (kmeans, {"n_clusters": 2, "init": np.zeros((3, 2, 3))}, "init must be a tensor"),
+        (dbscan, {"min_samples": "3"}, "min_samples must be a whole number"),
+        (agglomerative, {"n_clusters": None, "distance_threshold": "1"}, "distance_threshold"),
+    ],
+)
+def test_options_of_wrong_types_are_named(
+    function: Callable[..., Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        function(spots(), **options)
 
 
 @pytest.mark.parametrize("init", ["k-means++", "random", "farthest"])
