@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pacavit.compare.pictures import bars_png, bars_svg, curves_png, curves_svg
-from pacavit.compare.results import SCORES, Comparison, Difference, Row, Spread
+from pacavit.compare.results import SCORES, Comparison, Difference, Spread
 from pacavit.engine import files
 from pacavit.report import html
 
@@ -53,13 +54,12 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 
 def comparison_page(comparison: Comparison) -> str:
     """The comparison as an HTML document."""
-    header, rows = _table(comparison)
     best = max(comparison.rows, key=lambda row: row.score("accuracy").mean)
     pictures = html.side_by_side(
         html.picture(
             html.data_uri(bars_svg(comparison), "image/svg+xml"),
             "; ".join(f"{row.value} {_spread(row.score('accuracy'))}" for row in comparison.rows),
-            "Accuracy on the test images; a dot is a seed.",
+            "Accuracy on the test images, a dot a seed; the axis does not begin at 0.",
             dark=html.data_uri(bars_svg(comparison, dark=True), "image/svg+xml"),
         ),
         html.picture(
@@ -81,7 +81,8 @@ def comparison_page(comparison: Comparison) -> str:
             html.Section(
                 "Results",
                 [
-                    html.table("One row a value", header, rows),
+                    html.table("What it scores on the test images", *_scores(comparison)),
+                    html.table("What it costs, and what the clusters do", *_costs(comparison)),
                     html.paragraph(_sentence(comparison)),
                 ],
             ),
@@ -110,13 +111,12 @@ def comparison_page(comparison: Comparison) -> str:
 
 def comparison_text(comparison: Comparison) -> str:
     """The comparison as Markdown."""
-    header, rows = _table(comparison)
     lines = [
         f"# {comparison.recipe}: {comparison.field}",
         "",
-        "| " + " | ".join(header) + " |",
-        "|---" * len(header) + "|",
-        *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows),
+        *_markdown(*_scores(comparison)),
+        "",
+        *_markdown(*_costs(comparison)),
         "",
         _sentence(comparison),
         "",
@@ -131,39 +131,60 @@ def comparison_text(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def print_comparison(comparison: Comparison, *, console: Console | None = None) -> None:
-    """Print the columns that fit a console."""
-    header, rows = _table(comparison)
-    shown = [0, *range(1, 6), header.index("training images/s")]
-    table = Table(title=escape(f"{comparison.recipe}: {comparison.field}"), title_justify="left")
-    for index in shown:
-        table.add_column(header[index], justify="left" if index == 0 else "right")
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for row in rows:
-        table.add_row(*(escape(row[index]) for index in shown))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+    return lines
+
+
+def print_comparison(comparison: Comparison, *, console: Console | None = None) -> None:
+    """Print the columns that fit a console; a change whose interval holds 0 is a tie."""
+    table = Table(title=escape(f"{comparison.recipe}: {comparison.field}"), title_justify="left")
+    table.add_column(escape(_name(comparison)), no_wrap=True)
+    for heading in (*SCORES, "change", "images/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in comparison.rows:
+        change = row.difference
+        told = "" if change is None else "tie" if change.tie else f"{change.mean:+.4f}"
+        speed = f"{fmean(run.training_speed for run in row.runs):,.0f}"
+        scores = (_spread(row.score(name)) for name in SCORES)
+        table.add_row(escape(row.value), *scores, told, speed)
     (console or Console()).print(table)
 
 
-def _table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    header = [comparison.field, *SCORES, "difference (95 %)", "parameters", "M MACs"]
-    header += ["training images/s", "test images/s", "minutes", "used clusters", "entropy"]
-    return header, [_cells(row) for row in comparison.rows]
-
-
-def _cells(row: Row) -> list[str]:
-    first = row.runs[0]
-    used, entropy = row.clusters("used"), row.clusters("entropy")
-    return [
-        row.value,
-        *(_spread(row.score(name)) for name in SCORES),
-        _difference(row.difference),
-        f"{first.parameters:,}",
-        f"{first.macs / 1e6:,.1f}",
-        f"{fmean(run.training_speed for run in row.runs):,.0f}",
-        f"{fmean(run.evaluation.images_per_second for run in row.runs):,.0f}",
-        f"{fmean(run.minutes for run in row.runs):,.1f}",
-        "" if used is None else f"{used.mean:.1f}",
-        "" if entropy is None else f"{entropy.mean:.2f}",
+def _scores(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of what was scored."""
+    rows = [
+        [row.value, *(_spread(row.score(name)) for name in SCORES), _difference(row.difference)]
+        for row in comparison.rows
     ]
+    return [_name(comparison), *SCORES, "difference (95 %)"], rows
+
+
+def _costs(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of what it took, and of what the clusters did."""
+    header = [_name(comparison), "parameters", "M MACs", "training images/s", "test images/s"]
+    rows = []
+    for row in comparison.rows:
+        first, used, entropy = row.runs[0], row.clusters("used"), row.clusters("entropy")
+        rows.append(
+            [
+                row.value,
+                f"{first.parameters:,}",
+                f"{first.macs / 1e6:,.1f}",
+                f"{fmean(run.training_speed for run in row.runs):,.0f}",
+                f"{fmean(run.evaluation.images_per_second for run in row.runs):,.0f}",
+                f"{fmean(run.minutes for run in row.runs):,.1f}",
+                "" if used is None else f"{used.mean:.1f}",
+                "" if entropy is None else f"{entropy.mean:.2f}",
+            ]
+        )
+    return [*header, "minutes", "used clusters", "entropy"], rows
+
+
+def _name(comparison: Comparison) -> str:
+    return comparison.field.rpartition(".")[2]
 
 
 def _spread(value: Spread) -> str:

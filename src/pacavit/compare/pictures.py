@@ -72,6 +72,7 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
     lowest, highest = min(means), max(means)
     room = max(0.02, highest - lowest)
     axes.set(xlabel="test accuracy", xlim=(max(0, lowest - room), highest + 0.6 * room))
+    axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 1])
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
 
