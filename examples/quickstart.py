@@ -1,6 +1,6 @@
 r"""Train PaCa-ViT on handwritten digits with four clusterings, and compare them on the test images.
 
-``make quickstart`` runs this: four trainings of pacavit_nano, about four minutes in all on two CPU
+``make quickstart`` runs this: four trainings of pacavit_nano, about three minutes in all on two CPU
 cores, without a download. The same in the shell::
 
     pacavit compare digits --out runs/quickstart \

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacavit._registry import Registry
+from pacavit.clustering.functional._points import at_least_fp32
 from pacavit.errors import RecipeError
 from pacavit.types import Assignment, Grid
 
@@ -83,7 +84,7 @@ class Clustering(nn.Module):
             x = x * patch_mask[..., None]
         cell_of_patch, mask = None, patch_mask
         if self.max_tokens is not None and grid.num_patches > self.max_tokens:
-            x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+            x = at_least_fp32(x)
             x, grid, cell_of_patch, mask = _pool(x, grid, self.max_tokens, patch_mask)
         inputs: tuple[Any, ...] = (x, grid, mask) if self.masked else (x, grid)
         if self.soft:
@@ -109,7 +110,7 @@ CLUSTERINGS: Registry[Clustering] = Registry("clustering")
 
 def _soft_assignment(scores: Tensor, patch_mask: Tensor | None) -> Assignment:
     """Logits (B, M, N) -> softmax over N, computed in at least fp32."""
-    scores = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+    scores = at_least_fp32(scores)
     if patch_mask is not None:
         scores = scores.masked_fill(~patch_mask[:, None], -math.inf)
     # Linear layers answer (B, N, M); a softmax along its middle axis spares the copy that one

@@ -56,8 +56,7 @@ class DBSCANClustering(Clustering):
         if not 0 <= quantile <= 1:
             raise RecipeError(f"quantile must be in 0..1, not {quantile!r}")
         _points.check_count("min_samples", min_samples)
-        if rest not in RESTS:
-            raise RecipeError(f"rest must be one of {', '.join(RESTS)}, not {rest!r}")
+        _points.check_choice("rest", rest, RESTS)
         self.eps = eps
         self.quantile = quantile
         self.min_samples = min_samples
@@ -66,8 +65,7 @@ class DBSCANClustering(Clustering):
     @_points.exact
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N)."""
-        x, mask = _points.full_precision(x, patch_mask)
-        x, _ = _points.centre(x, mask)
+        x, mask = _points.prepare(x, patch_mask)
         x = x / self.dim**0.5
         distances = _points.squared_distances(x, x)
         distances.diagonal(dim1=1, dim2=2).zero_()

@@ -7,7 +7,6 @@ from torch import Tensor
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.functional import _mixture, _points
 from pacavit.clustering.kmeans import STARTS, starting_centers
-from pacavit.errors import RecipeError
 from pacavit.types import Grid
 
 __all__ = ["GaussianMixtureClustering"]
@@ -55,9 +54,8 @@ class GaussianMixtureClustering(Clustering):
         _points.check_count("n_iter", n_iter)
         _points.check_number("reg_covar", reg_covar, least=0, above=True)
         _points.check_number("temperature", temperature, least=0, above=True)
-        for name, value, known in (("init", init, STARTS), ("covariance", covariance, COVARIANCES)):
-            if value not in known:
-                raise RecipeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        _points.check_choice("init", init, STARTS)
+        _points.check_choice("covariance", covariance, COVARIANCES)
         self.n_iter = n_iter
         self.covariance = covariance
         self.reg_covar = reg_covar
@@ -70,8 +68,7 @@ class GaussianMixtureClustering(Clustering):
     def scores(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, M, N), logarithms of the responsibilities."""
         with _points.precise(x.device.type):
-            x, mask = _points.full_precision(x, patch_mask)
-            x, _ = _points.centre(x, mask)
+            x, mask = _points.prepare(x, patch_mask)
             mixture = self._iterate(x.detach(), grid, mask)
             heat = self.dim * self.temperature
             _, log_resp = _mixture.expectation(x, mixture, self.covariance, heat)

@@ -7,7 +7,6 @@ from torch import Tensor
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.functional import _agglomerative, _points
 from pacavit.clustering.kept import RESTS, keep_largest
-from pacavit.errors import RecipeError
 from pacavit.types import Grid
 
 __all__ = ["HierarchicalClustering"]
@@ -45,10 +44,8 @@ class HierarchicalClustering(Clustering):
         rest: str = "cluster",
     ) -> None:
         super().__init__(dim, num_clusters)
-        known = (("linkage", linkage, _agglomerative.LINKAGES), ("rest", rest, RESTS))
-        for name, value, names in known:
-            if value not in names:
-                raise RecipeError(f"{name} must be one of {', '.join(names)}, not {value!r}")
+        _points.check_choice("linkage", linkage, _agglomerative.LINKAGES)
+        _points.check_choice("rest", rest, RESTS)
         if distance_threshold is not None:
             _points.check_number("distance_threshold", distance_threshold, least=0, above=True)
         self.linkage = linkage
@@ -58,8 +55,7 @@ class HierarchicalClustering(Clustering):
     @_points.exact
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N)."""
-        x, mask = _points.full_precision(x, patch_mask)
-        x, _ = _points.centre(x, mask)
+        x, mask = _points.prepare(x, patch_mask)
         x = x / self.dim**0.5
         if self.distance_threshold is None:
             return _agglomerative.cluster(x, mask, self.linkage, self.num_clusters, None)[0]

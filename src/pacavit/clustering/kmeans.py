@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.functional import _kmeans, _points, _starts
 from pacavit.clustering.grid import grid_means
-from pacavit.errors import RecipeError
 from pacavit.types import Grid
 
 __all__ = ["STARTS", "KMeansClustering", "starting_centers"]
@@ -51,21 +50,18 @@ class KMeansClustering(Clustering):
         super().__init__(dim, num_clusters)
         _points.check_count("n_iter", n_iter)
         _points.check_number("temperature", temperature, least=0, above=True)
-        if init not in STARTS:
-            raise RecipeError(f"init must be one of {', '.join(STARTS)}, not {init!r}")
+        _points.check_choice("init", init, STARTS)
         self.n_iter = n_iter
         self.init = init
         self.temperature = temperature
         self.hard = hard
         self.seed = seed
-
         self.differentiable = not hard
 
     def scores(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, M, N), logarithms of how much of a patch belongs to each cluster."""
         with _points.precise(x.device.type):
-            x, mask = _points.full_precision(x, patch_mask)
-            x, _ = _points.centre(x, mask)
+            x, mask = _points.prepare(x, patch_mask)
             _, centers = self._iterate(x.detach(), grid, mask)
             square = centers.square().sum(2)[:, None]
             nearness = torch.baddbmm(square, x, centers.transpose(1, 2), beta=-1, alpha=2)
@@ -74,8 +70,7 @@ class KMeansClustering(Clustering):
     @_points.exact
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N)."""
-        x, mask = _points.full_precision(x, patch_mask)
-        x, _ = _points.centre(x, mask)
+        x, mask = _points.prepare(x, patch_mask)
         return self._iterate(x, grid, mask)[0]
 
     @_points.exact

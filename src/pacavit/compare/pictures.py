@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pacavit.compare.results import Comparison, Row
-from pacavit.report.curves import svg_style
+from pacavit.report.curves import svg_picture
 
 __all__ = ["bars_png", "bars_svg", "curves_png", "curves_svg"]
 
@@ -46,12 +46,7 @@ def _png(comparison: Comparison, draw: Callable[[Axes, Comparison], None]) -> by
 
 
 def _svg(comparison: Comparison, draw: Callable[[Axes, Comparison], None], *, dark: bool) -> bytes:
-    file = BytesIO()
-    with mpl.rc_context(svg_style(dark=dark)):
-        figure = Figure(figsize=(5, 3.4), layout="constrained")
-        draw(figure.subplots(), comparison)
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return file.getvalue()
+    return svg_picture(lambda axes: draw(axes, comparison), (5, 3.4), dark=dark)
 
 
 def _draw_bars(axes: Axes, comparison: Comparison) -> None:

@@ -87,19 +87,25 @@ def make_plan(
         [(first, number)] = Counter(items).most_common(1)
         if number > 1:
             raise RecipeError(f"{what} {first} is given {number} times")
-    runs, folders = [], Counter[str]()
-    for seed in seeds:
-        for value in values:
-            own = [*changes, f"{field}={value}", f"train.seed={seed}"]
-            name = re.sub(r"[^A-Za-z0-9._+-]+", "_", value).strip("_.") or "value"
-            folders[f"{name}-seed{seed}"] += 1
-            if folders[f"{name}-seed{seed}"] > 1:
-                name = f"{name}_{folders[f'{name}-seed{seed}']}"
-            resolved = recipes.load(recipe, own)
-            with torch.device("meta"):  # the last run's network shall not fail after hours
-                build.model(resolved.model, num_classes=2)
-            runs.append(PlannedRun(value, seed, out / f"{name}-seed{seed}", resolved))
-    return Plan(field, tuple(values), tuple(seeds), tuple(runs))
+    used, names = Counter[str](), {}
+    for value in values:
+        name = re.sub(r"[^A-Za-z0-9._+-]+", "_", value).strip("_.") or "value"
+        used[name] += 1
+        names[value] = name if used[name] == 1 else f"{name}_{used[name]}"
+        resolved = recipes.load(recipe, [*changes, f"{field}={value}"])
+        with torch.device("meta"):  # the last run's network shall not fail after hours
+            build.model(resolved.model, num_classes=2)
+    runs = tuple(
+        PlannedRun(
+            value,
+            seed,
+            out / f"{names[value]}-seed{seed}",
+            recipes.load(recipe, [*changes, f"{field}={value}", f"train.seed={seed}"]),
+        )
+        for seed in seeds
+        for value in values
+    )
+    return Plan(field, tuple(values), tuple(seeds), runs)
 
 
 def split_values(text: str) -> list[str]:

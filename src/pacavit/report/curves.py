@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from pacavit.engine.log import read_metrics
 from pacavit.errors import CheckpointError
 
-__all__ = ["curves_svg", "loss_curves", "plot_curves", "score_curves", "svg_style"]
+__all__ = ["curves_svg", "loss_curves", "plot_curves", "score_curves", "svg_picture"]
 
 _FEW = 30  # up to so many epochs each is marked; of a single one there is no line to see
 _COLOURS = {"training": "C0", "validation": "C1"}
@@ -79,16 +79,28 @@ def curves_svg(lines: Mapping[str, Sequence[float]], ylabel: str, *, dark: bool 
         ylabel: what the values are.
         dark: for a dark page instead of a white one.
     """
+    return svg_picture(lambda axes: _draw(axes, lines, ylabel), (5, 3), dark=dark)
+
+
+def svg_picture(
+    draw: Callable[[Axes], None], size: tuple[float, float], *, dark: bool = False
+) -> bytes:
+    """An SVG picture without a ground of its own, for pages.
+
+    Args:
+        draw: draws into axes; C0 and C1 are colours for two kinds of things.
+        size: width and height in inches.
+        dark: for a dark page instead of a white one.
+    """
     file = BytesIO()
-    with mpl.rc_context(svg_style(dark=dark)):
-        figure = Figure(figsize=(5, 3), layout="constrained")
-        _draw(figure.subplots(), lines, ylabel)
+    with mpl.rc_context(_svg_style(dark=dark)):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return file.getvalue()
 
 
-def svg_style(*, dark: bool) -> dict[Any, Any]:
-    """Matplotlib's settings for pictures in pages, C0 and C1 for two lines among them."""
+def _svg_style(*, dark: bool) -> dict[Any, Any]:
     ink, colours = _DARK if dark else _LIGHT
     return {
         **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color"), ink),

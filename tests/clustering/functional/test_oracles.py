@@ -82,8 +82,9 @@ def test_kmeans(kind: str, number: int, width: int, clusters: int, seed: int) ->
     if kind not in ("random", "blobs") or number < clusters:
         return
     torch.testing.assert_close(by_tensors.inertia, found.inertia)
-    assert torch.equal(by_tensors.labels, found.labels)
     for image in range(IMAGES):
+        # Two empty clusters may take the two points of a pair in either order.
+        assert same_partition(by_tensors.labels[image], found.labels[image])
         oracle = KMeans(clusters, init=init[image].numpy(), n_init=1, algorithm="lloyd")
         oracle.fit(x[image].numpy())
         assert found.inertia[image].item() == pytest.approx(oracle.inertia_, rel=1e-9)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pacavit.clustering.functional._points import (
     centre,
+    check_choice,
     check_count,
     check_number,
     check_points,
@@ -78,8 +79,7 @@ def agglomerative(
         >>> agglomerative(x, 2).labels
         tensor([[0, 1, 0, 1]])
     """
-    if linkage not in LINKAGES:
-        raise RecipeError(f"linkage must be one of {', '.join(LINKAGES)}, not {linkage!r}")
+    check_choice("linkage", linkage, LINKAGES)
     if (n_clusters is None) == (distance_threshold is None):
         raise RecipeError("give one of n_clusters and distance_threshold, the other must be None")
     if n_clusters is not None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from pacavit.clustering.functional._kmeans import kmeans
 from pacavit.clustering.functional._points import (
     centre,
+    check_choice,
     check_count,
     check_given,
     check_number,
@@ -120,10 +121,7 @@ def gaussian_mixture(
     check_number("reg_covar", reg_covar, least=0)
     if tol is not None:
         check_number("tol", tol, least=0)
-    if covariance_type not in COVARIANCES:
-        raise RecipeError(
-            f"covariance_type must be one of {', '.join(COVARIANCES)}, not {covariance_type!r}"
-        )
+    check_choice("covariance_type", covariance_type, COVARIANCES)
     x, mask = check_points(x, mask)
     x, center = centre(x, mask)
     if weights_init is None or means_init is None or precisions_init is None:

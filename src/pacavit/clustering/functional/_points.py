@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -13,14 +13,17 @@ from torch import Tensor
 from pacavit.errors import RecipeError
 
 __all__ = [
+    "at_least_fp32",
     "centre",
+    "check_choice",
     "check_count",
     "check_given",
     "check_number",
     "check_points",
     "exact",
-    "full_precision",
+    "full_mask",
     "precise",
+    "prepare",
     "squared_distances",
     "take",
 ]
@@ -95,10 +98,30 @@ def check_given(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> 
     return value.to(x)
 
 
-def full_precision(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Points (B, N, C) in at least fp32, and a mask (B, N) where there was none."""
-    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    return x, x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+def check_choice(name: str, value: object, known: Sequence[str]) -> None:
+    """Refuse an option that is none of the known names.
+
+    Raises:
+        RecipeError: names the option, and the names.
+    """
+    if value not in known:
+        raise RecipeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """Half precision as fp32; anything else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def full_mask(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The mask (B, N) of points (B, N, C), all of them where there is none."""
+    return x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+
+
+def prepare(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Tokens (B, N, C), 0 at padding, in at least fp32 around their mean; and their mask (B, N)."""
+    x, mask = at_least_fp32(x), full_mask(x, mask)
+    return centre(x, mask)[0], mask
 
 
 def check_points(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -118,7 +141,7 @@ def check_points(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         if not mask.any(1).all():
             raise ValueError("mask leaves an image without points")
         x = x.masked_fill(~mask[..., None], 0)
-    x, mask = full_precision(x, mask)
+    x, mask = at_least_fp32(x), full_mask(x, mask)
     # A sum is a tenth of the time; only if it is no number every single one is looked at.
     if not x.sum().isfinite() and not x.isfinite().all():
         raise RecipeError("x holds NaN or infinite features; nothing can be clustered")
