@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
@@ -67,20 +66,17 @@ class DBSCANClustering(Clustering):
         """(B, N, C) -> (B, N)."""
         x, mask = _points.prepare(x, patch_mask)
         x = x / self.dim**0.5
-        distances = _points.squared_distances(x, x)
-        distances.diagonal(dim1=1, dim2=2).zero_()
         if self.eps is None:
-            radius = self._radius(distances, mask)
+            radius = self._radius(x, mask)
         else:
-            radius = distances.new_full((x.shape[0],), self.eps**2)
-        labels = _dbscan.connect(distances, radius, self.min_samples, mask)
+            radius = x.new_full((x.shape[0],), self.eps**2)
+        labels = _dbscan.connect(x, radius, self.min_samples, mask)
         return keep_largest(labels, self.num_clusters, x, mask, self.rest)
 
-    def _radius(self, distances: Tensor, mask: Tensor) -> Tensor:
+    def _radius(self, x: Tensor, mask: Tensor) -> Tensor:
         """The quantile over an image's patches of the distance to their n-th nearest: (B,)."""
-        distances = distances.masked_fill(~(mask[:, None] & mask[..., None]), torch.inf)
-        nth = min(self.min_samples, distances.shape[2])
-        reach = distances.kthvalue(nth, dim=2).values.sort(dim=1).values
+        nth = min(self.min_samples, x.shape[1])
+        reach = _dbscan.reach(x, mask, nth).sort(dim=1).values
         count = mask.sum(1, keepdim=True)
         index = (self.quantile * (count - 1)).round().long()
         return reach.gather(1, index)[:, 0]

@@ -89,6 +89,5 @@ class GaussianMixtureClustering(Clustering):
         weights = x.new_full((x.shape[0], self.num_clusters), 1 / self.num_clusters)
         mixture = _mixture.Mixture(weights, means, variances, variances.rsqrt())
         heat = self.dim * self.temperature
-        return _mixture.fit(
-            x, mixture, mask, self.covariance, self.reg_covar, self.n_iter, None, heat
-        )[0]
+        rules = _mixture.Rules(self.covariance, self.reg_covar, self.n_iter, None, heat)
+        return _mixture.fit(x, mixture, mask, rules).mixture

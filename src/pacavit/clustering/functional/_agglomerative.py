@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,7 +88,6 @@ def agglomerative(
     if distance_threshold is not None:
         check_number("distance_threshold", distance_threshold, least=0)
     x, mask = check_points(x, mask)
-    x, _ = centre(x, mask)
     return AgglomerativeResult(*cluster(x, mask, linkage, n_clusters, distance_threshold))
 
 
@@ -97,22 +97,20 @@ def cluster(
     """Labels (B, N) and numbers of clusters (B,), without looking at the input first.
 
     Args:
-        x: (B, N, C), at least fp32, centred, 0 at padding.
+        x: (B, N, C), at least fp32, 0 at padding.
         mask: (B, N) bool, False at padding.
         linkage: "ward", "average" or "complete".
         n_clusters: M, or None.
         distance_threshold: used where ``n_clusters`` is None.
     """
-    distances = squared_distances(x, x)
-    if linkage != "ward":
-        distances.sqrt_()
-    target, height = merge(distances, mask, linkage)
+    target, height = merge(x, mask, linkage)
     if n_clusters is None:
         assert distance_threshold is not None
         limit = distance_threshold**2 if linkage == "ward" else distance_threshold
         return cut(target, height < limit, mask)
-    rank = height.argsort(dim=1, stable=True).argsort(dim=1)
-    return cut(target, rank < mask.sum(1, keepdim=True) - n_clusters, mask)
+    # The last merges are cut; what has no merge is infinitely high, but padding must not be.
+    last = height.masked_fill(~mask, -1).topk(min(n_clusters, mask.shape[1]), dim=1).indices
+    return cut(target, torch.ones_like(mask).scatter_(1, last, False), mask)
 
 
 def cut(target: Tensor, kept: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,32 +133,34 @@ def cut(target: Tensor, kept: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return number.gather(1, root).masked_fill(~mask, -1), first.sum(1)
 
 
-@torch.library.custom_op("pacavit::merge", mutates_args=("distances",))
-def merge(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
+@torch.library.custom_op("pacavit::merge", mutates_args=())
+def merge(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
     """The whole tree of merges of every image, opaque to ``torch.compile``.
 
     Args:
-        distances: (B, N, N), squared for "ward"; used up.
+        x: (B, N, C), 0 at padding.
         mask: (B, N) bool, False at padding.
         linkage: "ward", "average" or "complete".
 
     Returns:
         For every point that is not the first of its image, the first point (B, N) of the cluster
-        into which the cluster that it is first of merges, and the height (B, N) of that merge;
-        the others have themselves and infinity.
+        into which the cluster that it is first of merges, and the height (B, N) of that merge,
+        squared for "ward"; the others have themselves and infinity.
     """
-    return (merge_compiled if distances.device.type == "cpu" else merge_tensors)(
-        distances, mask, linkage
-    )
+    return (merge_compiled if x.device.type == "cpu" else merge_tensors)(x, mask, linkage)
 
 
 @merge.register_fake
-def _(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-    return mask.new_empty(mask.shape, dtype=torch.int64), distances.new_empty(mask.shape)
+def _(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    return mask.new_empty(mask.shape, dtype=torch.int64), x.new_empty(mask.shape)
 
 
-def merge_tensors(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
+def merge_tensors(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
     """What :func:`merge` answers, by tensor operations: in each round all mutual nearest merge."""
+    x, _ = centre(x, mask)
+    distances = squared_distances(x, x)
+    if linkage != "ward":
+        distances.sqrt_()
     # Mutual neighbours need both directions to be equal, and numbers.
     distances = torch.minimum(distances, distances.transpose(1, 2)).nan_to_num(nan=torch.inf)
     own = torch.arange(distances.shape[1], device=distances.device).expand_as(mask)
@@ -219,13 +219,12 @@ def _join(
     return joined.where(mutual[..., None], own)
 
 
-def merge_compiled(distances: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
+def merge_compiled(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
     """What :func:`merge` answers, by a compiled loop over images on the CPU."""
-    from pacavit.clustering.functional import _kernels
+    from pacavit.clustering.functional import kernels
 
-    target = torch.empty(mask.shape, dtype=torch.int64)
-    height = distances.new_empty(mask.shape)
-    _kernels.nearest_neighbour_chains(
-        distances.numpy(), mask.numpy(), LINKAGES.index(linkage), target.numpy(), height.numpy()
-    )
+    target, height = torch.empty(mask.shape, dtype=torch.int64), x.new_empty(mask.shape)
+    whole = np.empty(0, f"i{x.itemsize}")
+    arrays = (x.contiguous().numpy(), mask.numpy(), LINKAGES.index(linkage), whole)
+    kernels.nearest_neighbour_chains(*arrays, target.numpy(), height.numpy())
     return target, height

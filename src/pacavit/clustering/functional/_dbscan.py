@@ -16,7 +16,7 @@ from pacavit.clustering.functional._points import (
 )
 from pacavit.errors import RecipeError
 
-__all__ = ["DBSCANResult", "connect", "connect_compiled", "connect_tensors", "dbscan"]
+__all__ = ["DBSCANResult", "connect", "dbscan", "reach"]
 
 
 class DBSCANResult(NamedTuple):
@@ -70,34 +70,32 @@ def dbscan(
         raise RecipeError(f"eps must be one number or {len(x)}, not {tuple(radius.shape)}")
     if not (radius > 0).all():
         raise RecipeError(f"eps must be above 0, not {radius.min().item():g}")
-    x, _ = centre(x, mask)
-    distances = squared_distances(x, x)
-    distances.diagonal(dim1=1, dim2=2).zero_()
-    labels = connect(distances, radius.square().expand(len(x)), min_samples, mask)
+    labels = connect(x, radius.square().expand(len(x)), min_samples, mask)
     return DBSCANResult(labels, labels.amax(1) + 1)
 
 
 @torch.library.custom_op("pacavit::connect", mutates_args=())
-def connect(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
+def connect(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
     """Labels (B, N) of density-based clusters, opaque to ``torch.compile``.
 
     Args:
-        distances: (B, N, N), squared.
+        x: (B, N, C), 0 at padding.
         radius: (B,), squared.
         min_samples: points within the radius that make a core, itself included.
         mask: (B, N) bool, False at padding.
     """
-    connecting = connect_compiled if distances.device.type == "cpu" else connect_tensors
-    return connecting(distances, radius, min_samples, mask)
+    connecting = connect_compiled if x.device.type == "cpu" else connect_tensors
+    return connecting(x, radius, min_samples, mask)
 
 
 @connect.register_fake
-def _(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:  # noqa: ARG001
+def _(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:  # noqa: ARG001
     return mask.new_empty(mask.shape, dtype=torch.int64)
 
 
-def connect_tensors(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
+def connect_tensors(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
     """What :func:`connect` answers, by tensor operations: low numbers spread among the cores."""
+    distances = _distances(x, mask)
     points = mask.shape[1]
     near = (distances <= radius[:, None, None]) & mask[:, None] & mask[..., None]
     core = near.sum(2) >= min_samples
@@ -117,12 +115,53 @@ def connect_tensors(distances: Tensor, radius: Tensor, min_samples: int, mask: T
     return label.where(label < points, -1).masked_fill(~mask, -1)
 
 
-def connect_compiled(distances: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
+def connect_compiled(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
     """What :func:`connect` answers, by a compiled loop over images on the CPU."""
-    from pacavit.clustering.functional import _kernels
+    from pacavit.clustering.functional import kernels
 
     labels = torch.empty(mask.shape, dtype=torch.int64)
-    _kernels.connected_cores(
-        distances.numpy(), radius.numpy(), min_samples, mask.numpy(), labels.numpy()
-    )
+    arrays = (x.contiguous().numpy(), radius.numpy(), min_samples, mask.numpy())
+    kernels.connected_cores(*arrays, labels.numpy())
     return labels
+
+
+@torch.library.custom_op("pacavit::reach", mutates_args=())
+def reach(x: Tensor, mask: Tensor, nth: int) -> Tensor:
+    """Squared distances (B, N) of points to their n-th nearest, opaque to ``torch.compile``.
+
+    Args:
+        x: (B, N, C), 0 at padding.
+        mask: (B, N) bool, False at padding.
+        nth: 1 to N; the nearest is the point itself.
+
+    Returns:
+        Infinite at padding, and where an image has fewer points.
+    """
+    return (reach_compiled if x.device.type == "cpu" else reach_tensors)(x, mask, nth)
+
+
+@reach.register_fake
+def _(x: Tensor, mask: Tensor, nth: int) -> Tensor:  # noqa: ARG001
+    return x.new_empty(mask.shape)
+
+
+def reach_tensors(x: Tensor, mask: Tensor, nth: int) -> Tensor:
+    """What :func:`reach` answers, by tensor operations."""
+    distances = _distances(x, mask).masked_fill(~(mask[:, None] & mask[..., None]), torch.inf)
+    return distances.kthvalue(nth, dim=2).values
+
+
+def reach_compiled(x: Tensor, mask: Tensor, nth: int) -> Tensor:
+    """What :func:`reach` answers, by a compiled loop over images on the CPU."""
+    from pacavit.clustering.functional import kernels
+
+    found = x.new_empty(mask.shape)
+    kernels.reaches(x.contiguous().numpy(), mask.numpy(), nth, found.numpy())
+    return found
+
+
+def _distances(x: Tensor, mask: Tensor) -> Tensor:
+    x, _ = centre(x, mask)
+    distances = squared_distances(x, x)
+    distances.diagonal(dim1=1, dim2=2).zero_()
+    return distances

@@ -84,21 +84,19 @@ def kmeans(
     if tol is not None:
         check_number("tol", tol, least=0)
     x, mask = check_points(x, mask)
-    x, mean = centre(x, mask)
     if isinstance(init, Tensor):
-        centers = check_given("init", init, (x.shape[0], n_clusters, x.shape[2]), x) - mean
+        centers = check_given("init", init, (x.shape[0], n_clusters, x.shape[2]), x)
     elif isinstance(init, str) and init in STARTS:
-        centers = initial_centers(x, n_clusters, init, mask, random_state)
+        around, mean = centre(x, mask)
+        centers = initial_centers(around, n_clusters, init, mask, random_state) + mean
     else:
         raise RecipeError(f"init must be a tensor or one of {', '.join(STARTS)}, not {init!r}")
-    variance = x.square().sum(1) / mask.sum(1)[:, None]
-    limit = None if tol is None else tol * variance.mean(1)
-    labels, centers, inertia, n_iter = lloyd(x, centers, mask, max_iter, limit)
-    return KMeansResult(labels.masked_fill(~mask, -1), centers + mean, inertia, n_iter)
+    labels, centers, inertia, n_iter = lloyd(x, centers, mask, max_iter, tol)
+    return KMeansResult(labels.masked_fill(~mask, -1), centers, inertia, n_iter)
 
 
 def lloyd(
-    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, limit: Tensor | None
+    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, tol: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rounds of assigning and averaging, without looking at the input first.
 
@@ -107,44 +105,45 @@ def lloyd(
         centers: (B, M, C) to begin with.
         mask: (B, N) bool, False at padding.
         max_iter: rounds at most.
-        limit: (B,), the squared shift at which an image is finished; None: never.
+        tol: the squared shift, in variances, at which an image is finished; None: never.
 
     Returns:
         Labels (B, N), centres (B, M, C), inertia (B,) and rounds (B,).
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return lloyd_tensors(x, centers, mask, max_iter, limit)
-    return lloyd_compiled(x, centers, mask, max_iter, limit)
+        return lloyd_tensors(x, centers, mask, max_iter, tol)
+    return lloyd_compiled(x, centers, mask, max_iter, tol)
 
 
 def lloyd_compiled(
-    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, limit: Tensor | None
+    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, tol: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What :func:`lloyd` answers, by a compiled loop over images on the CPU."""
-    from pacavit.clustering.functional import _kernels
+    from pacavit.clustering.functional import kernels
 
-    limit = x.new_full(x.shape[:1], -1) if limit is None else limit
     centers = centers.clone(memory_format=torch.contiguous_format)
-    labels = mask.new_empty(mask.shape, dtype=torch.int64)
-    inertia, rounds = torch.empty_like(limit), labels.new_empty(x.shape[:1])
+    labels, inertia = mask.new_empty(mask.shape, dtype=torch.int64), x.new_empty(x.shape[:1])
+    rounds = labels.new_empty(x.shape[:1])
+    arrays = (x.contiguous().numpy(), centers.numpy(), mask.numpy())
     written = (labels.numpy(), inertia.numpy(), rounds.numpy())
-    arrays = (x.contiguous().numpy(), centers.numpy(), mask.numpy(), max_iter, limit.numpy())
-    _kernels.lloyd(*arrays, *written)
+    kernels.lloyd(*arrays, max_iter, -1.0 if tol is None else tol, *written)
     return labels, centers, inertia, rounds
 
 
 def lloyd_tensors(
-    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, limit: Tensor | None
+    x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, tol: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What :func:`lloyd` answers, by tensor operations."""
-    if limit is None:
+    x, mean = centre(x, mask)
+    centers = centers - mean
+    if tol is None:
         for _ in range(max_iter):
             centers = _round(x, centers, mask)[1]
         rounds = mask.new_full(x.shape[:1], max_iter, dtype=torch.int64)
         labels = _nearest(x, centers)
-        return labels, centers, _inertia(x, centers, mask, labels), rounds
+        return labels, centers + mean, _inertia(x, centers, mask, labels), rounds
+    limit = tol * x.square().sum((1, 2)) / (mask.sum(1) * x.shape[2])
     labels = mask.new_full(mask.shape, -1, dtype=torch.int64)
-    centers = centers.clone()
     rounds, settled = labels.new_zeros(x.shape[0]), mask.new_zeros(x.shape[0])
     going = torch.arange(x.shape[0], device=x.device)  # the images that are not finished
     for number in range(1, max_iter + 1):
@@ -156,7 +155,7 @@ def lloyd_tensors(
         if not len(going):
             break
     labels = torch.where(settled[:, None], labels, _nearest(x, centers))
-    return labels, centers, _inertia(x, centers, mask, labels), rounds
+    return labels, centers + mean, _inertia(x, centers, mask, labels), rounds
 
 
 def _inertia(x: Tensor, centers: Tensor, mask: Tensor, labels: Tensor) -> Tensor:

@@ -65,6 +65,40 @@ class Mixture(NamedTuple):
     factors: Tensor
 
 
+class Rules(NamedTuple):
+    """How expectation maximisation goes.
+
+    Attributes:
+        covariance_type: "diag", "spherical" or "full".
+        reg_covar: added to all variances.
+        max_iter: rounds at most.
+        tol: change of the bound at which an image is finished; None: never.
+        heat: see :func:`expectation`.
+    """
+
+    covariance_type: str
+    reg_covar: float
+    max_iter: int
+    tol: float | None
+    heat: float = 1.0
+
+
+class Fit(NamedTuple):
+    """What :func:`fit` finds.
+
+    Attributes:
+        mixture: the last one.
+        bound: (B,), mean log-likelihood of a point in the last E step.
+        rounds: (B,) int64.
+        shares: (B, M, N), what part of a point each component has, 0 at padding; or None.
+    """
+
+    mixture: Mixture
+    bound: Tensor
+    rounds: Tensor
+    shares: Tensor | None
+
+
 @exact
 def gaussian_mixture(
     x: Tensor,
@@ -123,11 +157,12 @@ def gaussian_mixture(
         check_number("tol", tol, least=0)
     check_choice("covariance_type", covariance_type, COVARIANCES)
     x, mask = check_points(x, mask)
-    x, center = centre(x, mask)
     if weights_init is None or means_init is None or precisions_init is None:
         found = kmeans(x, n_components, init=init, random_state=random_state, mask=mask)
         hard = F.one_hot(found.labels.clamp(min=0), n_components).to(x)
-        mixture = maximise(x, hard, mask, covariance_type, reg_covar)
+        around, center = centre(x, mask)
+        mixture = maximise(around, hard, mask, covariance_type, reg_covar)
+        mixture = mixture._replace(means=mixture.means + center)
     else:
         unknown = x.new_empty(0)
         mixture = Mixture(unknown, unknown, unknown, unknown)
@@ -139,18 +174,19 @@ def gaussian_mixture(
         mixture = mixture._replace(weights=weights)
     if means_init is not None:
         means = check_given("means_init", means_init, (*shape, x.shape[2]), x)
-        mixture = mixture._replace(means=means - center)
+        mixture = mixture._replace(means=means)
     if precisions_init is not None:
         more = (x.shape[2],) * ("spherical", "diag", "full").index(covariance_type)
         precisions = check_given("precisions_init", precisions_init, (*shape, *more), x)
         mixture = _with_precisions(mixture, precisions, covariance_type)
-    mixture, bound, n_iter = fit(x, mixture, mask, covariance_type, reg_covar, max_iter, tol)
-    log_resp = expectation(x, mixture, covariance_type)[1]
+    rules = Rules(covariance_type, reg_covar, max_iter, tol)
+    mixture, bound, n_iter, shares = fit(x, mixture, mask, rules, share=True)
+    assert shares is not None
     return GaussianMixtureResult(
-        log_resp.argmax(2).masked_fill(~mask, -1),
-        log_resp.exp() * mask[..., None],
+        shares.argmax(1).masked_fill(~mask, -1),
+        shares.transpose(1, 2),
         mixture.weights,
-        mixture.means + center,
+        mixture.means,
         mixture.covariances,
         bound,
         n_iter,
@@ -169,50 +205,26 @@ def _with_precisions(mixture: Mixture, precisions: Tensor, covariance_type: str)
     return mixture._replace(covariances=covariances, factors=roots)
 
 
-def fit(
-    x: Tensor,
-    mixture: Mixture,
-    mask: Tensor,
-    covariance_type: str,
-    reg_covar: float,
-    max_iter: int,
-    tol: float | None,
-    heat: float = 1.0,
-) -> tuple[Mixture, Tensor, Tensor]:
+def fit(x: Tensor, mixture: Mixture, mask: Tensor, rules: Rules, *, share: bool = False) -> Fit:
     """Rounds of expectation and maximisation, without looking at the input first.
 
     Args:
-        x: (B, N, C), at least fp32, centred, 0 at padding.
+        x: (B, N, C), at least fp32, 0 at padding.
         mixture: to begin with.
         mask: (B, N) bool, False at padding.
-        covariance_type: "diag", "spherical" or "full".
-        reg_covar: added to all variances.
-        max_iter: rounds at most.
-        tol: change of the bound at which an image is finished; None: never.
-        heat: see :func:`expectation`.
-
-    Returns:
-        The mixture, the bound (B,) and the rounds (B,).
+        rules: of the rounds.
+        share: answer the responsibilities of the last mixture, too.
     """
-    general = covariance_type == "full" or x.device.type != "cpu" or torch.compiler.is_compiling()
-    options = (covariance_type, reg_covar, max_iter, tol, heat)
-    return (fit_tensors if general else fit_compiled)(x, mixture, mask, *options)
+    diagonal = rules.covariance_type != "full"
+    compiled = diagonal and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return (fit_compiled if compiled else fit_tensors)(x, mixture, mask, rules, share)
 
 
-def fit_compiled(
-    x: Tensor,
-    mixture: Mixture,
-    mask: Tensor,
-    covariance_type: str,
-    reg_covar: float,
-    max_iter: int,
-    tol: float | None,
-    heat: float,
-) -> tuple[Mixture, Tensor, Tensor]:
+def fit_compiled(x: Tensor, mixture: Mixture, mask: Tensor, rules: Rules, share: bool) -> Fit:
     """What :func:`fit` answers for "diag" and "spherical", by a compiled loop on the CPU."""
-    from pacavit.clustering.functional import _kernels
+    from pacavit.clustering.functional import kernels
 
-    spherical = covariance_type == "spherical"
+    spherical = rules.covariance_type == "spherical"
     variances = mixture.covariances
     variances = variances[..., None].expand_as(mixture.means) if spherical else variances
     weights, means, variances = parts = [
@@ -220,25 +232,23 @@ def fit_compiled(
         for each in (mixture.weights, mixture.means, variances)
     ]
     bound, rounds = x.new_empty(x.shape[:1]), mask.new_empty(x.shape[:1], dtype=torch.int64)
+    shares = x.new_empty(len(x) if share else 0, weights.shape[1], x.shape[1])
+    tol = -1.0 if rules.tol is None else rules.tol
+    numbers = (spherical, float(rules.reg_covar), rules.max_iter, float(tol), float(rules.heat))
     arrays = (x.contiguous().numpy(), mask.numpy(), *(part.numpy() for part in parts))
-    stop = (max_iter, -1.0 if tol is None else tol, heat)
-    _kernels.fit_mixtures(*arrays, spherical, reg_covar, *stop, bound.numpy(), rounds.numpy())
+    kernels.fit_mixtures(*arrays, numbers, bound.numpy(), rounds.numpy(), shares.numpy())
     covariances = variances[..., 0] if spherical else variances
-    roots = _inverse_roots(covariances, covariance_type)
-    return Mixture(weights, means, covariances, roots), bound, rounds
+    mixture = Mixture(
+        weights, means, covariances, _inverse_roots(covariances, rules.covariance_type)
+    )
+    return Fit(mixture, bound, rounds, shares if share else None)
 
 
-def fit_tensors(
-    x: Tensor,
-    mixture: Mixture,
-    mask: Tensor,
-    covariance_type: str,
-    reg_covar: float,
-    max_iter: int,
-    tol: float | None,
-    heat: float,
-) -> tuple[Mixture, Tensor, Tensor]:
+def fit_tensors(x: Tensor, mixture: Mixture, mask: Tensor, rules: Rules, share: bool) -> Fit:
     """What :func:`fit` answers, by tensor operations."""
+    covariance_type, reg_covar, max_iter, tol, heat = rules
+    x, center = centre(x, mask)
+    mixture = mixture._replace(means=mixture.means - center)
     count = mask.sum(1)
     bound, rounds = x.new_full((x.shape[0],), -math.inf), count.new_full((x.shape[0],), max_iter)
     if tol is None:
@@ -246,22 +256,27 @@ def fit_tensors(
             likelihood, log_resp = expectation(x, mixture, covariance_type, heat)
             bound = (likelihood * mask).sum(1) / count
             mixture = maximise(x, log_resp.exp(), mask, covariance_type, reg_covar)
-        return mixture, bound, rounds
-    mixture = Mixture(*(part.clone() for part in mixture))
-    going = torch.arange(x.shape[0], device=x.device)  # the images that are not finished
-    for number in range(1, max_iter + 1):
-        points, real, current = x[going], mask[going], Mixture(*(part[going] for part in mixture))
-        likelihood, log_resp = expectation(points, current, covariance_type, heat)
-        new_bound = (likelihood * real).sum(1) / count[going]
-        change = new_bound - bound[going]
-        bound[going], rounds[going] = new_bound, number
-        new = maximise(points, log_resp.exp(), real, covariance_type, reg_covar)
-        for part, value in zip(mixture, new, strict=True):
-            part[going] = value
-        going = going[change.abs() >= tol]
-        if not len(going):
-            break
-    return mixture, bound, rounds
+    else:
+        mixture = Mixture(*(part.clone() for part in mixture))
+        going = torch.arange(x.shape[0], device=x.device)  # the images that are not finished
+        for number in range(1, max_iter + 1):
+            points, real = x[going], mask[going]
+            current = Mixture(*(part[going] for part in mixture))
+            likelihood, log_resp = expectation(points, current, covariance_type, heat)
+            new_bound = (likelihood * real).sum(1) / count[going]
+            change = new_bound - bound[going]
+            bound[going], rounds[going] = new_bound, number
+            new = maximise(points, log_resp.exp(), real, covariance_type, reg_covar)
+            for part, value in zip(mixture, new, strict=True):
+                part[going] = value
+            going = going[change.abs() >= tol]
+            if not len(going):
+                break
+    shares = None
+    if share:
+        shares = expectation(x, mixture, covariance_type, heat)[1].exp() * mask[..., None]
+        shares = shares.transpose(1, 2)
+    return Fit(mixture._replace(means=mixture.means + center), bound, rounds, shares)
 
 
 def expectation(

@@ -1,0 +1,122 @@
+"""Agglomerative clustering by chains of nearest neighbours."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from pacavit.clustering.functional.kernels.products import FAST, centre, mirror, triangle
+
+__all__ = ["nearest_neighbour_chains"]
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def nearest_neighbour_chains(x, mask, linkage, whole, target, height):
+    """Merge trees of all images.
+
+    Args:
+        x: (B, N, C), 0 at padding.
+        mask: (B, N) bool, False at padding.
+        linkage: 0 ward, 1 average, 2 complete.
+        whole: any array of integers as wide as the floats of x.
+        target: (B, N) int64, written; see ``_agglomerative.merge``.
+        height: (B, N), written.
+    """
+    images, number, width = x.shape
+    for b in prange(images):
+        points, columns = np.empty((number, width), x.dtype), np.empty((width, number), x.dtype)
+        distances = np.empty((number, number), x.dtype)
+        centre(x[b], mask[b], points, columns)
+        triangle(points, columns, distances)
+        _complete(distances, linkage)
+        _chain(distances, mask[b], linkage, whole, target[b], height[b])
+
+
+@njit(cache=True, error_model="numpy")
+def _complete(distances, linkage):
+    """From one half of the squared distances to what a chain needs: numbers, equal both ways."""
+    for i in range(len(distances)):
+        row = distances[i]
+        for j in range(i):
+            row[j] = min(np.inf, row[j])
+            row[j] = row[j] if linkage == 0 else math.sqrt(row[j])
+        row[i] = np.inf
+    mirror(distances)
+
+
+@njit(cache=True, error_model="numpy")
+def _lowest(row, away):
+    low = row[0] | away[0]
+    for i in range(len(row)):
+        low = min(low, row[i] | away[i])
+    return low
+
+
+@njit(cache=True, error_model="numpy", fastmath=FAST)
+def _chain(distances, mask, linkage, whole, target, height):
+    # Muellner, "Modern hierarchical, agglomerative clustering algorithms", 2011: follow nearest
+    # neighbours until two are each other's, merge them, go on from what is left of the chain.
+    points, most = len(mask), np.iinfo(whole.dtype).max
+    # Floats from 0 are in the order of their bits, and a minimum of integers fills registers.
+    bits = distances.view(whole.dtype)
+    size = np.zeros(points, distances.dtype)
+    away = np.full(points, most, whole.dtype)  # all ones where there is no cluster
+    alive, count = np.empty(points, np.int64), 0
+    for i in range(points):
+        target[i], height[i] = i, np.inf
+        if mask[i]:
+            size[i], away[i], alive[count] = 1, 0, i
+            count += 1
+    chain = np.empty(points + 1, np.int64)
+    length = 0
+    while count > 1:
+        if length == 0:
+            chain[0], length = alive[0], 1
+        while True:
+            x = chain[length - 1]
+            row = bits[x]
+            low = _lowest(row, away)
+            if length > 1 and row[chain[length - 2]] <= low:
+                y = chain[length - 2]
+                break
+            y = 0
+            while row[y] > low or away[y] != 0 or y == x:
+                y += 1
+            chain[length] = y
+            length += 1
+        length -= 2
+        kept, gone = min(x, y), max(x, y)
+        apart = distances[kept, gone]
+        target[gone], height[gone] = kept, apart
+        first = distances[kept]
+        if apart < np.inf:  # else all are infinitely far, and infinity less infinity is no number
+            _join(linkage, first, distances[gone], apart, size[kept], size[gone], size)
+        first[kept] = np.inf
+        size[kept] += size[gone]
+        away[gone] = most
+        left = 0
+        for k in range(count):
+            i = alive[k]
+            alive[left] = i
+            left += i != gone
+            distances[i, kept] = first[i]
+        count = left
+
+
+@njit(cache=True, error_model="numpy", fastmath=FAST)
+def _join(linkage, first, second, apart, first_size, second_size, size):
+    """Lance-Williams: distances of two merged clusters to all, in the place of the first's."""
+    if linkage == 2:
+        for i in range(len(size)):
+            first[i] = max(first[i], second[i])
+    elif linkage == 1:
+        total = first_size + second_size
+        for i in range(len(size)):
+            first[i] = (first_size * first[i] + second_size * second[i]) / total
+    else:
+        total = first_size + second_size
+        for i in range(len(size)):
+            near = (first_size + size[i]) * first[i] + (second_size + size[i]) * second[i]
+            first[i] = (near - size[i] * apart) / (total + size[i])
