@@ -185,7 +185,7 @@ def evaluate(
 
 def compare(
     recipe: str | Path,
-    over: str,
+    over: str | Sequence[str],
     out: str | Path,
     *,
     seeds: Sequence[int] = (0,),
@@ -193,13 +193,14 @@ def compare(
     set: Sequence[str] = (),  # noqa: A002 - the same name as on the command line
     progress: bool = False,
 ) -> Comparison:
-    """Train a recipe with several values of one field, measure all, and put them side by side.
+    """Train a recipe with several values of a field, measure all, and put them side by side.
 
     Repeating the call goes on where it was stopped: runs that are trained and measured stay.
 
     Args:
         recipe: name of a packaged recipe, or a recipe file.
-        over: ``"field.path=a,b,c"``, for example ``"model.clustering=conv,mlp,kmeans"``.
+        over: ``"field.path=a,b,c"``, for example ``"model.clustering=conv,mlp,kmeans"``; of several
+            fields, each value is a row of its own, with the recipe's values of the other fields.
         out: folder for the runs, ``comparison.html``, ``comparison.md``, and two pictures.
         seeds: each value is trained with each of them.
         data: folder with the data set, instead of the recipe's; relative to the current folder.
@@ -210,11 +211,12 @@ def compare(
         PacavitError: anything a user can mend; the message says what and where.
     """
     out = Path(out)
+    over = [over] if isinstance(over, str) else over
     plan = make_plan(recipe, over, seeds=seeds, changes=set, out=out)
     results = []
     for number, run in enumerate(plan.runs, 1):
         if progress:
-            _print(f"run {number} of {len(plan.runs)}: {plan.field}={run.value}, seed {run.seed}")
+            _print(f"run {number} of {len(plan.runs)}: {run.field}={run.value}, seed {run.seed}")
         result = _finished(run, data)
         if result is None:
             begun = (run.folder / RECIPE_FILE).is_file()
@@ -226,12 +228,12 @@ def compare(
             result = _finished(run, data)
             assert result is not None
         results.append(result)
-    command = ["pacavit", "compare", str(recipe), "--over", over]
+    command = ["pacavit", "compare", str(recipe), *(w for each in over for w in ("--over", each))]
     command += ["--seeds", ",".join(map(str, plan.seeds)), "--out", "DIR"]
     command += [] if data is None else ["--data", "ROOT"]
     command += [word for change in set for word in ("--set", change)]
     name = plan.runs[0].recipe.name
-    comparison = compare_runs(plan.field, name, shlex.join(command), results)
+    comparison = compare_runs(plan.fields, name, shlex.join(command), results)
     write_comparison(comparison, out)
     return comparison
 
@@ -247,7 +249,7 @@ def _finished(run: PlannedRun, data: str | Path | None) -> RunResult | None:
         raise CheckpointError(
             f"{run.folder} was trained on the data in {root}; give that, or another out"
         )
-    return read_run(run.value, run.seed, run.folder, model)
+    return read_run(run.label, run.seed, run.folder, model)
 
 
 def results_folder(
