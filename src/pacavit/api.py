@@ -51,19 +51,23 @@ from pacavit.recipes.schema import Recipe
 from pacavit.report.card import card_summary
 from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import weights_digest, write_evaluation
+from pacavit.report.published import Published, find_published, published
 from pacavit.report.publishing import publish_run
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
 from pacavit.tasks import ClassificationTask
 
 __all__ = [
     "Entry",
+    "Published",
     "compare",
     "convert",
     "evaluate",
     "from_pretrained",
     "list_names",
     "predict",
+    "published",
     "report_file",
+    "reproduce",
     "results_folder",
     "save_pretrained",
     "train",
@@ -217,17 +221,7 @@ def compare(
     for number, run in enumerate(plan.runs, 1):
         if progress:
             _print(f"run {number} of {len(plan.runs)}: {run.field}={run.value}, seed {run.seed}")
-        result = _finished(run, data)
-        if result is None:
-            begun = (run.folder / RECIPE_FILE).is_file()
-            try:
-                train(run.recipe, run.folder, data=data, resume=begun, progress=progress)
-            except Interrupted:
-                raise Interrupted("repeat the same command to go on") from None
-            evaluate(run.folder, data=data, progress=progress)
-            result = _finished(run, data)
-            assert result is not None
-        results.append(result)
+        results.append(_finish(run, data, progress=progress))
     command = ["pacavit", "compare", str(recipe), *(w for each in over for w in ("--over", each))]
     command += ["--seeds", ",".join(map(str, plan.seeds)), "--out", "DIR"]
     command += [] if data is None else ["--data", "ROOT"]
@@ -236,6 +230,50 @@ def compare(
     comparison = compare_runs(plan.fields, name, shlex.join(command), results)
     write_comparison(comparison, out)
     return comparison
+
+
+def reproduce(
+    name: str,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    progress: bool = False,
+) -> tuple[Published, Evaluation]:
+    """Train and measure again what a published number was measured of.
+
+    Repeating the call goes on where it was stopped.
+
+    Args:
+        name: of the number; ``pacavit.published()`` has all.
+        out: folder of the run.
+        data: folder with the data set.
+        progress: show live progress on the console.
+
+    Returns:
+        What was published, and what was measured now.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    entry = find_published(name)
+    recipe = recipes.load(entry.recipe, entry.changes)
+    run = PlannedRun("", name, name, recipe.train.seed, Path(out), recipe)
+    return entry, _finish(run, data, progress=progress).evaluation
+
+
+def _finish(run: PlannedRun, data: str | Path | None, *, progress: bool) -> RunResult:
+    """Train and measure what is not trained and measured yet."""
+    result = _finished(run, data)
+    if result is None:
+        begun = (run.folder / RECIPE_FILE).is_file()
+        try:
+            train(run.recipe, run.folder, data=data, resume=begun, progress=progress)
+        except Interrupted:
+            raise Interrupted("repeat the same command to go on") from None
+        evaluate(run.folder, data=data, progress=progress)
+        result = _finished(run, data)
+        assert result is not None
+    return result
 
 
 def _finished(run: PlannedRun, data: str | Path | None) -> RunResult | None:

@@ -15,6 +15,7 @@ from pacavit_cli.convert import convert
 from pacavit_cli.evaluate import evaluate
 from pacavit_cli.list import list_
 from pacavit_cli.predict import predict
+from pacavit_cli.reproduce import reproduce
 from pacavit_cli.train import train
 
 __all__ = ["app", "main"]
@@ -28,6 +29,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(compare)
+app.command()(reproduce)
 app.command()(convert)
 app.command("list")(list_)
 
