@@ -37,12 +37,13 @@ def nearest_neighbour_chains(x, mask, linkage, whole, target, height):
 @njit(cache=True, error_model="numpy")
 def _complete(distances, linkage):
     """From one half of the squared distances to what a chain needs: numbers, equal both ways."""
+    most = distances.dtype.type(np.inf)
     for i in range(len(distances)):
         row = distances[i]
         for j in range(i):
-            row[j] = min(np.inf, row[j])
+            row[j] = min(most, row[j])
             row[j] = row[j] if linkage == 0 else math.sqrt(row[j])
-        row[i] = np.inf
+        row[i] = most
     mirror(distances)
 
 
