@@ -60,7 +60,7 @@ def measure(name: str, root: Path | None, device: Any) -> dict[str, Any]:
 
     def accuracy(model: Any) -> float:
         loaded.classifier.model = model
-        found = evaluate.evaluate(
+        found = evaluate(
             loaded.classifier, loader, loaded.info.class_names, device=device, progress=True
         )
         return round(found.accuracy, 4)
