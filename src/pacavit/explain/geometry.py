@@ -120,6 +120,13 @@ class Placement:
     region: Region
     input_size: tuple[int, int]
 
+    def resized(self, image_size: tuple[int, int]) -> Placement:
+        """The same, in a picture of the image of another size."""
+        rows, columns = (new / old for new, old in zip(image_size, self.image_size, strict=True))
+        top, left, height, width = self.region
+        region = Region(top * rows, left * columns, height * rows, width * columns)
+        return Placement(image_size, region, self.input_size)
+
     def restore(self, maps: Tensor) -> Tensor:
         """(..., height, width) of the input -> (..., H, W) of the original, bilinearly.
 
