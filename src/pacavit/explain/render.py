@@ -18,6 +18,7 @@ from torch import Tensor
 from pacavit.explain.geometry import Placement, upsample
 from pacavit.explain.images import ImageExplanation, StageClusters
 from pacavit.explain.masks import THRESHOLDS, binary_mask, keep, remove
+from pacavit.explain.methods import METHODS
 
 __all__ = [
     "COLOURS",
@@ -35,8 +36,8 @@ COLOURS = "inferno"
 
 _OPACITY = 0.6
 _SMALLEST, _LARGEST = 320, 640  # pixels of the longer side of a picture
-_CLUSTERS = 23  # of a gallery, the most important ones; with the partition three rows of eight
-_COLUMNS = 8
+_CLUSTERS = 26  # of a gallery, the most important ones; with the partition three rows of nine
+_COLUMNS = 9
 
 
 def png_bytes(picture: Tensor | Figure) -> bytes:
@@ -85,7 +86,9 @@ def overlay(explanation: ImageExplanation, method: str, note: str) -> Figure:
     plain.set_xlabel("image, likeliest class", fontsize=8)
     heated.imshow(_array(picture))
     drawn = heated.imshow(heat, cmap=COLOURS, alpha=_OPACITY, vmin=0, vmax=1)
-    heated.set_title(_text(f"why {name} ({probability:.1%})"), fontsize=10)
+    about_class = METHODS.get(method).class_specific
+    title = f"why {name} ({probability:.1%})" if about_class else "where it looks"
+    heated.set_title(_text(title), fontsize=10)
     heated.set_xlabel(note, fontsize=8)
     legend = figure.colorbar(drawn, ax=heated, fraction=0.046, pad=0.02, ticks=[0, 1])
     legend.ax.set_yticklabels(["0", "most"], fontsize=8)
@@ -117,7 +120,7 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
     ranking = clusters.ranking()
     shown = ranking[:_CLUSTERS]
     rows = math.ceil((len(shown) + 1) / _COLUMNS)
-    columns = min(_COLUMNS, len(shown) + 1)
+    columns = math.ceil((len(shown) + 1) / rows)
     height = 1.5 * size[0] / max(size)
     figure = Figure(
         figsize=(1.6 * columns, (height + 0.35) * rows + 0.4), layout="constrained"
