@@ -22,7 +22,7 @@ THREE_STAGES: dict[str, Any] = {
     "num_heads": (1, 1, 1),
     "num_clusters": 3,
 }
-SMALL_IMAGES = {"stem_dims": (4, 4), "transition_convs": 2}
+SMALL_IMAGES: dict[str, Any] = {"stem_dims": (4, 4), "transition_convs": 2}
 
 
 def test_where_patches_lie() -> None:
@@ -44,6 +44,7 @@ def test_a_patch_is_centred_on_what_its_stage_reads(settings: dict[str, Any]) ->
         y: Any = x
         stages: Any = model.stages
         for stage in stages[: index + 1]:
+            module: Any
             for module in stage.embed.modules():
                 if isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.ReLU | nn.GELU):
                     module.forward = lambda tokens: tokens
