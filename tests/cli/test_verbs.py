@@ -8,8 +8,8 @@ import pytest
 
 from pacavit import api
 from pacavit.engine.official import Conversion
-from pacavit.report.explanation import ExplainedImage
 from pacavit.engine.predict import ClassProbability, ImagePrediction
+from pacavit.report.explanation import ExplainedImage
 from pacavit_cli.main import main
 
 

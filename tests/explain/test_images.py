@@ -17,8 +17,8 @@ from pacavit.explain import (
     binary_mask,
     explain_images,
     find_class,
+    render,
 )
-from pacavit.explain import render
 
 CPU = torch.device("cpu")
 MakeModel = Callable[..., LoadedModel]
@@ -42,9 +42,10 @@ def explain_one(model: LoadedModel, path: Path, **options: Any) -> ImageExplanat
 def middle(light: Tensor) -> tuple[float, float]:
     """Where the light is, on the average, in pixels."""
     rows, columns = light.sum(1), light.sum(0)
-    return tuple(
+    row, column = (
         float((side * torch.arange(len(side))).sum() / side.sum()) for side in (rows, columns)
     )
+    return row, column
 
 
 @pytest.mark.parametrize("paper_stem", [False, True])
@@ -125,7 +126,10 @@ def test_wrong_files_are_told_and_do_not_stop_the_others(
     errors = [one.error for one in found if isinstance(one, FailedImage)]
     assert isinstance(found[-1], ImageExplanation)
     for error, path, told in zip(
-        errors, paths, ("broken image", "less than one patch", "animation", "no image"), strict=False
+        errors,
+        paths,
+        ("broken image", "less than one patch", "animation", "no image"),
+        strict=False,
     ):
         assert str(path) in error
         assert told in error
@@ -136,7 +140,7 @@ def test_classes_by_name_and_by_index(bright_model: MakeModel) -> None:
     info = bright_model().info
     assert find_class("bright", info) == find_class("1", info) == find_class(1, info) == 1
     with pytest.raises(UnknownNameError, match="did you mean 'bright'"):
-        find_class("brigth", info)
+        find_class("brights", info)
     for index in (2, "-1", 99):
         with pytest.raises(DataError, match="out of range: made has the classes 0 to 1"):
             find_class(index, info)

@@ -33,7 +33,7 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Expl
 
 
 def test_every_picture_is_there(explained: tuple[Path, list[ExplainedImage]]) -> None:
-    out, images = explained
+    _, images = explained
     assert [image.error is None for image in images] == [True, True, False]
     for image in images[:2]:
         assert image.folder is not None
@@ -52,7 +52,9 @@ def test_numbers_are_json(explained: tuple[Path, list[ExplainedImage]]) -> None:
     assert records[0]["explained"]["class"] == "cat"
     assert len(records[0]["top"]) == 5
     assert records[0]["seen"] == {"top": 0, "left": 12, "height": 40, "width": 40}
-    assert records[0]["mask_area"]["class_map"]["quantile"] == pytest.approx(0.25 * 40 / 64, abs=0.01)
+    assert records[0]["mask_area"]["class_map"]["quantile"] == pytest.approx(
+        0.25 * 40 / 64, abs=0.01
+    )
     for stage, grid in zip(records[0]["stages"], ([16, 16], [8, 8]), strict=True):
         assert stage["grid"] == grid
         assert sum(stage["importance"]) == pytest.approx(1, abs=1e-3)
@@ -100,7 +102,7 @@ def test_nothing_is_written_for_wrong_arguments(tmp_path: Path) -> None:
         ({"stage": 2}, "stage 2 has no clusters; choose among: 0, 1"),
     ):
         with pytest.raises(PacavitError, match=told):
-            api.explain(MODEL, image, tmp_path / "out", **options)  # type: ignore[arg-type]
+            api.explain(MODEL, image, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
