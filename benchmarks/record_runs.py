@@ -7,21 +7,25 @@
     python benchmarks/record_runs.py cifar10_cpu runs/mlp ...
 
 ``benchmarks/results/NAME.json`` gains one entry a run: the commands, the copy of the data, seed,
-time, machine, and all scores. An entry of the same recipe is replaced.
+time, machine, and all scores; and so does, in short, the list that ``pacavit reproduce`` shows. An
+entry of the same recipe is replaced.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from pacavit import recipes
 from pacavit.engine.log import read_metrics
-from pacavit.report.command import training_command
+from pacavit.report.command import recipe_changes, training_command
+from pacavit.report.published import Published, published
 
 RESULTS = Path(__file__).parent / "results"
+PUBLISHED = Path(__file__).parents[1] / "src" / "pacavit" / "report" / "published.json"
 
 
 def main() -> None:
@@ -32,12 +36,17 @@ def main() -> None:
     arguments = parser.parse_args()
     path = RESULTS / f"{arguments.name}.json"
     entries = json.loads(path.read_text("utf-8")) if path.exists() else []
+    listed = {entry.name: entry for entry in published()}
     for run in arguments.runs:
         entry = collect(run)
         entries = [old for old in entries if old["commands"] != entry["commands"]]
         entries.append(entry)
+        short = shorten(run, entry)
+        listed[short.name] = short
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
+    ordered = [listed[name].model_dump() for name in sorted(listed)]
+    PUBLISHED.write_text(json.dumps(ordered, indent=1) + "\n", "utf-8")
     print(f"wrote {path}, {len(entries)} runs")  # noqa: T201
 
 
@@ -60,6 +69,30 @@ def collect(run: Path) -> dict[str, Any]:
             if name not in ("command", "data", "environment")
         },
     }
+
+
+def shorten(run: Path, entry: dict[str, Any]) -> Published:
+    """The entry for ``pacavit reproduce``, named after the recipe and what differs in it."""
+    recipe = recipes.load(run)
+    changes, words = recipe_changes(recipe), [recipe.name]
+    for change in changes:
+        field, _, value = change.partition("=")
+        last = field.rpartition(".")[2]
+        words.append(value if field == "model.clustering" else f"{last}_{value}")
+    test, machine = entry["test"], entry["trained_with"]
+    return Published(
+        name=re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(words)).strip("_"),
+        recipe=recipe.name,
+        changes=tuple(changes),
+        data=entry["data"],
+        num_images=test["num_images"],
+        accuracy=round(test["accuracy"], 4),
+        precision=round(test["precision_macro"], 4),
+        recall=round(test["recall_macro"], 4),
+        f1=round(test["f1_macro"], 4),
+        minutes=entry["training_minutes"],
+        machine=f"{machine['cpu']}, {machine['threads']} threads",
+    )
 
 
 if __name__ == "__main__":

@@ -53,12 +53,14 @@ from pacavit.report.card import card_summary
 from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import weights_digest, write_evaluation
 from pacavit.report.explanation import ExplainedImage, check_folder, write_explanations
+from pacavit.report.published import Published, find_published, published
 from pacavit.report.publishing import publish_run
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
 from pacavit.tasks import ClassificationTask
 
 __all__ = [
     "Entry",
+    "Published",
     "compare",
     "convert",
     "evaluate",
@@ -66,7 +68,9 @@ __all__ = [
     "from_pretrained",
     "list_names",
     "predict",
+    "published",
     "report_file",
+    "reproduce",
     "results_folder",
     "save_pretrained",
     "train",
@@ -188,7 +192,7 @@ def evaluate(
 
 def compare(
     recipe: str | Path,
-    over: str,
+    over: str | Sequence[str],
     out: str | Path,
     *,
     seeds: Sequence[int] = (0,),
@@ -196,13 +200,14 @@ def compare(
     set: Sequence[str] = (),  # noqa: A002 - the same name as on the command line
     progress: bool = False,
 ) -> Comparison:
-    """Train a recipe with several values of one field, measure all, and put them side by side.
+    """Train a recipe with several values of a field, measure all, and put them side by side.
 
     Repeating the call goes on where it was stopped: runs that are trained and measured stay.
 
     Args:
         recipe: name of a packaged recipe, or a recipe file.
-        over: ``"field.path=a,b,c"``, for example ``"model.clustering=conv,mlp,kmeans"``.
+        over: ``"field.path=a,b,c"``, for example ``"model.clustering=conv,mlp,kmeans"``; of several
+            fields, each value is a row of its own, with the recipe's values of the other fields.
         out: folder for the runs, ``comparison.html``, ``comparison.md``, and two pictures.
         seeds: each value is trained with each of them.
         data: folder with the data set, instead of the recipe's; relative to the current folder.
@@ -213,30 +218,65 @@ def compare(
         PacavitError: anything a user can mend; the message says what and where.
     """
     out = Path(out)
+    over = [over] if isinstance(over, str) else over
     plan = make_plan(recipe, over, seeds=seeds, changes=set, out=out)
     results = []
     for number, run in enumerate(plan.runs, 1):
         if progress:
-            _print(f"run {number} of {len(plan.runs)}: {plan.field}={run.value}, seed {run.seed}")
-        result = _finished(run, data)
-        if result is None:
-            begun = (run.folder / RECIPE_FILE).is_file()
-            try:
-                train(run.recipe, run.folder, data=data, resume=begun, progress=progress)
-            except Interrupted:
-                raise Interrupted("repeat the same command to go on") from None
-            evaluate(run.folder, data=data, progress=progress)
-            result = _finished(run, data)
-            assert result is not None
-        results.append(result)
-    command = ["pacavit", "compare", str(recipe), "--over", over]
+            _print(f"run {number} of {len(plan.runs)}: {run.field}={run.value}, seed {run.seed}")
+        results.append(_finish(run, data, progress=progress))
+    command = ["pacavit", "compare", str(recipe), *(w for each in over for w in ("--over", each))]
     command += ["--seeds", ",".join(map(str, plan.seeds)), "--out", "DIR"]
     command += [] if data is None else ["--data", "ROOT"]
     command += [word for change in set for word in ("--set", change)]
     name = plan.runs[0].recipe.name
-    comparison = compare_runs(plan.field, name, shlex.join(command), results)
+    comparison = compare_runs(plan.fields, name, shlex.join(command), results)
     write_comparison(comparison, out)
     return comparison
+
+
+def reproduce(
+    name: str,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    progress: bool = False,
+) -> tuple[Published, Evaluation]:
+    """Train and measure again what a published number was measured of.
+
+    Repeating the call goes on where it was stopped.
+
+    Args:
+        name: of the number; ``pacavit.published()`` has all.
+        out: folder of the run.
+        data: folder with the data set.
+        progress: show live progress on the console.
+
+    Returns:
+        What was published, and what was measured now.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    entry = find_published(name)
+    recipe = recipes.load(entry.recipe, entry.changes)
+    run = PlannedRun("", name, name, recipe.train.seed, Path(out), recipe)
+    return entry, _finish(run, data, progress=progress).evaluation
+
+
+def _finish(run: PlannedRun, data: str | Path | None, *, progress: bool) -> RunResult:
+    """Train and measure what is not trained and measured yet."""
+    result = _finished(run, data)
+    if result is None:
+        begun = (run.folder / RECIPE_FILE).is_file()
+        try:
+            train(run.recipe, run.folder, data=data, resume=begun, progress=progress)
+        except Interrupted:
+            raise Interrupted("repeat the same command to go on") from None
+        evaluate(run.folder, data=data, progress=progress)
+        result = _finished(run, data)
+        assert result is not None
+    return result
 
 
 def _finished(run: PlannedRun, data: str | Path | None) -> RunResult | None:
@@ -250,7 +290,7 @@ def _finished(run: PlannedRun, data: str | Path | None) -> RunResult | None:
         raise CheckpointError(
             f"{run.folder} was trained on the data in {root}; give that, or another out"
         )
-    return read_run(run.value, run.seed, run.folder, model)
+    return read_run(run.label, run.seed, run.folder, model)
 
 
 def results_folder(

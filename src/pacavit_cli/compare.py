@@ -11,9 +11,10 @@ import typer
 def compare(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Packaged recipe or a file.")],
     over: Annotated[
-        str,
+        list[str],
         typer.Option(
-            metavar="FIELD=A,B,C", help="What to vary, such as model.clustering=conv,mlp,kmeans."
+            metavar="FIELD=A,B,C",
+            help="What to vary, such as model.clustering=conv,mlp,kmeans; repeatable.",
         ),
     ],
     out: Annotated[

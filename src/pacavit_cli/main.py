@@ -16,6 +16,7 @@ from pacavit_cli.evaluate import evaluate
 from pacavit_cli.explain import explain
 from pacavit_cli.list import list_
 from pacavit_cli.predict import predict
+from pacavit_cli.reproduce import reproduce
 from pacavit_cli.train import train
 
 __all__ = ["app", "main"]
@@ -30,6 +31,7 @@ app.command()(evaluate)
 app.command()(predict)
 app.command()(explain)
 app.command()(compare)
+app.command()(reproduce)
 app.command()(convert)
 app.command("list")(list_)
 

@@ -50,7 +50,7 @@ def result(value: str, correct: list[int], *, seed: int = 0, entropy: float | No
 
 
 def compared(*runs: RunResult) -> Comparison:
-    return compare_runs("model.clustering", "digits", "pacavit compare ...", runs)
+    return compare_runs(["model.clustering"], "digits", "pacavit compare ...", runs)
 
 
 def test_differences_are_those_of_paired_images() -> None:

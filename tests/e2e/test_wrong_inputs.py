@@ -203,6 +203,28 @@ ROWS = [
         TRAIN + " --set model.clustering=mlp --set model.clustering_options.hidden_ratio=-1",
         ["hidden_ratio"],
     ),
+    *(
+        (
+            f"{clustering} {option}",
+            f"{TRAIN} --set model.clustering={clustering} "
+            f"--set model.clustering_options.{option}={value}",
+            [option, value],
+        )
+        for clustering, option, value in (
+            ("kmeans", "n_iter", "0"),
+            ("kmeans", "temperature", "0"),
+            ("kmeans", "init", "best"),
+            ("gmm", "covariance", "full"),
+            ("gmm", "reg_covar", "-1"),
+            ("hierarchical", "linkage", "single"),
+            ("hierarchical", "distance_threshold", "-2"),
+            ("dbscan", "eps", "0"),
+            ("dbscan", "eps", "nan"),
+            ("dbscan", "quantile", "1.5"),
+            ("dbscan", "min_samples", "0"),
+            ("dbscan", "rest", "away"),
+        )
+    ),
     ("image size", TRAIN + " --set model.name=vit_tiny_patch16_224", ["vit_tiny", "32 x 32"]),
     ("no pooling", TRAIN + " --set model.options.global_pool=", ["global_pool"]),
     ("init name", TRAIN + " --set model.init=cifar10_nano_con", ["cifar10_nano_con", "did you"]),

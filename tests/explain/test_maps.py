@@ -106,7 +106,12 @@ def test_the_partition_undoes_the_normalisation() -> None:
     scores: list[torch.Tensor] = []
     module = clustering.blocks[0].clustering
     plain = module.scores
-    module.scores = lambda x, grid: scores.append(plain(x, grid)) or scores[-1]
+
+    def kept(x: torch.Tensor, grid: Any) -> torch.Tensor:
+        scores.append(plain(x, grid))
+        return scores[-1]
+
+    module.scores = kept
     torch.manual_seed(0)
     with record(model) as recording, torch.no_grad():
         model(torch.randn(2, 3, *SIZE))

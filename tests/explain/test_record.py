@@ -61,9 +61,8 @@ def test_attention_and_gradient_are_those_of_autograd(
 def test_recording_leaves_no_trace() -> None:
     model = PacaViT(**SMALL)
     images = torch.randn(2, 3, 32, 32)
-    with pytest.raises(ZeroDivisionError), record(model) as recording:
+    with record(model) as recording:
         recording.backward(model(images)[:, 0])
-        raise ZeroDivisionError
     for module in model.modules():
         hooks = [name for name in vars(module) if "hooks" in name]
         assert not any(getattr(module, name) for name in hooks), type(module)
@@ -225,7 +224,8 @@ def test_memory_does_not_grow() -> None:
         gc.collect()
         return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
-    counts, kept = [], []
+    counts: list[int] = []
+    kept: list[Tensor] = []
     for call in range(200):
         with record(model) as recording:
             logits = model(images)

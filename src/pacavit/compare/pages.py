@@ -75,8 +75,9 @@ def comparison_page(comparison: Comparison) -> str:
         for run in row.runs
     ]
     return html.page(
-        f"{comparison.recipe}: {comparison.field}",
-        f"The recipe {comparison.recipe} with {len(comparison.rows)} values of {comparison.field}.",
+        _title(comparison),
+        f"The recipe {comparison.recipe} with {len(comparison.rows)} values of "
+        f"{' and '.join(comparison.fields)}.",
         [
             html.Section(
                 "Results",
@@ -112,7 +113,7 @@ def comparison_page(comparison: Comparison) -> str:
 def comparison_text(comparison: Comparison) -> str:
     """The comparison as Markdown."""
     lines = [
-        f"# {comparison.recipe}: {comparison.field}",
+        f"# {_title(comparison)}",
         "",
         *_markdown(*_scores(comparison)),
         "",
@@ -140,7 +141,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 def print_comparison(comparison: Comparison, *, console: Console | None = None) -> None:
     """Print the columns that fit a console; a change whose interval holds 0 is a tie."""
-    table = Table(title=escape(f"{comparison.recipe}: {comparison.field}"), title_justify="left")
+    table = Table(title=escape(_title(comparison)), title_justify="left")
     table.add_column(escape(_name(comparison)), no_wrap=True)
     for heading in (*SCORES, "change", "images/s"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -183,8 +184,12 @@ def _costs(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return [*header, "minutes", "used clusters", "entropy"], rows
 
 
+def _title(comparison: Comparison) -> str:
+    return f"{comparison.recipe}: {', '.join(comparison.fields)}"
+
+
 def _name(comparison: Comparison) -> str:
-    return comparison.field.rpartition(".")[2]
+    return comparison.fields[0].rpartition(".")[2]
 
 
 def _spread(value: Spread) -> str:

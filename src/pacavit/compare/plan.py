@@ -24,13 +24,17 @@ class PlannedRun(NamedTuple):
     """One training.
 
     Attributes:
-        value: of the field that is compared, as it was given.
+        field: that is compared.
+        value: of it, as it was given.
+        label: of its row: the value, or FIELD=VALUE if the field is not the first one compared.
         seed: of the training.
         folder: of the run.
         recipe: complete.
     """
 
+    field: str
     value: str
+    label: str
     seed: int
     folder: Path
     recipe: Recipe
@@ -40,21 +44,19 @@ class Plan(NamedTuple):
     """All trainings of a comparison, every value with every seed.
 
     Attributes:
-        field: that is compared, for example "model.clustering".
-        values: of it, in the order of the rows.
+        fields: that are compared, for example "model.clustering".
         seeds: in order.
         runs: value by value for the first seed, then for the next.
     """
 
-    field: str
-    values: tuple[str, ...]
+    fields: tuple[str, ...]
     seeds: tuple[int, ...]
     runs: tuple[PlannedRun, ...]
 
 
 def make_plan(
     recipe: str | Path,
-    over: str,
+    over: Sequence[str],
     *,
     seeds: Sequence[int],
     changes: Sequence[str],
@@ -64,7 +66,8 @@ def make_plan(
 
     Args:
         recipe: name of a packaged recipe, or a recipe file.
-        over: ``"field.path=a,b,c"``; commas inside brackets belong to a value.
+        over: ``"field.path=a,b,c"``, one or more, each value a row; commas inside brackets belong
+            to a value.
         seeds: one training a value for each.
         changes: ``"field.path=value"`` changes of all of them.
         out: folder of the run folders.
@@ -72,40 +75,54 @@ def make_plan(
     Raises:
         RecipeError: a recipe is wrong, or values or seeds are missing or repeated.
     """
+    compared = [_field_and_values(each) for each in over]
+    fields = [field for field, _ in compared]
+    if not seeds:
+        raise RecipeError("give at least one seed")
+    for what, items in (
+        ("field", fields),
+        *(("value", values) for _, values in compared),
+        ("seed", seeds),
+    ):
+        [(first, number)] = Counter(items).most_common(1)
+        if number > 1:
+            raise RecipeError(f"{what} {first} is given {number} times")
+    used, rows = Counter[str](), []
+    for field, values in compared:
+        for value in values:
+            short = value if field == fields[0] else f"{field.rpartition('.')[2]}={value}"
+            name = re.sub(r"[^A-Za-z0-9._+-]+", "_", short).strip("_.") or "value"
+            used[name] += 1
+            name = name if used[name] == 1 else f"{name}_{used[name]}"
+            resolved = recipes.load(recipe, [*changes, f"{field}={value}"])
+            with torch.device("meta"):  # the last run's network shall not fail after hours
+                build.model(resolved.model, num_classes=2)
+            rows.append((field, value, short, name))
+    runs = tuple(
+        PlannedRun(
+            field,
+            value,
+            label,
+            seed,
+            out / f"{name}-seed{seed}",
+            recipes.load(recipe, [*changes, f"{field}={value}", f"train.seed={seed}"]),
+        )
+        for seed in seeds
+        for field, value, label, name in rows
+    )
+    return Plan(tuple(fields), tuple(seeds), runs)
+
+
+def _field_and_values(over: str) -> tuple[str, list[str]]:
     field, found, listed = over.partition("=")
-    field = field.strip()
-    values = split_values(listed)
+    field, values = field.strip(), split_values(listed)
     if not found or not field or not all(values):
         raise RecipeError(
             f"over {over!r} names no values; write FIELD=a,b,c, such as model.clustering=conv,mlp"
         )
     if field == "train.seed":
         raise RecipeError("over train.seed compares nothing but chance; give seeds instead")
-    if not seeds:
-        raise RecipeError("give at least one seed")
-    for what, items in (("value", values), ("seed", seeds)):
-        [(first, number)] = Counter(items).most_common(1)
-        if number > 1:
-            raise RecipeError(f"{what} {first} is given {number} times")
-    used, names = Counter[str](), {}
-    for value in values:
-        name = re.sub(r"[^A-Za-z0-9._+-]+", "_", value).strip("_.") or "value"
-        used[name] += 1
-        names[value] = name if used[name] == 1 else f"{name}_{used[name]}"
-        resolved = recipes.load(recipe, [*changes, f"{field}={value}"])
-        with torch.device("meta"):  # the last run's network shall not fail after hours
-            build.model(resolved.model, num_classes=2)
-    runs = tuple(
-        PlannedRun(
-            value,
-            seed,
-            out / f"{names[value]}-seed{seed}",
-            recipes.load(recipe, [*changes, f"{field}={value}", f"train.seed={seed}"]),
-        )
-        for seed in seeds
-        for value in values
-    )
-    return Plan(field, tuple(values), tuple(seeds), runs)
+    return field, values
 
 
 def split_values(text: str) -> list[str]:

@@ -38,7 +38,7 @@ class RunResult:
     """One run, trained and measured on the test images.
 
     Attributes:
-        value: of the field that is compared.
+        value: its row, the value of the field that is compared.
         seed: of the training.
         folder: of the run.
         evaluation: on the test images.
@@ -106,7 +106,7 @@ class Row:
     """All runs of one value.
 
     Attributes:
-        value: of the field that is compared.
+        value: of the field that is compared; of further fields FIELD=VALUE.
         runs: one a seed.
         difference: to the first row; None in the first row.
     """
@@ -128,16 +128,16 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """One recipe with several values of one field.
+    """One recipe with several values of one field, or of some.
 
     Attributes:
-        field: that is compared.
+        fields: that are compared.
         recipe: its name.
         command: that makes it.
         rows: one a value, in the order in which they were given.
     """
 
-    field: str
+    fields: Sequence[str]
     recipe: str
     command: str
     rows: Sequence[Row]
@@ -147,7 +147,7 @@ def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResu
     """A run that is trained and measured; None if it is not measured yet.
 
     Args:
-        value: of the field that is compared.
+        value: its row, the value of the field that is compared.
         seed: of the training.
         folder: of the run.
         model: loaded from it.
@@ -178,7 +178,9 @@ def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResu
     )
 
 
-def compare_runs(field: str, recipe: str, command: str, runs: Sequence[RunResult]) -> Comparison:
+def compare_runs(
+    fields: Sequence[str], recipe: str, command: str, runs: Sequence[RunResult]
+) -> Comparison:
     """Rows of all runs by value, in order of appearance.
 
     Raises:
@@ -190,7 +192,7 @@ def compare_runs(field: str, recipe: str, command: str, runs: Sequence[RunResult
         Row(value, group, difference(groups[0], group) if number else None)
         for number, (value, group) in enumerate(zip(values, groups, strict=True))
     ]
-    return Comparison(field, recipe, command, rows)
+    return Comparison(fields, recipe, command, rows)
 
 
 def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Difference:

@@ -68,9 +68,7 @@ IMAGE_SUFFIXES = frozenset(
 """What the name of a file in a folder ends in, in lower case, to be taken for an image."""
 
 
-def read_image(
-    path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = False
-) -> Tensor:
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = False) -> Tensor:
     """Read an image file of any size and mode -> (3, H, W) uint8 RGB.
 
     The EXIF orientation is applied and transparent pixels lie on white. 16-bit and 32-bit integer

@@ -80,7 +80,7 @@ class Tap(ABC, Generic[T]):
     def _keep_output(self, name: str) -> None:
         """Keep what a submodule answers."""
 
-        def keep(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
             if self.active:
                 self._outputs[name] = output.detach()
 

@@ -15,8 +15,8 @@ from pacavit.explain.methods import METHODS, Method, holds_pacavit, prefix_token
 
 __all__ = [
     "Centre",
-    "EigenCam",
     "Edges",
+    "EigenCam",
     "GradCam",
     "GradCamPlusPlus",
     "HiResCam",
@@ -96,7 +96,7 @@ class _CamMethod(Method):
         return F.interpolate(found[:, None].float(), size=size, mode="bilinear")[:, 0]
 
 
-def _last_layer(model: nn.Module) -> str:
+def _last_layer(model: Any) -> str:
     """The path of the module after which a network only pools and classifies."""
     if holds_pacavit(model):
         stages = find_pacavit(model).stages
@@ -144,7 +144,7 @@ class GradCamPlusPlus(_CamMethod):
 class HiResCam(_CamMethod):
     """HiResCAM: activations times gradients, element by element.
 
-    Draelos and Carin, 2020.
+    Draelos et al., "Use HiResCAM instead of Grad-CAM", 2020.
 
     Args:
         model: any classifier.

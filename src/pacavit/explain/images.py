@@ -9,17 +9,18 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from pacavit.data import SampleRandom, read_image
 from pacavit.data.base import DataInfo
 from pacavit.engine.predict import ClassProbability
 from pacavit.engine.weights import LoadedModel
-from pacavit.errors import CheckpointError, DataError, PacavitError, UnknownNameError
+from pacavit.errors import CheckpointError, DataError, UnknownNameError
 from pacavit.explain import maps
-from pacavit.explain.geometry import Placement, Sampling, samplings
+from pacavit.explain.geometry import Placement, Sampling, find_pacavit, samplings
 from pacavit.explain.methods import METHODS, Method, holds_pacavit, untouched
 from pacavit.explain.record import BlockRecord, record
+from pacavit.models.mixers import Mixer
 from pacavit.types import Grid
 
 __all__ = [
@@ -156,12 +157,9 @@ def explain_images(
     task = model.classifier.to(device)
     options = {} if stage is None else {"stage": stage}
     methods = {method: METHODS.create(method, task.model, options=options)}
-    if holds_pacavit(task.model) and method != _FREE_METHOD:
-        try:
-            free = {} if "stage" not in options else options
-            methods[_FREE_METHOD] = METHODS.create(_FREE_METHOD, task.model, options=free)
-        except PacavitError:  # no clusters anywhere
-            pass
+    has_clusters = any(stage.num_clusters for stage in _mixers(task.model))
+    if has_clusters and method != _FREE_METHOD:
+        methods[_FREE_METHOD] = METHODS.create(_FREE_METHOD, task.model, options=options)
     prepare = _Preparation(model)
     return _explain_each(model, paths, label, methods, prepare, device, progress)
 
@@ -250,6 +248,11 @@ def _stage_clusters(stage: int, block: BlockRecord, sampling: Sampling) -> Stage
         importance=maps.importance(block)[0].cpu(),
         attention=maps.patch_attention(block)[0].cpu(),
     )
+
+
+def _mixers(network: nn.Module) -> Sequence[Mixer]:
+    """What the stages of one of this package's networks mix with; none of any other."""
+    return find_pacavit(network).mixers if holds_pacavit(network) else ()
 
 
 class _Preparation:

@@ -122,9 +122,7 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
     rows = math.ceil((len(shown) + 1) / _COLUMNS)
     columns = math.ceil((len(shown) + 1) / rows)
     height = 1.5 * size[0] / max(size)
-    figure = Figure(
-        figsize=(1.6 * columns, (height + 0.35) * rows + 0.4), layout="constrained"
-    )
+    figure = Figure(figsize=(1.6 * columns, (height + 0.35) * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     _bare(*axes)
     axes[0].imshow(picture)
@@ -178,7 +176,9 @@ def _partition(clusters: StageClusters, placement: Placement) -> NDArray[np.floa
         (placement.image_size[1], left, width, placement.input_size[1], clusters.grid.width),
     ):
         position = (torch.arange(pixels) + 0.5 - start) / length
-        nearest = (position * input_side - 0.5 - clusters.sampling.offset) / clusters.sampling.stride
+        nearest = (
+            position * input_side - 0.5 - clusters.sampling.offset
+        ) / clusters.sampling.stride
         cell = nearest.round().long().clamp(0, cells - 1)
         positions.append((cell, (position >= 0) & (position <= 1)))
     (rows, row_seen), (columns, column_seen) = positions

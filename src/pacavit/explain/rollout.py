@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ def relevance(recording: Recording, model: nn.Module) -> Tensor:
 
 
 def _roll(recording: Recording, model: nn.Module, *, gradient: bool) -> Tensor:
-    stages = find_pacavit(model).stages
+    stages: Any = find_pacavit(model).stages
     by_stage = _by_stage(recording.blocks, len(stages))
     first = by_stage[-1][0]
     assert first.grid is not None
@@ -97,7 +98,7 @@ def _by_stage(blocks: Sequence[BlockRecord], num_stages: int) -> list[list[Block
 
 
 def _through(r: Tensor, block: BlockRecord, *, gradient: bool) -> Tensor:
-    """r P of one block: (B, N) -> (B, N)."""
+    """One block back, r P: (B, N) -> (B, N)."""
     flow = block.attention()
     if gradient:
         flow = flow * block.attention_gradient().clamp(min=0)

@@ -15,7 +15,7 @@ from pacavit.engine.weights import packaged_names
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 
-__all__ = ["WEIGHTS", "changed_fields", "needs_weights", "training_command"]
+__all__ = ["WEIGHTS", "changed_fields", "needs_weights", "recipe_changes", "training_command"]
 
 WEIGHTS = "WEIGHTS"
 """What commands call weights to start from that do not come with the package."""
@@ -41,12 +41,22 @@ def training_command(recipe: Recipe) -> str:
     if recipe.data.root is not None:
         words += ["--data", "ROOT"]
     if packaged:
-        for field, value in _changes(recipes.load(recipe.name), recipe):
-            if field == "model.init" and needs_weights(recipe):
-                value = WEIGHTS
-            for override in _overrides(field, value):
-                words += ["--set", override]
+        words += [word for change in recipe_changes(recipe) for word in ("--set", change)]
     return shlex.join(words)
+
+
+def recipe_changes(recipe: Recipe) -> list[str]:
+    """What ``--set`` takes to make a recipe of the packaged one of its name.
+
+    Raises:
+        RecipeError: a changed field has a value that TOML cannot express.
+    """
+    changes: list[str] = []
+    for field, value in _changes(recipes.load(recipe.name), recipe):
+        if field == "model.init" and needs_weights(recipe):
+            value = WEIGHTS
+        changes += _overrides(field, value)
+    return changes
 
 
 def needs_weights(recipe: Recipe) -> bool:

@@ -183,7 +183,7 @@ def gaussian_mixture(
     mixture, bound, n_iter, shares = fit(x, mixture, mask, rules, share=True)
     assert shares is not None
     return GaussianMixtureResult(
-        shares.argmax(1).masked_fill(~mask, -1),
+        shares.max(1).indices.masked_fill(~mask, -1),  # many times as fast as argmax
         shares.transpose(1, 2),
         mixture.weights,
         mixture.means,

@@ -37,12 +37,13 @@ def nearest_neighbour_chains(x, mask, linkage, whole, target, height):
 @njit(cache=True, error_model="numpy")
 def _complete(distances, linkage):
     """From one half of the squared distances to what a chain needs: numbers, equal both ways."""
+    most = distances.dtype.type(np.inf)
     for i in range(len(distances)):
         row = distances[i]
         for j in range(i):
-            row[j] = min(np.inf, row[j])
+            row[j] = min(most, row[j])
             row[j] = row[j] if linkage == 0 else math.sqrt(row[j])
-        row[i] = np.inf
+        row[i] = most
     mirror(distances)
 
 
@@ -52,6 +53,17 @@ def _lowest(row, away):
     for i in range(len(row)):
         low = min(low, row[i] | away[i])
     return low
+
+
+@njit(cache=True, error_model="numpy")
+def _first(row, away, low):
+    """Where the lowest is; not by a search that ends there, which looks at one at a time."""
+    kind = row.dtype.type
+    none = kind(len(row))
+    first = none
+    for i in range(len(row)):
+        first = min(first, kind(i) if row[i] | away[i] == low else none)
+    return np.int64(first)
 
 
 @njit(cache=True, error_model="numpy", fastmath=FAST)
@@ -81,9 +93,9 @@ def _chain(distances, mask, linkage, whole, target, height):
             if length > 1 and row[chain[length - 2]] <= low:
                 y = chain[length - 2]
                 break
-            y = 0
-            while row[y] > low or away[y] != 0 or y == x:
-                y += 1
+            y = _first(row, away, low)
+            if y == x:  # all are infinitely far
+                y = alive[1] if alive[0] == x else alive[0]
             chain[length] = y
             length += 1
         length -= 2

@@ -83,7 +83,7 @@ def triangle(points, columns, out):
         out: written; its upper half is left in any state.
     """
     number, width = points.shape
-    squares = np.zeros(number, points.dtype)
+    squares, zero = np.zeros(number, points.dtype), points.dtype.type(0)
     for c in range(width):
         column = columns[c]
         for i in range(number):
@@ -95,8 +95,8 @@ def triangle(points, columns, out):
             row, own = out[i], squares[i]
             for j in range(i):
                 apart = own + squares[j] - (row[j] + row[j])
-                row[j] = max(0, apart)
-            row[i] = 0
+                row[j] = max(zero, apart)
+            row[i] = zero
 
 
 @njit(cache=True, error_model="numpy")

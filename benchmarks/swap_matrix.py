@@ -1,0 +1,110 @@
+"""Networks trained with one clustering, measured with another one, without any training.
+
+::
+
+    python benchmarks/swap_matrix.py --data FOLDER cifar10_nano_conv cifar10_nano_kmeans ...
+
+Each model (packaged name, run folder or weights file) is measured on the test images as it is, then
+with every clustering that has nothing to learn in the place of its own, and then with its own, if
+that has nothing to learn, and other numbers of clusters. The result goes to
+``benchmarks/results/swap_matrix.json`` and, drawn, to ``docs/swap_matrix.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pacavit.engine import build, evaluate, load_model, system
+
+RESULTS = Path(__file__).parent / "results" / "swap_matrix.json"
+PICTURE = Path(__file__).parents[1] / "docs" / "swap_matrix.png"
+SWAPS = ("kmeans", "gmm", "hierarchical", "dbscan", "grid", "random")
+NUMBERS = (4, 9, 16, 25, 36, 49)
+
+
+def main() -> None:
+    """Read the command line, measure, print and record."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--data", type=Path)
+    arguments = parser.parse_args()
+    device = system.pick_device("auto")
+    system.configure(device)
+    models = []
+    for name in arguments.models:
+        models.append(measure(name, arguments.data, device))
+        print(json.dumps(models[-1]))  # noqa: T201
+        result = {
+            "command": "python benchmarks/swap_matrix.py --data DATA "
+            + " ".join(Path(model).name for model in arguments.models),
+            "models": models,
+            "environment": system.environment(device),
+        }
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    draw(models, PICTURE)
+
+
+def measure(name: str, root: Path | None, device: Any) -> dict[str, Any]:
+    """Accuracies of one model with all that it can be given."""
+    loaded = load_model(name)
+    config = loaded.recipe.data
+    source = build.data_source(config.model_copy(update={"root": root}) if root else config)
+    loader = build.eval_loader(loaded.recipe, build.image_set(source, "test", device), loaded.info)
+    network = loaded.classifier.model
+
+    def accuracy(model: Any) -> float:
+        loaded.classifier.model = model
+        found = evaluate(
+            loaded.classifier, loader, loaded.info.class_names, device=device, progress=True
+        )
+        return round(found.accuracy, 4)
+
+    kind = network.mixers[0].clustering_name
+    own = {"clustering": kind, "accuracy": accuracy(network), "data": source.info.copy}
+    swapped = {other: accuracy(network.with_clustering(other)) for other in SWAPS if other != kind}
+    numbers = {}
+    if kind in SWAPS:
+        options = network.mixers[0].clustering_options
+        numbers = {
+            number: accuracy(network.with_clustering(kind, number, **options)) for number in NUMBERS
+        }
+    return {"model": Path(name).name, **own, "swapped": swapped, "numbers": numbers}
+
+
+def draw(models: list[dict[str, Any]], path: Path) -> None:
+    """The matrix as a heatmap with its numbers, and lines over the number of clusters."""
+    columns = ["own", *SWAPS]
+    matrix = np.full((len(models), len(columns)), np.nan)
+    for row, model in enumerate(models):
+        matrix[row, 0] = model["accuracy"]
+        for column, name in enumerate(SWAPS, 1):
+            matrix[row, column] = model["swapped"].get(name, model["accuracy"])
+    figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=130)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    left.imshow(matrix, vmin=0.1, vmax=0.95, cmap="cividis", aspect="auto")
+    left.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    left.set_yticks(range(len(models)), [model["clustering"] for model in models])
+    left.set(xlabel="measured with", ylabel="trained with", title="Accuracy, nothing retrained")
+    for (row, column), value in np.ndenumerate(matrix):
+        color = "black" if value > 0.6 else "white"
+        left.text(column, row, f"{value:.3f}", ha="center", va="center", color=color, fontsize=8)
+    for model in models:
+        if model["numbers"]:
+            numbers = {int(number): value for number, value in model["numbers"].items()}
+            right.plot(list(numbers), list(numbers.values()), "o-", label=model["clustering"])
+    right.axvline(16, color="0.6", linestyle=":", label="M in training")
+    right.set(xlabel="clusters M in the test", ylabel="accuracy", title="Other numbers of clusters")
+    right.set_xscale("log", base=2)
+    right.set_xticks(NUMBERS, [str(number) for number in NUMBERS])
+    right.legend(frameon=False)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""``pacavit reproduce``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def reproduce(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A published number; none: list all.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the run; runs/NAME if not given.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="Folder with the data set.")
+    ] = None,
+) -> None:
+    """Measure a published number again: pacavit reproduce cifar10_nano-kmeans --data ROOT."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pacavit import api
+
+    if name is None:
+        for entry in api.published():
+            typer.echo(
+                f"{entry.name}\n"
+                f"  accuracy {entry.accuracy:.4f}, F1 {entry.f1:.4f} on {entry.num_images:,} test "
+                f"images of {entry.data}; {entry.minutes:g} minutes on {entry.machine}\n"
+                f"  {entry.command}"
+            )
+        return
+    entry, found = api.reproduce(name, out or Path("runs") / name, data=data, progress=True)
+    table = Table(title=f"{name}, {found.num_images:,} test images", title_justify="left")
+    for heading in ("score", "published", "measured", "difference"):
+        table.add_column(heading, justify="left" if heading == "score" else "right")
+    for score, before, now in (
+        ("accuracy", entry.accuracy, found.accuracy),
+        ("precision", entry.precision, found.precision_macro),
+        ("recall", entry.recall, found.recall_macro),
+        ("F1", entry.f1, found.f1_macro),
+    ):
+        table.add_row(score, f"{before:.4f}", f"{now:.4f}", f"{now - before:+.4f}")
+    Console().print(table)
+    typer.echo(
+        f"Other images of this kind would move an accuracy by ±{entry.margin:.4f} (95 %); "
+        "other machines and versions round differently, which acts like another seed."
+    )

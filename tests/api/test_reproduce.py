@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pacavit import api
+from pacavit.report.published import Published
+from pacavit_cli.main import main
+
+CHANGES = ("train.epochs=1", "data.val_size=20", "train.batch_size=128")
+
+
+@pytest.mark.slow
+def test_a_published_number_is_trained_once_and_put_beside_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = Published(
+        name="tiny",
+        recipe="digits",
+        changes=CHANGES,
+        data="digits",
+        num_images=100,
+        accuracy=0.5,
+        precision=0.25,
+        recall=0.75,
+        f1=0.5,
+        minutes=1.5,
+        machine="abacus",
+    )
+    monkeypatch.setattr(api, "find_published", {"tiny": entry}.__getitem__)
+    out = tmp_path / "run"
+    assert main(["reproduce", "tiny", "--out", str(out)]) == 0
+    before = (out / "weights.safetensors").stat().st_mtime_ns
+    printed = capsys.readouterr().out
+    old, found = api.reproduce("tiny", out)
+    assert old is entry
+    assert f"{found.accuracy - 0.5:+.4f}" in printed
+    assert "±0.0980" in printed
+    assert (out / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_without_a_name_all_numbers_are_listed_with_their_commands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["reproduce"]) == 0
+    printed = capsys.readouterr().out
+    for entry in api.published():
+        assert entry.name in printed
+        assert entry.command in printed
