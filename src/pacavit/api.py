@@ -46,11 +46,13 @@ from pacavit.errors import (
     RecipeError,
     UnknownNameError,
 )
+from pacavit.explain import DEFAULT_METHOD, METHODS, explain_images, find_class
 from pacavit.recipes.io import RECIPE_FILE
 from pacavit.recipes.schema import Recipe
 from pacavit.report.card import card_summary
 from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import weights_digest, write_evaluation
+from pacavit.report.explanation import ExplainedImage, check_folder, write_explanations
 from pacavit.report.published import Published, find_published, published
 from pacavit.report.publishing import publish_run
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
@@ -62,6 +64,7 @@ __all__ = [
     "compare",
     "convert",
     "evaluate",
+    "explain",
     "from_pretrained",
     "list_names",
     "predict",
@@ -343,6 +346,56 @@ def predict(
     return predict_images(loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress)
 
 
+def explain(
+    model: str | Path,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    label: str | int | None = None,
+    stage: int | None = None,
+    method: str = DEFAULT_METHOD,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> list[ExplainedImage]:
+    """Show which parts of images decide, and what the clusters of the model hold.
+
+    Writes a folder of pictures an image (maps over the image, binary masks with what they keep and
+    remove, a gallery of clusters a stage), ``explanations.json``, and ``index.html``, where a
+    reader clicks a patch and sees the clusters it attends to.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        images: image files of any size and mode, or folders of them; one, or several.
+        out: folder to write; one that holds something is refused.
+        label: name or index of the class to explain; None is each image's likeliest.
+        stage: whose clusters make the map; None is the last that has some.
+        method: registered name, as ``list_names("methods")`` has them.
+        overwrite: replace the explanations in ``out``.
+        progress: show a progress bar when there are several images.
+
+    Returns:
+        One record an image, in order; an image that cannot be explained has its ``error`` set.
+
+    Raises:
+        PacavitError: anything else that a user can mend; the message says what and where.
+    """
+    check_folder(Path(out), overwrite=overwrite)
+    paths = find_images([images] if isinstance(images, str | Path) else images)
+    loaded = load_model(model)
+    explanations = explain_images(
+        loaded,
+        paths,
+        label=None if label is None else find_class(label, loaded.info),
+        method=method,
+        stage=stage,
+        device=pick_device("auto"),
+        progress=progress,
+    )
+    return write_explanations(
+        explanations, Path(out), title=f"What {model} looks at", overwrite=overwrite
+    )
+
+
 def convert(
     official: str | Path,
     out: str | Path,
@@ -421,7 +474,7 @@ def list_names(kind: str) -> list[Entry]:
     """What exists of a kind.
 
     Args:
-        kind: models, clusterings, attentions, recipes, datasets or weights.
+        kind: models, clusterings, attentions, methods, recipes, datasets or weights.
 
     Raises:
         UnknownNameError: there is no such kind.
@@ -516,6 +569,7 @@ _LISTS: dict[str, Callable[[], list[Entry]]] = {
     "models": _models,
     "clusterings": lambda: _registered(CLUSTERINGS),
     "attentions": lambda: _registered(ATTENTIONS),
+    "methods": lambda: _registered(METHODS),
     "recipes": _recipes,
     "datasets": lambda: _registered(DATASETS),
     "weights": _weights,

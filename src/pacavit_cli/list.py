@@ -11,7 +11,8 @@ def list_(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="KIND", help="models, clusterings, attentions, recipes, datasets or weights."
+            metavar="KIND",
+            help="models, clusterings, attentions, methods, recipes, datasets or weights.",
         ),
     ],
 ) -> None:

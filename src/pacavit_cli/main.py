@@ -13,6 +13,7 @@ import typer
 from pacavit_cli.compare import compare
 from pacavit_cli.convert import convert
 from pacavit_cli.evaluate import evaluate
+from pacavit_cli.explain import explain
 from pacavit_cli.list import list_
 from pacavit_cli.predict import predict
 from pacavit_cli.reproduce import reproduce
@@ -28,6 +29,7 @@ app = typer.Typer(name="pacavit", no_args_is_help=True, pretty_exceptions_enable
 app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(explain)
 app.command()(compare)
 app.command()(reproduce)
 app.command()(convert)

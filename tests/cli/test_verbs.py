@@ -9,6 +9,7 @@ import pytest
 from pacavit import api
 from pacavit.engine.official import Conversion
 from pacavit.engine.predict import ClassProbability, ImagePrediction
+from pacavit.report.explanation import ExplainedImage
 from pacavit_cli.main import main
 
 
@@ -72,6 +73,31 @@ def test_predict_json_is_json(
     assert records[0]["top"][0] == {"class": "cat", "probability": 0.75}
     assert records[0]["error"] is None
     assert records[1] == {"path": "b.png", "top": [], "error": "b.png is not an image"}
+
+
+def test_explain_passes_everything_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    numbers = {"path": "a.png", "explained": {"class": "cat", "probability": 0.5}}
+    good = ExplainedImage(Path("a.png"), tmp_path / "a", numbers)
+    broken = ExplainedImage(Path("b.png"), None, {"error": "b.png is broken"}, "b.png is broken")
+    explain = Recorder([good, broken])
+    monkeypatch.setattr(api, "explain", explain)
+    words = ["explain", "model", "a.png", "b.png", "--out", "why", "--class", "cat"]
+    assert main([*words, "--stage", "1", "--method", "edges", "--overwrite"]) == 2
+    assert explain.arguments == ("model", [Path("a.png"), Path("b.png")], Path("why"))
+    assert explain.options == {
+        "label": "cat",
+        "stage": 1,
+        "method": "edges",
+        "overwrite": True,
+        "progress": True,
+    }
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0].startswith("a.png: cat 50.0%, in ")
+    assert captured.err == "error: b.png is broken\n"
+    assert main([*words, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out) == [good.numbers, broken.numbers]
 
 
 def test_convert_passes_everything_on_and_reports(

@@ -7,7 +7,7 @@ import time
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from pacavit.errors import DataError, ReadError
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "Region",
+    "centre_region",
     "crop_centre",
     "decode_image",
     "fit_image",
@@ -31,11 +33,34 @@ __all__ = [
 MAX_PIXELS = 64_000_000
 """Images with more pixels are refused unless the caller asks for more."""
 
+
+class Region(NamedTuple):
+    """A part of an image, in its pixels; not necessarily whole ones."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+    def inside(self, outer: Region, size: tuple[int, int]) -> Region:
+        """A region of a picture of ``size``, which shows ``outer``, in the pixels of ``outer``."""
+        rows, columns = outer.height / size[0], outer.width / size[1]
+        return Region(
+            outer.top + self.top * rows,
+            outer.left + self.left * columns,
+            self.height * rows,
+            self.width * columns,
+        )
+
+
 _RETRY_SECONDS = 0.5  # network file systems recover from most failures
 
 # Only formats that Pillow decodes itself: it hands EPS, for example, to an outside interpreter,
 # which would run the file as a program.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+# Others with several frames are documents, or photographs with a preview.
+_ANIMATED = ("GIF", "PNG", "WEBP")
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -43,7 +68,7 @@ IMAGE_SUFFIXES = frozenset(
 """What the name of a file in a folder ends in, in lower case, to be taken for an image."""
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = False) -> Tensor:
     """Read an image file of any size and mode -> (3, H, W) uint8 RGB.
 
     The EXIF orientation is applied and transparent pixels lie on white. 16-bit and 32-bit integer
@@ -53,21 +78,22 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     Args:
         path: file to read.
         max_pixels: largest H x W that is decoded.
+        still: refuse animations.
 
     Raises:
         ReadError: the system failed to read the file, twice.
-        DataError: the file is missing, a folder, not an image, broken or too large; one line with
-            the path.
+        DataError: the file is missing, a folder, not an image, broken, too large or animated; one
+            line with the path.
     """
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path} is a folder, not an image file")
     try:
-        return _open_and_decode(path, max_pixels)
+        return _open_and_decode(path, max_pixels, still)
     except OSError:
         time.sleep(_RETRY_SECONDS)
     try:
-        return _open_and_decode(path, max_pixels)
+        return _open_and_decode(path, max_pixels, still)
     except OSError as error:
         raise ReadError(
             f"cannot read {path}: {error.strerror or error}; check the disk or the network, and "
@@ -75,17 +101,20 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         ) from error
 
 
-def decode_image(file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+def decode_image(
+    file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PIXELS, still: bool = False
+) -> Tensor:
     """Decode an open image file or its bytes, as ``read_image`` does -> (3, H, W) uint8 RGB.
 
     Args:
         file: binary file, or the bytes of one.
         name: what error messages shall call it.
         max_pixels: largest H x W that is decoded.
+        still: refuse animations.
 
     Raises:
         OSError: the system failed to read the file.
-        DataError: it is not an image, broken or too large.
+        DataError: it is not an image, broken, too large or animated.
     """
     stream = BytesIO(file) if isinstance(file, bytes) else file
     with warnings.catch_warnings():
@@ -94,6 +123,8 @@ def decode_image(file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PI
         try:
             with Image.open(stream, formats=_FORMATS) as image:
                 _check_size(image, name, max_pixels)
+                if still and image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
+                    raise DataError(f"{name} is an animation; save the frame you mean by itself")
                 pixels = _to_rgb(ImageOps.exif_transpose(image))
         except DataError:
             raise
@@ -112,15 +143,21 @@ def decode_image(file: IO[bytes] | bytes, name: str, *, max_pixels: int = MAX_PI
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def crop_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(..., H, W) -> the largest central part that has the aspect of ``size``."""
-    (height, width), (target_height, target_width) = images.shape[-2:], size
+def centre_region(image_size: tuple[int, int], size: tuple[int, int]) -> Region:
+    """The largest central part of an image that has the aspect of ``size``, in whole pixels."""
+    (height, width), (target_height, target_width) = image_size, size
     if height * target_width == width * target_height:
-        return images
+        return Region(0, 0, height, width)
     scale = min(height / target_height, width / target_width)
     kept_height = max(1, round(target_height * scale))
     kept_width = max(1, round(target_width * scale))
-    top, left = (height - kept_height) // 2, (width - kept_width) // 2
+    return Region((height - kept_height) // 2, (width - kept_width) // 2, kept_height, kept_width)
+
+
+def crop_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(..., H, W) -> the largest central part that has the aspect of ``size``."""
+    height, width = images.shape[-2:]
+    top, left, kept_height, kept_width = map(int, centre_region((height, width), size))
     return images[..., top : top + kept_height, left : left + kept_width]
 
 
@@ -132,10 +169,10 @@ def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
-def _open_and_decode(path: Path, max_pixels: int) -> Tensor:
+def _open_and_decode(path: Path, max_pixels: int, still: bool) -> Tensor:
     try:
         with path.open("rb") as file:
-            return decode_image(file, str(path), max_pixels=max_pixels)
+            return decode_image(file, str(path), max_pixels=max_pixels, still=still)
     except FileNotFoundError:
         raise DataError(f"there is no image file {path}") from None
 

@@ -1,15 +1,18 @@
 """Self-contained HTML pages, one builder a page elsewhere: text, tables and pictures in sections.
 
-A page needs nothing beside its one file: styles and pictures are inside, there are no scripts, and
-its own content policy forbids any request. Every text that is handed in is escaped.
+A page needs nothing beside its one file: styles and pictures are inside, and its own content policy
+forbids any request, and any script but the one it was made with, if any. Every text that is handed
+in is escaped.
 """
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,6 +22,7 @@ __all__ = [
     "Cell",
     "Section",
     "command",
+    "data_block",
     "data_uri",
     "facts",
     "folded",
@@ -30,6 +34,7 @@ __all__ = [
     "render",
     "side_by_side",
     "table",
+    "template_text",
 ]
 
 
@@ -70,6 +75,7 @@ def page(
     sections: Sequence[Section],
     *,
     highlights: Mapping[str, str] | None = None,
+    script: str = "",
 ) -> str:
     """A complete HTML document, for light and dark screens of any width.
 
@@ -78,8 +84,16 @@ def page(
         lead: what the page is about, in a sentence or two below the title.
         sections: in order.
         highlights: the few numbers that readers came for, by their names.
+        script: JavaScript, run when the page is complete; without ``</script`` in it.
     """
-    values = {"title": title, "lead": lead, "sections": sections, "highlights": highlights or {}}
+    values = {
+        "title": title,
+        "lead": lead,
+        "sections": sections,
+        "highlights": highlights or {},
+        "script": Markup(script),  # noqa: S704 (a file of this package)
+        "script_hash": b64encode(sha256(script.encode()).digest()).decode(),
+    }
     return str(render("page.html", values))
 
 
@@ -151,6 +165,20 @@ def picture(light: str, alt: str, caption: str, *, dark: str | None = None) -> M
 def data_uri(data: bytes, kind: str) -> str:
     """A file as a URI; ``kind`` is its media type, such as ``image/png``."""
     return f"data:{kind};base64,{b64encode(data).decode()}"
+
+
+def data_block(name: str, values: Any) -> Markup:
+    """Values for a page's script, as JSON in an element with the id ``name``."""
+    # "<" could end the element.
+    text = json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
+    return Markup('<script type="application/json" id="{}">{}</script>').format(name, Markup(text))  # noqa: S704
+
+
+def template_text(name: str) -> str:
+    """A file of the templates' folder, as it is."""
+    loader = _templates().loader
+    assert loader is not None
+    return loader.get_source(_templates(), name)[0]
 
 
 def number(value: float, *, digits: int = 4) -> str:

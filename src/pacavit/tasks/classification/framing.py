@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, Resize
 
 from pacavit.data import SampleRandom, lent_generators
+from pacavit.data.image import Region
 from pacavit.tasks.classification.config import CropConfig
 
 __all__ = ["CentreCrop", "RandomCrop"]
@@ -49,12 +50,21 @@ class CentreCrop:
 
     def __init__(self, config: CropConfig, size: int) -> None:
         mode = str_to_interp_mode(config.interpolation)
-        resize = Resize(math.floor(size / config.eval_part), interpolation=mode)
-        self.crop = Compose([resize, CenterCrop(size)])
+        self.size, self.shorter_side = size, math.floor(size / config.eval_part)
+        self.crop = Compose([Resize(self.shorter_side, interpolation=mode), CenterCrop(size)])
 
     def __call__(self, image: Tensor, random: SampleRandom | None = None) -> Tensor:
         """Cut an image; ``random`` is not used, it is what every framing is called with."""
         return _to_tensor(self.crop(_to_pillow(image)))
+
+    def region(self, image_size: tuple[int, int]) -> Region:
+        """What is left of an image of (H, W) pixels."""
+        # The arithmetic of torchvision's Resize and CenterCrop.
+        shorter = min(image_size)
+        height, width = (int(self.shorter_side * side / shorter) for side in image_size)
+        top, left = round((height - self.size) / 2.0), round((width - self.size) / 2.0)
+        whole = Region(0, 0, *image_size)
+        return Region(top, left, self.size, self.size).inside(whole, (height, width))
 
 
 def _to_pillow(image: Tensor) -> Image.Image:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pacavit.data import DataInfo, SampleRandom, crop_centre
+from pacavit.data.image import Region, centre_region
 from pacavit.errors import RecipeError
 from pacavit.tasks.classification.augment import RandAugment, RandomErasing
 from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig
@@ -40,6 +41,10 @@ class EvalTransform:
         pixels = _resize(_to_float(crop_centre(images, self.size)), self.size)
         mean, std = (_per_channel(fact).to(images.device) for fact in (self.mean, self.std))
         return torch.addcmul(-mean / std, pixels, 1 / (255 * std))
+
+    def region(self, image_size: tuple[int, int]) -> Region:
+        """What the network sees of an image of (H, W) pixels."""
+        return centre_region(image_size, self.size)
 
 
 class TrainTransform:

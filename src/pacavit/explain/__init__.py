@@ -1,0 +1,62 @@
+"""See inside: recordings of attention, cluster maps, masks, rollout, and peers to compare with.
+
+Importing this package registers the methods.
+"""
+
+from pacavit.explain import baselines
+from pacavit.explain.geometry import Placement, Sampling, samplings, upsample
+from pacavit.explain.images import (
+    DEFAULT_METHOD,
+    FailedImage,
+    ImageExplanation,
+    StageClusters,
+    explain_images,
+    find_class,
+)
+from pacavit.explain.maps import (
+    attention_map,
+    class_map,
+    heatmaps,
+    importance,
+    partition,
+    patch_attention,
+    patch_map,
+    received,
+)
+from pacavit.explain.masks import THRESHOLDS, binary_mask, keep, remove
+from pacavit.explain.methods import METHODS, Method
+from pacavit.explain.record import BlockRecord, Recording, record
+from pacavit.explain.rollout import relevance, rollout
+
+__all__ = [
+    "DEFAULT_METHOD",
+    "METHODS",
+    "THRESHOLDS",
+    "BlockRecord",
+    "FailedImage",
+    "ImageExplanation",
+    "Method",
+    "Placement",
+    "Recording",
+    "Sampling",
+    "StageClusters",
+    "attention_map",
+    "baselines",
+    "binary_mask",
+    "class_map",
+    "explain_images",
+    "find_class",
+    "heatmaps",
+    "importance",
+    "keep",
+    "partition",
+    "patch_attention",
+    "patch_map",
+    "received",
+    "record",
+    "relevance",
+    "remove",
+    "rollout",
+    "samplings",
+    "upsample",
+]

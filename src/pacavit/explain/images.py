@@ -1,0 +1,286 @@
+"""Image files in, explanations of a trained classifier's decisions out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from pacavit.data import SampleRandom, read_image
+from pacavit.data.base import DataInfo
+from pacavit.engine.predict import ClassProbability
+from pacavit.engine.weights import LoadedModel
+from pacavit.errors import CheckpointError, DataError, UnknownNameError
+from pacavit.explain import maps
+from pacavit.explain.geometry import Placement, Sampling, find_pacavit, samplings
+from pacavit.explain.methods import METHODS, Method, holds_pacavit, untouched
+from pacavit.explain.record import BlockRecord, record
+from pacavit.models.mixers import Mixer
+from pacavit.types import Grid
+
+__all__ = [
+    "DEFAULT_METHOD",
+    "FailedImage",
+    "ImageExplanation",
+    "StageClusters",
+    "explain_images",
+    "find_class",
+]
+
+DEFAULT_METHOD = "class_map"
+_FREE_METHOD = "attention_map"
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class StageClusters:
+    """The clusters of a stage as its last block used them, for one image.
+
+    Attributes:
+        stage: its index.
+        block: index of that block.
+        grid: height and width in patches.
+        sampling: where the patches lie in the network's input.
+        weights: (M, N), valid rows sum to 1.
+        partition: (N,), the cluster in which each patch counts most; -1 for none.
+        valid: (M,) bool.
+        received: (M,), the share of all attention that goes to the cluster.
+        importance: (M,), what the cluster does for the class: attention times gradient.
+        attention: (N, M), what each patch attends to, rows sum to 1.
+    """
+
+    stage: int
+    block: int
+    grid: Grid
+    sampling: Sampling
+    weights: Tensor
+    partition: Tensor
+    valid: Tensor
+    received: Tensor
+    importance: Tensor
+    attention: Tensor
+
+    def ranking(self) -> list[int]:
+        """The valid clusters, the most important for the class first."""
+        order = self.importance.argsort(descending=True, stable=True).tolist()
+        return [cluster for cluster in order if self.valid[cluster]]
+
+
+@dataclass(frozen=True)
+class ImageExplanation:
+    """Why a classifier gives an image a class.
+
+    Attributes:
+        path: the image file.
+        image: (3, H, W) uint8, the whole image.
+        placement: where in it the network looked.
+        top: the likeliest classes, likeliest first.
+        explained: the class that the maps are about.
+        maps: by method, (height, width) of the network's input; the chosen method first, with
+            the gradient-free map beside it where there are clusters.
+        stages: with clusters, in order; none where the network has none.
+    """
+
+    path: Path
+    image: Tensor
+    placement: Placement
+    top: tuple[ClassProbability, ...]
+    explained: ClassProbability
+    maps: Mapping[str, Tensor]
+    stages: tuple[StageClusters, ...]
+
+    def restored(self, method: str) -> Tensor:
+        """A map over the whole image: (H, W), NaN where the network did not look."""
+        return self.placement.restore(self.maps[method])
+
+
+@dataclass(frozen=True)
+class FailedImage:
+    """An image that could not be explained, and why, in one line."""
+
+    path: Path
+    error: str
+
+
+def find_class(name: str | int, info: DataInfo) -> int:
+    """The index of a class, given by its name or its index.
+
+    Raises:
+        UnknownNameError: there is no class of that name.
+        DataError: the index is out of range.
+    """
+    names = info.class_names
+    if isinstance(name, str) and name in names:
+        return names.index(name)
+    if isinstance(name, str) and not name.lstrip("-").isdecimal():
+        raise UnknownNameError("class", name, names, f"of {info.name}")
+    index = int(name)
+    if not 0 <= index < len(names):
+        raise DataError(
+            f"class {index} is out of range: {info.name} has the classes 0 to {len(names) - 1}"
+        )
+    return index
+
+
+def explain_images(
+    model: LoadedModel,
+    paths: Sequence[Path],
+    *,
+    label: int | None = None,
+    method: str = DEFAULT_METHOD,
+    stage: int | None = None,
+    device: torch.device,
+    progress: bool = False,
+) -> Iterator[ImageExplanation | FailedImage]:
+    """Explanations of image files of any size and mode, one by one, in the order of the paths.
+
+    A file that cannot be read does not stop the others.
+
+    Args:
+        model: as loaded by ``load_model``; its task moves to ``device``.
+        paths: image files.
+        label: index of the class to explain; None is each image's likeliest.
+        method: registered name.
+        stage: whose clusters make the map; None is the last that has some.
+        device: where to compute.
+        progress: show a progress bar on stderr when there are several images.
+
+    Raises:
+        UnknownNameError: there is no such method, or it knows no stages.
+        PacavitError: the method cannot explain this model, or the model is no classifier.
+    """
+    task = model.classifier.to(device)
+    options = {} if stage is None else {"stage": stage}
+    methods = {method: METHODS.create(method, task.model, options=options)}
+    has_clusters = any(stage.num_clusters for stage in _mixers(task.model))
+    if has_clusters and method != _FREE_METHOD:
+        methods[_FREE_METHOD] = METHODS.create(_FREE_METHOD, task.model, options=options)
+    prepare = _Preparation(model)
+    return _explain_each(model, paths, label, methods, prepare, device, progress)
+
+
+def _explain_each(
+    model: LoadedModel,
+    paths: Sequence[Path],
+    label: int | None,
+    methods: Mapping[str, Method],
+    prepare: _Preparation,
+    device: torch.device,
+    progress: bool,
+) -> Iterator[ImageExplanation | FailedImage]:
+    bar = track(
+        paths,
+        description="explaining",
+        console=Console(stderr=True),
+        disable=not progress or len(paths) < 2,
+    )
+    for path in bar:
+        try:
+            image, pixels, placement = prepare(path)
+        except DataError as error:
+            yield FailedImage(path, str(error))
+            continue
+        yield _explain_image(model, path, image, pixels.to(device), placement, label, methods)
+
+
+def _explain_image(
+    model: LoadedModel,
+    path: Path,
+    image: Tensor,
+    pixels: Tensor,
+    placement: Placement,
+    label: int | None,
+    methods: Mapping[str, Method],
+) -> ImageExplanation:
+    names = model.info.class_names
+    probabilities = model.classifier.predict(pixels).probabilities[0]
+    if not probabilities.isfinite().all():
+        raise CheckpointError(
+            f"{model.path} answers {path} with probabilities that are not numbers; take weights of "
+            "an earlier checkpoint"
+        )
+    values, labels = probabilities.topk(min(_TOP, len(names)))
+    pairs = zip(labels.tolist(), values.tolist(), strict=True)
+    explained = int(labels[0]) if label is None else label
+    classes = torch.tensor([explained], device=pixels.device)
+    found = {name: method(pixels, classes)[0].cpu() for name, method in methods.items()}
+    return ImageExplanation(
+        path=path,
+        image=image,
+        placement=placement,
+        top=tuple(ClassProbability(names[index], value) for index, value in pairs),
+        explained=ClassProbability(names[explained], float(probabilities[explained])),
+        maps=found,
+        stages=_clusters(model, pixels, explained) if _FREE_METHOD in found else (),
+    )
+
+
+def _clusters(model: LoadedModel, pixels: Tensor, label: int) -> tuple[StageClusters, ...]:
+    """Every stage with clusters, of one image (1, 3, height, width)."""
+    network = model.task.model
+    with untouched(network), torch.enable_grad(), record(network) as recording:
+        recording.backward(network(pixels.detach().clone().requires_grad_())[:, label])
+    where = samplings(network)
+    return tuple(
+        _stage_clusters(stage, recording.stage(stage)[-1], where[stage])
+        for stage in recording.clustered_stages
+    )
+
+
+def _stage_clusters(stage: int, block: BlockRecord, sampling: Sampling) -> StageClusters:
+    assignment, grid = block.clusters()
+    weights = assignment.weights[0].float().cpu()
+    valid = assignment.valid
+    return StageClusters(
+        stage=stage,
+        block=block.block,
+        grid=grid,
+        sampling=sampling,
+        weights=weights,
+        partition=maps.partition(block)[0].flatten().cpu(),
+        valid=torch.ones(len(weights), dtype=torch.bool) if valid is None else valid[0].cpu(),
+        received=maps.received(block)[0].cpu(),
+        importance=maps.importance(block)[0].cpu(),
+        attention=maps.patch_attention(block)[0].cpu(),
+    )
+
+
+def _mixers(network: nn.Module) -> Sequence[Mixer]:
+    """What the stages of one of this package's networks mix with; none of any other."""
+    return find_pacavit(network).mixers if holds_pacavit(network) else ()
+
+
+class _Preparation:
+    """An image file to the image, what the network sees of it, and where that lies in it."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        config, info = model.recipe.task, model.info
+        self.framing = model.classifier.eval_framing(model.classifier.config, info)
+        self.transform = model.classifier.eval_transform(info, config.image_size)
+        network = model.task.model
+        self.patch = samplings(network)[0].stride if holds_pacavit(network) else 1
+
+    def __call__(self, path: Path) -> tuple[Tensor, Tensor, Placement]:
+        """(3, H, W) uint8, (1, 3, height, width) and the placement; DataError for broken files."""
+        image = read_image(path, still=True)
+        size = (image.shape[1], image.shape[2])
+        if min(size) < self.patch:
+            raise DataError(
+                f"{path} has {size[1]} x {size[0]} pixels, less than one patch of the model "
+                f"({self.patch} x {self.patch}); take a larger image"
+            )
+        seen = image
+        if self.framing is not None:
+            no_draws = SampleRandom(seed=0, epoch=0, indices=torch.zeros(1, dtype=torch.int64))
+            seen = self.framing(image, no_draws)
+        framed = (seen.shape[1], seen.shape[2])
+        region = self.transform.region(framed)
+        if self.framing is not None:
+            region = region.inside(self.framing.region(size), framed)
+        pixels: Tensor = self.transform(seen[None])
+        return image, pixels, Placement(size, region, (pixels.shape[2], pixels.shape[3]))

@@ -1,0 +1,53 @@
+"""Numbers that test whether maps and clusters tell the truth, in plain torch and batched."""
+
+from pacavit.explain.metrics.clusters import (
+    adjusted_rand_index,
+    contingency,
+    hungarian_miou,
+    mean_best_overlap,
+    normalized_mutual_information,
+    purity,
+)
+from pacavit.explain.metrics.deletion import cluster_drops, randomised, without_cluster
+from pacavit.explain.metrics.faithfulness import (
+    BASELINES,
+    area_under_curve,
+    blurred,
+    mean_colour,
+    perturbation_curves,
+    predicted_right,
+    top_area,
+)
+from pacavit.explain.metrics.maps import (
+    energy_inside,
+    gini,
+    pointing_game,
+    rank_correlation,
+)
+from pacavit.explain.metrics.statistics import Interval, mean_interval, paired_difference
+
+__all__ = [
+    "BASELINES",
+    "Interval",
+    "adjusted_rand_index",
+    "area_under_curve",
+    "blurred",
+    "cluster_drops",
+    "contingency",
+    "energy_inside",
+    "gini",
+    "hungarian_miou",
+    "mean_best_overlap",
+    "mean_colour",
+    "mean_interval",
+    "normalized_mutual_information",
+    "paired_difference",
+    "perturbation_curves",
+    "pointing_game",
+    "predicted_right",
+    "purity",
+    "randomised",
+    "rank_correlation",
+    "top_area",
+    "without_cluster",
+]

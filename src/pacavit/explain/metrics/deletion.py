@@ -1,0 +1,97 @@
+"""What a network does without a cluster, and without what it has learned."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pacavit.clustering import Clustering
+from pacavit.errors import PacavitError
+from pacavit.types import Assignment
+
+__all__ = ["cluster_drops", "randomised", "without_cluster"]
+
+
+@contextmanager
+def without_cluster(model: nn.Module, stage: int, cluster: int) -> Iterator[None]:
+    """Inside, no patch of a stage can attend to one of its clusters; others share its attention.
+
+    Args:
+        model: of this package.
+        stage: index, with clusterings of its own.
+        cluster: 0 to M - 1.
+
+    Raises:
+        PacavitError: the stage has no clusterings, or not so many clusters.
+    """
+    clusterings = _clusterings(model, stage)
+    fewest = min(module.num_clusters for module in clusterings)
+    if not 0 <= cluster < fewest:
+        raise PacavitError(f"stage {stage} has clusters 0 to {fewest - 1}, not {cluster}")
+
+    def hide(_: nn.Module, __: Any, assignment: Assignment) -> Assignment:
+        shape = assignment.weights.shape[:2]
+        valid = assignment.valid
+        valid = assignment.weights.new_ones(shape, dtype=torch.bool) if valid is None else valid
+        rest = valid.clone()
+        rest[:, cluster] = False
+        # Attention needs something to go to: an image's only cluster stays.
+        return assignment._replace(valid=rest.where(rest.any(1, keepdim=True), valid))
+
+    handles = [module.register_forward_hook(hide) for module in clusterings]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def cluster_drops(model: nn.Module, images: Tensor, classes: Tensor, stage: int) -> Tensor:
+    """How far a class's logit falls without each cluster of a stage: (B, M).
+
+    Args:
+        model: of this package, in evaluation mode.
+        images: (B, 3, H, W), normalised.
+        classes: (B,) int64.
+        stage: index, with clusterings of its own.
+
+    Raises:
+        PacavitError: the stage has no clusterings.
+    """
+    column = classes[:, None]
+    whole = model(images).gather(1, column)
+    drops = []
+    for cluster in range(min(module.num_clusters for module in _clusterings(model, stage))):
+        with without_cluster(model, stage, cluster):
+            drops.append(whole - model(images).gather(1, column))
+    return torch.cat(drops, 1)
+
+
+def _clusterings(model: nn.Module, stage: int) -> list[Clustering]:
+    stages: Any = getattr(model, "stages", ())
+    modules = stages[stage].modules() if 0 <= stage < len(stages) else ()
+    found = [module for module in modules if isinstance(module, Clustering)]
+    if not found:
+        raise PacavitError(f"stage {stage} has no clusterings, so no cluster can be left out of it")
+    return found
+
+
+def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
+    """A copy that has learned nothing: the values of each parameter, shuffled.
+
+    A map that is the same for it explains nothing (Adebayo et al., "Sanity checks for saliency
+    maps", NeurIPS 2018).
+    """
+    other = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return other

@@ -1,0 +1,215 @@
+"""Pictures of explanations, as images to save: overlays, masks, and galleries of clusters."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Mapping
+from io import BytesIO
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pacavit.explain.geometry import Placement, upsample
+from pacavit.explain.images import ImageExplanation, StageClusters
+from pacavit.explain.masks import THRESHOLDS, binary_mask, keep, remove
+from pacavit.explain.methods import METHODS
+
+__all__ = [
+    "COLOURS",
+    "cluster_colours",
+    "cluster_gallery",
+    "display_size",
+    "mask_pictures",
+    "overlay",
+    "png_bytes",
+    "thumbnail",
+]
+
+COLOURS = "inferno"
+"""Matplotlib's name of a perceptually uniform colour map, dark to bright."""
+
+_OPACITY = 0.6
+_SMALLEST, _LARGEST = 320, 640  # pixels of the longer side of a picture
+_CLUSTERS = 26  # of a gallery, the most important ones; with the partition three rows of nine
+_COLUMNS = 9
+
+
+def png_bytes(picture: Tensor | Figure) -> bytes:
+    """A PNG file of (3, H, W) uint8, (H, W) bool, or a figure."""
+    file = BytesIO()
+    if isinstance(picture, Figure):
+        picture.savefig(file, format="png", dpi=100)
+    else:
+        _pillow(picture).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def display_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) at which a person looks at an image: neither tiny nor huge."""
+    longer = max(image_size)
+    scale = min(max(longer, _SMALLEST), _LARGEST) / longer
+    return max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
+
+
+def thumbnail(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(3, H, W) uint8 -> (3, *size): enlarged with visible pixels, reduced smoothly."""
+    enlarged = size[0] > image.shape[1]
+    mode = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+    resized = _pillow(image).resize((size[1], size[0]), mode)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+def overlay(explanation: ImageExplanation, method: str, note: str) -> Figure:
+    """The image with a map over it; class, probability and a legend beside it.
+
+    Args:
+        explanation: of the image.
+        method: of the map.
+        note: what the map shows, in a few words.
+    """
+    size = display_size(explanation.placement.image_size)
+    picture = thumbnail(explanation.image, size)
+    heat = _relative(explanation.placement.resized(size).restore(explanation.maps[method]))
+    name, probability = explanation.explained
+    height, width = (side / 100 for side in size)
+    figure = Figure(figsize=(2 * width + 1.3, height + 0.75), layout="constrained")
+    plain, heated = figure.subplots(1, 2)
+    plain.imshow(_array(picture))
+    likeliest = explanation.top[0]
+    plain.set_title(_text(f"{likeliest.name} {likeliest.probability:.1%}"), fontsize=10)
+    plain.set_xlabel("image, likeliest class", fontsize=8)
+    heated.imshow(_array(picture))
+    drawn = heated.imshow(heat, cmap=COLOURS, alpha=_OPACITY, vmin=0, vmax=1)
+    about_class = METHODS.get(method).class_specific
+    title = f"why {name} ({probability:.1%})" if about_class else "where it looks"
+    heated.set_title(_text(title), fontsize=10)
+    heated.set_xlabel(note, fontsize=8)
+    legend = figure.colorbar(drawn, ax=heated, fraction=0.046, pad=0.02, ticks=[0, 1])
+    legend.ax.set_yticklabels(["0", "most"], fontsize=8)
+    _bare(plain, heated)
+    return figure
+
+
+def mask_pictures(explanation: ImageExplanation, method: str) -> Mapping[str, Tensor]:
+    """For each threshold the mask, (H, W) bool, and the image kept and removed, (3, H, W) uint8.
+
+    By file name without suffix: ``mask-otsu``, ``keep-otsu``, ``remove-otsu`` and so on, all of
+    the size of the image.
+    """
+    restored = explanation.restored(method)
+    found: dict[str, Tensor] = {}
+    for threshold in THRESHOLDS:
+        mask = binary_mask(restored[None], threshold)[0]
+        found[f"mask-{threshold}"] = mask
+        found[f"keep-{threshold}"] = keep(explanation.image, mask)
+        found[f"remove-{threshold}"] = remove(explanation.image, mask)
+    return found
+
+
+def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> Figure:
+    """The partition of a stage, and the heatmaps of its clusters, the most important first."""
+    size = display_size(explanation.placement.image_size)
+    picture = _array(thumbnail(explanation.image, size))
+    placement = explanation.placement.resized(size)
+    ranking = clusters.ranking()
+    shown = ranking[:_CLUSTERS]
+    rows = math.ceil((len(shown) + 1) / _COLUMNS)
+    columns = math.ceil((len(shown) + 1) / rows)
+    height = 1.5 * size[0] / max(size)
+    figure = Figure(figsize=(1.6 * columns, (height + 0.35) * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    _bare(*axes)
+    axes[0].imshow(picture)
+    axes[0].imshow(_partition(clusters, placement), alpha=0.65)
+    axes[0].set_title("partition", fontsize=8)
+    total = float(clusters.importance.sum())
+    colours = cluster_colours(clusters)
+    for axis, cluster in zip(axes[1:], shown, strict=False):
+        heat = upsample(
+            clusters.weights[cluster].unflatten(0, clusters.grid),
+            clusters.sampling,
+            placement.input_size,
+        )
+        axis.imshow(picture)
+        axis.imshow(_relative(placement.restore(heat)), cmap=COLOURS, alpha=_OPACITY)
+        share = float(clusters.importance[cluster]) / total if total else 0.0
+        axis.set_title(f"cluster {cluster}: {share:.0%}", fontsize=8)
+        for spine in axis.spines.values():
+            spine.set(visible=True, color=colours[cluster], linewidth=2)
+    for axis in axes[len(shown) + 1 :]:
+        axis.set_visible(False)
+    more = f", {len(shown)} of {len(ranking)}" if len(shown) < len(ranking) else ""
+    figure.suptitle(
+        _text(
+            f"clusters of stage {clusters.stage}{more}, and their share in "
+            f"the importance for {explanation.explained.name}"
+        ),
+        fontsize=9,
+    )
+    return figure
+
+
+def cluster_colours(clusters: StageClusters) -> list[tuple[float, float, float]]:
+    """A colour (red, green, blue) in 0..1 for each cluster; the largest ones differ most."""
+    sizes = torch.bincount(clusters.partition.clamp(min=0), minlength=len(clusters.weights))
+    colours = [(0.0, 0.0, 0.0)] * len(clusters.weights)
+    for rank, cluster in enumerate(sizes.argsort(descending=True, stable=True).tolist()):
+        hue = rank * 0.618034 % 1  # the golden ratio never comes near an earlier hue soon
+        lightness = (0.5, 0.72, 0.34)[rank % 3]
+        colours[cluster] = colorsys.hls_to_rgb(hue, lightness, 0.85)
+    return colours
+
+
+def _partition(clusters: StageClusters, placement: Placement) -> NDArray[np.float32]:
+    """The colour of the cluster of every pixel: (H, W, 4), transparent where there is none."""
+    table = torch.tensor([(*colour, 1.0) for colour in cluster_colours(clusters)] + [(0.0,) * 4])
+    positions = []
+    top, left, height, width = placement.region
+    for pixels, start, length, input_side, cells in (
+        (placement.image_size[0], top, height, placement.input_size[0], clusters.grid.height),
+        (placement.image_size[1], left, width, placement.input_size[1], clusters.grid.width),
+    ):
+        position = (torch.arange(pixels) + 0.5 - start) / length
+        nearest = (
+            position * input_side - 0.5 - clusters.sampling.offset
+        ) / clusters.sampling.stride
+        cell = nearest.round().long().clamp(0, cells - 1)
+        positions.append((cell, (position >= 0) & (position <= 1)))
+    (rows, row_seen), (columns, column_seen) = positions
+    cluster = clusters.partition.unflatten(0, clusters.grid)[rows][:, columns]
+    cluster = cluster.masked_fill(~(row_seen[:, None] & column_seen), -1)
+    return np.asarray(table[cluster].numpy())
+
+
+def _relative(heat: Tensor) -> NDArray[np.floating]:
+    """Values of 0..1 of the largest; NaN stays, and is not drawn."""
+    largest = heat.nan_to_num().max().clamp(min=torch.finfo(heat.dtype).tiny)
+    return np.asarray((heat / largest).numpy())
+
+
+def _array(image: Tensor) -> NDArray[np.uint8]:
+    return np.asarray(image.permute(1, 2, 0).numpy())
+
+
+def _pillow(picture: Tensor) -> Image.Image:
+    if picture.ndim == 2:
+        return Image.fromarray(picture.numpy().astype(np.uint8) * 255)
+    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+
+
+def _text(text: str) -> str:
+    """A text of a user's, which may hold what matplotlib takes for formulas."""
+    return text.replace("$", r"\$")
+
+
+def _bare(*axes: mpl.axes.Axes) -> None:
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        for spine in axis.spines.values():
+            spine.set_visible(False)

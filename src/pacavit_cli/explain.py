@@ -1,0 +1,59 @@
+"""``pacavit explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pictures and the page.")],
+    class_: Annotated[
+        str | None,
+        typer.Option(
+            "--class", metavar="C", help="Class to explain, by name or index; else the likeliest."
+        ),
+    ] = None,
+    stage: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Whose clusters make the map, from 0; else the last."),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="How to explain (pacavit list methods).")
+    ] = "class_map",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the explanations in DIR.")
+    ] = False,
+) -> None:
+    """Show which parts of images decide: pacavit explain cifar10_nano_conv a.png --out why."""
+    from pacavit import api
+    from pacavit.report.explanation import explanations_json, print_explanations
+
+    explained = api.explain(
+        model,
+        images,
+        out,
+        label=class_,
+        stage=stage,
+        method=method,
+        overwrite=overwrite,
+        progress=True,
+    )
+    if json:
+        typer.echo(explanations_json(explained))
+    else:
+        print_explanations(explained, out)
+    for image in explained:
+        if image.error:
+            typer.echo(f"error: {image.error}", err=True)
+    if any(image.error for image in explained):
+        raise typer.Exit(2)

@@ -1,0 +1,85 @@
+"""A classifier that sees brightness, made by hand, and pictures with one bright square."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pacavit import recipes
+from pacavit.clustering.base import Clustering
+from pacavit.data import DataInfo
+from pacavit.engine.weights import LoadedModel
+from pacavit.models import PacaViT
+from pacavit.tasks import ClassificationTask
+from pacavit.tasks.classification.config import ClassificationConfig, CropConfig
+from pacavit.types import Grid
+
+INFO = DataInfo("made", "by hand", ("dark", "bright"), (32, 32), (0.5,) * 3, (0.5,) * 3)
+
+MakeModel = Callable[..., LoadedModel]
+DrawSquare = Callable[[tuple[int, int], tuple[int, int, int, int]], Path]
+
+
+class Brightness(Clustering):
+    """Cluster 0 gathers bright patches, cluster 1 dark ones."""
+
+    def scores(self, x: Tensor, grid: Grid) -> Tensor:
+        return torch.stack([8 * x[..., 0], -8 * x[..., 0]], 1)
+
+
+@pytest.fixture
+def bright_model() -> MakeModel:
+    """One stage; channel 0 of a token is the brightness of its patch, and decides the class."""
+
+    def make(*, paper_stem: bool = False, crop: bool = False, clusters: int = 2) -> LoadedModel:
+        network: Any = PacaViT(
+            embed_dims=(8,),
+            depths=(1,),
+            num_heads=(1,),
+            num_classes=2,
+            num_clusters=clusters,
+            stem_dims=() if paper_stem else (8,),
+            act_layer=nn.Identity,
+        )
+        block = network.stages[0].blocks[0]
+        with torch.no_grad():
+            for module in network.stages[0].embed.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.weight.zero_()
+                    module.weight[0, : 3 if module.in_channels == 3 else 1, 1, 1] = 1 / 3
+                if isinstance(module, nn.Conv2d | nn.BatchNorm2d) and module.bias is not None:
+                    module.bias.zero_()
+                    module.bias[1] = 1 / 3  # so that norms keep what is bright
+            for layer in (block.attn.q, block.attn.k, block.mlp.fc2):
+                layer.weight.zero_()
+            for layer in (block.attn.v, block.attn.proj):
+                layer.weight.copy_(torch.eye(8))
+            network.head.weight.zero_()
+            network.head.weight[0, 0], network.head.weight[1, 0] = -1, 1
+        if clusters == 2:
+            block.clustering = Brightness(8, 2)
+        config = ClassificationConfig(image_size=32, crop=CropConfig() if crop else None)
+        recipe = recipes.load("digits").model_copy(update={"task": config})
+        task = ClassificationTask(network, config, 2).eval()
+        return LoadedModel(task, recipe, INFO, {}, Path("made.safetensors"))
+
+    return make
+
+
+@pytest.fixture
+def draw_square(tmp_path: Path) -> DrawSquare:
+    """A dark picture of (height, width) with a white box (top, left, bottom, right), as a file."""
+
+    def draw(size: tuple[int, int], box: tuple[int, int, int, int]) -> Path:
+        image = torch.full((*size, 3), 20, dtype=torch.uint8)
+        top, left, bottom, right = box
+        image[top:bottom, left:right] = 255
+        path = tmp_path / f"square-{size[0]}-{size[1]}.png"
+        Image.fromarray(image.numpy()).save(path)
+        return path
+
+    return draw

@@ -1,0 +1,169 @@
+"""From image files to explanations: aligned with the original, and wrong files told in a line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pacavit.engine.weights import LoadedModel
+from pacavit.errors import DataError, PacavitError, UnknownNameError
+from pacavit.explain import (
+    FailedImage,
+    ImageExplanation,
+    binary_mask,
+    explain_images,
+    find_class,
+    render,
+)
+
+CPU = torch.device("cpu")
+MakeModel = Callable[..., LoadedModel]
+DrawSquare = Callable[[tuple[int, int], tuple[int, int, int, int]], Path]
+
+# Size of the image and box of the square; a quarter of a patch more than whole patches.
+SQUARES = [
+    ((32, 32), (10, 6, 26, 22)),
+    ((64, 96), (20, 28, 52, 60)),
+    ((120, 64), (50, 12, 82, 44)),
+    ((16, 16), (5, 3, 13, 11)),
+]
+
+
+def explain_one(model: LoadedModel, path: Path, **options: Any) -> ImageExplanation:
+    (explanation,) = explain_images(model, [path], device=CPU, **options)
+    assert isinstance(explanation, ImageExplanation)
+    return explanation
+
+
+def middle(light: Tensor) -> tuple[float, float]:
+    """Where the light is, on the average, in pixels."""
+    rows, columns = light.sum(1), light.sum(0)
+    row, column = (
+        float((side * torch.arange(len(side))).sum() / side.sum()) for side in (rows, columns)
+    )
+    return row, column
+
+
+@pytest.mark.parametrize("paper_stem", [False, True])
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize(("size", "box"), SQUARES)
+@pytest.mark.parametrize("method", ["class_map", "relevance", "occlusion", "grad_cam"])
+def test_the_bright_square_lights_up_where_it_is(
+    bright_model: MakeModel,
+    draw_square: DrawSquare,
+    method: str,
+    size: tuple[int, int],
+    box: tuple[int, int, int, int],
+    crop: bool,
+    paper_stem: bool,
+) -> None:
+    model = bright_model(paper_stem=paper_stem, crop=crop)
+    path = draw_square(size, box)
+    explanation = explain_one(model, path, method=method, label=1)
+    light = explanation.restored(method)
+    assert light.shape == size
+    light = light.nan_to_num()
+    light = (light - 0.3 * light.max()).clamp(min=0)
+    pixel = min(size) / 32  # of the network's input
+    tolerance = 2.5 if method == "occlusion" else 1.25
+    expected = ((box[0] + box[2] - 1) / 2, (box[1] + box[3] - 1) / 2)
+    assert middle(light) == pytest.approx(expected, abs=tolerance * pixel)
+
+
+def test_an_explanation_tells_what_was_seen(
+    bright_model: MakeModel, draw_square: DrawSquare
+) -> None:
+    path = draw_square((64, 96), (20, 28, 52, 60))
+    explanation = explain_one(bright_model(), path)
+    assert explanation.path == path
+    assert explanation.image.shape == (3, 64, 96)
+    assert [guess.name for guess in explanation.top] == [explanation.explained.name, "bright"]
+    assert list(explanation.maps) == ["class_map", "attention_map"]
+    restored = explanation.restored("class_map")
+    assert restored[:, 16:80].isfinite().all()
+    assert restored[:, :16].isnan().all()
+    (clusters,) = explanation.stages
+    assert clusters.attention.shape == (256, 2)
+    torch.testing.assert_close(clusters.weights.sum(1), torch.ones(2))
+    bright = clusters.partition.unflatten(0, clusters.grid) == 0
+    assert bright.sum() == 64
+    assert bright[5:13, 3:11].sum() >= 48
+    mask = binary_mask(explain_one(bright_model(), path, label=1).restored("class_map")[None])[0]
+    assert mask[24:48, 32:56].all()
+    assert mask.sum() < 1.3 * 32 * 32
+
+
+def test_models_without_clusters_are_explained_by_other_methods(
+    bright_model: MakeModel, draw_square: DrawSquare
+) -> None:
+    model, path = bright_model(clusters=0), draw_square((32, 32), (8, 8, 20, 20))
+    explanation = explain_one(model, path, method="rollout")
+    assert list(explanation.maps) == ["rollout"]
+    assert explanation.stages == ()
+    with pytest.raises(PacavitError, match="no stage with clusters"):
+        explain_images(model, [path], device=CPU)
+    with pytest.raises(UnknownNameError, match="unknown option 'stage' of explanation method"):
+        explain_images(model, [path], device=CPU, method="edges", stage=0)
+    with pytest.raises(PacavitError, match="stage 3 has no clusters; choose among: 0"):
+        explain_images(bright_model(), [path], device=CPU, stage=3)
+
+
+def test_wrong_files_are_told_and_do_not_stop_the_others(
+    bright_model: MakeModel, draw_square: DrawSquare, tmp_path: Path
+) -> None:
+    good = draw_square((32, 32), (8, 8, 20, 20))
+    broken, tiny, animated = (tmp_path / name for name in ("broken.png", "tiny.png", "a.gif"))
+    broken.write_bytes(good.read_bytes()[:60])
+    Image.new("RGB", (40, 1)).save(tiny)
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(animated, save_all=True, append_images=frames[1:])
+    paths = [broken, tiny, animated, tmp_path / "missing.png", good]
+    found = list(explain_images(bright_model(), paths, device=CPU))
+    errors = [one.error for one in found if isinstance(one, FailedImage)]
+    assert isinstance(found[-1], ImageExplanation)
+    for error, path, told in zip(
+        errors,
+        paths,
+        ("broken image", "less than one patch", "animation", "no image"),
+        strict=False,
+    ):
+        assert str(path) in error
+        assert told in error
+        assert "\n" not in error
+
+
+def test_classes_by_name_and_by_index(bright_model: MakeModel) -> None:
+    info = bright_model().info
+    assert find_class("bright", info) == find_class("1", info) == find_class(1, info) == 1
+    with pytest.raises(UnknownNameError, match="did you mean 'bright'"):
+        find_class("brights", info)
+    for index in (2, "-1", 99):
+        with pytest.raises(DataError, match="out of range: made has the classes 0 to 1"):
+            find_class(index, info)
+
+
+def test_pictures_have_the_size_they_should(
+    bright_model: MakeModel, draw_square: DrawSquare
+) -> None:
+    explanation = explain_one(bright_model(), draw_square((64, 96), (20, 28, 52, 60)), label=1)
+    pictures = render.mask_pictures(explanation, "class_map")
+    assert len(pictures) == 9
+    for name, picture in pictures.items():
+        assert picture.shape[-2:] == (64, 96), name
+    assert pictures["keep-otsu"][:, 36, 44].tolist() == [255] * 3
+    assert pictures["remove-otsu"][:, 36, 44].tolist() == [128] * 3
+    assert render.display_size((64, 96)) == (213, 320)
+    assert render.display_size((3000, 1000)) == (640, 213)
+    assert render.png_bytes(pictures["mask-otsu"]).startswith(b"\x89PNG")
+    (clusters,) = explanation.stages
+    for figure in (
+        render.overlay(explanation, "class_map", "class map"),
+        render.cluster_gallery(explanation, clusters),
+    ):
+        assert render.png_bytes(figure).startswith(b"\x89PNG")
+    colours = render.cluster_colours(clusters)
+    assert len(set(colours)) == 2

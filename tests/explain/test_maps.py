@@ -1,0 +1,141 @@
+"""Cluster maps: what they are by definition, for every clustering."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from pacavit.clustering import CLUSTERINGS
+from pacavit.errors import PacavitError
+from pacavit.explain import maps
+from pacavit.explain.geometry import samplings, upsample
+from pacavit.explain.record import Recording, record
+from pacavit.explain.rollout import relevance, rollout
+from pacavit.models import PacaViT
+
+SMALL: dict[str, Any] = {
+    "embed_dims": (8, 12, 16),
+    "depths": (2, 2, 1),
+    "num_heads": (2, 2, 4),
+    "num_clusters": (5, 3, 0),
+    "num_classes": 3,
+}
+SIZE = (40, 56)
+
+
+def recorded(model: PacaViT, batch: int = 2) -> Recording:
+    with record(model) as recording:
+        recording.backward(model(torch.randn(batch, 3, *SIZE))[:, 1])
+    return recording
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS.names())
+def test_every_map_of_every_clustering_is_sound(name: str) -> None:
+    model = PacaViT(**SMALL, clustering=name).eval()
+    recording = recorded(model)
+    assert recording.clustered_stages == (0, 1)
+    for stage, sampling in zip((0, 1), samplings(model), strict=False):
+        for block in recording.stage(stage):
+            assignment, grid = block.clusters()
+            valid = assignment.valid
+            heat = maps.heatmaps(block)
+            expected = torch.ones(heat.shape[:2]) if valid is None else valid.float()
+            torch.testing.assert_close(heat.sum((2, 3)), expected)
+            clusters = maps.partition(block)
+            assert clusters.shape == (2, *grid)
+            assert clusters.min() >= -1
+            assert clusters.max() < heat.shape[1]
+            torch.testing.assert_close(maps.received(block).sum(1), torch.ones(2))
+            assert (maps.importance(block) >= 0).all()
+            if valid is not None:
+                assert maps.received(block)[~valid].eq(0).all()
+                assert maps.importance(block)[~valid].eq(0).all()
+            rows = maps.patch_attention(block)
+            torch.testing.assert_close(rows.sum(2), torch.ones(rows.shape[:2]))
+            seen = maps.patch_map(block, grid.height - 1, 1)
+            torch.testing.assert_close(seen.sum((1, 2)), torch.ones(2))
+        for make in (maps.class_map, maps.attention_map):
+            found = make(recording, stage)
+            assert found.isfinite().all()
+            assert (found >= 0).all()
+            assert upsample(found, sampling, SIZE).shape == (2, *SIZE)
+    for follow in (rollout, relevance):
+        found = follow(recording, model)
+        assert found.shape == (2, 10, 14)
+        assert (found >= 0).all()
+        torch.testing.assert_close(found.sum((1, 2)), torch.ones(2))
+
+
+def test_an_image_has_the_maps_it_has_alone() -> None:
+    model = PacaViT(**SMALL, clustering="hierarchical").eval()
+    images = torch.randn(3, 3, *SIZE)
+    found = []
+    for batch in (images, images[1:2]):
+        with record(model) as recording:
+            recording.backward(model(batch)[:, 1])
+        found.append((maps.class_map(recording), relevance(recording, model)))
+    for together, alone in zip(*found, strict=True):
+        torch.testing.assert_close(together[1:2], alone)
+
+
+def test_maps_are_the_sums_they_are_defined_as() -> None:
+    recording = recorded(PacaViT(**SMALL).eval())
+    first, second = recording.stage()
+    attention, gradient = first.attention(), first.attention_gradient()
+    by_hand = torch.zeros(2, 3)
+    for head in range(2):
+        for patch in range(attention.shape[2]):
+            product = attention[:, head, patch] * gradient[:, head, patch].clamp(min=0)
+            by_hand += product
+    torch.testing.assert_close(maps.importance(first), by_hand)
+    expected = sum(
+        (maps.importance(block)[:, :, None, None] * maps.heatmaps(block)).sum(1)
+        for block in (first, second)
+    )
+    torch.testing.assert_close(maps.class_map(recording), expected)
+    assignment, grid = first.clusters()
+    p = attention.mean(1) @ assignment.weights
+    torch.testing.assert_close(maps.patch_map(first, 2, 3), p[:, 2 * grid.width + 3].view(2, *grid))
+
+
+def test_the_partition_undoes_the_normalisation() -> None:
+    model = PacaViT(**SMALL, clustering="mlp").eval()
+    recording = recorded(model)
+    block = recording.stage(0)[0]
+    clustering: Any = model.stages[0]
+    scores: list[torch.Tensor] = []
+    module = clustering.blocks[0].clustering
+    plain = module.scores
+
+    def kept(x: torch.Tensor, grid: Any) -> torch.Tensor:
+        scores.append(plain(x, grid))
+        return scores[-1]
+
+    module.scores = kept
+    torch.manual_seed(0)
+    with record(model) as recording, torch.no_grad():
+        model(torch.randn(2, 3, *SIZE))
+    block = recording.stage(0)[0]
+    torch.testing.assert_close(maps.partition(block).flatten(1), scores[0].argmax(1))
+
+
+def test_rollout_is_the_product_of_the_matrices() -> None:
+    settings = SMALL | {"embed_dims": (8,), "depths": (2,), "num_heads": (2,), "num_clusters": 4}
+    model = PacaViT(**settings).eval()
+    recording = recorded(model)
+    r = torch.full((2, 1, 140), 1 / 140)
+    for block in reversed(recording.blocks):
+        assignment, _ = block.clusters()
+        p = block.attention().mean(1) @ assignment.weights
+        r = (r + r @ p) / 2
+    torch.testing.assert_close(rollout(recording, model).flatten(1), r[:, 0])
+
+
+def test_wrong_patches_and_stages_are_told() -> None:
+    recording = recorded(PacaViT(**SMALL).eval())
+    with pytest.raises(IndexError, match="no patch at row 10"):
+        maps.patch_map(recording.stage(0)[0], 10, 0)
+    with pytest.raises(PacavitError, match="stage 2 has no clusters"):
+        maps.class_map(recording, 2)
+    with pytest.raises(PacavitError, match="no stage with clusters"):
+        maps.class_map(recorded(PacaViT(**SMALL | {"num_clusters": 0}).eval()))

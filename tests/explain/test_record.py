@@ -1,0 +1,237 @@
+"""Recordings: exact attention and gradients, in every mode, and no trace afterwards."""
+
+import gc
+import math
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pacavit.attention import Attention
+from pacavit.errors import PacavitError
+from pacavit.explain.record import record
+from pacavit.models import PacaViT
+
+SMALL: dict[str, Any] = {
+    "embed_dims": (8, 12, 16),
+    "depths": (2, 1, 1),
+    "num_heads": (2, 2, 4),
+    "num_clusters": (5, 3, 0),
+    "num_classes": 3,
+}
+
+
+def explicit_attention(store: list[Tensor]) -> Any:
+    """scaled_dot_product_attention spelled out, which keeps A in the graph."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, -torch.inf)
+        attention = scores.softmax(3)
+        attention.retain_grad()
+        store.append(attention)
+        return attention @ v
+
+    return attend
+
+
+@pytest.mark.parametrize("clustering", ["conv", "dbscan"])
+@pytest.mark.parametrize("training", [False, True])
+def test_attention_and_gradient_are_those_of_autograd(
+    clustering: str, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = PacaViT(**SMALL, clustering=clustering).double().train(training)
+    images = torch.randn(2, 3, 40, 32, dtype=torch.float64)
+    with record(model) as recording:
+        recording.backward(model(images)[:, 1])
+    attentions: list[Tensor] = []
+    monkeypatch.setattr(F, "scaled_dot_product_attention", explicit_attention(attentions))
+    model(images)[:, 1].sum().backward()
+    assert len(recording.blocks) == len(attentions) == 4
+    for block, attention in zip(recording.blocks, attentions, strict=True):
+        assert attention.grad is not None
+        torch.testing.assert_close(block.attention(), attention.detach())
+        torch.testing.assert_close(block.attention_gradient(), attention.grad)
+
+
+def test_recording_leaves_no_trace() -> None:
+    model = PacaViT(**SMALL)
+    images = torch.randn(2, 3, 32, 32)
+    with record(model) as recording:
+        recording.backward(model(images)[:, 0])
+    for module in model.modules():
+        hooks = [name for name in vars(module) if "hooks" in name]
+        assert not any(getattr(module, name) for name in hooks), type(module)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    before = recording.blocks[0].attention()
+    model(torch.randn(1, 3, 48, 48))  # is not recorded any more
+    torch.testing.assert_close(recording.blocks[0].attention(), before)
+    for block in recording.blocks:
+        tensors = [block.q, block.k, block.v, block.mixed, block.attention_gradient()]
+        assert not any(tensor.requires_grad for tensor in tensors)
+
+
+def test_the_network_answers_the_same_while_recorded() -> None:
+    model = PacaViT(**SMALL).eval()
+    images = torch.randn(2, 3, 32, 32)
+    expected = model(images)
+    with record(model):
+        torch.testing.assert_close(model(images), expected, rtol=0, atol=0)
+
+
+def test_the_last_of_several_passes_counts() -> None:
+    model = PacaViT(**SMALL).eval()
+    with record(model) as recording, torch.no_grad():
+        model(torch.randn(4, 3, 64, 64))
+        model(torch.randn(1, 3, 32, 48))
+    assert recording.image_size == (32, 48)
+    assert [block.grid for block in recording.blocks] == [(8, 12), (8, 12), (4, 6), (2, 3)]
+    assert recording.blocks[0].attention().shape == (1, 2, 96, 5)
+    assert recording.clustered_stages == (0, 1)
+
+
+def test_callers_own_backward_is_recorded() -> None:
+    model = PacaViT(**SMALL).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with record(model) as recording:
+        model(images)[:, 2].sum().backward()
+        own = recording.blocks[0].attention_gradient()
+        recording.backward(model(images)[:, 2])
+    torch.testing.assert_close(recording.blocks[0].attention_gradient(), own)
+
+
+def test_checkpointing_and_frozen_parameters() -> None:
+    model = PacaViT(**SMALL).train()
+    images = torch.randn(2, 3, 32, 32)
+    with record(model) as recording:
+        recording.backward(model(images)[:, 0])
+        expected = [block.attention_gradient() for block in recording.blocks]
+        model.set_grad_checkpointing()
+        model.requires_grad_(False)
+        recording.backward(model(images.requires_grad_())[:, 0])
+    for block, gradient in zip(recording.blocks, expected, strict=True):
+        torch.testing.assert_close(block.attention_gradient(), gradient)
+
+
+def test_half_precision() -> None:
+    model = PacaViT(**SMALL).eval().bfloat16()
+    with record(model) as recording:
+        recording.backward(model(torch.randn(2, 3, 32, 32, dtype=torch.bfloat16))[:, 0])
+    for block in recording.blocks:
+        assert block.attention().dtype is torch.float32
+        torch.testing.assert_close(block.attention().sum(3), torch.ones(block.q.shape[:3]))
+        assert block.attention_gradient().isfinite().all()
+
+
+def test_differentiating_down_to_a_stage() -> None:
+    model = PacaViT(**SMALL).eval()
+    with record(model) as recording:
+        recording.backward(model(torch.randn(1, 3, 32, 32))[:, 0], stage=1)
+    assert recording.stage(1)[0].attention_gradient().isfinite().all()
+    with pytest.raises(PacavitError, match=r"no gradient arrived at the attention stages\.0"):
+        recording.stage(0)[0].attention_gradient()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_compiled_networks_are_recorded(in_place: bool) -> None:
+    model = PacaViT(**SMALL).eval()
+    images = torch.randn(1, 3, 32, 32)
+    with record(model) as recording, torch.no_grad():
+        model(images)
+        expected = [block.attention() for block in recording.blocks]
+    compiled: Any = model
+    if in_place:
+        model.compile(backend="eager")
+    else:
+        compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        compiled(images)
+        with record(compiled) as recording:
+            compiled(images)
+    for block, attention in zip(recording.blocks, expected, strict=True):
+        torch.testing.assert_close(block.attention(), attention)
+
+
+def test_a_teachers_assignment_is_recorded() -> None:
+    model = PacaViT(**SMALL, clustering="teacher").eval()
+    with record(model) as recording, torch.no_grad():
+        model(torch.randn(1, 3, 32, 32))
+    assert [block.clusters()[0].weights.shape[1] for block in recording.stage(0)] == [5, 5]
+
+
+def test_timms_transformers_are_recorded() -> None:
+    model = timm.create_model("deit_tiny_patch16_224", img_size=32, num_classes=3, depth=2).eval()
+    with record(model) as recording:
+        recording.backward(model(torch.randn(2, 3, 32, 32))[:, 0])
+    assert len(recording.blocks) == 2
+    for block in recording.blocks:
+        assert block.attention().shape == block.attention_gradient().shape == (2, 3, 5, 5)
+        with pytest.raises(PacavitError, match="has no clusters"):
+            block.clusters()
+    with pytest.raises(PacavitError, match="no stage with clusters"):
+        recording.stage()
+
+
+class Sharpened(Attention):
+    """An attention of another formula."""
+
+    def forward(self, x: Any, grid: Any, state: Any, patch_mask: Any = None) -> Any:
+        q, k, v = (layer(x)[:, None] for layer in (self.q, self.k, self.v))
+        return self.proj((10 * q @ k.transpose(2, 3)).softmax(3) @ v)[:, 0], state
+
+
+def test_what_cannot_be_recorded_is_an_error() -> None:
+    with pytest.raises(PacavitError, match="ResNet has no attention that can be recorded"):
+        record(timm.create_model("resnet10t")).__enter__()
+    model = PacaViT(**SMALL).eval()
+    with record(model) as recording:
+        with pytest.raises(PacavitError, match="no forward pass of PacaViT was recorded"):
+            recording.blocks  # noqa: B018
+        with torch.no_grad():
+            logits = model(torch.randn(1, 3, 32, 32))
+        with pytest.raises(PacavitError, match="has no gradients"):
+            recording.backward(logits[:, 0])
+    with pytest.raises(PacavitError, match="no gradient arrived"):
+        recording.blocks[0].attention_gradient()
+    with pytest.raises(PacavitError, match="stage 2 has no clusters; choose among: 0, 1"):
+        recording.stage(2)
+    blocks: Any = model.stages[0]
+    blocks.blocks[1].attn = blocks.blocks[0].attn
+    with record(model) as recording:
+        model(torch.randn(1, 3, 32, 32))
+    with pytest.raises(PacavitError, match="ran 2 times"):
+        recording.blocks  # noqa: B018
+    other = Sharpened(16, 1, stage=2, block=0)
+    nn.init.normal_(other.q.weight)
+    last: Any = model.stages[2]
+    last.blocks[0].attn = other
+    blocks.blocks = blocks.blocks[:1]
+    with record(model) as recording:
+        model(torch.randn(1, 3, 64, 64))
+    with pytest.raises(PacavitError, match="another formula"):
+        recording.blocks[-1].attention()
+
+
+def test_memory_does_not_grow() -> None:
+    model = PacaViT(**SMALL).eval()
+    images = torch.randn(1, 3, 16, 16)
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    counts: list[int] = []
+    kept: list[Tensor] = []
+    for call in range(200):
+        with record(model) as recording:
+            logits = model(images)
+            recording.backward(logits[:, 0])
+            recording.blocks[0].attention_gradient()
+        kept[:] = [logits]  # callers may keep an answer, and with it its graph
+        if call in (3, 199):
+            counts.append(tensors())
+    assert counts[0] == counts[1]

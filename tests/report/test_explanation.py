@@ -1,0 +1,149 @@
+"""The folder of explanations: pictures, JSON, a page that works offline, and who may write it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from PIL import Image
+
+from pacavit import api
+from pacavit.errors import PacavitError
+from pacavit.report.explanation import NUMBERS, PAGE, ExplainedImage, print_explanations
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+MODEL = "cifar10_nano_conv"
+AWKWARD = "<img src=x onerror=alert(1)>$_.png"
+
+
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ExplainedImage]]:
+    """Three images, one of them broken, one with an awkward name; tests must not change it."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    for name, size in ((AWKWARD, (40, 64, 3)), ("b.png", (32, 32, 3))):
+        pixels = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / name)
+    (folder / "c.png").write_text("none")
+    out = tmp_path_factory.mktemp("out") / "why"
+    return out, api.explain(MODEL, folder, out, label="cat")
+
+
+def test_every_picture_is_there(explained: tuple[Path, list[ExplainedImage]]) -> None:
+    _, images = explained
+    assert [image.error is None for image in images] == [True, True, False]
+    for image in images[:2]:
+        assert image.folder is not None
+        names = {file.name for file in image.folder.iterdir()}
+        assert {"class_map.png", "attention_map.png", "keep-otsu.png", "mask-mass.png"} < names
+        assert {"clusters-stage0.png", "clusters-stage1.png"} < names
+    first = images[0].folder
+    assert first is not None
+    with Image.open(first / "remove-quantile.png") as picture:
+        assert picture.size == (64, 40)
+
+
+def test_numbers_are_json(explained: tuple[Path, list[ExplainedImage]]) -> None:
+    out, _ = explained
+    records = json.loads((out / NUMBERS).read_text())
+    assert records[0]["explained"]["class"] == "cat"
+    assert len(records[0]["top"]) == 5
+    assert records[0]["seen"] == {"top": 0, "left": 12, "height": 40, "width": 40}
+    assert records[0]["mask_area"]["class_map"]["quantile"] == pytest.approx(
+        0.25 * 40 / 64, abs=0.01
+    )
+    for stage, grid in zip(records[0]["stages"], ([16, 16], [8, 8]), strict=True):
+        assert stage["grid"] == grid
+        assert sum(stage["importance"]) == pytest.approx(1, abs=1e-3)
+        assert sum(stage["received"]) == pytest.approx(1, abs=1e-3)
+        assert sum(stage["patches"]) == grid[0] * grid[1]
+    assert "not an image" in records[2]["error"]
+
+
+def test_the_page_asks_nobody_and_believes_no_name(
+    explained: tuple[Path, list[ExplainedImage]],
+) -> None:
+    page = (explained[0] / PAGE).read_text()
+    assert "://" not in page
+    assert "default-src 'none'" in page
+    assert "<img src=x" not in page
+    assert "Images that could not be explained" in page
+
+
+def test_existing_folders_are_left_alone(
+    explained: tuple[Path, list[ExplainedImage]], tmp_path: Path
+) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+    with pytest.raises(PacavitError, match="holds explanations; give --overwrite"):
+        api.explain(MODEL, image, explained[0])
+    with pytest.raises(PacavitError, match="is a file; choose another folder"):
+        api.explain(MODEL, image, image)
+    with pytest.raises(PacavitError, match="holds other files than explanations"):
+        api.explain(MODEL, image, tmp_path, overwrite=True)
+    assert image.exists()
+    out = tmp_path / "out"
+    api.explain(MODEL, [image, image], out, method="edges")
+    assert {entry.name for entry in out.iterdir()} == {"a", "a-2", PAGE, NUMBERS}
+    api.explain(MODEL, image, out, overwrite=True)
+    assert {entry.name for entry in out.iterdir()} == {"a", PAGE, NUMBERS}
+
+
+def test_nothing_is_written_for_wrong_arguments(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+    for options, told in (
+        ({"label": 10}, "out of range: cifar10 has the classes 0 to 9"),
+        ({"label": "horze"}, "did you mean 'horse'"),
+        ({"method": "gradcam"}, "did you mean 'grad_cam'"),
+        ({"stage": 2}, "stage 2 has no clusters; choose among: 0, 1"),
+    ):
+        with pytest.raises(PacavitError, match=told):
+            api.explain(MODEL, image, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_console_names_image_class_and_page(
+    explained: tuple[Path, list[ExplainedImage]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, images = explained
+    print_explanations(images, out)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "b.png: cat " in lines[1]
+    assert lines[2] == f"page in {out / PAGE}"
+
+
+@pytest.mark.browser
+def test_a_click_shows_what_the_patch_attends_to(
+    browser: "Browser", explained: tuple[Path, list[ExplainedImage]]
+) -> None:
+    page = browser.new_page(viewport={"width": 400, "height": 900})
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: problems.append(dialog.message))
+    page.goto(f"file://{explained[0] / PAGE}")
+    canvas, patch = page.locator("#explorer-canvas"), page.locator("#explorer-patch")
+    page.locator("[data-image='1']").click()
+    page.wait_for_function("document.getElementById('explorer-title').textContent[0] == 'b'")
+    box = canvas.bounding_box()
+    assert box is not None
+    canvas.click(position={"x": 0.3 * box["width"], "y": 0.8 * box["height"]})
+    assert patch.inner_text() == "Patch in row 7, column 3 attends to"
+    canvas.press("ArrowUp")
+    assert patch.inner_text() == "Patch in row 6, column 3 attends to"
+    assert page.locator("#explorer-clusters li").count() == 12
+    page.select_option("#explorer-stage", label="0")
+    for view in ("attention_map", "partition", "patch"):
+        page.select_option("#explorer-view", view)
+    page.locator("[data-image='0']").click()  # not square: the left of it was not seen
+    page.wait_for_function("document.getElementById('explorer-title').textContent[0] == '<'")
+    canvas.click(position={"x": 2, "y": 2})
+    assert patch.inner_text() == "Patch in row 1, column 1 attends to"
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    assert problems == []
+    page.close()
