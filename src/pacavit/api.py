@@ -30,6 +30,7 @@ from pacavit.compare import (
     write_comparison,
 )
 from pacavit.data import DATASETS, SPLITS, Split, describe_broken
+from pacavit.demo import HOST, PORT, serve
 from pacavit.engine import hub
 from pacavit.engine.distributed import is_main_process
 from pacavit.engine.evaluate import Evaluation
@@ -63,6 +64,7 @@ __all__ = [
     "Published",
     "compare",
     "convert",
+    "demo",
     "evaluate",
     "explain",
     "from_pretrained",
@@ -393,6 +395,27 @@ def explain(
     )
     return write_explanations(
         explanations, Path(out), title=f"What {model} looks at", overwrite=overwrite
+    )
+
+
+def demo(
+    models: Sequence[str] = (), *, host: str = HOST, port: int = PORT, browser: bool = False
+) -> None:
+    """Serve a page to see inside models, with images of one's own, until Ctrl-C.
+
+    Args:
+        models: run folders, weights files or packaged names to choose from, before the packaged
+            weights.
+        host: address to listen at; only by default nobody else can reach it.
+        port: to listen at; 0 is any that is free.
+        browser: open the page in a browser.
+
+    Raises:
+        PacavitError: the extra ``demo`` is missing, a model cannot be loaded, or the port is in
+            use.
+    """
+    serve(
+        models, host=host, port=port, browser=browser, write=write_explanations, tell=_print
     )
 
 

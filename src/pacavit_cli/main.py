@@ -12,6 +12,7 @@ import typer
 
 from pacavit_cli.compare import compare
 from pacavit_cli.convert import convert
+from pacavit_cli.demo import demo
 from pacavit_cli.evaluate import evaluate
 from pacavit_cli.explain import explain
 from pacavit_cli.list import list_
@@ -30,6 +31,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(explain)
+app.command()(demo)
 app.command()(compare)
 app.command()(reproduce)
 app.command()(convert)

@@ -12,6 +12,7 @@ from pacavit.explain.images import (
     StageClusters,
     explain_images,
     find_class,
+    has_clusters,
 )
 from pacavit.explain.maps import (
     attention_map,
@@ -46,6 +47,7 @@ __all__ = [
     "class_map",
     "explain_images",
     "find_class",
+    "has_clusters",
     "heatmaps",
     "importance",
     "keep",

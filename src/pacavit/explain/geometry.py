@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pacavit.data.image import Region
 from pacavit.errors import PacavitError
 from pacavit.models import PacaViT
+from pacavit.types import Grid
 
 __all__ = ["Placement", "Sampling", "Window", "samplings", "upsample", "windows"]
 
@@ -126,6 +127,12 @@ class Placement:
         top, left, height, width = self.region
         region = Region(top * rows, left * columns, height * rows, width * columns)
         return Placement(image_size, region, self.input_size)
+
+    def grid_region(self, grid: Grid, sampling: Sampling) -> Region:
+        """The part of the image that the patches of a grid share; it may reach over the edge."""
+        first = sampling.offset + 0.5 - sampling.stride / 2  # half a stride before its centre
+        height, width = grid.height * sampling.stride, grid.width * sampling.stride
+        return Region(first, first, height, width).inside(self.region, self.input_size)
 
     def restore(self, maps: Tensor) -> Tensor:
         """(..., height, width) of the input -> (..., H, W) of the original, bilinearly.

@@ -20,7 +20,6 @@ from pacavit.explain import maps
 from pacavit.explain.geometry import Placement, Sampling, find_pacavit, samplings
 from pacavit.explain.methods import METHODS, Method, holds_pacavit, untouched
 from pacavit.explain.record import BlockRecord, record
-from pacavit.models.mixers import Mixer
 from pacavit.types import Grid
 
 __all__ = [
@@ -30,6 +29,7 @@ __all__ = [
     "StageClusters",
     "explain_images",
     "find_class",
+    "has_clusters",
 ]
 
 DEFAULT_METHOD = "class_map"
@@ -127,6 +127,11 @@ def find_class(name: str | int, info: DataInfo) -> int:
     return index
 
 
+def has_clusters(network: nn.Module) -> bool:
+    """Whether a network is, or has inside, one of this package with clusters in some stage."""
+    return holds_pacavit(network) and any(m.num_clusters for m in find_pacavit(network).mixers)
+
+
 def explain_images(
     model: LoadedModel,
     paths: Sequence[Path],
@@ -157,8 +162,7 @@ def explain_images(
     task = model.classifier.to(device)
     options = {} if stage is None else {"stage": stage}
     methods = {method: METHODS.create(method, task.model, options=options)}
-    has_clusters = any(stage.num_clusters for stage in _mixers(task.model))
-    if has_clusters and method != _FREE_METHOD:
+    if has_clusters(task.model) and method != _FREE_METHOD:
         methods[_FREE_METHOD] = METHODS.create(_FREE_METHOD, task.model, options=options)
     prepare = _Preparation(model)
     return _explain_each(model, paths, label, methods, prepare, device, progress)
@@ -248,11 +252,6 @@ def _stage_clusters(stage: int, block: BlockRecord, sampling: Sampling) -> Stage
         importance=maps.importance(block)[0].cpu(),
         attention=maps.patch_attention(block)[0].cpu(),
     )
-
-
-def _mixers(network: nn.Module) -> Sequence[Mixer]:
-    """What the stages of one of this package's networks mix with; none of any other."""
-    return find_pacavit(network).mixers if holds_pacavit(network) else ()
 
 
 class _Preparation:

@@ -287,17 +287,7 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
 
 
 def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[str, Any]:
-    offset, stride = clusters.sampling.offset, clusters.sampling.stride
-    region = explanation.placement.resized((1, 1)).region
-    height, width = explanation.placement.input_size
-    # The grid's box in the network's input begins half a stride before the first centre.
-    first = offset + 0.5 - stride / 2
-    box = (
-        region.top + first / height * region.height,
-        region.left + first / width * region.width,
-        clusters.grid.height * stride / height * region.height,
-        clusters.grid.width * stride / width * region.width,
-    )
+    box = explanation.placement.resized((1, 1)).grid_region(clusters.grid, clusters.sampling)
     return {
         "stage": clusters.stage,
         "grid": list(clusters.grid),

@@ -1,0 +1,400 @@
+"""The page of the demo, in Gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fastapi
+import gradio as gr
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+
+from pacavit.demo import views
+from pacavit.demo.archive import Writer, write_zip
+from pacavit.demo.examples import example_images
+from pacavit.demo.explaining import Explained, Models, best_patch, find_patch
+from pacavit.errors import PacavitError
+
+__all__ = ["build", "web_app"]
+
+_LIKELIEST, _NONE = "the likeliest", "none"
+_START = "Drop an image, or take one of the examples."
+_THRESHOLDS = [
+    ("share of the area", "quantile"),
+    ("share of the evidence", "mass"),
+    ("Otsu", "otsu"),
+]
+_LARGEST_FILE = "100mb"
+_QUEUE = 64  # events that may wait
+# One after the other, in order: results never overtake each other.
+_IN_ORDER: Mapping[str, Any] = {
+    "concurrency_id": "explain",
+    "concurrency_limit": 1,
+    "api_visibility": "private",
+    "trigger_mode": "always_last",
+    "show_progress": "minimal",
+}
+# The browser itself keeps the page from asking anybody else. Gradio's scripts need the unsafe
+# parts; all that they handle comes from this process.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self' blob:; worker-src 'self' blob:; form-action 'self'; base-uri 'self'; "
+    "frame-ancestors 'none'; object-src 'none'"
+)
+_HEADERS = {
+    b"content-security-policy": _POLICY.encode(),
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+}
+
+
+def web_app(
+    models: Models, folder: Path, *, write: Writer, hosts: Sequence[str]
+) -> fastapi.FastAPI:
+    """The demo as a web application.
+
+    Args:
+        models: to choose from.
+        folder: for examples and downloads.
+        write: writes the folder of explanations that is zipped.
+        hosts: names by which the page may be asked for.
+    """
+    examples = folder / "examples"
+    examples.mkdir()
+    blocks = build(models, example_images(examples, models.dataset), folder, write=write)
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_middleware(_Headers)
+    theme = gr.themes.Default(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.slate,
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"],
+        font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
+    ).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300")
+    return gr.mount_gradio_app(
+        app,
+        blocks,
+        "/",
+        theme=theme,
+        css=views.style(),
+        footer_links=[],
+        run_history=False,
+        allowed_paths=[str(folder)],
+        max_file_size=_LARGEST_FILE,
+        show_error=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+    )
+
+
+def build(
+    models: Models, examples: Sequence[Path], folder: Path, *, write: Writer
+) -> gr.Blocks:
+    """Arrange the page and connect its parts."""
+    with gr.Blocks(title="pacavit demo", analytics_enabled=False) as blocks:
+        page = _Page(models, examples, folder, write)
+        page.connect(blocks)
+    return blocks.queue(max_size=_QUEUE)
+
+
+class _Page:
+    """The parts of the page, and what happens when they are used."""
+
+    def __init__(
+        self, models: Models, examples: Sequence[Path], folder: Path, write: Writer
+    ) -> None:
+        self.models, self.files, self.folder, self.write = models, examples, folder, write
+        self.state = gr.State()
+        gr.HTML(views.header(), apply_default_css=False)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                self._input_parts()
+            with gr.Column(scale=5, min_width=340):
+                self.status = gr.HTML(views.message(_START), apply_default_css=False)
+                with gr.Tabs():
+                    self._map_parts()
+                    self._cluster_parts()
+                    self._patch_parts()
+                    self._comparison_parts()
+
+    def _input_parts(self) -> None:
+        self.image = gr.Image(
+            label="Image",
+            sources=["upload", "clipboard"],
+            type="filepath",
+            height=260,
+            buttons=[],
+            elem_id="pv-image",
+        )
+        self.examples = gr.Dataset(
+            label="Examples",
+            components=[gr.Image(visible=False)],
+            samples=[[str(file)] for file in self.files],
+            type="index",
+            layout="gallery",
+            elem_id="pv-examples",
+        )
+        self.model = gr.Dropdown(
+            list(self.models.names), value=self.models.names[0], label="Weights"
+        )
+        self.label = gr.Dropdown([_LIKELIEST], value=_LIKELIEST, label="Class to explain")
+        self.top = gr.HTML(apply_default_css=False, elem_id="pv-top")
+        self.make = gr.Button("Download everything (zip)", interactive=False)
+        self.zip = gr.DownloadButton(visible="hidden", elem_id="pv-zip")
+
+    def _map_parts(self) -> None:
+        with gr.Tab("Map and mask"):
+            with gr.Row():
+                self.method = gr.Radio([], label="Map", min_width=200)
+                self.threshold = gr.Radio(
+                    _THRESHOLDS, value="quantile", label="Threshold by", min_width=200
+                )
+            self.share = gr.Slider(
+                1, 100, value=25, step=1, label="Share in percent", elem_id="pv-share"
+            )
+            self.masks = gr.HTML(apply_default_css=False, elem_id="pv-masks")
+
+    def _cluster_parts(self) -> None:
+        with gr.Tab("Clusters"):
+            self.galleries = gr.HTML(apply_default_css=False, elem_id="pv-galleries")
+
+    def _patch_parts(self) -> None:
+        with gr.Tab("Patches"):
+            with gr.Row():
+                with gr.Column(min_width=280):
+                    gr.HTML(views.message("Click a patch, or choose its row and column."))
+                    self.picture = gr.Image(
+                        show_label=False,  # it would lie over the first patches
+                        interactive=False,
+                        format="png",
+                        buttons=[],
+                        elem_id="pv-patch-picture",
+                    )
+                with gr.Column(min_width=240):
+                    self.stage = gr.Radio([], label="Stage")
+                    self.row = gr.Slider(1, 2, value=1, step=1, label="Row", elem_id="pv-row")
+                    self.column = gr.Slider(
+                        1, 2, value=1, step=1, label="Column", elem_id="pv-column"
+                    )
+            self.patch = gr.HTML(apply_default_css=False, elem_id="pv-patch")
+
+    def _comparison_parts(self) -> None:
+        with gr.Tab("Compare"):
+            self.other = gr.Dropdown(
+                [_NONE, *self.models.names], value=_NONE, label="Compare with", elem_id="pv-other"
+            )
+            self.comparison = gr.HTML(apply_default_css=False, elem_id="pv-comparison")
+
+    def connect(self, blocks: gr.Blocks) -> None:
+        """Wire the events."""
+        at_once = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+        blocks.load(lambda: self.on_example(0), None, self.image, **at_once)
+        self.examples.click(self.on_example, self.examples, self.image, **at_once)
+        explained = gr.on(
+            [self.image.change, self.model.input, self.label.input],
+            self.on_image,
+            [self.image, self.model, self.label, self.method, self.threshold, self.share],
+            self._all_outputs(),
+            preprocess=False,  # which image files are good is for this package to say
+            **_IN_ORDER,
+        )
+        compare = ([self.state, self.other], self.comparison)
+        explained.then(self.on_compare, *compare, **_IN_ORDER)
+        self.other.input(self.on_compare, *compare, **_IN_ORDER)
+        gr.on(
+            [self.method.input, self.threshold.input, self.share.input],
+            self.on_threshold,
+            [self.state, self.method, self.threshold, self.share],
+            self.masks,
+            **_IN_ORDER | {"show_progress": "hidden"},
+        )
+        self.threshold.input(
+            lambda threshold: gr.update(interactive=threshold != "otsu"),
+            self.threshold,
+            self.share,
+            **_IN_ORDER | {"show_progress": "hidden"},
+        )
+        chosen = [self.row, self.column, self.picture, self.patch]
+        quiet = _IN_ORDER | {"show_progress": "hidden"}
+        self.picture.select(self.on_click, [self.state, self.stage], chosen, **quiet)
+        self.stage.input(self.on_stage, [self.state, self.stage], chosen, **quiet)
+        gr.on(
+            [self.row.input, self.column.input],
+            self.on_patch,
+            [self.state, self.stage, self.row, self.column],
+            [self.picture, self.patch],
+            **quiet,
+        )
+        made = self.make.click(self.on_zip, [self.state, self.other], self.zip, **_IN_ORDER)
+        made.success(None, js="() => { document.querySelector('#pv-zip').click(); }")
+
+    def _all_outputs(self) -> list[Any]:
+        """What changes with the image."""
+        return [
+            *(self.state, self.status, self.label, self.top, self.method, self.masks),
+            *(self.galleries, self.stage, self.row, self.column, self.picture, self.patch),
+            self.make,
+        ]
+
+    def on_example(self, index: int) -> str:
+        """Take an example."""
+        return str(self.files[index])
+
+    def on_image(
+        self,
+        image: Mapping[str, Any] | None,
+        model: str,
+        label: str,
+        method: str | None,
+        threshold: str,
+        share: float,
+    ) -> dict[Any, Any]:
+        """Explain the image, or say why that cannot be."""
+        if image is None:
+            return self._emptied(views.message(_START))
+        source = Path(image["path"])
+        called = Path(image.get("orig_name") or source.name).name
+        try:
+            wanted = self._label(model, label)
+            explained = self.models.explain(model, source, called=called, label=wanted)
+        except PacavitError as error:
+            return self._emptied(views.message(str(error), error=True))
+        maps = explained.explanation.maps
+        if method not in maps:
+            method = next(iter(maps))
+        told = explained.explanation
+        return {
+            self.state: explained,
+            self.status: views.message(f"{called}, as {model} sees it"),
+            self.label: gr.update(
+                choices=[_LIKELIEST, *explained.classes], value=wanted or _LIKELIEST
+            ),
+            self.top: views.top(explained),
+            self.method: gr.update(
+                choices=[(views.method_title(name), name) for name in maps], value=method
+            ),
+            self.masks: views.masks(explained, method, threshold, share / 100),
+            self.galleries: views.galleries(explained),
+            self.make: gr.update(interactive=True),
+            self.stage: gr.update(
+                choices=[(str(one.stage), one.stage) for one in told.stages],
+                value=told.stages[-1].stage if told.stages else None,
+            ),
+            **self._patch_outputs(explained, told.stages[-1].stage if told.stages else None),
+        }
+
+    def _label(self, model: str, label: str) -> str | None:
+        """The class that is asked for; another model may not know it."""
+        return label if label in self.models.classes(model) else None
+
+    def _emptied(self, status: str) -> dict[Any, Any]:
+        """Nothing of an earlier image stays beside a message."""
+        return {
+            self.state: None,
+            self.status: status,
+            self.label: gr.skip(),
+            self.top: "",
+            self.method: gr.skip(),
+            self.masks: "",
+            self.galleries: "",
+            self.stage: gr.update(choices=[], value=None),
+            self.row: gr.skip(),
+            self.column: gr.skip(),
+            self.picture: None,
+            self.patch: "",
+            self.make: gr.update(interactive=False),
+        }
+
+    def on_threshold(
+        self, explained: Explained | None, method: str, threshold: str, share: float
+    ) -> str:
+        """The mask at another threshold."""
+        if explained is None:
+            return ""
+        return views.masks(explained, method, threshold, share / 100)
+
+    def on_click(
+        self, explained: Explained | None, stage: int | None, event: gr.SelectData
+    ) -> dict[Any, Any]:
+        """The patch that was clicked."""
+        if explained is None or stage is None:
+            return self._patch_outputs(explained, None)
+        x, y = event.index
+        return self._patch_outputs(
+            explained, stage, find_patch(explained, explained.clusters(stage), x, y)
+        )
+
+    def on_stage(self, explained: Explained | None, stage: int | None) -> dict[Any, Any]:
+        """The patches of another stage."""
+        return self._patch_outputs(explained, stage)
+
+    def on_patch(
+        self, explained: Explained | None, stage: int | None, row: int, column: int
+    ) -> dict[Any, Any]:
+        """The patch whose numbers were given."""
+        found = self._patch_outputs(explained, stage, (row - 1, column - 1))
+        return {part: found[part] for part in (self.picture, self.patch)}
+
+    def _patch_outputs(
+        self,
+        explained: Explained | None,
+        stage: int | None,
+        patch: tuple[int, int] | None = None,
+    ) -> dict[Any, Any]:
+        if explained is None or stage is None:
+            text = "" if explained is None else f"{explained.model} has no clusters."
+            empty = {self.row: gr.skip(), self.column: gr.skip(), self.picture: None}
+            return {**empty, self.patch: views.message(text)}
+        clusters = explained.clusters(stage)
+        row, column = best_patch(clusters) if patch is None else patch
+        return {
+            self.row: gr.update(maximum=clusters.grid.height, value=row + 1),
+            self.column: gr.update(maximum=clusters.grid.width, value=column + 1),
+            self.picture: views.patch_picture(explained, stage, row, column),
+            self.patch: views.patch(explained, stage, row, column),
+        }
+
+    def on_compare(self, explained: Explained | None, other: str) -> str:
+        """The same image, explained by another model."""
+        if explained is None or other == _NONE:
+            return views.message("Choose a second model, and see both side by side.")
+        try:
+            return views.comparison(explained, self._explained_by(other, explained))
+        except PacavitError as error:
+            return views.message(str(error), error=True)
+
+    def _explained_by(self, other: str, explained: Explained) -> Explained:
+        name = explained.explanation.path.name
+        return self.models.explain(other, explained.source, called=name, label=explained.label)
+
+    def on_zip(self, explained: Explained | None, other: str) -> str:
+        """Everything in a file, the comparison too."""
+        if explained is None:
+            raise gr.Error(_START, print_exception=False)
+        both = [explained]
+        try:
+            if other != _NONE:
+                both.append(self._explained_by(other, explained))
+            stem = explained.explanation.path.stem
+            return str(write_zip(both, self.folder / f"{stem}-explained.zip", self.write))
+        except PacavitError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+
+class _Headers:
+    """Middleware that adds headers to every answer."""
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_with_headers(sent: Any) -> None:
+            if sent["type"] == "http.response.start":
+                sent["headers"] = [*sent["headers"], *_HEADERS.items()]
+            await send(sent)
+
+        await self.app(scope, receive, send_with_headers)

@@ -1,0 +1,46 @@
+"""Images to try the demo with."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from pacavit.data import DATASETS
+
+__all__ = ["example_images"]
+
+_EMBEDDED = ("digits", "shapes")  # data sets that need no files
+_NUMBER = 6
+
+
+def example_images(folder: Path, dataset: str) -> list[Path]:
+    """Write a few images into a folder, fitting for models of a data set.
+
+    Those of the data set if it needs no files. For all others five pictures that were drawn for
+    this package (``examples/draw_demo_pictures.py``), and a photograph of what is no class of
+    CIFAR-10, which scikit-learn brings: by danielbuechele, CC BY 2.0.
+
+    Args:
+        folder: where they go.
+        dataset: registered name.
+    """
+    if dataset in _EMBEDDED:
+        images = DATASETS.create(dataset).load("val")
+        files = [folder / f"{dataset}-{index}.png" for index in range(_NUMBER)]
+        for index, file in enumerate(files):
+            Image.fromarray(images.image(index).permute(1, 2, 0).contiguous().numpy()).save(file)
+        return files
+    files = []
+    for drawn in sorted((resources.files("pacavit.demo") / "pictures").iterdir(), key=_name):
+        files.append(folder / drawn.name)
+        files[-1].write_bytes(drawn.read_bytes())
+    files.append(folder / "photograph.jpg")
+    Image.fromarray(load_sample_image("china.jpg")).save(files[-1], quality=90)
+    return files
+
+
+def _name(file: resources.abc.Traversable) -> str:
+    return file.name

@@ -1,0 +1,209 @@
+"""What the demo computes: an image explained, its mask at a threshold, a patch and its clusters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from pacavit.data.image import Region
+from pacavit.engine.system import pick_device
+from pacavit.engine.weights import LoadedModel, load_model, packaged_names
+from pacavit.errors import DataError, UnknownNameError
+from pacavit.explain import (
+    DEFAULT_METHOD,
+    FailedImage,
+    ImageExplanation,
+    Placement,
+    StageClusters,
+    binary_mask,
+    explain_images,
+    find_class,
+    has_clusters,
+)
+from pacavit.explain.render import display_size, thumbnail
+
+__all__ = ["Explained", "Models", "attended", "best_patch", "find_patch", "mask", "patch_region"]
+
+_WITHOUT_CLUSTERS = "relevance"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An image that one of the models has explained, at the size at which a person looks at it.
+
+    Attributes:
+        model: name of the weights.
+        classes: all that the model knows.
+        source: the image file; the explanation has the user's name for it.
+        label: the class that was asked for; None is the likeliest.
+        explanation: the answer.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    source: Path
+    label: str | None
+    explanation: ImageExplanation
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Where the network looked, in the pixels of the picture."""
+        whole = self.explanation.placement
+        return whole.resized(display_size(whole.image_size))
+
+    @cached_property
+    def picture(self) -> Tensor:
+        """The image as it is shown: (3, height, width) uint8."""
+        return thumbnail(self.explanation.image, self.placement.image_size)
+
+    def heat(self, method: str) -> Tensor:
+        """A map over the picture: (height, width), NaN where the network did not look."""
+        return self.placement.restore(self.explanation.maps[method])
+
+    def clusters(self, stage: int) -> StageClusters:
+        """Those of a stage.
+
+        Raises:
+            UnknownNameError: it has none.
+        """
+        for clusters in self.explanation.stages:
+            if clusters.stage == stage:
+                return clusters
+        known = [str(clusters.stage) for clusters in self.explanation.stages]
+        raise UnknownNameError("stage with clusters", str(stage), known)
+
+
+class Models:
+    """The weights to choose from: a user's own, loaded at once, and the packaged ones.
+
+    Args:
+        own: run folders, weights files or packaged names; these stand first.
+
+    Attributes:
+        names: of all.
+
+    Raises:
+        PacavitError: one of the user's own cannot be loaded, or is no classifier.
+    """
+
+    def __init__(self, own: Sequence[str] = ()) -> None:
+        self.names = tuple(dict.fromkeys((*own, *packaged_names())))
+        self._loaded: dict[str, LoadedModel] = {}
+        # Explaining hooks into the network, so one image at a time.
+        self._lock = Lock()
+        for name in own:
+            self._load(name)
+
+    @property
+    def dataset(self) -> str:
+        """What the first model was trained on, by registered name."""
+        return self._load(self.names[0]).info.name
+
+    def classes(self, name: str) -> tuple[str, ...]:
+        """All that a model knows.
+
+        Raises:
+            UnknownNameError: there are no such weights to choose.
+        """
+        return self._load(name).info.class_names
+
+    def explain(
+        self, name: str, source: Path, *, called: str | None = None, label: str | None = None
+    ) -> Explained:
+        """Explain an image file of any size and mode.
+
+        Args:
+            name: of the weights.
+            source: the image file.
+            called: the user's name for it, which messages and pages shall show.
+            label: name of the class to explain; None is the likeliest.
+
+        Raises:
+            UnknownNameError: there are no such weights to choose, or no such class.
+            DataError: the file is no image, broken, animated, too large or too small.
+        """
+        called = source.name if called is None else called
+        with self._lock:
+            model = self._load(name)
+            [found] = explain_images(
+                model,
+                [source],
+                label=None if label is None else find_class(label, model.info),
+                method=DEFAULT_METHOD if has_clusters(model.task.model) else _WITHOUT_CLUSTERS,
+                device=pick_device("auto"),
+            )
+        if isinstance(found, FailedImage):
+            # The file lies in a temporary folder that means nothing to the user.
+            raise DataError(found.error.replace(str(source), called))
+        return Explained(
+            name, model.info.class_names, source, label, replace(found, path=Path(called))
+        )
+
+    def _load(self, name: str) -> LoadedModel:
+        if name not in self.names:  # a page that was changed must not read other files
+            raise UnknownNameError("choice of weights", name, self.names)
+        if name not in self._loaded:
+            model = load_model(name)
+            model.classifier  # noqa: B018 (raises for other tasks)
+            self._loaded[name] = model
+        return self._loaded[name]
+
+
+def mask(explained: Explained, method: str, threshold: str, share: float) -> Tensor:
+    """The area of the picture in which a map is high: (height, width) bool.
+
+    Args:
+        explained: the image.
+        method: of the map.
+        threshold: as ``binary_mask`` has them.
+        share: 0..1, of the area or of the map's sum; "otsu" finds its own.
+    """
+    value = None if threshold == "otsu" else share
+    return binary_mask(explained.heat(method)[None], threshold, value)[0]
+
+
+def best_patch(clusters: StageClusters) -> tuple[int, int]:
+    """Row and column of the patch that counts most in the most important cluster."""
+    row, column = divmod(int(clusters.weights[clusters.ranking()[0]].argmax()), clusters.grid.width)
+    return row, column
+
+
+def find_patch(
+    explained: Explained, clusters: StageClusters, x: float, y: float
+) -> tuple[int, int]:
+    """Row and column of the patch at a pixel of the picture, or of the nearest one."""
+    region, grid = explained.placement.grid_region(clusters.grid, clusters.sampling), clusters.grid
+    row = math.floor((y + 0.5 - region.top) / region.height * grid.height)
+    column = math.floor((x + 0.5 - region.left) / region.width * grid.width)
+    return min(max(row, 0), grid.height - 1), min(max(column, 0), grid.width - 1)
+
+
+def patch_region(explained: Explained, clusters: StageClusters, row: int, column: int) -> Region:
+    """The part of the picture that a patch stands for."""
+    region = explained.placement.grid_region(clusters.grid, clusters.sampling)
+    height, width = region.height / clusters.grid.height, region.width / clusters.grid.width
+    return Region(region.top + row * height, region.left + column * width, height, width)
+
+
+def attended(clusters: StageClusters, row: int, column: int) -> list[tuple[int, float]]:
+    """The clusters that a patch attends to, with their shares, the largest first.
+
+    Raises:
+        DataError: there is no such patch on the grid.
+    """
+    grid = clusters.grid
+    if not (0 <= row < grid.height and 0 <= column < grid.width):
+        raise DataError(
+            f"no patch in row {row + 1}, column {column + 1}: stage {clusters.stage} has "
+            f"{grid.height} x {grid.width}"
+        )
+    shares = clusters.attention[row * grid.width + column]
+    order = torch.argsort(shares, descending=True, stable=True).tolist()
+    return [(index, float(shares[index])) for index in order if clusters.valid[index]]

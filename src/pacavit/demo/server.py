@@ -1,0 +1,149 @@
+"""Serves the demo to this machine: no telemetry, no outside requests, nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import ipaddress
+import os
+import socket
+import webbrowser
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pacavit.demo.archive import Writer
+from pacavit.demo.explaining import Models
+from pacavit.errors import PacavitError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+__all__ = ["HOST", "PORT", "is_local", "prepare", "serve"]
+
+HOST, PORT = "127.0.0.1", 7860
+_GRACE = 1  # seconds that open connections get when the server stops
+
+
+def serve(
+    own: Sequence[str],
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    browser: bool = False,
+    write: Writer,
+    tell: Callable[[str], None],
+) -> None:
+    """Serve the demo until Ctrl-C.
+
+    Args:
+        own: models to choose from, before the packaged ones.
+        host: address to listen at; anything but this machine's own is open to others.
+        port: to listen at; 0 is any that is free.
+        browser: open a browser when the page is ready.
+        write: writes the folder of explanations that visitors download.
+        tell: takes the lines that a person should read.
+
+    Raises:
+        PacavitError: Gradio is missing, a model cannot be loaded, or the port is not to be had.
+    """
+    with prepare(own, host=host, port=port, write=write) as (server, listener, url):
+        if not is_local(host):
+            tell(
+                f"warning: everybody who reaches this machine at {host} can use the demo, and "
+                "nothing is encrypted"
+            )
+        tell(f"the demo is at {url} (Ctrl-C ends it)")
+        if browser:
+            webbrowser.open(url)  # it waits at the socket, which listens already
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+
+
+@contextmanager
+def prepare(
+    own: Sequence[str], *, host: str, port: int, write: Writer
+) -> Iterator[tuple[uvicorn.Server, socket.socket, str]]:
+    """A server that is ready to run, the socket to run it with, and the address of its page.
+
+    Uploads and results lie in a temporary folder, which is removed at the end.
+
+    Raises:
+        PacavitError: as ``serve`` does.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise PacavitError(
+            "the demo needs Gradio; install it with: pip install 'pacavit[demo]'"
+        )
+    listener = _listen(host, port)
+    with listener, TemporaryDirectory(prefix="pacavit-demo-") as folder, _private(folder):
+        models = Models(own)
+        # Gradio reads some of its settings when it is imported.
+        import uvicorn
+
+        from pacavit.demo.app import web_app
+
+        app = web_app(models, Path(folder), write=write, hosts=_hosts(host))
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=_GRACE)
+        name = f"[{host}]" if ":" in host else host
+        yield uvicorn.Server(config), listener, f"http://{name}:{listener.getsockname()[1]}/"
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _hosts(host: str) -> list[str]:
+    """The names by which a browser may ask for the page.
+
+    To this machine's own addresses no other names lead: a page elsewhere whose name was made to
+    lead here (DNS rebinding) gets nothing.
+    """
+    return ["127.0.0.1", "localhost", "[::1]", host] if is_local(host) else ["*"]
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen()
+    except (OSError, OverflowError) as error:
+        listener.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise PacavitError(
+                f"port {port} of {host} is in use; give another one with --port, or 0 for any "
+                "that is free"
+            ) from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PacavitError(
+            f"cannot listen at port {port} of {host}: {reason}; give another --host or --port"
+        ) from error
+    return listener
+
+
+@contextmanager
+def _private(folder: str) -> Iterator[None]:
+    """Settings of Gradio and the hub that only the environment takes, as they were afterwards."""
+    settings = {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": folder,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
