@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,16 +111,16 @@ class _Page:
         self.models, self.files, self.folder, self.write = models, examples, folder, write
         self.state = gr.State()
         gr.HTML(views.header(), apply_default_css=False)
+        # Above all else, for on a phone everything is one column.
+        self.status = gr.HTML(views.message(_START), apply_default_css=False)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self._input_parts()
-            with gr.Column(scale=5, min_width=340):
-                self.status = gr.HTML(views.message(_START), apply_default_css=False)
-                with gr.Tabs():
-                    self._map_parts()
-                    self._cluster_parts()
-                    self._patch_parts()
-                    self._comparison_parts()
+            with gr.Column(scale=5, min_width=300), gr.Tabs():
+                self._map_parts()
+                self._cluster_parts()
+                self._patch_parts()
+                self._comparison_parts()
 
     def _input_parts(self) -> None:
         self.image = gr.Image(
@@ -147,7 +148,7 @@ class _Page:
         self.zip = gr.DownloadButton(visible="hidden", elem_id="pv-zip")
 
     def _map_parts(self) -> None:
-        with gr.Tab("Map and mask"):
+        with gr.Tab("Map"):
             with gr.Row():
                 self.method = gr.Radio([], label="Map", min_width=200)
                 self.threshold = gr.Radio(
@@ -192,12 +193,16 @@ class _Page:
     def connect(self, blocks: gr.Blocks) -> None:
         """Wire the events."""
         at_once = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-        blocks.load(lambda: self.on_example(0), None, self.image, **at_once)
+        blocks.load(lambda: str(self.files[0]), None, self.image, **at_once)
+        blocks.load(None, js=_name_examples([file.stem for file in self.files]))
         self.examples.click(self.on_example, self.examples, self.image, **at_once)
         explained = gr.on(
             [self.image.change, self.model.input, self.label.input],
             self.on_image,
-            [self.image, self.model, self.label, self.method, self.threshold, self.share],
+            [
+                *(self.state, self.image, self.model, self.label),
+                *(self.method, self.threshold, self.share),
+            ],
             self._all_outputs(),
             preprocess=False,  # which image files are good is for this package to say
             **_IN_ORDER,
@@ -205,22 +210,24 @@ class _Page:
         compare = ([self.state, self.other], self.comparison)
         explained.then(self.on_compare, *compare, **_IN_ORDER)
         self.other.input(self.on_compare, *compare, **_IN_ORDER)
+        quiet = {**_IN_ORDER, "show_progress": "hidden"}
         gr.on(
             [self.method.input, self.threshold.input, self.share.input],
             self.on_threshold,
             [self.state, self.method, self.threshold, self.share],
             self.masks,
-            **_IN_ORDER | {"show_progress": "hidden"},
+            **quiet,
         )
         self.threshold.input(
             lambda threshold: gr.update(interactive=threshold != "otsu"),
             self.threshold,
             self.share,
-            **_IN_ORDER | {"show_progress": "hidden"},
+            **quiet,
         )
         chosen = [self.row, self.column, self.picture, self.patch]
-        quiet = _IN_ORDER | {"show_progress": "hidden"}
-        self.picture.select(self.on_click, [self.state, self.stage], chosen, **quiet)
+        # Every click counts: one that was put off would come with the place of an earlier one.
+        every = quiet | {"trigger_mode": "multiple"}
+        self.picture.select(self.on_click, [self.state, self.stage], chosen, **every)
         self.stage.input(self.on_stage, [self.state, self.stage], chosen, **quiet)
         gr.on(
             [self.row.input, self.column.input],
@@ -246,6 +253,7 @@ class _Page:
 
     def on_image(
         self,
+        before: Explained | None,
         image: Mapping[str, Any] | None,
         model: str,
         label: str,
@@ -260,6 +268,9 @@ class _Page:
         called = Path(image.get("orig_name") or source.name).name
         try:
             wanted = self._label(model, label)
+            if before is not None and before.answers(model, source, wanted):
+                # Gradio tells some changes twice; the second shall not undo what was done since.
+                return {self.status: gr.skip()}
             explained = self.models.explain(model, source, called=called, label=wanted)
         except PacavitError as error:
             return self._emptied(views.message(str(error), error=True))
@@ -383,6 +394,15 @@ class _Page:
             return str(write_zip(both, self.folder / f"{stem}-explained.zip", self.write))
         except PacavitError as error:
             raise gr.Error(str(error), print_exception=False) from error
+
+
+def _name_examples(names: Sequence[str]) -> str:
+    """A script that names the examples for those who do not see them; Gradio has no names."""
+    return (
+        f"() => {{ const names = {json.dumps(names)}; "
+        "document.querySelectorAll('#pv-examples button').forEach("
+        "(button, index) => button.setAttribute('aria-label', names[index])); }"
+    )
 
 
 class _Headers:

@@ -52,6 +52,10 @@ class Explained:
     label: str | None
     explanation: ImageExplanation
 
+    def answers(self, model: str, source: Path, label: str | None) -> bool:
+        """Whether this is what ``Models.explain`` would find."""
+        return (self.model, self.source, self.label) == (model, source, label)
+
     @cached_property
     def placement(self) -> Placement:
         """Where the network looked, in the pixels of the picture."""

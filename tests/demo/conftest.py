@@ -1,0 +1,60 @@
+"""The packaged models, a picture of known content, and a page that runs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import NamedTuple
+
+import pytest
+
+from pacavit.demo.examples import example_images
+from pacavit.demo.explaining import Explained, Models
+from pacavit.demo.server import prepare
+from pacavit.report.explanation import write_explanations
+
+OWN = "cifar10_nano_kmeans"
+
+
+class Served(NamedTuple):
+    """A running demo: its address, and the folder it works in."""
+
+    url: str
+    examples: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def models() -> Models:
+    return Models([OWN])
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The images that the demo offers, by name."""
+    folder = tmp_path_factory.mktemp("examples")
+    return {file.stem: file for file in example_images(folder, "cifar10")}
+
+
+@pytest.fixture(scope="session")
+def ship(models: Models, examples: dict[str, Path]) -> Explained:
+    return models.explain(OWN, examples["ship"])
+
+
+@pytest.fixture(scope="session")
+def photograph(models: Models, examples: dict[str, Path]) -> Explained:
+    """Wider than high, so that the network does not see all of it."""
+    return models.explain(OWN, examples["photograph"])
+
+
+@pytest.fixture(scope="module")
+def served(examples: dict[str, Path]) -> Iterator[Served]:
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    with prepare([OWN], host="127.0.0.1", port=0, write=write_explanations) as (
+        server,
+        listener,
+        url,
+    ):
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield Served(url, examples)
+        server.should_exit = True
+        thread.join()

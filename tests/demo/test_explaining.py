@@ -1,0 +1,124 @@
+"""Images to explanations, thresholds to masks, and pixels to patches, all without a page."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pacavit.demo.explaining import (
+    Explained,
+    Models,
+    attended,
+    best_patch,
+    find_patch,
+    mask,
+    patch_region,
+)
+from pacavit.engine.weights import packaged_names
+from pacavit.errors import CheckpointError, DataError, UnknownNameError
+
+
+def test_own_models_stand_before_the_packaged_ones() -> None:
+    models = Models(["cifar10_nano_mlp", "cifar10_nano_mlp"])
+    assert models.names[0] == "cifar10_nano_mlp"
+    assert sorted(models.names) == sorted(packaged_names())
+    assert models.dataset == "cifar10"
+
+
+def test_models_that_cannot_be_loaded_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'cifar10_nano_kmeans'"):
+        Models(["cifar10_nano_kmean"])
+    with pytest.raises(CheckpointError, match="no run folder or weights file"):
+        Models([str(tmp_path / "none.safetensors")])
+
+
+def test_only_what_is_offered_is_loaded(models: Models, ship: Explained, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="choice of weights"):
+        models.explain(str(tmp_path), ship.source)
+
+
+@pytest.mark.parametrize("name", ["airplane", "automobile", "bird", "ship", "truck"])
+def test_the_drawn_examples_are_recognised(
+    models: Models, examples: dict[str, Path], name: str
+) -> None:
+    assert models.explain(models.names[0], examples[name]).explanation.top[0].name == name
+
+
+def test_another_class_can_be_explained(models: Models, ship: Explained) -> None:
+    found = models.explain(models.names[0], ship.source, label="truck").explanation
+    assert (found.top[0].name, found.explained.name) == ("ship", "truck")
+
+
+def broken(path: Path) -> None:
+    path.write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
+
+
+def enormous(path: Path) -> None:
+    Image.new("1", (9000, 9000)).save(path)
+
+
+def animated(path: Path) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def tiny(path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(path)
+
+
+WRONG = {broken: "broken|not an image", enormous: "more than the limit", animated: "animation"}
+
+
+@pytest.mark.parametrize(("write", "told"), [*WRONG.items(), (tiny, "less than one patch")])
+def test_wrong_files_are_told_by_the_name_the_user_knows(
+    models: Models, tmp_path: Path, write: Callable[[Path], None], told: str
+) -> None:
+    path = tmp_path / "upload.png"
+    write(path)
+    with pytest.raises(DataError, match=told) as raised:
+        models.explain(models.names[0], path, called="holiday.png")
+    assert str(raised.value).startswith("holiday.png ")
+    assert str(tmp_path) not in str(raised.value)
+
+
+def test_masks_follow_the_threshold(ship: Explained) -> None:
+    areas = [float(mask(ship, "class_map", "quantile", share).float().mean()) for share in (0.1, 0.5)]
+    assert areas == pytest.approx([0.1, 0.5], abs=0.01)
+    assert mask(ship, "class_map", "otsu", 0.1).equal(mask(ship, "class_map", "otsu", 0.9))
+
+
+def test_nothing_is_inside_that_was_not_seen(photograph: Explained) -> None:
+    seen = photograph.heat("class_map").isfinite()
+    assert not seen.all()
+    assert not (mask(photograph, "class_map", "quantile", 1.0) & ~seen).any()
+
+
+def test_every_patch_is_found_at_its_middle(photograph: Explained) -> None:
+    for clusters in photograph.explanation.stages:
+        for row in range(clusters.grid.height):
+            for column in range(clusters.grid.width):
+                top, left, height, width = patch_region(photograph, clusters, row, column)
+                x, y = left + width / 2 - 0.5, top + height / 2 - 0.5
+                assert find_patch(photograph, clusters, x, y) == (row, column)
+        height, width = photograph.placement.image_size
+        last = clusters.grid.height - 1, clusters.grid.width - 1
+        assert find_patch(photograph, clusters, 0, 0) == (0, 0)
+        assert find_patch(photograph, clusters, width - 1, height - 1) == last
+
+
+def test_patches_attend_to_valid_clusters(ship: Explained) -> None:
+    clusters = ship.clusters(1)
+    row, column = best_patch(clusters)
+    found = attended(clusters, row, column)
+    shares = [share for _, share in found]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1, abs=1e-4)
+    some = torch.arange(len(clusters.weights)) % 2 == 0
+    assert all(index % 2 == 0 for index, _ in attended(replace(clusters, valid=some), 0, 0))
+    with pytest.raises(DataError, match="no patch in row 9, column 1: stage 1 has 8 x 8"):
+        attended(clusters, 8, 0)
+    with pytest.raises(UnknownNameError, match="known: 0, 1"):
+        ship.clusters(2)
