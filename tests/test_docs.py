@@ -35,7 +35,7 @@ def test_python_snippets_run(document: str, tmp_path: Path) -> None:
         lines += [""] * (start - len(lines))  # a traceback then names the line of the document
         lines += body.splitlines()
     assert lines, f"no python snippets in {document}"
-    script = tmp_path / f"{document}.py"
+    script = tmp_path / f"{Path(document).stem}.py"
     script.write_text("\n".join(lines), encoding="utf-8")
     source = str(Path(pacavit.__path__[0]).parent)
     done = subprocess.run(
