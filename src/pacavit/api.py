@@ -320,7 +320,7 @@ def results_folder(
 def _check_split(split: str) -> Split:
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
-    return cast(Split, split)
+    return split
 
 
 def report_file(model: str | Path, *, out: str | Path | None = None) -> Path | None:
