@@ -77,7 +77,7 @@ class GaussianMixtureClustering(Clustering):
     @_points.exact
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N)."""
-        return self.scores(x, grid, patch_mask).argmax(1)
+        return self.scores(x, grid, patch_mask).max(1).indices
 
     @_points.exact
     def _iterate(self, x: Tensor, grid: Grid, mask: Tensor) -> _mixture.Mixture:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from pacavit.clustering.functional.kernels.products import FAST, centre, mirror, triangle
+from pacavit.clustering.functional.kernels.products import FAST, mirror, triangle
 
 __all__ = ["nearest_neighbour_chains"]
 
@@ -28,8 +28,7 @@ def nearest_neighbour_chains(x, mask, linkage, whole, target, height):
     for b in prange(images):
         points, columns = np.empty((number, width), x.dtype), np.empty((width, number), x.dtype)
         distances = np.empty((number, number), x.dtype)
-        centre(x[b], mask[b], points, columns)
-        triangle(points, columns, distances)
+        triangle(x[b], mask[b], points, columns, distances)
         _complete(distances, linkage)
         _chain(distances, mask[b], linkage, whole, target[b], height[b])
 

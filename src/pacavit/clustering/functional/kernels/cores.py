@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from pacavit.clustering.functional.kernels.products import centre, triangle
+from pacavit.clustering.functional.kernels.products import triangle
 
 __all__ = ["connected_cores", "reaches"]
 
@@ -25,8 +25,7 @@ def connected_cores(x, radius, min_samples, mask, labels):
     for b in prange(images):
         points, columns = np.empty((number, width), x.dtype), np.empty((width, number), x.dtype)
         distances = np.empty((number, number), x.dtype)
-        centre(x[b], mask[b], points, columns)
-        triangle(points, columns, distances)
+        triangle(x[b], mask[b], points, columns, distances)
         _connect(distances, radius[b], min_samples, mask[b], labels[b])
 
 
@@ -93,8 +92,7 @@ def reaches(x, mask, nth, reach):
         points, columns = np.empty((number, width), x.dtype), np.empty((width, number), x.dtype)
         distances = np.empty((number, number), x.dtype)
         nearest = np.empty((number, nth), x.dtype)
-        centre(x[b], mask[b], points, columns)
-        triangle(points, columns, distances)
+        triangle(x[b], mask[b], points, columns, distances)
         nearest[:] = np.inf
         for i in range(number):
             for j in range(i + 1):

@@ -74,14 +74,17 @@ def products(rows, columns, points, out):
 
 
 @njit(cache=True, error_model="numpy", fastmath=FAST)
-def triangle(points, columns, out):
+def triangle(x, mask, points, columns, out):
     """Squared distances of every point to those up to it, in the lower half of ``out`` (N, N).
 
     Args:
-        points: (N, C), around 0.
-        columns: (C, N), the same.
+        x: (N, C), 0 at padding.
+        mask: (N,) bool, False at padding.
+        points: (N, C), room for the points around their mean.
+        columns: (C, N), room for the same transposed.
         out: written; its upper half is left in any state.
     """
+    centre(x, mask, points, columns)
     number, width = points.shape
     squares, zero = np.zeros(number, points.dtype), points.dtype.type(0)
     for c in range(width):
