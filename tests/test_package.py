@@ -21,7 +21,7 @@ HELP_OF_EVERY_COMMAND = """
 import sys
 from pacavit_cli.main import app, main
 
-verbs = [c.name or c.callback.__name__ for c in app.registered_commands]
+verbs = [c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands]
 for arguments in ([], *([verb] for verb in verbs)):
     code = main([*arguments, "--help"])
     assert code == 0, (arguments, code)
