@@ -48,12 +48,14 @@ from pacavit.errors import (
     UnknownNameError,
 )
 from pacavit.explain import DEFAULT_METHOD, METHODS, explain_images, find_class
+from pacavit.explain.bench import bench_model
 from pacavit.recipes.io import RECIPE_FILE
 from pacavit.recipes.schema import Recipe
 from pacavit.report.card import card_summary
 from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import weights_digest, write_evaluation
 from pacavit.report.explanation import ExplainedImage, check_folder, write_explanations
+from pacavit.report.explanation_bench import BenchReport, write_bench
 from pacavit.report.published import Published, find_published, published
 from pacavit.report.publishing import publish_run
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
@@ -67,6 +69,7 @@ __all__ = [
     "demo",
     "evaluate",
     "explain",
+    "explain_bench",
     "from_pretrained",
     "list_names",
     "predict",
@@ -304,8 +307,7 @@ def results_folder(
         UnknownNameError: there is no such split.
         PacavitError: a file is in the way.
     """
-    if split not in SPLITS:
-        raise UnknownNameError("split", split, SPLITS)
+    split = _check_split(split)
     if out is not None:
         folder = Path(out)
     elif _is_run(model):
@@ -315,6 +317,12 @@ def results_folder(
     if folder.exists() and not folder.is_dir():
         raise PacavitError(f"cannot save results in {folder}: it is a file; choose another folder")
     return folder
+
+
+def _check_split(split: str) -> Split:
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    return split
 
 
 def report_file(model: str | Path, *, out: str | Path | None = None) -> Path | None:
@@ -398,6 +406,54 @@ def explain(
     )
 
 
+def explain_bench(
+    model: str | Path,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    methods: Sequence[str] | None = None,
+    split: str = "test",
+    limit: int = 1000,
+    progress: bool = False,
+) -> BenchReport:
+    """Measure how true the maps of explanation methods are, on the same images for all.
+
+    Writes ``bench.html``, ``bench.md``, ``bench.json`` and ``bench.svg``; older ones are replaced.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        out: folder, made if it is not there.
+        data: folder with the data set, instead of the one the model was trained on.
+        methods: registered names, the first of which the others are compared with; None is all
+            that can explain the model.
+        split: "train", "val" or "test".
+        limit: images, drawn from the split once and for all.
+        progress: show a progress bar.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    loaded, device = load_model(model), pick_device("auto")
+    found = bench_model(
+        loaded,
+        split=_check_split(split),
+        root=None if data is None else Path(data),
+        methods=methods,
+        limit=limit,
+        device=device,
+        progress=progress,
+    )
+    words = ["pacavit", "explain-bench", str(model), "--out", "DIR", "--limit", str(limit)]
+    words += [] if data is None else ["--data", "ROOT"]
+    words += [] if methods is None else ["--methods", ",".join(methods)]
+    words += [] if split == "test" else ["--split", split]
+    report = BenchReport(
+        Path(model).name, f"{loaded.info.copy}, {split} split", shlex.join(words), found
+    )
+    write_bench(report, Path(out))
+    return report
+
+
 def demo(
     models: Sequence[str] = (), *, host: str = HOST, port: int = PORT, browser: bool = False
 ) -> None:
@@ -414,9 +470,7 @@ def demo(
         PacavitError: the extra ``demo`` is missing, a model cannot be loaded, or the port is in
             use.
     """
-    serve(
-        models, host=host, port=port, browser=browser, write=write_explanations, tell=_print
-    )
+    serve(models, host=host, port=port, browser=browser, write=write_explanations, tell=_print)
 
 
 def convert(

@@ -100,6 +100,16 @@ def test_explain_passes_everything_on(
     assert json.loads(capsys.readouterr().out) == [good.numbers, broken.numbers]
 
 
+def test_demo_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = Recorder(None)
+    monkeypatch.setattr(api, "demo", demo)
+    assert main(["demo", "runs/a", "b.safetensors", "--port", "0", "--no-browser"]) == 0
+    assert demo.arguments == (["runs/a", "b.safetensors"],)
+    assert demo.options == {"host": "127.0.0.1", "port": 0, "browser": False}
+    assert main(["demo", "--host", "0.0.0.0"]) == 0
+    assert demo.options == {"host": "0.0.0.0", "port": 7860, "browser": True}
+
+
 def test_convert_passes_everything_on_and_reports(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 from threading import Thread
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -12,11 +13,14 @@ from pacavit.demo.explaining import Explained, Models
 from pacavit.demo.server import prepare
 from pacavit.report.explanation import write_explanations
 
+if TYPE_CHECKING:
+    from uvicorn import Server
+
 OWN = "cifar10_nano_kmeans"
 
 
 class Served(NamedTuple):
-    """A running demo: its address, and the folder it works in."""
+    """A running demo: its address, and the images that it offers."""
 
     url: str
     examples: dict[str, Path]
@@ -48,13 +52,18 @@ def photograph(models: Models, examples: dict[str, Path]) -> Explained:
 @pytest.fixture(scope="module")
 def served(examples: dict[str, Path]) -> Iterator[Served]:
     pytest.importorskip("gradio", reason="the extra demo is not installed")
-    with prepare([OWN], host="127.0.0.1", port=0, write=write_explanations) as (
-        server,
-        listener,
-        url,
-    ):
-        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield Served(url, examples)
-        server.should_exit = True
-        thread.join()
+    ready: Queue[tuple[Server, str]] = Queue()
+
+    def run() -> None:
+        with prepare([OWN], host="127.0.0.1", port=0, write=write_explanations) as prepared:
+            server, listener, url = prepared
+            ready.put((server, url))
+            server.run(sockets=[listener])
+
+    # All in one thread: in the main one Playwright may have an event loop running.
+    thread = Thread(target=run)
+    thread.start()
+    server, url = ready.get(timeout=120)
+    yield Served(url, examples)
+    server.should_exit = True
+    thread.join()

@@ -85,7 +85,9 @@ def test_wrong_files_are_told_by_the_name_the_user_knows(
 
 
 def test_masks_follow_the_threshold(ship: Explained) -> None:
-    areas = [float(mask(ship, "class_map", "quantile", share).float().mean()) for share in (0.1, 0.5)]
+    areas = [
+        float(mask(ship, "class_map", "quantile", share).float().mean()) for share in (0.1, 0.5)
+    ]
     assert areas == pytest.approx([0.1, 0.5], abs=0.01)
     assert mask(ship, "class_map", "otsu", 0.1).equal(mask(ship, "class_map", "otsu", 0.9))
 

@@ -4,7 +4,7 @@ import ipaddress
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from zipfile import ZipFile
@@ -12,10 +12,9 @@ from zipfile import ZipFile
 import pytest
 from PIL import Image
 
-from tests.demo.conftest import OWN, Served
-
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, ViewportSize
+    from tests.demo.conftest import Served
 
 # Gradio 6 asks pandas 3 for what pandas 4 will not have; as errors these would stop its queue.
 pytestmark = [
@@ -23,8 +22,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The copy keyword is deprecated:DeprecationWarning"),
 ]
 
+OWN = "cifar10_nano_kmeans"
 AWKWARD = "<img src=x onerror=alert(1)> ${value} {{value}} _a_.jpg"
-WIDE, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
+WIDE: "ViewportSize" = {"width": 1200, "height": 900}
+PHONE: "ViewportSize" = {"width": 390, "height": 844}
+Scheme = Literal["light", "dark"]
 SETTLED = 2000  # milliseconds after which a stale result would have come
 OpenPage = Callable[..., "Page"]
 
@@ -71,9 +73,7 @@ def connections() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def open_page(
-    connections: list[str], browser: "Browser", served: Served
-) -> Iterator[OpenPage]:
+def open_page(connections: list[str], browser: "Browser", served: "Served") -> Iterator[OpenPage]:
     """Opens the page, ready to use; afterwards nobody else has been asked and nothing failed."""
     problems: list[str] = []
     contexts = []
@@ -86,7 +86,7 @@ def open_page(
         if message.type == "error":
             problems.append(message.text)
 
-    def open_page(viewport: dict[str, int] = WIDE, scheme: str = "light") -> "Page":
+    def open_page(viewport: "ViewportSize" = WIDE, scheme: Scheme = "light") -> "Page":
         context = browser.new_context(viewport=viewport, color_scheme=scheme)
         contexts.append(context)
         context.on("request", asked)
@@ -147,7 +147,7 @@ def heading(page: "Page", text: str) -> None:
 
 
 @pytest.mark.browser
-def test_an_upload_is_explained(open_page: OpenPage, served: Served, tmp_path: Path) -> None:
+def test_an_upload_is_explained(open_page: OpenPage, served: "Served", tmp_path: Path) -> None:
     page = open_page()
     file = tmp_path / AWKWARD
     file.write_bytes(served.examples["ship"].read_bytes())
@@ -292,7 +292,7 @@ def test_no_mouse_is_needed(open_page: OpenPage) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_readable_on_a_phone(open_page: OpenPage, scheme: str) -> None:
+def test_readable_on_a_phone(open_page: OpenPage, scheme: Scheme) -> None:
     page = open_page(PHONE, scheme)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(int(part) for part in paper[4:-1].split(",")) < 200) == (scheme == "dark")
@@ -310,7 +310,7 @@ def test_readable_on_a_phone(open_page: OpenPage, scheme: str) -> None:
                 assert text.evaluate(CONTRAST) >= 4.5, text.inner_text()
 
 
-def test_only_names_of_this_machine_are_answered(served: Served) -> None:
+def test_only_names_of_this_machine_are_answered(served: "Served") -> None:
     with urlopen(served.url, timeout=60) as answer:
         assert "connect-src 'self'" in answer.headers["content-security-policy"]
     with pytest.raises(HTTPError, match="400"):

@@ -62,7 +62,7 @@ def test_wrong_models_and_addresses_are_told(tmp_path: Path) -> None:
     before = dict(os.environ)
     with pytest.raises(PacavitError, match="no run folder or weights file"):
         api.demo([str(tmp_path / "none.safetensors")], port=0)
-    with pytest.raises(PacavitError, match="cannot listen at port 0 of 192.0.2.1"):
+    with pytest.raises(PacavitError, match=r"cannot listen at port 0 of 192\.0\.2\.1"):
         api.demo(host="192.0.2.1", port=0)
     with pytest.raises(PacavitError, match="cannot listen at port 99999"):
         api.demo(port=99999)

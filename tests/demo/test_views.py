@@ -51,7 +51,7 @@ def test_a_patch_shows_its_clusters(ship: Explained) -> None:
 def test_the_frame_is_around_the_patch(ship: Explained) -> None:
     with_frame, other = (views.patch_picture(ship, 1, row, 3) for row in (2, 6))
     changed = np.argwhere((np.asarray(with_frame) != np.asarray(other)).any(-1))
-    top, left, height, width = patch_region(ship, ship.clusters(1), 2, 3)
+    top, left, _, width = patch_region(ship, ship.clusters(1), 2, 3)
     assert changed.min(0).tolist() == [round(top) - 3, round(left) - 3]
     assert changed[:, 1].max() == round(left + width) + 2
     assert isinstance(with_frame, Image.Image)

@@ -163,5 +163,12 @@ class DataSource(ABC):
     def load(self, split: Split) -> ImageSet:
         """One split; "train" and "val" are disjoint parts of the official training set."""
 
+    def instances(self, split: Split, indices: Tensor) -> Tensor | None:
+        """Which object each pixel shows: (B,) positions -> (B, height, width) uint8.
+
+        0 is the ground, 1 the object that the label names. None where a source knows no objects.
+        """
+        return None
+
 
 DATASETS: Registry[DataSource] = Registry("dataset")

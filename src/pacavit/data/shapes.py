@@ -98,3 +98,7 @@ class Shapes(DataSource):
         """
         numbers = indices.cpu() + _FIRST_SCENE[split]
         return render_scenes(numbers, size=self.image_size, seed=self.seed)
+
+    def instances(self, split: Split, indices: Tensor) -> Tensor:
+        """Which shape each pixel shows, the subject first: (B,) -> (B, size, size) uint8."""
+        return self.scenes(split, indices).instances

@@ -92,9 +92,7 @@ def web_app(
     )
 
 
-def build(
-    models: Models, examples: Sequence[Path], folder: Path, *, write: Writer
-) -> gr.Blocks:
+def build(models: Models, examples: Sequence[Path], folder: Path, *, write: Writer) -> gr.Blocks:
     """Arrange the page and connect its parts."""
     with gr.Blocks(title="pacavit demo", analytics_enabled=False) as blocks:
         page = _Page(models, examples, folder, write)
@@ -192,10 +190,12 @@ class _Page:
 
     def connect(self, blocks: gr.Blocks) -> None:
         """Wire the events."""
-        at_once = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-        blocks.load(lambda: str(self.files[0]), None, self.image, **at_once)
+        # Not behind the explaining: the image changes at once, whatever is still being done.
+        swift = {**_IN_ORDER, "concurrency_id": "example", "show_progress": "hidden"}
+        swift["trigger_mode"] = "multiple"
+        blocks.load(lambda: str(self.files[0]), None, self.image, **swift)
         blocks.load(None, js=_name_examples([file.stem for file in self.files]))
-        self.examples.click(self.on_example, self.examples, self.image, **at_once)
+        self.examples.click(self.on_example, self.examples, self.image, **swift)
         explained = gr.on(
             [self.image.change, self.model.input, self.label.input],
             self.on_image,
@@ -257,7 +257,7 @@ class _Page:
         image: Mapping[str, Any] | None,
         model: str,
         label: str,
-        method: str | None,
+        method: str,
         threshold: str,
         share: float,
     ) -> dict[Any, Any]:

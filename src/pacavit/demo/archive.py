@@ -33,7 +33,9 @@ def write_zip(explained: Sequence[Explained], file: Path, write: Writer) -> Path
         file: to write; replaced if it exists.
         write: writes the folder that is zipped.
     """
-    named = [replace(one.explanation, path=_path(one, alone=len(explained) == 1)) for one in explained]
+    named = [
+        replace(one.explanation, path=_path(one, alone=len(explained) == 1)) for one in explained
+    ]
     image = explained[0].explanation.path.name
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / file.stem
@@ -52,7 +54,7 @@ def _path(one: Explained, *, alone: bool) -> Path:
 
 
 def _make_relative(numbers: Path) -> None:
-    """Name folders as they are beside the numbers; the temporary folder means nothing to anybody."""
+    """Name folders as seen from the numbers; the temporary one means nothing to anybody."""
     records = json.loads(numbers.read_text("utf-8"))
     for record in records:
         record["folder"] = Path(record["folder"]).name

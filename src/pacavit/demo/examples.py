@@ -28,7 +28,7 @@ def example_images(folder: Path, dataset: str) -> list[Path]:
         dataset: registered name.
     """
     if dataset in _EMBEDDED:
-        images = DATASETS.create(dataset).load("val")
+        images = DATASETS.create(dataset, options={}).load("val")
         files = [folder / f"{dataset}-{index}.png" for index in range(_NUMBER)]
         for index, file in enumerate(files):
             Image.fromarray(images.image(index).permute(1, 2, 0).contiguous().numpy()).save(file)

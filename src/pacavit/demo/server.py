@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import importlib.util
 import ipaddress
@@ -19,6 +20,7 @@ from pacavit.demo.explaining import Models
 from pacavit.errors import PacavitError
 
 if TYPE_CHECKING:
+    import fastapi
     import uvicorn
 
 __all__ = ["HOST", "PORT", "is_local", "prepare", "serve"]
@@ -74,9 +76,7 @@ def prepare(
         PacavitError: as ``serve`` does.
     """
     if importlib.util.find_spec("gradio") is None:
-        raise PacavitError(
-            "the demo needs Gradio; install it with: pip install 'pacavit[demo]'"
-        )
+        raise PacavitError("the demo needs Gradio; install it with: pip install 'pacavit[demo]'")
     listener = _listen(host, port)
     with listener, TemporaryDirectory(prefix="pacavit-demo-") as folder, _private(folder):
         models = Models(own)
@@ -85,7 +85,11 @@ def prepare(
 
         from pacavit.demo.app import web_app
 
-        app = web_app(models, Path(folder), write=write, hosts=_hosts(host))
+        async def build() -> fastapi.FastAPI:
+            return web_app(models, Path(folder), write=write, hosts=_hosts(host))
+
+        # Where no event loop runs, Gradio makes several and leaves them open.
+        app = asyncio.run(build())
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=_GRACE)
         name = f"[{host}]" if ":" in host else host
         yield uvicorn.Server(config), listener, f"http://{name}:{listener.getsockname()[1]}/"

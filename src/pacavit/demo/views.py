@@ -1,4 +1,4 @@
-"""What the demo shows, as HTML with its pictures inside; every text that is handed in is escaped."""
+"""What the demo shows, as HTML with its pictures inside; texts that are handed in are escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -261,12 +260,10 @@ def _render(template: str, values: Mapping[str, Any]) -> str:
 
 @cache
 def _templates() -> Environment:
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("pacavit.demo"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda value: Markup(f"{value:.1%}")
-    return environment

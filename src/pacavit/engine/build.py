@@ -180,22 +180,28 @@ def train_loader(
 
 
 def eval_loader(
-    recipe: Recipe, images: ImageSet, info: DataInfo, part: tuple[int, int] = (0, 1)
+    recipe: Recipe,
+    images: ImageSet,
+    info: DataInfo,
+    part: tuple[int, int] = (0, 1),
+    *,
+    shuffle: bool = False,
 ) -> Loader:
-    """Batches in stored order, without augmentation.
+    """Batches without augmentation.
 
     Args:
         recipe: gives image size and batch size.
         images: any split of any data with the classes of ``info``.
         info: of the data the model was trained on.
         part: the share of this process in each batch: (rank, processes).
+        shuffle: in an order drawn once and for all; else in stored order.
     """
     kind = TASKS.get(recipe.task.name)
     return Loader(
         images,
         recipe.train.eval_batch_size,
         kind.eval_transform(info, recipe.task.image_size),
-        shuffle=False,
+        shuffle=shuffle,
         drop_last=False,
         seed=0,
         framing=kind.eval_framing(recipe.task, info),

@@ -15,7 +15,7 @@ from pacavit.engine.weights import LoadedModel
 from pacavit.errors import DataError
 from pacavit.tasks.classification import Prediction
 
-__all__ = ["SplitScore", "TopClasses", "score_model"]
+__all__ = ["SplitScore", "TopClasses", "check_classes", "score_model"]
 
 _TOP = 3  # classes remembered of every image
 
@@ -81,7 +81,7 @@ def score_model(
     if root is not None:
         config = config.model_copy(update={"root": root})
     source = build.data_source(config)
-    _check_classes(source.info, model.info)
+    check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
     parts: list[TopClasses] = []
     evaluation = evaluate(
@@ -97,7 +97,7 @@ def score_model(
     return SplitScore(evaluation, top, images, source.info, note)
 
 
-def _check_classes(data: DataInfo, trained: DataInfo) -> None:
+def check_classes(data: DataInfo, trained: DataInfo) -> None:
     """Raise DataError unless the data have the classes that a model was trained on."""
     found, known = data.class_names, trained.class_names
     if found == known:

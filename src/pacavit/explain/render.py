@@ -68,9 +68,11 @@ def thumbnail(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def heat_picture(picture: Tensor, heat: Tensor) -> Tensor:
-    """A picture with a map over it: (3, H, W) uint8 and (H, W) >= 0, NaN where no data -> (3, H, W).
+    """A picture with a map over it: (3, H, W) uint8 and (H, W) -> (3, H, W).
 
-    The colours are relative to the map's largest value; where there are no data the picture stays.
+    Args:
+        picture: below.
+        heat: >= 0; colours are relative to its largest value. NaN is no data, there is no colour.
     """
     colours = mpl.colormaps[COLOURS](_relative(heat.nan_to_num()))
     colours[..., 3] = heat.isfinite().numpy() * _OPACITY

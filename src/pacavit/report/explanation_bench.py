@@ -1,0 +1,231 @@
+"""What explanation methods scored, as a table on the console, Markdown, JSON, picture and page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pacavit.engine import files
+from pacavit.explain.bench import AREA, MEASURES, TARGETS, Bench, MethodScores
+from pacavit.explain.metrics import Interval
+from pacavit.report import html
+from pacavit.report.curves import svg_picture
+
+__all__ = ["PAGE", "BenchReport", "print_bench", "write_bench"]
+
+PAGE, TEXT, NUMBERS, PICTURE = "bench.html", "bench.md", "bench.json", "bench.svg"
+_TITLES = {"predicted": "Maps of the likeliest class", "true": "Maps of the right class"}
+_NOTE = (
+    "Means over the images, with half the 95 % bootstrap interval. Pixels are taken in the order "
+    "of each map, equal values in a drawn order; curves have both ends. Kept and removed are at "
+    f"{AREA:.0%} of the pixels for all methods alike. The last table has the differences to the "
+    "first method image by image; a tie is a difference whose interval holds 0. Times are of this "
+    "machine, maps of a whole batch at once."
+)
+_ARROWS = {1: " ↑", -1: " ↓", 0: ""}
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """A bench and what it is of.
+
+    Attributes:
+        model: as it was given.
+        data: which copy of the data, and which split.
+        command: that repeats it.
+        bench: the numbers.
+    """
+
+    model: str
+    data: str
+    command: str
+    bench: Bench
+
+    @property
+    def lead(self) -> str:
+        """A sentence on what was measured."""
+        return (
+            f"{len(self.bench.rows)} ways to explain {self.model}, on {self.bench.num_images:,} "
+            f"images of {self.data}, of which it names {self.bench.accuracy:.1%} right."
+        )
+
+
+def write_bench(report: BenchReport, out: Path) -> list[Path]:
+    """Write page, Markdown, JSON and picture; older ones are replaced.
+
+    Raises:
+        CheckpointError: a file cannot be written.
+    """
+    contents = {
+        PAGE: _page(report).encode(),
+        TEXT: _text(report).encode(),
+        NUMBERS: (json.dumps(_record(report), indent=1) + "\n").encode(),
+        PICTURE: _picture(report.bench, dark=False),
+    }
+    for name, content in contents.items():
+        with files.writing(out / name):
+            files.replace_file(out / name, content)
+    return [out / name for name in contents]
+
+
+def print_bench(report: BenchReport, *, console: Console | None = None) -> None:
+    """Print the columns that fit a console, of the likeliest classes."""
+    table = Table(
+        title=escape(report.lead), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("method", no_wrap=True)
+    shown = ("insertion", "deletion", "kept", "removed")
+    for name in shown:
+        table.add_column(name + _ARROWS[MEASURES[name].better], justify="right", no_wrap=True)
+    table.add_column("ms", justify="right", no_wrap=True)
+    for row in report.bench.rows:
+        cells = [_cell(row.interval("predicted", name), short=True) for name in shown]
+        table.add_row(escape(row.method), *cells, f"{1000 * row.seconds:.1f}")
+    (console or Console()).print(table)
+
+
+def _measured(bench: Bench) -> list[str]:
+    return [name for name in MEASURES if name in bench.rows[0].values[TARGETS[0]]]
+
+
+def _scores(bench: Bench, target: str) -> tuple[list[str], list[list[str]]]:
+    names = _measured(bench)
+    header = ["method", *(name + _ARROWS[MEASURES[name].better] for name in names), "ms an image"]
+    rows = [
+        [
+            row.method,
+            *(_cell(row.interval(target, name)) for name in names),
+            f"{1000 * row.seconds:.1f}",
+        ]
+        for row in bench.rows
+    ]
+    return header, rows
+
+
+def _differences(bench: Bench) -> tuple[list[str], list[list[str]]]:
+    names = [name for name in _measured(bench) if MEASURES[name].better]
+    first = bench.rows[0]
+    header = [f"minus {first.method}", *(name + _ARROWS[MEASURES[name].better] for name in names)]
+    rows = [
+        [row.method, *(_change(row.beyond(first, "predicted", name)) for name in names)]
+        for row in bench.rows[1:]
+    ]
+    return header, rows
+
+
+def _cell(value: Interval | None, *, short: bool = False) -> str:
+    if value is None:
+        return ""
+    return f"{value.mean:.3f}" + ("" if short else f" ± {(value.high - value.low) / 2:.3f}")
+
+
+def _change(value: Interval | None) -> str:
+    if value is None:
+        return ""
+    text = f"{value.mean:+.3f} ({value.low:+.3f} to {value.high:+.3f})"
+    return f"{text}, a tie" if value.tie else text
+
+
+def _tables(bench: Bench) -> list[tuple[str, list[str], list[list[str]]]]:
+    found = [(_TITLES[target], *_scores(bench, target)) for target in TARGETS]
+    if len(bench.rows) > 1:
+        found.append(
+            (f"Differences to {bench.rows[0].method}, likeliest class", *_differences(bench))
+        )
+    return found
+
+
+def _page(report: BenchReport) -> str:
+    light, dark = (
+        html.data_uri(_picture(report.bench, dark=each), "image/svg+xml") for each in (False, True)
+    )
+    left_out = report.bench.left_out
+    meanings = {name: MEASURES[name].meaning for name in _measured(report.bench)}
+    return html.page(
+        f"How true are explanations of {report.model}?",
+        report.lead,
+        [
+            html.Section(
+                "Results",
+                [
+                    html.picture(
+                        light,
+                        "Insertion minus deletion of each method, and its time",
+                        "Insertion minus deletion with its 95 % interval, higher is better; and "
+                        "milliseconds an image.",
+                        dark=dark,
+                    ),
+                    *(html.table(*table) for table in _tables(report.bench)),
+                    html.paragraph(_NOTE),
+                ],
+            ),
+            html.Section("What the columns mean", [html.facts(meanings)]),
+            *(
+                [html.Section("Methods that cannot explain this model", [html.facts(left_out)])]
+                if left_out
+                else []
+            ),
+            html.Section("How to repeat", [html.command(report.command, "Measure again:")]),
+        ],
+    )
+
+
+def _text(report: BenchReport) -> str:
+    lines = [f"# How true are explanations of {report.model}?", "", report.lead, ""]
+    for caption, header, rows in _tables(report.bench):
+        lines += [f"{caption}:", "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines.append("")
+    lines += [_NOTE, "", f"![insertion minus deletion]({PICTURE})", ""]
+    lines += ["```sh", report.command, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _record(report: BenchReport) -> dict[str, Any]:
+    bench = report.bench
+    return {
+        "command": report.command,
+        "model": report.model,
+        "data": report.data,
+        "num_images": bench.num_images,
+        "accuracy": round(bench.accuracy, 4),
+        "methods": [_method(row, _measured(bench)) for row in bench.rows],
+    }
+
+
+def _method(row: MethodScores, names: Sequence[str]) -> dict[str, Any]:
+    scores: dict[str, Any] = {}
+    for target in TARGETS:
+        found = {name: row.interval(target, name) for name in names}
+        scores[target] = {
+            name: [round(number, 4) for number in value]
+            for name, value in found.items()
+            if value is not None
+        }
+    return {"method": row.method, "milliseconds": round(1000 * row.seconds, 2), **scores}
+
+
+def _picture(bench: Bench, *, dark: bool) -> bytes:
+    def draw(axes: Axes) -> None:
+        rows = bench.rows[::-1]  # the first row on top
+        for place, row in enumerate(rows):
+            found = row.interval("predicted", "difference")
+            assert found is not None
+            axes.barh(place, found.mean, color="C0", height=0.6)
+            axes.plot([found.low, found.high], [place, place], color="C1", linewidth=2)
+        labels = [f"{row.method}, {1000 * row.seconds:.1f} ms" for row in rows]
+        axes.set_yticks(range(len(rows)), labels)
+        axes.set_xlabel("insertion minus deletion")
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+
+    return svg_picture(draw, (7, 1 + 0.28 * len(bench.rows)), dark=dark)

@@ -1,0 +1,40 @@
+"""``pacavit explain-bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain_bench(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables and the page.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="Folder with the data set.")
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Methods (pacavit list methods); all that can if none."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    limit: Annotated[int, typer.Option(min=1, help="Images, evenly from the split.")] = 1000,
+) -> None:
+    """Measure how true explanations are: pacavit explain-bench cifar10_nano_conv --out bench."""
+    from pacavit import api
+    from pacavit.report.explanation_bench import PAGE, print_bench
+
+    report = api.explain_bench(
+        model,
+        out,
+        data=data,
+        methods=None if methods is None else methods.split(","),
+        split=split,
+        limit=limit,
+        progress=True,
+    )
+    print_bench(report)
+    typer.echo(f"page in {out / PAGE}")

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from pacavit.data import Batch
+from pacavit.explain.bench import Bench, run_bench
+from pacavit.explain.methods import Method
+from pacavit.report.explanation_bench import BenchReport, print_bench, write_bench
+
+
+class Corner(nn.Module):
+    """Knows two classes by the brightness of the upper left quarter alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(16, 16))
+        with torch.no_grad():
+            self.weight[:8, :8] = 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        bright = (images.mean(1) * self.weight).mean((1, 2)) * 20
+        return torch.stack([bright, -bright], 1)
+
+
+class Told(Method):
+    """Its map is the weights of the network, for either class."""
+
+    class_specific = False
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        weight = self.model.get_parameter("weight")
+        return weight.detach().expand(len(images), -1, -1).clone()
+
+
+class Opposite(Told):
+    """What matters least first."""
+
+    class_specific = True
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        return -super().explain(images, classes)
+
+
+def batches() -> list[Batch]:
+    images = 0.05 * torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    bright = torch.full((16, 16), -1 / 3)
+    bright[:8, :8] = 1  # the mean colour is no evidence
+    images[:4] += bright
+    images[4:] -= bright
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])  # the fourth is named wrong
+    numbers = torch.arange(6)
+    return [Batch(images[part], labels[part], numbers[part]) for part in (slice(4), slice(4, None))]
+
+
+def in_the_corner(indices: Tensor) -> Tensor:
+    objects = torch.zeros(len(indices), 16, 16, dtype=torch.bool)
+    objects[:, :8, :8] = True
+    return objects
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    methods: dict[str, type[Method]] = {"told": Told, "opposite": Opposite}
+    return run_bench(Corner().eval(), methods, batches(), objects=in_the_corner, steps=8)
+
+
+def test_a_true_map_beats_a_false_one_on_every_measure(bench: Bench) -> None:
+    assert bench.num_images == 6
+    assert bench.accuracy == pytest.approx(5 / 6)
+    told, opposite = bench.rows
+    for measure, better in (
+        ("insertion", 1),
+        ("deletion", -1),
+        ("difference", 1),
+        ("kept", 1),
+        ("removed", -1),
+        ("pointing", 1),
+        ("energy", 1),
+    ):
+        change = opposite.beyond(told, "predicted", measure)
+        assert change is not None
+        assert better * change.mean < 0, measure
+    assert told.values["predicted"]["pointing"].tolist() == [1] * 6
+
+
+def test_the_right_class_is_followed_where_it_is_not_the_likeliest(bench: Bench) -> None:
+    predicted, true = (bench.rows[0].values[target]["kept"] for target in ("predicted", "true"))
+    assert predicted.tolist() == [1, 1, 1, 1, 1, 1]
+    assert true.tolist() == [1, 1, 1, 0, 1, 1]
+    assert bench.rows[0].values["predicted"]["randomised"].abs().max() < 0.5
+
+
+def test_pages_have_all_methods_and_numbers(bench: Bench, tmp_path: Path) -> None:
+    report = BenchReport("<model>", "six corners", "pacavit explain-bench <model>", bench)
+    files = write_bench(report, tmp_path)
+    assert [file.name for file in files] == ["bench.html", "bench.md", "bench.json", "bench.svg"]
+    page = files[0].read_text("utf-8")
+    assert "&lt;model&gt;" in page
+    assert "<model>" not in page
+    assert "opposite" in page
+    numbers = json.loads(files[2].read_text("utf-8"))
+    assert numbers["methods"][0]["predicted"]["kept"] == [1, 1, 1]
+    text = files[1].read_text("utf-8")
+    assert "a tie" in text or "(-" in text
+    console = Console(width=80, record=True)
+    print_bench(report, console=console)
+    printed = console.export_text()
+    assert "…" not in printed
+    assert "opposite" in printed
