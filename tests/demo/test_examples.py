@@ -18,5 +18,5 @@ def test_data_sets_without_files_bring_their_own(dataset: str, tmp_path: Path) -
 
 
 def test_all_others_get_drawings_and_a_photograph(tmp_path: Path) -> None:
-    names = ["airplane", "automobile", "bird", "ship", "truck", "photograph"]
+    names = ["bird", "ship", "airplane", "automobile", "truck", "photograph"]
     assert [file.stem for file in example_images(tmp_path, "folder")] == names

@@ -96,7 +96,7 @@ def open_page(connections: list[str], browser: "Browser", served: "Served") -> I
         page.on("dialog", lambda dialog: problems.append(dialog.message))
         page.on("websocket", lambda socket: problems.append(socket.url))
         page.goto(served.url)
-        wait_for(page, "airplane.jpg, as")
+        wait_for(page, "bird.jpg, as")
         return page
 
     yield open_page
@@ -246,8 +246,8 @@ def test_wrong_files_give_a_message(open_page: OpenPage, tmp_path: Path) -> None
         assert page.locator("#pv-masks figure").count() == 0
         assert page.get_by_role("button", name="Download everything").is_disabled()
         assert "Traceback" not in page.content()
-    page.get_by_role("button", name="bird").click()
-    wait_for(page, "bird.jpg, as")
+    page.get_by_role("button", name="truck").click()
+    wait_for(page, "truck.jpg, as")
     assert page.locator("#pv-masks figure").count() == 4
 
 

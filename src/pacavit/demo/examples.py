@@ -14,6 +14,7 @@ __all__ = ["example_images"]
 
 _EMBEDDED = ("digits", "shapes")  # data sets that need no files
 _NUMBER = 6
+_DRAWN = ("bird", "ship", "airplane", "automobile", "truck")
 
 
 def example_images(folder: Path, dataset: str) -> list[Path]:
@@ -34,13 +35,10 @@ def example_images(folder: Path, dataset: str) -> list[Path]:
             Image.fromarray(images.image(index).permute(1, 2, 0).contiguous().numpy()).save(file)
         return files
     files = []
-    for drawn in sorted((resources.files("pacavit.demo") / "pictures").iterdir(), key=_name):
+    for name in _DRAWN:
+        drawn = resources.files("pacavit.demo") / "pictures" / f"{name}.jpg"
         files.append(folder / drawn.name)
         files[-1].write_bytes(drawn.read_bytes())
     files.append(folder / "photograph.jpg")
     Image.fromarray(load_sample_image("china.jpg")).save(files[-1], quality=90)
     return files
-
-
-def _name(file: resources.abc.Traversable) -> str:
-    return file.name
