@@ -3,7 +3,7 @@
 Importing this package registers the methods.
 """
 
-from pacavit.explain import baselines
+from pacavit.explain import baselines, contributions
 from pacavit.explain.geometry import Placement, Sampling, samplings, upsample
 from pacavit.explain.images import (
     DEFAULT_METHOD,
@@ -44,6 +44,7 @@ __all__ = [
     "baselines",
     "binary_mask",
     "class_map",
+    "contributions",
     "explain_images",
     "find_class",
     "heatmaps",
