@@ -20,7 +20,7 @@ from pacavit.engine import LoadedModel, build
 from pacavit.engine.scoring import check_classes
 from pacavit.errors import PacavitError
 from pacavit.explain.cluster_bench import StageScores, bench_clusters
-from pacavit.explain.images import DEFAULT_METHOD
+from pacavit.explain.images import default_method
 from pacavit.explain.methods import METHODS, Method, holds_pacavit
 from pacavit.explain.metrics import (
     Interval,
@@ -201,7 +201,8 @@ def bench_model(
 def _able(network: nn.Module) -> tuple[list[str], dict[str, str]]:
     """The methods that can explain a network, and why the others cannot."""
     names, others = [], {}
-    for name in sorted(METHODS.names(), key=lambda name: name != DEFAULT_METHOD):
+    default = default_method(network)
+    for name in sorted(METHODS.names(), key=lambda name: name != default):
         try:
             METHODS.create(name, network, options={})
         except PacavitError as error:
@@ -235,7 +236,7 @@ def run_bench(
     batches: Iterable[Batch],
     *,
     objects: Callable[[Tensor], Tensor] | None = None,
-    steps: int = 20,
+    steps: int = 10,
 ) -> Bench:
     """Measure methods on images, batch by batch.
 
