@@ -7,6 +7,7 @@ import timm
 
 import pacavit
 from pacavit import api, recipes
+from pacavit.api import inference, training
 from pacavit.engine.predict import ImagePrediction
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
@@ -52,7 +53,7 @@ def test_packaged_weights_save_no_results_in_a_folder_of_their_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api, "packaged_names", lambda: ("some_weights",))
+    monkeypatch.setattr(training, "packaged_names", lambda: ("some_weights",))
     Path("some_weights").mkdir()
     assert api.results_folder("some_weights") is None
     assert api.results_folder("./some_weights") == Path("some_weights/evaluation-test")
@@ -79,7 +80,7 @@ def test_data_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pacavit.engine.train", note)
-    monkeypatch.setattr(api, "_report_training", lambda run, progress: None)
+    monkeypatch.setattr(training, "_report_training", lambda run, progress: None)
     api.train("digits", "run", data="rel")
     api.train("digits", "run", set=["data.root=rel"])
     api.train(recipes.load("digits", ["data.root=rel"]), "run")
@@ -88,9 +89,11 @@ def test_data_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_one_image_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "load_model", lambda model: None)
+    monkeypatch.setattr(inference, "load_model", lambda model: None)
     monkeypatch.setattr(
-        api, "predict_images", lambda model, paths, **_: [ImagePrediction(p, ()) for p in paths]
+        inference,
+        "predict_images",
+        lambda model, paths, **_: [ImagePrediction(p, ()) for p in paths],
     )
     images: list[str | Path | list[str]] = ["a.png", Path("a.png"), ["a.png"]]
     for image in images:

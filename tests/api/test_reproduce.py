@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pacavit import api
+from pacavit.api import comparing
 from pacavit.report.published import Published
 from pacavit_cli.main import main
 
@@ -28,7 +29,7 @@ def test_a_published_number_is_trained_once_and_put_beside_the_old_one(
         minutes=1.5,
         machine="abacus",
     )
-    monkeypatch.setattr(api, "find_published", {"tiny": entry}.__getitem__)
+    monkeypatch.setattr(comparing, "find_published", {"tiny": entry}.__getitem__)
     out = tmp_path / "run"
     assert main(["reproduce", "tiny", "--out", str(out)]) == 0
     before = (out / "weights.safetensors").stat().st_mtime_ns

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pacavit import api
+from pacavit.api import comparing
 from pacavit.compare import Comparison, RunResult, compare_runs, write_comparison
 from pacavit.compare.pages import comparison_page, comparison_text
 from pacavit.engine.evaluate import ClassScores, Evaluation
@@ -120,7 +121,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(
 
     over = "model.clustering=conv,kmeans"
     with monkeypatch.context() as patch:
-        patch.setattr(api, "evaluate", stop)
+        patch.setattr(comparing, "evaluate", stop)
         with pytest.raises(KeyboardInterrupt):
             api.compare("digits", over, out, set=FAST)
     before = (out / "conv-seed0" / "weights.safetensors").stat().st_mtime_ns

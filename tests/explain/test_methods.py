@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {"integrated_gradients": {"steps": 4}}
 ATTENTIVE = ("rollout", "relevance")
-CLUSTERED = ("class_map", "attention_map")
+CLUSTERED = ("class_map", "attention_map", "cluster_contributions")
 
 
 def deit(**options: Any) -> nn.Module:

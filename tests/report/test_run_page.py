@@ -13,6 +13,7 @@ import torch
 from markupsafe import escape
 
 from pacavit import api
+from pacavit.api import training
 from pacavit.engine import load_model
 from pacavit.engine.evaluate import ClassScores, Evaluation
 from pacavit.errors import CheckpointError
@@ -153,7 +154,7 @@ def test_a_page_that_cannot_be_written_is_told(run: Path) -> None:
 
 def test_a_finished_run_is_not_measured_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run / "report.html").unlink()
-    monkeypatch.setattr(api, "score_model", None)
+    monkeypatch.setattr(training, "score_model", None)
     api.train(load_model(run).recipe, run, resume=True)
     assert "validation accuracy" in (run / "report.html").read_text()
 

@@ -12,6 +12,7 @@ from pacavit.data.base import (
     ImageSet,
     MemoryImages,
     Split,
+    check_split,
 )
 from pacavit.data.cifar10 import Cifar10
 from pacavit.data.digits import Digits
@@ -49,6 +50,7 @@ __all__ = [
     "Transform",
     "available_cores",
     "check_options",
+    "check_split",
     "crop_centre",
     "decode_image",
     "describe_broken",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pacavit._registry import Registry
+from pacavit.errors import UnknownNameError
 
 __all__ = [
     "DATASETS",
@@ -23,10 +24,22 @@ __all__ = [
     "ImageSet",
     "MemoryImages",
     "Split",
+    "check_split",
 ]
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def check_split(split: str) -> Split:
+    """The name of a split, as it is.
+
+    Raises:
+        UnknownNameError: there is no such split.
+    """
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    return split
 
 
 class Batch(NamedTuple):

@@ -17,7 +17,6 @@ from pacavit.engine.system import pick_device
 from pacavit.engine.weights import LoadedModel, load_model, packaged_names
 from pacavit.errors import DataError, UnknownNameError
 from pacavit.explain import (
-    DEFAULT_METHOD,
     FailedImage,
     ImageExplanation,
     Placement,
@@ -30,8 +29,6 @@ from pacavit.explain import (
 from pacavit.explain.render import display_size, thumbnail
 
 __all__ = ["Explained", "Models", "attended", "best_patch", "find_patch", "mask", "patch_region"]
-
-_WITHOUT_CLUSTERS = "relevance"
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ class Models:
                 model,
                 [source],
                 label=None if label is None else find_class(label, model.info),
-                method=DEFAULT_METHOD if has_clusters(model.task.model) else _WITHOUT_CLUSTERS,
+                also=("class_map",) if has_clusters(model.task.model) else (),
                 device=pick_device("auto"),
             )
         if isinstance(found, FailedImage):

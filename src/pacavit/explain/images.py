@@ -23,16 +23,15 @@ from pacavit.explain.record import BlockRecord, record
 from pacavit.types import Grid
 
 __all__ = [
-    "DEFAULT_METHOD",
     "FailedImage",
     "ImageExplanation",
     "StageClusters",
+    "default_method",
     "explain_images",
     "find_class",
     "has_clusters",
 ]
 
-DEFAULT_METHOD = "class_map"
 _FREE_METHOD = "attention_map"
 _TOP = 5
 
@@ -132,12 +131,21 @@ def has_clusters(network: nn.Module) -> bool:
     return holds_pacavit(network) and any(m.num_clusters for m in find_pacavit(network).mixers)
 
 
+def default_method(network: nn.Module) -> str:
+    """The method whose maps are truest of those that show clusters; without clusters, relevance.
+
+    Measured on CIFAR-10, see docs/explanations.md.
+    """
+    return "cluster_contributions" if has_clusters(network) else "relevance"
+
+
 def explain_images(
     model: LoadedModel,
     paths: Sequence[Path],
     *,
     label: int | None = None,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
+    also: Sequence[str] = (),
     stage: int | None = None,
     device: torch.device,
     progress: bool = False,
@@ -150,7 +158,8 @@ def explain_images(
         model: as loaded by ``load_model``; its task moves to ``device``.
         paths: image files.
         label: index of the class to explain; None is each image's likeliest.
-        method: registered name.
+        method: registered name; None is ``default_method``.
+        also: more methods, whose maps are wanted beside.
         stage: whose clusters make the map; None is the last that has some.
         device: where to compute.
         progress: show a progress bar on stderr when there are several images.
@@ -160,10 +169,13 @@ def explain_images(
         PacavitError: the method cannot explain this model, or the model is no classifier.
     """
     task = model.classifier.to(device)
+    method = method or default_method(task.model)
     options = {} if stage is None else {"stage": stage}
-    methods = {method: METHODS.create(method, task.model, options=options)}
-    if has_clusters(task.model) and method != _FREE_METHOD:
-        methods[_FREE_METHOD] = METHODS.create(_FREE_METHOD, task.model, options=options)
+    free = [_FREE_METHOD] if has_clusters(task.model) else []
+    methods = {
+        name: METHODS.create(name, task.model, options=options)
+        for name in dict.fromkeys((method, *also, *free))
+    }
     prepare = _Preparation(model)
     return _explain_each(model, paths, label, methods, prepare, device, progress)
 

@@ -1,0 +1,164 @@
+"""Use a trained model on images, and see inside it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from pacavit.api._console import print_line
+from pacavit.data import check_split
+from pacavit.demo import HOST, PORT, serve
+from pacavit.engine.predict import ImagePrediction, find_images, predict_images
+from pacavit.engine.system import pick_device
+from pacavit.engine.weights import load_model
+from pacavit.explain import explain_images, find_class
+from pacavit.explain.bench import bench_model
+from pacavit.report.explanation import ExplainedImage, check_folder, write_explanations
+from pacavit.report.explanation_bench import BenchReport, write_bench
+
+__all__ = ["demo", "explain", "explain_bench", "predict"]
+
+
+def predict(
+    model: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    top_k: int = 5,
+    progress: bool = False,
+) -> list[ImagePrediction]:
+    """Name what images show: the ``top_k`` likeliest classes of each, with probabilities.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        images: image files of any size and mode, or folders of them; one, or several.
+        top_k: classes to name; all of them when there are fewer.
+        progress: show a progress bar when there are many images.
+
+    Returns:
+        One prediction an image, in order; an image that cannot be read has its ``error`` set.
+
+    Raises:
+        PacavitError: the model cannot be loaded, or a folder has no images.
+    """
+    paths = find_images([images] if isinstance(images, str | Path) else images)
+    loaded = load_model(model)
+    return predict_images(loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress)
+
+
+def explain(
+    model: str | Path,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    label: str | int | None = None,
+    stage: int | None = None,
+    method: str | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> list[ExplainedImage]:
+    """Show which parts of images decide, and what the clusters of the model hold.
+
+    Writes a folder of pictures an image (maps over the image, binary masks with what they keep and
+    remove, a gallery of clusters a stage), ``explanations.json``, and ``index.html``, where a
+    reader clicks a patch and sees the clusters it attends to.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        images: image files of any size and mode, or folders of them; one, or several.
+        out: folder to write; one that holds something is refused.
+        label: name or index of the class to explain; None is each image's likeliest.
+        stage: whose clusters make the map; None is the last that has some.
+        method: registered name, as ``list_names("methods")`` has them; None is contributions of
+            clusters where there are some.
+        overwrite: replace the explanations in ``out``.
+        progress: show a progress bar when there are several images.
+
+    Returns:
+        One record an image, in order; an image that cannot be explained has its ``error`` set.
+
+    Raises:
+        PacavitError: anything else that a user can mend; the message says what and where.
+    """
+    check_folder(Path(out), overwrite=overwrite)
+    paths = find_images([images] if isinstance(images, str | Path) else images)
+    loaded = load_model(model)
+    explanations = explain_images(
+        loaded,
+        paths,
+        label=None if label is None else find_class(label, loaded.info),
+        method=method,
+        stage=stage,
+        device=pick_device("auto"),
+        progress=progress,
+    )
+    return write_explanations(
+        explanations, Path(out), title=f"What {model} looks at", overwrite=overwrite
+    )
+
+
+def explain_bench(
+    model: str | Path,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    methods: Sequence[str] | None = None,
+    split: str = "test",
+    limit: int = 1000,
+    progress: bool = False,
+) -> BenchReport:
+    """Measure how true the maps of explanation methods are, on the same images for all.
+
+    Writes ``bench.html``, ``bench.md``, ``bench.json`` and ``bench.svg``; older ones are replaced.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        out: folder, made if it is not there.
+        data: folder with the data set, instead of the one the model was trained on.
+        methods: registered names, the first of which the others are compared with; None is all
+            that can explain the model.
+        split: "train", "val" or "test".
+        limit: images, drawn from the split once and for all.
+        progress: show a progress bar.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    loaded, device = load_model(model), pick_device("auto")
+    found = bench_model(
+        loaded,
+        split=check_split(split),
+        root=None if data is None else Path(data),
+        methods=methods,
+        limit=limit,
+        device=device,
+        progress=progress,
+    )
+    words = ["pacavit", "explain-bench", str(model), "--out", "DIR", "--limit", str(limit)]
+    words += [] if data is None else ["--data", "ROOT"]
+    words += [] if methods is None else ["--methods", ",".join(methods)]
+    words += [] if split == "test" else ["--split", split]
+    report = BenchReport(
+        Path(model).name, f"{loaded.info.copy}, {split} split", shlex.join(words), found
+    )
+    write_bench(report, Path(out))
+    return report
+
+
+def demo(
+    models: Sequence[str] = (), *, host: str = HOST, port: int = PORT, browser: bool = False
+) -> None:
+    """Serve a page to see inside models, with images of one's own, until Ctrl-C.
+
+    Args:
+        models: run folders, weights files or packaged names to choose from, before the packaged
+            weights.
+        host: address to listen at; only by default nobody else can reach it.
+        port: to listen at; 0 is any that is free.
+        browser: open the page in a browser.
+
+    Raises:
+        PacavitError: the extra ``demo`` is missing, a model cannot be loaded, or the port is in
+            use.
+    """
+    serve(models, host=host, port=port, browser=browser, write=write_explanations, tell=print_line)

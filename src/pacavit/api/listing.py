@@ -1,0 +1,78 @@
+"""What exists under which name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import resources
+from typing import Any, NamedTuple
+
+import timm
+
+from pacavit import recipes
+from pacavit._registry import Registry
+from pacavit.attention import ATTENTIONS
+from pacavit.clustering import CLUSTERINGS
+from pacavit.data import DATASETS
+from pacavit.engine.weights import packaged_names
+from pacavit.errors import UnknownNameError
+from pacavit.explain import METHODS
+from pacavit.report.card import card_summary
+
+__all__ = ["Entry", "list_names"]
+
+
+class Entry(NamedTuple):
+    """Something with a name that commands take, and what it is in a line; maybe empty."""
+
+    name: str
+    summary: str
+
+
+def list_names(kind: str) -> list[Entry]:
+    """What exists of a kind.
+
+    Args:
+        kind: models, clusterings, attentions, methods, recipes, datasets or weights.
+
+    Raises:
+        UnknownNameError: there is no such kind.
+    """
+    if kind not in _LISTS:
+        raise UnknownNameError("kind", kind, _LISTS)
+    return _LISTS[kind]()
+
+
+def _models() -> list[Entry]:
+    names = timm.list_models("pacavit_*")
+    return [Entry(name, _first_line(timm.model_entrypoint(name))) for name in names]
+
+
+def _recipes() -> list[Entry]:
+    return [Entry(name, recipes.load(name).description) for name in recipes.names()]
+
+
+def _weights() -> list[Entry]:
+    folder = resources.files("pacavit") / "weights"
+    cards = {name: folder / f"{name}.md" for name in packaged_names()}
+    return [Entry(name, card_summary(card.read_text("utf-8"))) for name, card in cards.items()]
+
+
+def _registered(registry: Registry[Any]) -> list[Entry]:
+    return [Entry(name, _first_line(registry.get(name))) for name in registry]
+
+
+def _first_line(documented: object) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+_LISTS: dict[str, Callable[[], list[Entry]]] = {
+    "models": _models,
+    "clusterings": lambda: _registered(CLUSTERINGS),
+    "attentions": lambda: _registered(ATTENTIONS),
+    "methods": lambda: _registered(METHODS),
+    "recipes": _recipes,
+    "datasets": lambda: _registered(DATASETS),
+    "weights": _weights,
+}

@@ -1,0 +1,213 @@
+"""Train, and measure: what makes a run's folder."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from pacavit import engine, recipes
+from pacavit.api._console import print_line
+from pacavit.data import check_split, describe_broken
+from pacavit.engine import hub
+from pacavit.engine.distributed import is_main_process
+from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.scoring import SplitScore, score_model
+from pacavit.engine.system import environment, pick_device
+from pacavit.engine.weights import LoadedModel, load_model, packaged_names
+from pacavit.errors import PacavitError, RecipeError
+from pacavit.recipes.schema import Recipe
+from pacavit.report.curves import plot_curves
+from pacavit.report.evaluation import weights_digest, write_evaluation
+from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
+from pacavit.tasks import ClassificationTask
+
+__all__ = ["evaluate", "report_file", "results_folder", "train"]
+
+
+def train(
+    recipe: str | Path | Recipe,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    set: Sequence[str] = (),  # noqa: A002 - the same name as on the command line
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Path:
+    """Train a model and return the folder of the run, which ``evaluate`` and ``predict`` take.
+
+    At the end the validation images are measured, and ``report.html`` in the folder shows the run.
+
+    Args:
+        recipe: name of a packaged recipe, a recipe file, or a recipe. A relative ``data.root``
+            is relative to the current folder, wherever the recipe lies.
+        out: the run's folder; one that exists is refused.
+        data: folder with the data set, instead of the recipe's; relative to the current folder.
+        set: ``"field.path=value"`` changes of the recipe, applied in order.
+        resume: continue the interrupted run in ``out``; nothing else may differ. Without
+            ``data``, on the data folder of that run. A finished run trains no more; only its
+            curves and its report are made anew.
+        overwrite: replace the run in ``out``.
+        progress: show live progress on the console.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    if isinstance(recipe, Recipe):
+        if set:
+            raise RecipeError("set= changes recipes that are given by name or file")
+        resolved = recipe
+    else:
+        resolved = recipes.load(recipe, set)
+    root = resolved.data.root if data is None else Path(data)
+    if root is not None:
+        # Absolute, so that the run can be evaluated from anywhere.
+        config = resolved.data.model_copy(update={"root": root.absolute()})
+        resolved = resolved.model_copy(update={"data": config})
+    run = engine.train(resolved, out, resume=resume, overwrite=overwrite, progress=progress)
+    if is_main_process():
+        _report_training(run, progress=progress)
+    return run
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: str = "test",
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure a model on a split, and save the results where ``results_folder`` says.
+
+    Results inside a run also go into the run's ``report.html``; if that cannot be made, a warning
+    says why.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        data: folder with the data set, instead of the one the model was trained on. Of bare class
+            folders only the held-out part is measured; put them into ``test`` for all.
+        split: "train", "val" or "test".
+        out: folder for the results; None is ``evaluation-SPLIT`` in a run folder, and saves
+            nothing for weights outside of one.
+        progress: show a progress bar.
+
+    Raises:
+        PacavitError: anything a user can mend; the message says what and where.
+    """
+    folder = results_folder(model, split=split, out=out)
+    loaded = load_model(model)
+    device = pick_device("auto")
+    score = score_model(
+        loaded,
+        check_split(split),
+        root=None if data is None else Path(data),
+        device=device,
+        progress=progress,
+    )
+    notes = [score.note] if score.note else []
+    if score.images.broken:
+        notes.append(describe_broken(score.images.broken))
+    if progress:
+        for text in notes:
+            print_line(text, stderr=True)
+    if folder is not None:
+        command = ["pacavit", "evaluate", str(model)]
+        for option, value in (("--data", data), ("--out", out)):
+            command += [] if value is None else [option, str(value)]
+        command += [] if split == "test" else ["--split", split]
+        _save_score(score, loaded, folder, split=split, command=command, device=device)
+    if report_file(model, out=out) is not None:
+        try:
+            _write_report(Path(model), loaded, progress=progress)
+        except PacavitError as error:
+            # The scores are there, and may have taken hours.
+            text = f"the report could not be made: {error}"
+            if progress:
+                print_line(f"warning: {text}", stderr=True)
+            else:
+                warnings.warn(text, stacklevel=2)
+    return score.evaluation
+
+
+def results_folder(
+    model: str | Path, *, split: str = "test", out: str | Path | None = None
+) -> Path | None:
+    """Where ``evaluate`` saves its results, given the same arguments; None for nowhere.
+
+    Raises:
+        UnknownNameError: there is no such split.
+        PacavitError: a file is in the way.
+    """
+    split = check_split(split)
+    if out is not None:
+        folder = Path(out)
+    elif _is_run(model):
+        folder = evaluation_folder(Path(model), split)
+    else:
+        return None
+    if folder.exists() and not folder.is_dir():
+        raise PacavitError(f"cannot save results in {folder}: it is a file; choose another folder")
+    return folder
+
+
+def report_file(model: str | Path, *, out: str | Path | None = None) -> Path | None:
+    """The report that ``evaluate`` brings up to date, given the same arguments; None for none."""
+    return Path(model) / REPORT if out is None and _is_run(model) else None
+
+
+def _is_run(model: str | Path) -> bool:
+    return (
+        model not in packaged_names()
+        and Path(model).is_dir()
+        and not (Path(model) / hub.CONFIG).is_file()  # what is published holds nothing else
+    )
+
+
+def _report_training(run: Path, *, progress: bool) -> None:
+    """Draw the curves, measure the validation images, and write the report of a finished run."""
+    model = load_model(run)
+    plot_curves(run, model.task.main_metric)
+    # A finished run that is "resumed" has been measured, and its images may be elsewhere by now.
+    if isinstance(model.task, ClassificationTask) and "val" not in evaluations(run, model):
+        device = pick_device(model.recipe.train.device)
+        score = score_model(model, "val", device=device, progress=progress)
+        command = ["pacavit", "evaluate", str(run), "--split", "val"]
+        folder = evaluation_folder(run, "val")
+        _save_score(score, model, folder, split="val", command=command, device=device)
+    _write_report(run, model, progress=progress)
+
+
+def _write_report(run: Path, model: LoadedModel, *, progress: bool) -> None:
+    page = write_run_page(run, model)
+    if progress:
+        print_line(f"report in {page}")
+
+
+def _save_score(
+    score: SplitScore,
+    model: LoadedModel,
+    folder: Path,
+    *,
+    split: str,
+    command: Sequence[str],
+    device: torch.device,
+) -> None:
+    """Write an evaluation with what makes it repeatable."""
+    facts = {
+        "command": shlex.join(command),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dataset": score.info.name,
+        "data": score.info.copy,
+        "trained_on": model.info.copy,
+        "split": split,
+        "broken_images": list(score.images.broken.values()),
+        "weights_sha256": weights_digest(model),
+        "environment": environment(device),
+    }
+    write_evaluation(score, folder, title=f"{score.info.copy}, {split}", facts=facts)
