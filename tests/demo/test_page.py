@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, ViewportSize
+    from playwright.sync_api import Browser, FloatRect, Locator, Page, ViewportSize
     from tests.demo.conftest import Served
 
 # Gradio 6 asks pandas 3 for what pandas 4 will not have; as errors these would stop its queue.
@@ -142,6 +142,16 @@ def tab_to(page: "Page", reached: str) -> None:
     pytest.fail(f"no way to where {reached}")
 
 
+def patch_picture(page: "Page") -> "tuple[Locator, FloatRect]":
+    """The picture to click in, and where it is once it has been loaded and laid out."""
+    picture = page.locator("#pv-patch-picture img")
+    picture.evaluate("element => element.decode()")
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    box = picture.bounding_box()
+    assert box is not None
+    return picture, box
+
+
 def heading(page: "Page", text: str) -> None:
     page.locator("#pv-patch h3").filter(has_text=text).wait_for()
 
@@ -186,9 +196,7 @@ def test_the_mask_follows_the_slider(open_page: OpenPage) -> None:
 def test_a_click_shows_what_the_patch_attends_to(open_page: OpenPage) -> None:
     page = open_page()
     tab(page, "Patches")
-    picture = page.locator("#pv-patch-picture img")
-    box = picture.bounding_box()
-    assert box is not None
+    picture, box = patch_picture(page)
     picture.click(position={"x": 0.55 * box["width"], "y": 0.8 * box["height"]})
     heading(page, "row 7, column 5")
     assert page.locator("#pv-patch figure").count() == 12
@@ -263,9 +271,7 @@ def test_rapid_clicks_end_with_the_last(open_page: OpenPage) -> None:
     assert page.locator("#pv-top .pv-chosen").inner_text().startswith("truck")
     assert "truck.jpg" in (page.locator("#pv-image img").get_attribute("src") or "")
     tab(page, "Patches")
-    picture = page.locator("#pv-patch-picture img")
-    box = picture.bounding_box()
-    assert box is not None
+    picture, box = patch_picture(page)
     for step in range(12):
         picture.click(position={"x": (0.06 + 0.07 * step) * box["width"], "y": 5})
     heading(page, "row 1, column 7")
