@@ -11,7 +11,9 @@ from pacavit.explain.images import (
     ImageExplanation,
     StageClusters,
     explain_images,
+    explain_split,
     find_class,
+    has_clusters,
 )
 from pacavit.explain.maps import (
     attention_map,
@@ -45,7 +47,9 @@ __all__ = [
     "binary_mask",
     "class_map",
     "explain_images",
+    "explain_split",
     "find_class",
+    "has_clusters",
     "heatmaps",
     "importance",
     "keep",

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from pacavit.data import SampleRandom, read_image
+from pacavit.data import ImageSet, SampleRandom, read_image
 from pacavit.data.base import DataInfo
 from pacavit.engine.predict import ClassProbability
 from pacavit.engine.weights import LoadedModel
@@ -20,7 +20,6 @@ from pacavit.explain import maps
 from pacavit.explain.geometry import Placement, Sampling, find_pacavit, samplings
 from pacavit.explain.methods import METHODS, Method, holds_pacavit, untouched
 from pacavit.explain.record import BlockRecord, record
-from pacavit.models.mixers import Mixer
 from pacavit.types import Grid
 
 __all__ = [
@@ -29,7 +28,9 @@ __all__ = [
     "ImageExplanation",
     "StageClusters",
     "explain_images",
+    "explain_split",
     "find_class",
+    "has_clusters",
 ]
 
 DEFAULT_METHOD = "class_map"
@@ -76,7 +77,7 @@ class ImageExplanation:
     """Why a classifier gives an image a class.
 
     Attributes:
-        path: the image file.
+        path: the image file; of an image of a split only a name, with its position.
         image: (3, H, W) uint8, the whole image.
         placement: where in it the network looked.
         top: the likeliest classes, likeliest first.
@@ -127,6 +128,11 @@ def find_class(name: str | int, info: DataInfo) -> int:
     return index
 
 
+def has_clusters(network: nn.Module) -> bool:
+    """Whether a network is, or has inside, one of this package with clusters in some stage."""
+    return holds_pacavit(network) and any(m.num_clusters for m in find_pacavit(network).mixers)
+
+
 def explain_images(
     model: LoadedModel,
     paths: Sequence[Path],
@@ -154,14 +160,49 @@ def explain_images(
         UnknownNameError: there is no such method, or it knows no stages.
         PacavitError: the method cannot explain this model, or the model is no classifier.
     """
-    task = model.classifier.to(device)
-    options = {} if stage is None else {"stage": stage}
-    methods = {method: METHODS.create(method, task.model, options=options)}
-    has_clusters = any(stage.num_clusters for stage in _mixers(task.model))
-    if has_clusters and method != _FREE_METHOD:
-        methods[_FREE_METHOD] = METHODS.create(_FREE_METHOD, task.model, options=options)
+    methods = _methods(model.classifier.to(device).model, method, stage)
     prepare = _Preparation(model)
     return _explain_each(model, paths, label, methods, prepare, device, progress)
+
+
+def explain_split(
+    model: LoadedModel,
+    images: ImageSet,
+    positions: Sequence[int],
+    *,
+    method: str = DEFAULT_METHOD,
+    device: torch.device,
+) -> list[ImageExplanation]:
+    """Explanations of images of a split, of the likeliest class of each.
+
+    Args:
+        model: as loaded by ``load_model``; its task moves to ``device``.
+        images: the split.
+        positions: in it.
+        method: registered name.
+        device: where to compute.
+
+    Raises:
+        UnknownNameError: there is no such method.
+        PacavitError: the method cannot explain this model, the model is no classifier, or an image
+            cannot be read.
+    """
+    methods = _methods(model.classifier.to(device).model, method)
+    prepare = _Preparation(model)
+    found = []
+    for position in positions:
+        name, image = Path(f"image {position}"), images.image(position).cpu()
+        pixels, placement = prepare(image, name)
+        pixels = pixels.to(device)
+        found.append(_explain_image(model, name, image, pixels, placement, None, methods))
+    return found
+
+
+def _methods(network: nn.Module, method: str, stage: int | None = None) -> dict[str, Method]:
+    """The method, and beside it the gradient-free one where there are clusters."""
+    names = [method, _FREE_METHOD] if has_clusters(network) else [method]
+    options = {} if stage is None else {"stage": stage}
+    return {name: METHODS.create(name, network, options=options) for name in names}
 
 
 def _explain_each(
@@ -181,7 +222,8 @@ def _explain_each(
     )
     for path in bar:
         try:
-            image, pixels, placement = prepare(path)
+            image = read_image(path, still=True)
+            pixels, placement = prepare(image, path)
         except DataError as error:
             yield FailedImage(path, str(error))
             continue
@@ -250,13 +292,8 @@ def _stage_clusters(stage: int, block: BlockRecord, sampling: Sampling) -> Stage
     )
 
 
-def _mixers(network: nn.Module) -> Sequence[Mixer]:
-    """What the stages of one of this package's networks mix with; none of any other."""
-    return find_pacavit(network).mixers if holds_pacavit(network) else ()
-
-
 class _Preparation:
-    """An image file to the image, what the network sees of it, and where that lies in it."""
+    """An image to what the network sees of it, and where that lies in it."""
 
     def __init__(self, model: LoadedModel) -> None:
         config, info = model.recipe.task, model.info
@@ -265,9 +302,8 @@ class _Preparation:
         network = model.task.model
         self.patch = samplings(network)[0].stride if holds_pacavit(network) else 1
 
-    def __call__(self, path: Path) -> tuple[Tensor, Tensor, Placement]:
-        """(3, H, W) uint8, (1, 3, height, width) and the placement; DataError for broken files."""
-        image = read_image(path, still=True)
+    def __call__(self, image: Tensor, path: Path) -> tuple[Tensor, Placement]:
+        """(3, H, W) uint8 -> (1, 3, height, width); DataError if it is too small."""
         size = (image.shape[1], image.shape[2])
         if min(size) < self.patch:
             raise DataError(
@@ -283,4 +319,4 @@ class _Preparation:
         if self.framing is not None:
             region = region.inside(self.framing.region(size), framed)
         pixels: Tensor = self.transform(seen[None])
-        return image, pixels, Placement(size, region, (pixels.shape[2], pixels.shape[3]))
+        return pixels, Placement(size, region, (pixels.shape[2], pixels.shape[3]))

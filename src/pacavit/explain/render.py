@@ -25,8 +25,10 @@ __all__ = [
     "cluster_colours",
     "cluster_gallery",
     "display_size",
+    "heat_picture",
     "mask_pictures",
     "overlay",
+    "partition_picture",
     "png_bytes",
     "thumbnail",
 ]
@@ -63,6 +65,23 @@ def thumbnail(image: Tensor, size: tuple[int, int]) -> Tensor:
     mode = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
     resized = _pillow(image).resize((size[1], size[0]), mode)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+def heat_picture(picture: Tensor, heat: Tensor) -> Tensor:
+    """A picture with a map over it: (3, H, W) uint8 and (H, W) >= 0 -> (3, H, W) uint8.
+
+    The colours are relative to the map's largest value; where that is NaN the picture stays.
+    """
+    colours = mpl.colormaps[COLOURS](_relative(heat.nan_to_num()))
+    colours[..., 3] = heat.isfinite().numpy() * _OPACITY
+    return _blended(picture, colours)
+
+
+def partition_picture(picture: Tensor, clusters: StageClusters, placement: Placement) -> Tensor:
+    """A picture with the colour of the cluster of every patch: (3, H, W) uint8 -> (3, H, W)."""
+    colours = _partition(clusters, placement)
+    colours[..., 3] *= _OPACITY
+    return _blended(picture, colours)
 
 
 def overlay(explanation: ImageExplanation, method: str, note: str) -> Figure:
@@ -191,6 +210,13 @@ def _relative(heat: Tensor) -> NDArray[np.floating]:
     """Values of 0..1 of the largest; NaN stays, and is not drawn."""
     largest = heat.nan_to_num().max().clamp(min=torch.finfo(heat.dtype).tiny)
     return np.asarray((heat / largest).numpy())
+
+
+def _blended(picture: Tensor, colours: NDArray[np.floating]) -> Tensor:
+    """(3, H, W) uint8 below (H, W, 4) in 0..1 -> (3, H, W) uint8."""
+    opacity = colours[..., 3:]
+    mixed = (1 - opacity) * _array(picture) + opacity * 255 * colours[..., :3]
+    return torch.from_numpy(mixed.round().astype(np.uint8)).permute(2, 0, 1)
 
 
 def _array(image: Tensor) -> NDArray[np.uint8]:
