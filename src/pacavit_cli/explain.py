@@ -27,8 +27,12 @@ def explain(
         typer.Option(metavar="N", help="Whose clusters make the map, from 0; else the last."),
     ] = None,
     method: Annotated[
-        str, typer.Option(metavar="NAME", help="How to explain (pacavit list methods).")
-    ] = "class_map",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How to explain (pacavit list methods); else what fits the model best.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the explanations in DIR.")

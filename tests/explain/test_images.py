@@ -53,7 +53,9 @@ def middle(light: Tensor) -> tuple[float, float]:
 @pytest.mark.parametrize("paper_stem", [False, True])
 @pytest.mark.parametrize("crop", [False, True])
 @pytest.mark.parametrize(("size", "box"), SQUARES)
-@pytest.mark.parametrize("method", ["class_map", "relevance", "occlusion", "grad_cam"])
+@pytest.mark.parametrize(
+    "method", ["class_map", "cluster_contributions", "relevance", "occlusion", "grad_cam"]
+)
 def test_the_bright_square_lights_up_where_it_is(
     bright_model: MakeModel,
     draw_square: DrawSquare,
@@ -84,8 +86,8 @@ def test_an_explanation_tells_what_was_seen(
     assert explanation.path == path
     assert explanation.image.shape == (3, 64, 96)
     assert [guess.name for guess in explanation.top] == [explanation.explained.name, "bright"]
-    assert list(explanation.maps) == ["class_map", "attention_map"]
-    restored = explanation.restored("class_map")
+    assert list(explanation.maps) == ["cluster_contributions", "attention_map"]
+    restored = explanation.restored("cluster_contributions")
     assert restored[:, 16:80].isfinite().all()
     assert restored[:, :16].isnan().all()
     (clusters,) = explanation.stages
@@ -94,7 +96,8 @@ def test_an_explanation_tells_what_was_seen(
     bright = clusters.partition.unflatten(0, clusters.grid) == 0
     assert bright.sum() == 64
     assert bright[5:13, 3:11].sum() >= 48
-    mask = binary_mask(explain_one(bright_model(), path, label=1).restored("class_map")[None])[0]
+    light = explain_one(bright_model(), path, label=1).restored("cluster_contributions")
+    mask = binary_mask(light[None])[0]
     assert mask[24:48, 32:56].all()
     assert mask.sum() < 1.3 * 32 * 32
 
@@ -103,11 +106,11 @@ def test_models_without_clusters_are_explained_by_other_methods(
     bright_model: MakeModel, draw_square: DrawSquare
 ) -> None:
     model, path = bright_model(clusters=0), draw_square((32, 32), (8, 8, 20, 20))
-    explanation = explain_one(model, path, method="rollout")
-    assert list(explanation.maps) == ["rollout"]
+    explanation = explain_one(model, path)
+    assert list(explanation.maps) == ["relevance"]
     assert explanation.stages == ()
     with pytest.raises(PacavitError, match="no stage with clusters"):
-        explain_images(model, [path], device=CPU)
+        explain_images(model, [path], device=CPU, method="class_map")
     with pytest.raises(UnknownNameError, match="unknown option 'stage' of explanation method"):
         explain_images(model, [path], device=CPU, method="edges", stage=0)
     with pytest.raises(PacavitError, match="stage 3 has no clusters; choose among: 0"):
@@ -152,7 +155,7 @@ def test_pictures_have_the_size_they_should(
     bright_model: MakeModel, draw_square: DrawSquare
 ) -> None:
     explanation = explain_one(bright_model(), draw_square((64, 96), (20, 28, 52, 60)), label=1)
-    pictures = render.mask_pictures(explanation, "class_map")
+    pictures = render.mask_pictures(explanation, "cluster_contributions")
     assert len(pictures) == 9
     for name, picture in pictures.items():
         assert picture.shape[-2:] == (64, 96), name
@@ -163,7 +166,7 @@ def test_pictures_have_the_size_they_should(
     assert render.png_bytes(pictures["mask-otsu"]).startswith(b"\x89PNG")
     (clusters,) = explanation.stages
     for figure in (
-        render.overlay(explanation, "class_map", "class map"),
+        render.overlay(explanation, "cluster_contributions", "class map"),
         render.cluster_gallery(explanation, clusters),
     ):
         assert render.png_bytes(figure).startswith(b"\x89PNG")
@@ -182,5 +185,6 @@ def test_images_of_a_split_are_explained_as_files_are(
     assert (found.path, dark.path) == (Path("image 1"), Path("image 0"))
     assert torch.equal(found.image, from_file.image)
     assert (found.explained, found.placement) == (from_file.explained, from_file.placement)
-    assert torch.equal(found.maps["class_map"], from_file.maps["class_map"])
+    for method, expected in from_file.maps.items():
+        assert torch.equal(found.maps[method], expected)
     assert torch.equal(found.stages[0].partition, from_file.stages[0].partition)

@@ -17,7 +17,7 @@ from pacavit.models import PacaViT
 MakeSmall = Callable[..., PacaViT]
 OPTIONS: dict[str, dict[str, Any]] = {"integrated_gradients": {"steps": 4}}
 ATTENTIVE = ("rollout", "relevance")
-CLUSTERED = ("class_map", "attention_map")
+CLUSTERED = ("class_map", "attention_map", "cluster_contributions")
 
 
 def deit(**options: Any) -> nn.Module:

@@ -38,7 +38,12 @@ def test_every_picture_is_there(explained: tuple[Path, list[ExplainedImage]]) ->
     for image in images[:2]:
         assert image.folder is not None
         names = {file.name for file in image.folder.iterdir()}
-        assert {"class_map.png", "attention_map.png", "keep-otsu.png", "mask-mass.png"} < names
+        assert {
+            "cluster_contributions.png",
+            "attention_map.png",
+            "keep-otsu.png",
+            "mask-mass.png",
+        } < names
         assert {"clusters-stage0.png", "clusters-stage1.png"} < names
     first = images[0].folder
     assert first is not None
@@ -52,7 +57,7 @@ def test_numbers_are_json(explained: tuple[Path, list[ExplainedImage]]) -> None:
     assert records[0]["explained"]["class"] == "cat"
     assert len(records[0]["top"]) == 5
     assert records[0]["seen"] == {"top": 0, "left": 12, "height": 40, "width": 40}
-    assert records[0]["mask_area"]["class_map"]["quantile"] == pytest.approx(
+    assert records[0]["mask_area"]["cluster_contributions"]["quantile"] == pytest.approx(
         0.25 * 40 / 64, abs=0.01
     )
     for stage, grid in zip(records[0]["stages"], ([16, 16], [8, 8]), strict=True):

@@ -40,11 +40,13 @@ def test_the_report_shows_a_few_images_with_method_and_stage(run: Path) -> None:
     text = (run / "report.html").read_text()
     found = json.loads((run / "evaluation-val" / "examples.json").read_text())["heatmaps"]
     assert len(found["images"]) == 6
-    assert f"class map from the clusters of stage {found['stage']}" in " ".join(text.split())
+    method = found["method"].replace("_", " ")
+    assert f"its map by {method}, bright" in text
+    assert f"cluster of patches of stage {found['stage']}, the last" in text
     for one in found["images"]:
         name, probability = one["guess"]
         assert f"{100 * probability:.1f} %" in text
-        assert f'alt="class map of image {one["index"]} for {name}"' in text
+        assert f'alt="{method} of image {one["index"]} for {name}"' in text
         assert one["partition"] in text
 
 

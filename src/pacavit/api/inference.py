@@ -10,7 +10,7 @@ from pacavit.data import check_split
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
 from pacavit.engine.system import pick_device
 from pacavit.engine.weights import load_model
-from pacavit.explain import DEFAULT_METHOD, explain_images, find_class
+from pacavit.explain import explain_images, find_class
 from pacavit.explain.bench import bench_model
 from pacavit.report.explanation import ExplainedImage, check_folder, write_explanations
 from pacavit.report.explanation_bench import BenchReport, write_bench
@@ -51,7 +51,7 @@ def explain(
     *,
     label: str | int | None = None,
     stage: int | None = None,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[ExplainedImage]:
@@ -67,7 +67,8 @@ def explain(
         out: folder to write; one that holds something is refused.
         label: name or index of the class to explain; None is each image's likeliest.
         stage: whose clusters make the map; None is the last that has some.
-        method: registered name, as ``list_names("methods")`` has them.
+        method: registered name, as ``list_names("methods")`` has them; None is contributions of
+            clusters where there are some.
         overwrite: replace the explanations in ``out``.
         progress: show a progress bar when there are several images.
 

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from pacavit.clustering import Clustering
 from pacavit.types import Assignment
 
-__all__ = ["PREFIX", "ClusterStatistics", "membership", "watched"]
+__all__ = [
+    "PREFIX",
+    "ClusterStatistics",
+    "membership",
+    "patch_entropy",
+    "used_clusters",
+    "watched",
+]
 
 PREFIX = "clusters_"
 _BATCHES, _SILHOUETTES = 2, 4  # batches a clustering, images of the first of them
@@ -68,13 +75,10 @@ class ClusterStatistics:
         share = membership(assignment)  # (B, M, N)
         real = share.sum(1) > 0  # not padding
         labels = share.argmax(1).masked_fill(~real, -1)
-        number = torch.arange(share.shape[1], device=share.device)
-        used = (labels[:, None] == number[:, None]).any(2).sum(1)
-        entropy = torch.special.entr(share).sum(1)[real] / math.log(max(2, share.shape[1]))
         valid = assignment.valid
-        values["used"].append(used.float().mean().item())
+        values["used"].append(used_clusters(share).float().mean().item())
         values["empty"].append(0.0 if valid is None else (~valid).sum(1).float().mean().item())
-        values["entropy"].append(entropy.mean().item())
+        values["entropy"].append(patch_entropy(share)[real].mean().item())
         if len(values["used"]) == 1:
             for x, label in zip(inputs[0][:_SILHOUETTES], labels[:_SILHOUETTES], strict=True):
                 found = silhouette(x.float()[label >= 0].cpu(), label[label >= 0].cpu())
@@ -93,6 +97,18 @@ def membership(assignment: Assignment) -> Tensor:
     """How much of a patch belongs to each cluster: (B, M, N), sums 1 over M; 0 at padding."""
     scores = assignment.weights.log() + assignment.log_mass[..., None]
     return scores.softmax(1).nan_to_num(0)
+
+
+def used_clusters(share: Tensor) -> Tensor:
+    """Clusters in which some patch counts most, of memberships: (B, M, N) -> (B,) int64."""
+    best = share.argmax(1).masked_fill(share.sum(1) == 0, -1)
+    number = torch.arange(share.shape[1], device=share.device)
+    return (best[:, None] == number[:, None]).any(2).sum(1)
+
+
+def patch_entropy(share: Tensor) -> Tensor:
+    """Entropy of the clusters of each patch over its largest: (B, M, N) -> (B, N), 0 to 1."""
+    return torch.special.entr(share).sum(1) / math.log(max(2, share.shape[1]))
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 Importing this package registers the methods.
 """
 
-from pacavit.explain import baselines
+from pacavit.explain import baselines, contributions
 from pacavit.explain.geometry import Placement, Sampling, samplings, upsample
 from pacavit.explain.images import (
-    DEFAULT_METHOD,
     FailedImage,
     ImageExplanation,
     StageClusters,
+    default_method,
     explain_images,
     explain_split,
     find_class,
@@ -31,7 +31,6 @@ from pacavit.explain.record import BlockRecord, Recording, record
 from pacavit.explain.rollout import relevance, rollout
 
 __all__ = [
-    "DEFAULT_METHOD",
     "METHODS",
     "THRESHOLDS",
     "BlockRecord",
@@ -46,6 +45,8 @@ __all__ = [
     "baselines",
     "binary_mask",
     "class_map",
+    "contributions",
+    "default_method",
     "explain_images",
     "explain_split",
     "find_class",

@@ -19,8 +19,9 @@ from pacavit.data import Batch, Loader, Split
 from pacavit.engine import LoadedModel, build
 from pacavit.engine.scoring import check_classes
 from pacavit.errors import PacavitError
-from pacavit.explain.images import DEFAULT_METHOD
-from pacavit.explain.methods import METHODS, Method
+from pacavit.explain.cluster_bench import StageScores, bench_clusters
+from pacavit.explain.images import default_method
+from pacavit.explain.methods import METHODS, Method, holds_pacavit
 from pacavit.explain.metrics import (
     Interval,
     area_under_curve,
@@ -118,12 +119,14 @@ class Bench:
         accuracy: of the network on them.
         rows: one a method, in the order in which they were asked for.
         left_out: why the other methods are not among them.
+        clusters: what the clusters are worth, a stage each; empty for models without.
     """
 
     num_images: int
     accuracy: float
     rows: Sequence[MethodScores]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    clusters: Sequence[StageScores] = ()
 
 
 @dataclass
@@ -174,23 +177,32 @@ def bench_model(
     check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
     loader = build.eval_loader(model.recipe, images, model.info, shuffle=True)
-    objects = None
+    instances, subjects = None, None
     if source.instances(split, torch.tensor([0])) is not None:
 
-        def objects(indices: Tensor) -> Tensor:
+        def instances(indices: Tensor) -> Tensor:
             found = source.instances(split, indices)
             assert found is not None
-            return found == 1
+            return found
 
-    batches = _first(loader, min(limit, len(images)), progress=progress)
-    found = run_bench(network, chosen, batches, objects=objects)
-    return replace(found, left_out=left_out)
+        def subjects(indices: Tensor) -> Tensor:
+            return instances(indices) == 1
+
+    number = min(limit, len(images))
+    batches = _first(loader, number, "maps" if progress else None)
+    found = run_bench(network, chosen, batches, objects=subjects)
+    clusters: Sequence[StageScores] = ()
+    if holds_pacavit(network):
+        batches = _first(loader, number, "clusters" if progress else None)
+        clusters = bench_clusters(network, batches, objects=instances)
+    return replace(found, left_out=left_out, clusters=clusters)
 
 
 def _able(network: nn.Module) -> tuple[list[str], dict[str, str]]:
     """The methods that can explain a network, and why the others cannot."""
     names, others = [], {}
-    for name in sorted(METHODS.names(), key=lambda name: name != DEFAULT_METHOD):
+    default = default_method(network)
+    for name in sorted(METHODS.names(), key=lambda name: name != default):
         try:
             METHODS.create(name, network, options={})
         except PacavitError as error:
@@ -200,10 +212,16 @@ def _able(network: nn.Module) -> tuple[list[str], dict[str, str]]:
     return names, others
 
 
-def _first(loader: Loader, number: int, *, progress: bool) -> Iterator[Batch]:
-    """The first images of a loader, in its batches, of which the last may be cut."""
-    with Progress(disable=not progress, transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task("measuring", total=number)
+def _first(loader: Loader, number: int, measured: str | None) -> Iterator[Batch]:
+    """The first images of a loader, in its batches, of which the last may be cut.
+
+    Args:
+        loader: of images.
+        number: of them.
+        measured: what the progress bar says is measured; None is no bar.
+    """
+    with Progress(disable=not measured, transient=True, console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"measuring {measured}", total=number)
         for batch in loader.epoch(0):
             yield Batch(*(tensor[:number] for tensor in batch))
             number -= len(batch.labels)
@@ -218,7 +236,7 @@ def run_bench(
     batches: Iterable[Batch],
     *,
     objects: Callable[[Tensor], Tensor] | None = None,
-    steps: int = 20,
+    steps: int = 10,
 ) -> Bench:
     """Measure methods on images, batch by batch.
 

@@ -23,17 +23,16 @@ from pacavit.explain.record import BlockRecord, record
 from pacavit.types import Grid
 
 __all__ = [
-    "DEFAULT_METHOD",
     "FailedImage",
     "ImageExplanation",
     "StageClusters",
+    "default_method",
     "explain_images",
     "explain_split",
     "find_class",
     "has_clusters",
 ]
 
-DEFAULT_METHOD = "class_map"
 _FREE_METHOD = "attention_map"
 _TOP = 5
 
@@ -133,12 +132,20 @@ def has_clusters(network: nn.Module) -> bool:
     return holds_pacavit(network) and any(m.num_clusters for m in find_pacavit(network).mixers)
 
 
+def default_method(network: nn.Module) -> str:
+    """The method whose maps are truest of those that show clusters; without clusters, relevance.
+
+    Measured on CIFAR-10, see docs/explanations.md.
+    """
+    return "cluster_contributions" if has_clusters(network) else "relevance"
+
+
 def explain_images(
     model: LoadedModel,
     paths: Sequence[Path],
     *,
     label: int | None = None,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     stage: int | None = None,
     device: torch.device,
     progress: bool = False,
@@ -151,7 +158,7 @@ def explain_images(
         model: as loaded by ``load_model``; its task moves to ``device``.
         paths: image files.
         label: index of the class to explain; None is each image's likeliest.
-        method: registered name.
+        method: registered name; None is ``default_method``.
         stage: whose clusters make the map; None is the last that has some.
         device: where to compute.
         progress: show a progress bar on stderr when there are several images.
@@ -170,7 +177,7 @@ def explain_split(
     images: ImageSet,
     positions: Sequence[int],
     *,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     device: torch.device,
 ) -> list[ImageExplanation]:
     """Explanations of images of a split, of the likeliest class of each.
@@ -179,7 +186,7 @@ def explain_split(
         model: as loaded by ``load_model``; its task moves to ``device``.
         images: the split.
         positions: in it.
-        method: registered name.
+        method: registered name; None is ``default_method``.
         device: where to compute.
 
     Raises:
@@ -198,8 +205,9 @@ def explain_split(
     return found
 
 
-def _methods(network: nn.Module, method: str, stage: int | None = None) -> dict[str, Method]:
+def _methods(network: nn.Module, method: str | None, stage: int | None = None) -> dict[str, Method]:
     """The method, and beside it the gradient-free one where there are clusters."""
+    method = method or default_method(network)
     names = [method, _FREE_METHOD] if has_clusters(network) else [method]
     options = {} if stage is None else {"stage": stage}
     return {name: METHODS.create(name, network, options=options) for name in names}

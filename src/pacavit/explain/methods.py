@@ -25,6 +25,7 @@ __all__ = [
     "METHODS",
     "AttentionMap",
     "ClassMap",
+    "ClusterMethod",
     "Method",
     "Relevance",
     "Rollout",
@@ -92,33 +93,38 @@ def holds_pacavit(model: nn.Module) -> bool:
     return any(isinstance(module, PacaViT) for module in model.modules())
 
 
-class _ClusterMethod(Method):
-    """Heatmaps of clusters, weighted.
+class ClusterMethod(Method):
+    """A map made of the clusters of a stage.
 
     Args:
         model: a PacaViT with clusters in some stage.
         stage: whose clusters; None is the last that has some.
+
+    Attributes:
+        clustered: the stages that have clusters.
+        stage: the one chosen.
     """
 
     works_on = "models of this package with clusters"
 
     def __init__(self, model: nn.Module, *, stage: int | None = None) -> None:
         super().__init__(model)
-        clustered = [i for i, m in enumerate(find_pacavit(self.model).mixers) if m.num_clusters]
-        if not clustered:
+        mixers = find_pacavit(self.model).mixers
+        self.clustered = [index for index, mixer in enumerate(mixers) if mixer.num_clusters]
+        if not self.clustered:
             raise PacavitError(
                 "the model has no stage with clusters; choose a method that needs none, such as "
                 "rollout"
             )
-        self.stage = clustered[-1] if stage is None else stage
-        if self.stage not in clustered:
-            known = ", ".join(map(str, clustered))
+        self.stage = self.clustered[-1] if stage is None else stage
+        if self.stage not in self.clustered:
+            known = ", ".join(map(str, self.clustered))
             raise PacavitError(f"stage {stage} has no clusters; choose among: {known}")
         self.sampling = samplings(self.model)[self.stage]
 
 
 @METHODS.register("class_map")
-class ClassMap(_ClusterMethod):
+class ClassMap(ClusterMethod):
     """Cluster heatmaps, weighted by gradient x attention of the class.
 
     Args:
@@ -134,7 +140,7 @@ class ClassMap(_ClusterMethod):
 
 
 @METHODS.register("attention_map")
-class AttentionMap(_ClusterMethod):
+class AttentionMap(ClusterMethod):
     """Cluster heatmaps, weighted by the attention that the clusters receive; for no class.
 
     Args:

@@ -128,9 +128,9 @@ def heatmaps_section(heatmaps: Heatmaps, split: str) -> html.Section:
         return html.Section("Heatmaps", parts)
     method = heatmaps.method.replace("_", " ")
     explanation = (
-        f"{split.capitalize()} images. Beside each: its {method} from the clusters of stage "
-        f"{heatmaps.stage}, bright where the evidence for the predicted class lies; and the "
-        "partition, in which each colour is a cluster of patches of that stage."
+        f"{split.capitalize()} images. Beside each: its map by {method}, bright where the "
+        "evidence for the predicted class lies; and its partition, in which each colour is a "
+        f"cluster of patches of stage {heatmaps.stage}, the last that has some."
     )
     values = {
         "explanation": explanation,

@@ -224,8 +224,8 @@ def _page(
     explored: Sequence[tuple[dict[str, Any], Markup]],
 ) -> str:
     lead = (
-        "Each patch of an image attends to clusters of patches. The class map shows the clusters "
-        "that speak for the class: bright is where most of the evidence lies."
+        "Each patch of an image attends to clusters of patches. The map of the class shows those "
+        "that speak for it: bright is where most of the evidence lies."
     )
     failed = [image for image in written if image.error is not None]
     sections = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from pacavit.engine import files
 from pacavit.explain.bench import AREA, MEASURES, TARGETS, Bench, MethodScores
-from pacavit.explain.metrics import Interval
+from pacavit.explain.cluster_bench import AGREEMENT, HEALTH, StageScores
+from pacavit.explain.metrics import Interval, mean_interval
 from pacavit.report import html
 from pacavit.report.curves import svg_picture
 
@@ -138,7 +140,33 @@ def _tables(bench: Bench) -> list[tuple[str, list[str], list[list[str]]]]:
         found.append(
             (f"Differences to {bench.rows[0].method}, likeliest class", *_differences(bench))
         )
+    if any(stage.agreement for stage in bench.clusters):
+        found.append(
+            ("Clusters against the masks of the objects, higher is better", *_agreement(bench))
+        )
+    if bench.clusters:
+        found.append(("The clusters themselves", *_health(bench)))
     return found
+
+
+def _agreement(bench: Bench) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for stage in bench.clusters:
+        for name, scores in stage.agreement.items():
+            cells = [_cell(mean_interval(values)) for values in scores.values()]
+            rows.append([f"stage {stage.stage}, M = {stage.num_clusters}: {name}", *cells])
+    return ["partition", *AGREEMENT], rows
+
+
+def _health(bench: Bench) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [
+            f"stage {stage.stage}, M = {stage.num_clusters}",
+            *(_cell(mean_interval(stage.health[name])) for name in HEALTH),
+        ]
+        for stage in bench.clusters
+    ]
+    return ["clusters", *HEALTH], rows
 
 
 def _page(report: BenchReport) -> str:
@@ -147,6 +175,10 @@ def _page(report: BenchReport) -> str:
     )
     left_out = report.bench.left_out
     meanings = {name: MEASURES[name].meaning for name in _measured(report.bench)}
+    if any(stage.agreement for stage in report.bench.clusters):
+        meanings |= AGREEMENT
+    if report.bench.clusters:
+        meanings |= HEALTH
     return html.page(
         f"How true are explanations of {report.model}?",
         report.lead,
@@ -196,6 +228,23 @@ def _record(report: BenchReport) -> dict[str, Any]:
         "num_images": bench.num_images,
         "accuracy": round(bench.accuracy, 4),
         "methods": [_method(row, _measured(bench)) for row in bench.rows],
+        "clusters": [_stage(stage) for stage in bench.clusters],
+    }
+
+
+def _stage(scores: StageScores) -> dict[str, Any]:
+    return {
+        "stage": scores.stage,
+        "num_clusters": scores.num_clusters,
+        "agreement": {name: _means(values) for name, values in scores.agreement.items()},
+        "health": _means(scores.health),
+    }
+
+
+def _means(values: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    return {
+        name: [round(number, 4) for number in mean_interval(numbers)]
+        for name, numbers in values.items()
     }
 
 

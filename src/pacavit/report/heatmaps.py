@@ -13,7 +13,7 @@ from pacavit.data import ImageSet
 from pacavit.engine.predict import ClassProbability
 from pacavit.engine.weights import LoadedModel
 from pacavit.errors import PacavitError
-from pacavit.explain import DEFAULT_METHOD, ImageExplanation, explain_split, has_clusters
+from pacavit.explain import ImageExplanation, default_method, explain_split, has_clusters
 from pacavit.explain.render import heat_picture, partition_picture, png_bytes, thumbnail
 
 __all__ = ["Heatmap", "Heatmaps", "make_heatmaps"]
@@ -49,7 +49,7 @@ class Heatmaps:
     Attributes:
         method: its registered name.
         images: what was explained.
-        stage: whose clusters the pictures show; None if there are none.
+        stage: whose clusters the partitions show; None if there are none.
         error: why no image could be explained, in one line; None if they could.
     """
 
@@ -74,24 +74,25 @@ def make_heatmaps(
     """
     if not has_clusters(model.task.model):
         return None
+    method = default_method(model.task.model)
     try:
-        explained = explain_split(model, images, positions, device=device)
+        explained = explain_split(model, images, positions, method=method, device=device)
     except PacavitError as error:
-        return Heatmaps(DEFAULT_METHOD, (), error=str(error))
+        return Heatmaps(method, (), error=str(error))
     names = model.info.class_names
     found = tuple(
-        _heatmap(position, names[int(images.labels[position])], explanation)
+        _heatmap(position, names[int(images.labels[position])], method, explanation)
         for position, explanation in zip(positions, explained, strict=True)
     )
-    return Heatmaps(DEFAULT_METHOD, found, stage=explained[0].stages[-1].stage)
+    return Heatmaps(method, found, stage=explained[0].stages[-1].stage)
 
 
-def _heatmap(position: int, label: str, explanation: ImageExplanation) -> Heatmap:
+def _heatmap(position: int, label: str, method: str, explanation: ImageExplanation) -> Heatmap:
     height, width = explanation.placement.image_size
     scale = _SIDE / max(height, width)
     size = (round(height * scale) or 1, round(width * scale) or 1)
     picture, placement = thumbnail(explanation.image, size), explanation.placement.resized(size)
-    heat = placement.restore(explanation.maps[DEFAULT_METHOD])
+    heat = placement.restore(explanation.maps[method])
     return Heatmap(
         position,
         label,

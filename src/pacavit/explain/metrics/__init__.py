@@ -9,7 +9,12 @@ from pacavit.explain.metrics.clusters import (
     normalized_mutual_information,
     purity,
 )
-from pacavit.explain.metrics.deletion import cluster_drops, randomised, without_cluster
+from pacavit.explain.metrics.deletion import (
+    cluster_drops,
+    randomised,
+    stage_clusterings,
+    without_cluster,
+)
 from pacavit.explain.metrics.faithfulness import (
     BASELINES,
     area_under_curve,
@@ -49,6 +54,7 @@ __all__ = [
     "purity",
     "randomised",
     "rank_correlation",
+    "stage_clusterings",
     "top_area",
     "without_cluster",
 ]

@@ -14,7 +14,7 @@ from pacavit.clustering import Clustering
 from pacavit.errors import PacavitError
 from pacavit.types import Assignment
 
-__all__ = ["cluster_drops", "randomised", "without_cluster"]
+__all__ = ["cluster_drops", "randomised", "stage_clusterings", "without_cluster"]
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def without_cluster(model: nn.Module, stage: int, cluster: int) -> Iterator[None
     Raises:
         PacavitError: the stage has no clusterings, or not so many clusters.
     """
-    clusterings = _clusterings(model, stage)
+    clusterings = stage_clusterings(model, stage)
     fewest = min(module.num_clusters for module in clusterings)
     if not 0 <= cluster < fewest:
         raise PacavitError(f"stage {stage} has clusters 0 to {fewest - 1}, not {cluster}")
@@ -67,13 +67,18 @@ def cluster_drops(model: nn.Module, images: Tensor, classes: Tensor, stage: int)
     column = classes[:, None]
     whole = model(images).gather(1, column)
     drops = []
-    for cluster in range(min(module.num_clusters for module in _clusterings(model, stage))):
+    for cluster in range(min(module.num_clusters for module in stage_clusterings(model, stage))):
         with without_cluster(model, stage, cluster):
             drops.append(whole - model(images).gather(1, column))
     return torch.cat(drops, 1)
 
 
-def _clusterings(model: nn.Module, stage: int) -> list[Clustering]:
+def stage_clusterings(model: nn.Module, stage: int) -> list[Clustering]:
+    """The clusterings of a stage, in the order of its blocks.
+
+    Raises:
+        PacavitError: it has none of its own.
+    """
     stages: Any = getattr(model, "stages", ())
     modules = stages[stage].modules() if 0 <= stage < len(stages) else ()
     found = [module for module in modules if isinstance(module, Clustering)]

@@ -1,0 +1,231 @@
+"""What the clusters of each stage are worth: against objects, against each other, to the score."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pacavit.clustering import CLUSTERINGS
+from pacavit.clustering.functional import kmeans
+from pacavit.data import Batch
+from pacavit.engine.diagnostics import membership, patch_entropy, used_clusters, watched
+from pacavit.explain import maps
+from pacavit.explain.contributions import cluster_sums, memberships, pixel_contributions
+from pacavit.explain.geometry import Sampling, samplings, upsample
+from pacavit.explain.methods import untouched
+from pacavit.explain.metrics import (
+    adjusted_rand_index,
+    cluster_drops,
+    hungarian_miou,
+    mean_best_overlap,
+    normalized_mutual_information,
+    purity,
+    rank_correlation,
+    stage_clusterings,
+)
+from pacavit.explain.record import BlockRecord, record
+from pacavit.types import Grid
+
+__all__ = ["AGREEMENT", "HEALTH", "OWN", "StageScores", "bench_clusters"]
+
+OWN = "the model"
+"""The name of the model's own partition among the controls."""
+
+AGREEMENT: Mapping[str, str] = MappingProxyType(
+    {
+        "FG-ARI": "pairs of object pixels told together or apart, above chance",
+        "mBO": "best IoU of a cluster with each object",
+        "Hungarian mIoU": "the same, each object with a cluster of its own",
+        "NMI": "mutual information with objects and background",
+        "purity": "share of pixels of their cluster's most frequent object",
+    }
+)
+"""Measures of a partition against masks of objects, higher is better."""
+
+HEALTH: Mapping[str, str] = MappingProxyType(
+    {
+        "used": "clusters of an image in which some patch counts most",
+        "entropy": "of the clusters of a patch, 0 one of them, 1 all alike",
+        "silhouette": "of the partition in the space of the tokens, -1 to 1",
+        "overlap": "mean cosine between the heatmaps of two clusters, 0 apart, 1 the same",
+        "flip": "adjusted Rand index with the partition of the mirrored image, 1 the same",
+        "drop": "mean fall of the class's logit without one cluster",
+        "top drop": "the same without the cluster of highest importance, attention x gradient",
+        "rank": "rank correlation of importance and fall over the clusters of an image",
+        "rank, contributions": "the same for what the pixels of clusters contribute",
+    }
+)
+"""Measures of the clusters themselves."""
+
+_MEASURES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {
+        "FG-ARI": adjusted_rand_index,
+        "mBO": mean_best_overlap,
+        "Hungarian mIoU": hungarian_miou,
+        "NMI": normalized_mutual_information,
+        "purity": purity,
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class StageScores:
+    """What the clusters of one stage scored.
+
+    Attributes:
+        stage: its index.
+        num_clusters: M.
+        agreement: by partition, the model's first, and measure: a number an image; empty where
+            the objects are not known.
+        health: by measure, a number an image or a batch.
+    """
+
+    stage: int
+    num_clusters: int
+    agreement: Mapping[str, Mapping[str, Tensor]]
+    health: Mapping[str, Tensor]
+
+
+@dataclass
+class _Gathered:
+    num_clusters: int = 0
+    agreement: defaultdict[str, defaultdict[str, list[Tensor]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    health: defaultdict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+
+
+def bench_clusters(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    objects: Callable[[Tensor], Tensor] | None = None,
+    drops: int = 64,
+) -> list[StageScores]:
+    """Measure the clusters of every stage that has some, those of its last block.
+
+    Controls have as many clusters, on the same grid of patches: cells of a regular grid, a fixed
+    random partition, and k-means on the colour and position of the patches.
+
+    Args:
+        network: a PacaViT in evaluation mode, on the device of the batches.
+        batches: normalised images with int64 labels.
+        objects: indices (B,) of images to (B, H, W) ints, 0 the background, the subject first.
+        drops: images of each batch of which clusters are left out, one by one.
+
+    Returns:
+        One a stage with clusters; empty where no stage has any.
+    """
+    found: defaultdict[int, _Gathered] = defaultdict(_Gathered)
+    where = samplings(network)
+    for batch in batches:
+        images = batch.images
+        with (
+            untouched(network),
+            torch.enable_grad(),
+            record(network) as recording,
+            watched(network) as statistics,
+        ):
+            logits = network(images.clone().requires_grad_())
+            predicted = logits.argmax(1)
+            if recording.clustered_stages:
+                recording.backward(logits.gather(1, predicted[:, None])[:, 0])
+        with torch.no_grad(), record(network) as mirrored:
+            network(images.flip(3))
+        inside = None if objects is None else objects(batch.indices).to(images.device).long()
+        few = images[:drops]
+        with untouched(network), torch.enable_grad():
+            contributed = pixel_contributions(network, few, predicted[:drops], steps=2)
+        for stage in recording.clustered_stages:
+            block, sampling = recording.stage(stage)[-1], where[stage]
+            gathered = found[stage]
+            gathered.num_clusters = block.clusters()[0].weights.shape[1]
+            if inside is not None:
+                _agree(gathered, block, images, sampling, inside)
+            _health(gathered, block, mirrored.stage(stage)[-1])
+            own = statistics.values[stage_clusterings(network, stage)[-1]]["silhouette"]
+            gathered.health["silhouette"].append(torch.tensor(own, dtype=torch.float64))
+            falls = cluster_drops(network, few, predicted[:drops], stage)
+            size = (images.shape[2], images.shape[3])
+            members = upsample(memberships(block)[:drops], sampling, size)
+            important = maps.importance(block)[:drops]
+            top = falls.gather(1, important.argmax(1, keepdim=True))[:, 0]
+            sums = cluster_sums(contributed, members)
+            for name, values in (
+                ("drop", falls.mean(1)),
+                ("top drop", top),
+                ("rank", rank_correlation(important, falls)),
+                (
+                    "rank, contributions",
+                    rank_correlation(sums, falls),
+                ),
+            ):
+                gathered.health[name].append(values.double().cpu())
+    return [
+        StageScores(
+            stage,
+            gathered.num_clusters,
+            {
+                name: {measure: torch.cat(parts) for measure, parts in measures.items()}
+                for name, measures in gathered.agreement.items()
+            },
+            {name: torch.cat(parts) for name, parts in gathered.health.items()},
+        )
+        for stage, gathered in sorted(found.items())
+    ]
+
+
+def _agree(
+    gathered: _Gathered, block: BlockRecord, images: Tensor, sampling: Sampling, objects: Tensor
+) -> None:
+    """Compare the partitions of the model and of the controls with masks of objects."""
+    grid, size = block.clusters()[1], (images.shape[2], images.shape[3])
+    partitions = {OWN: memberships(block)} | _controls(images, gathered.num_clusters, grid)
+    for name, members in partitions.items():
+        labels = upsample(members, sampling, size).argmax(1)
+        for measure, score in _MEASURES.items():
+            gathered.agreement[name][measure].append(score(objects, labels).double().cpu())
+
+
+def _controls(images: Tensor, num_clusters: int, grid: Grid) -> dict[str, Tensor]:
+    """Memberships (B, M, H, W) that know nothing of the network, on its patches."""
+    colours = (
+        F.adaptive_avg_pool2d(images.float(), (grid.height, grid.width)).flatten(2).transpose(1, 2)
+    )
+    found = {
+        f"{name} partition": membership(
+            CLUSTERINGS.create(name, dim=colours.shape[2], num_clusters=num_clusters, options={})(
+                colours, grid
+            )
+        )
+        for name in ("grid", "random")
+    }
+    rows, columns = (torch.linspace(-1, 1, side, device=images.device) for side in grid)
+    places = torch.cartesian_prod(rows, columns).expand(len(images), -1, -1)
+    labels = kmeans(torch.cat([colours, places], 2), num_clusters, init="farthest").labels
+    found["k-means of colour and place"] = F.one_hot(labels, num_clusters).mT.float()
+    return {name: members.unflatten(2, grid) for name, members in found.items()}
+
+
+def _health(gathered: _Gathered, block: BlockRecord, mirrored: BlockRecord) -> None:
+    assignment, _ = block.clusters()
+    share = membership(assignment)
+    heat = F.normalize(assignment.weights.float(), dim=2)
+    real = heat.square().sum(2) > 0
+    number = real.sum(1)
+    # Ones for the clusters themselves are left out of the sum over all pairs.
+    pairs = (heat.sum(1).square().sum(1) - number) / (number * (number - 1)).clamp(min=1)
+    flipped = maps.partition(mirrored).flip(2)
+    for name, values in (
+        ("used", used_clusters(share)),
+        ("entropy", patch_entropy(share).mean(1)),
+        ("overlap", pairs),
+        ("flip", adjusted_rand_index(maps.partition(block), flipped, foreground=False)),
+    ):
+        gathered.health[name].append(values.double().cpu())

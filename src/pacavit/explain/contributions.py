@@ -1,0 +1,119 @@
+"""What the pixels of clusters contribute to a score, instead of what attention to them does.
+
+The gradient at the image alone says little of a decision that is already certain. Along the way
+from an image without detail to the image itself it says all: integrated gradients (Sundararajan
+et al., ICML 2017) add up to the score that was gained. Here they are averaged over clusters, as
+XRAI (Kapishnikov et al., ICCV 2019) averages them over segments; but the segments are those that
+the network itself works with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pacavit.engine.diagnostics import membership
+from pacavit.errors import PacavitError
+from pacavit.explain.geometry import samplings, upsample
+from pacavit.explain.methods import METHODS, ClusterMethod
+from pacavit.explain.metrics.faithfulness import BASELINES
+from pacavit.explain.record import BlockRecord, record
+
+__all__ = [
+    "ClusterContributions",
+    "averaged_over_clusters",
+    "cluster_sums",
+    "memberships",
+    "pixel_contributions",
+]
+
+
+def pixel_contributions(model: nn.Module, images: Tensor, classes: Tensor, steps: int) -> Tensor:
+    """Integrated gradients of logits: (B, 3, H, W) and (B,) -> (B, H, W), of either sign.
+
+    The mean over two ways to the image, from its blurred form and from its mean colour. The sum
+    over the pixels approaches the logit, minus its mean at the two beginnings.
+
+    Args:
+        model: a classifier.
+        images: (B, 3, H, W), normalised.
+        classes: (B,) int64, whose logits.
+        steps: passes for each way, at the middles of as many equal parts of it.
+    """
+    found = torch.zeros_like(images[:, 0], requires_grad=False)
+    for baseline in BASELINES.values():
+        start = baseline(images)
+        way = (images - start).detach()
+        for step in range(steps):
+            point = (start + (step + 0.5) / steps * way).detach().requires_grad_()
+            score = model(point).gather(1, classes[:, None]).sum()
+            (gradient,) = torch.autograd.grad(score, point)
+            found += (gradient * way).sum(1)
+    return found / (steps * len(BASELINES))
+
+
+def memberships(block: BlockRecord) -> Tensor:
+    """How much of each patch belongs to each cluster: (B, M, H, W), sums to 1 over clusters.
+
+    Patches of no cluster have 0 everywhere.
+    """
+    assignment, grid = block.clusters()
+    return membership(assignment).unflatten(2, grid)
+
+
+def cluster_sums(values: Tensor, members: Tensor) -> Tensor:
+    """The sum over the pixels of each cluster: (B, H, W) and (B, M, H, W) -> (B, M)."""
+    return torch.einsum("bhw,bmhw->bm", values, members)
+
+
+def averaged_over_clusters(values: Tensor, members: Sequence[Tensor]) -> Tensor:
+    """Every pixel gets the mean of its clusters: (B, H, W) -> (B, H, W).
+
+    With memberships in two partitions it is the mean of what is in the same cluster of both.
+
+    Args:
+        values: of pixels.
+        members: (B, M, H, W) in one or two partitions.
+    """
+    first, last = (part.flatten(2) for part in (members[0], members[-1]))
+    if len(members) == 1:
+        last = torch.ones_like(first[:, :1])
+    mass = first @ last.mT
+    means = (first * values.flatten(1)[:, None]) @ last.mT / mass.clamp(min=1e-6)
+    return (first * (means @ last)).sum(1).view_as(values)
+
+
+@METHODS.register("cluster_contributions")
+class ClusterContributions(ClusterMethod):
+    """Integrated gradients, from blurred and from plain, averaged over clusters; those above 0.
+
+    Args:
+        model: a PacaViT with clusters in some stage.
+        stage: whose clusters; None is what the last two stages with clusters both put together.
+        steps: forward and backward passes for each of the two beginnings.
+    """
+
+    def __init__(self, model: nn.Module, *, stage: int | None = None, steps: int = 2) -> None:
+        super().__init__(model, stage=stage)
+        if steps < 1:
+            raise PacavitError(f"steps must be 1 or more, not {steps}")
+        self.stages = self.clustered[-2:] if stage is None else [stage]
+        self.steps = steps
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        """(B, 3, height, width) and (B,) -> (B, height, width)."""
+        members = self._members(images)
+        contributions = pixel_contributions(self.model, images, classes, self.steps)
+        return averaged_over_clusters(contributions, members).clamp(min=0)
+
+    @torch.no_grad()
+    def _members(self, images: Tensor) -> list[Tensor]:
+        with record(self.model) as recording:
+            self.model(images)
+        where, size = samplings(self.model), (images.shape[2], images.shape[3])
+        return [
+            upsample(memberships(recording.stage(stage)[-1]), where[stage], size)
+            for stage in self.stages
+        ]
