@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from figures import quartiles
 from sklearn.cluster import DBSCAN, AgglomerativeClustering, KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
@@ -137,11 +138,6 @@ def compare(batched: Labels, looped: Labels, arguments: argparse.Namespace) -> d
         "scikit_learn_milliseconds": quartiles([1000 * each for each in other]),
         "ratio": quartiles([b / a for a, b in zip(own, other, strict=True)]),
     }
-
-
-def quartiles(values: list[float]) -> list[float]:
-    """Lower quartile, median, upper quartile."""
-    return [round(value, 2) for value in statistics.quantiles(values, n=4)]
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 
+from figures import quartiles
 from training_step import WARM_UP, Steps
 
 from pacavit import recipes
@@ -70,11 +70,6 @@ def main() -> None:
     }
     result["command"] = result["command"].replace(str(arguments.data), "DATA")
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-
-
-def quartiles(values: list[float]) -> list[float]:
-    """Lower quartile, median, upper quartile."""
-    return [round(value, 3) for value in statistics.quantiles(values, n=4)]
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from figures import quartiles
 from torch import nn
 
 import pacavit  # noqa: F401  enters the models into timm
@@ -81,11 +81,6 @@ def measure(
                 if number >= warm_up:
                     times[name].append(time.perf_counter() - start)
     return times
-
-
-def quartiles(values: list[float]) -> list[float]:
-    """Lower quartile, median, upper quartile."""
-    return [round(value, 3) for value in statistics.quantiles(values, n=4)]
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from figures import quartiles
 
 from pacavit import recipes
 from pacavit.data import DataSource, ImageSet
@@ -71,7 +72,7 @@ def summary(run: Steps, batch_size: int) -> dict[str, Any]:
         "images_per_second": batch_size / statistics.median(step),
         "input_share": sum(run.seconds["input"]) / sum(step),
         "milliseconds": {
-            name: [round(1000 * value, 2) for value in statistics.quantiles(values)]
+            name: quartiles([1000 * value for value in values])
             for name, values in {**run.seconds, "step": step}.items()
         },
         "first_losses": [round(loss, 4) for loss in run.losses[:5]],

@@ -22,6 +22,7 @@ INFO = DataInfo("made", "by hand", ("dark", "bright"), (32, 32), (0.5,) * 3, (0.
 
 MakeModel = Callable[..., LoadedModel]
 DrawSquare = Callable[[tuple[int, int], tuple[int, int, int, int]], Path]
+MakeSmall = Callable[..., PacaViT]
 
 
 class Brightness(Clustering):
@@ -29,6 +30,23 @@ class Brightness(Clustering):
 
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         return torch.stack([8 * x[..., 0], -8 * x[..., 0]], 1)
+
+
+@pytest.fixture
+def small() -> MakeSmall:
+    """Three stages, the last without clusters; keyword arguments replace settings."""
+
+    def make(**settings: Any) -> PacaViT:
+        defaults: dict[str, Any] = {
+            "embed_dims": (8, 12, 16),
+            "depths": (2, 2, 1),
+            "num_heads": (2, 2, 4),
+            "num_clusters": (5, 3, 0),
+            "num_classes": 3,
+        }
+        return PacaViT(**defaults | settings)
+
+    return make
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pacavit.data import MemoryImages
 from pacavit.engine.weights import LoadedModel
 from pacavit.errors import DataError, PacavitError, UnknownNameError
 from pacavit.explain import (
@@ -16,6 +17,7 @@ from pacavit.explain import (
     ImageExplanation,
     binary_mask,
     explain_images,
+    explain_split,
     find_class,
     render,
 )
@@ -170,3 +172,19 @@ def test_pictures_have_the_size_they_should(
         assert render.png_bytes(figure).startswith(b"\x89PNG")
     colours = render.cluster_colours(clusters)
     assert len(set(colours)) == 2
+
+
+def test_images_of_a_split_are_explained_as_files_are(
+    bright_model: MakeModel, draw_square: DrawSquare
+) -> None:
+    model = bright_model()
+    from_file = explain_one(model, draw_square((32, 64), (4, 26, 32, 64)))
+    images = torch.stack([torch.zeros_like(from_file.image), from_file.image])
+    split = MemoryImages(images, torch.tensor([0, 1]))
+    found, dark = explain_split(model, split, [1, 0], device=CPU)
+    assert (found.path, dark.path) == (Path("image 1"), Path("image 0"))
+    assert torch.equal(found.image, from_file.image)
+    assert (found.explained, found.placement) == (from_file.explained, from_file.placement)
+    for method, expected in from_file.maps.items():
+        assert torch.equal(found.maps[method], expected)
+    assert torch.equal(found.stages[0].partition, from_file.stages[0].partition)

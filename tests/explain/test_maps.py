@@ -1,5 +1,6 @@
 """Cluster maps: what they are by definition, for every clustering."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,14 +14,8 @@ from pacavit.explain.record import Recording, record
 from pacavit.explain.rollout import relevance, rollout
 from pacavit.models import PacaViT
 
-SMALL: dict[str, Any] = {
-    "embed_dims": (8, 12, 16),
-    "depths": (2, 2, 1),
-    "num_heads": (2, 2, 4),
-    "num_clusters": (5, 3, 0),
-    "num_classes": 3,
-}
 SIZE = (40, 56)
+MakeSmall = Callable[..., PacaViT]
 
 
 def recorded(model: PacaViT, batch: int = 2) -> Recording:
@@ -30,8 +25,8 @@ def recorded(model: PacaViT, batch: int = 2) -> Recording:
 
 
 @pytest.mark.parametrize("name", CLUSTERINGS.names())
-def test_every_map_of_every_clustering_is_sound(name: str) -> None:
-    model = PacaViT(**SMALL, clustering=name).eval()
+def test_every_map_of_every_clustering_is_sound(small: MakeSmall, name: str) -> None:
+    model = small(clustering=name).eval()
     recording = recorded(model)
     assert recording.clustered_stages == (0, 1)
     for stage, sampling in zip((0, 1), samplings(model), strict=False):
@@ -66,8 +61,8 @@ def test_every_map_of_every_clustering_is_sound(name: str) -> None:
         torch.testing.assert_close(found.sum((1, 2)), torch.ones(2))
 
 
-def test_an_image_has_the_maps_it_has_alone() -> None:
-    model = PacaViT(**SMALL, clustering="hierarchical").eval()
+def test_an_image_has_the_maps_it_has_alone(small: MakeSmall) -> None:
+    model = small(clustering="hierarchical").eval()
     images = torch.randn(3, 3, *SIZE)
     found = []
     for batch in (images, images[1:2]):
@@ -78,8 +73,8 @@ def test_an_image_has_the_maps_it_has_alone() -> None:
         torch.testing.assert_close(together[1:2], alone)
 
 
-def test_maps_are_the_sums_they_are_defined_as() -> None:
-    recording = recorded(PacaViT(**SMALL).eval())
+def test_maps_are_the_sums_they_are_defined_as(small: MakeSmall) -> None:
+    recording = recorded(small().eval())
     first, second = recording.stage()
     attention, gradient = first.attention(), first.attention_gradient()
     by_hand = torch.zeros(2, 3)
@@ -98,8 +93,8 @@ def test_maps_are_the_sums_they_are_defined_as() -> None:
     torch.testing.assert_close(maps.patch_map(first, 2, 3), p[:, 2 * grid.width + 3].view(2, *grid))
 
 
-def test_the_partition_undoes_the_normalisation() -> None:
-    model = PacaViT(**SMALL, clustering="mlp").eval()
+def test_the_partition_undoes_the_normalisation(small: MakeSmall) -> None:
+    model = small(clustering="mlp").eval()
     recording = recorded(model)
     block = recording.stage(0)[0]
     clustering: Any = model.stages[0]
@@ -119,9 +114,8 @@ def test_the_partition_undoes_the_normalisation() -> None:
     torch.testing.assert_close(maps.partition(block).flatten(1), scores[0].argmax(1))
 
 
-def test_rollout_is_the_product_of_the_matrices() -> None:
-    settings = SMALL | {"embed_dims": (8,), "depths": (2,), "num_heads": (2,), "num_clusters": 4}
-    model = PacaViT(**settings).eval()
+def test_rollout_is_the_product_of_the_matrices(small: MakeSmall) -> None:
+    model = small(embed_dims=(8,), depths=(2,), num_heads=(2,), num_clusters=4).eval()
     recording = recorded(model)
     r = torch.full((2, 1, 140), 1 / 140)
     for block in reversed(recording.blocks):
@@ -131,11 +125,11 @@ def test_rollout_is_the_product_of_the_matrices() -> None:
     torch.testing.assert_close(rollout(recording, model).flatten(1), r[:, 0])
 
 
-def test_wrong_patches_and_stages_are_told() -> None:
-    recording = recorded(PacaViT(**SMALL).eval())
+def test_wrong_patches_and_stages_are_told(small: MakeSmall) -> None:
+    recording = recorded(small().eval())
     with pytest.raises(IndexError, match="no patch at row 10"):
         maps.patch_map(recording.stage(0)[0], 10, 0)
     with pytest.raises(PacavitError, match="stage 2 has no clusters"):
         maps.class_map(recording, 2)
     with pytest.raises(PacavitError, match="no stage with clusters"):
-        maps.class_map(recorded(PacaViT(**SMALL | {"num_clusters": 0}).eval()))
+        maps.class_map(recorded(small(num_clusters=0).eval()))

@@ -1,6 +1,7 @@
 """Every method: finite maps of the image, nothing changed in the network, and what it refuses."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,13 +14,7 @@ from pacavit.errors import PacavitError, UnknownNameError
 from pacavit.explain import METHODS
 from pacavit.models import PacaViT
 
-SMALL: dict[str, Any] = {
-    "embed_dims": (8, 12, 16),
-    "depths": (2, 1, 1),
-    "num_heads": (2, 2, 4),
-    "num_clusters": (5, 3, 0),
-    "num_classes": 3,
-}
+MakeSmall = Callable[..., PacaViT]
 OPTIONS: dict[str, dict[str, Any]] = {"integrated_gradients": {"steps": 4}}
 ATTENTIVE = ("rollout", "relevance")
 CLUSTERED = ("class_map", "attention_map", "cluster_contributions")
@@ -36,8 +31,8 @@ def explain(name: str, model: nn.Module, images: Tensor, classes: list[int]) -> 
 
 
 @pytest.mark.parametrize("name", METHODS.names())
-def test_every_method_on_our_model(name: str) -> None:
-    model = PacaViT(**SMALL).train()
+def test_every_method_on_our_model(small: MakeSmall, name: str) -> None:
+    model = small().train()
     model.head.bias.grad = kept = torch.ones(3)
     images = torch.randn(2, 3, 32, 48)
     before = images.clone()
@@ -101,8 +96,8 @@ def test_transformers_without_a_class_token() -> None:
         assert explain(name, model, torch.randn(1, 3, 32, 48), [1]).isfinite().all()
 
 
-def test_options_are_checked() -> None:
-    model = PacaViT(**SMALL)
+def test_options_are_checked(small: MakeSmall) -> None:
+    model = small()
     with pytest.raises(UnknownNameError, match="did you mean 'grad_cam'"):
         METHODS.get("gradcam")
     with pytest.raises(UnknownNameError, match="unknown option 'stage'"):
@@ -121,10 +116,10 @@ def test_options_are_checked() -> None:
         METHODS.create("grad_cam", nn.Sequential(nn.Linear(2, 2)), options={})
 
 
-def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_told(small: MakeSmall, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(PacavitError, match=r"pip install 'pacavit\[explain\]'"):
-        METHODS.create("grad_cam", PacaViT(**SMALL), options={})
+        METHODS.create("grad_cam", small(), options={})

@@ -2,6 +2,7 @@
 
 import gc
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,13 +16,7 @@ from pacavit.errors import PacavitError
 from pacavit.explain.record import record
 from pacavit.models import PacaViT
 
-SMALL: dict[str, Any] = {
-    "embed_dims": (8, 12, 16),
-    "depths": (2, 1, 1),
-    "num_heads": (2, 2, 4),
-    "num_clusters": (5, 3, 0),
-    "num_classes": 3,
-}
+MakeSmall = Callable[..., PacaViT]
 
 
 def explicit_attention(store: list[Tensor]) -> Any:
@@ -42,24 +37,24 @@ def explicit_attention(store: list[Tensor]) -> Any:
 @pytest.mark.parametrize("clustering", ["conv", "dbscan"])
 @pytest.mark.parametrize("training", [False, True])
 def test_attention_and_gradient_are_those_of_autograd(
-    clustering: str, training: bool, monkeypatch: pytest.MonkeyPatch
+    small: MakeSmall, clustering: str, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = PacaViT(**SMALL, clustering=clustering).double().train(training)
+    model = small(clustering=clustering).double().train(training)
     images = torch.randn(2, 3, 40, 32, dtype=torch.float64)
     with record(model) as recording:
         recording.backward(model(images)[:, 1])
     attentions: list[Tensor] = []
     monkeypatch.setattr(F, "scaled_dot_product_attention", explicit_attention(attentions))
     model(images)[:, 1].sum().backward()
-    assert len(recording.blocks) == len(attentions) == 4
+    assert len(recording.blocks) == len(attentions) == 5
     for block, attention in zip(recording.blocks, attentions, strict=True):
         assert attention.grad is not None
         torch.testing.assert_close(block.attention(), attention.detach())
         torch.testing.assert_close(block.attention_gradient(), attention.grad)
 
 
-def test_recording_leaves_no_trace() -> None:
-    model = PacaViT(**SMALL)
+def test_recording_leaves_no_trace(small: MakeSmall) -> None:
+    model = small()
     images = torch.randn(2, 3, 32, 32)
     with record(model) as recording:
         recording.backward(model(images)[:, 0])
@@ -75,27 +70,33 @@ def test_recording_leaves_no_trace() -> None:
         assert not any(tensor.requires_grad for tensor in tensors)
 
 
-def test_the_network_answers_the_same_while_recorded() -> None:
-    model = PacaViT(**SMALL).eval()
+def test_the_network_answers_the_same_while_recorded(small: MakeSmall) -> None:
+    model = small().eval()
     images = torch.randn(2, 3, 32, 32)
     expected = model(images)
     with record(model):
         torch.testing.assert_close(model(images), expected, rtol=0, atol=0)
 
 
-def test_the_last_of_several_passes_counts() -> None:
-    model = PacaViT(**SMALL).eval()
+def test_the_last_of_several_passes_counts(small: MakeSmall) -> None:
+    model = small().eval()
     with record(model) as recording, torch.no_grad():
         model(torch.randn(4, 3, 64, 64))
         model(torch.randn(1, 3, 32, 48))
     assert recording.image_size == (32, 48)
-    assert [block.grid for block in recording.blocks] == [(8, 12), (8, 12), (4, 6), (2, 3)]
+    assert [block.grid for block in recording.blocks] == [
+        (8, 12),
+        (8, 12),
+        (4, 6),
+        (4, 6),
+        (2, 3),
+    ]
     assert recording.blocks[0].attention().shape == (1, 2, 96, 5)
     assert recording.clustered_stages == (0, 1)
 
 
-def test_callers_own_backward_is_recorded() -> None:
-    model = PacaViT(**SMALL).eval()
+def test_callers_own_backward_is_recorded(small: MakeSmall) -> None:
+    model = small().eval()
     images = torch.randn(2, 3, 32, 32)
     with record(model) as recording:
         model(images)[:, 2].sum().backward()
@@ -104,8 +105,8 @@ def test_callers_own_backward_is_recorded() -> None:
     torch.testing.assert_close(recording.blocks[0].attention_gradient(), own)
 
 
-def test_checkpointing_and_frozen_parameters() -> None:
-    model = PacaViT(**SMALL).train()
+def test_checkpointing_and_frozen_parameters(small: MakeSmall) -> None:
+    model = small().train()
     images = torch.randn(2, 3, 32, 32)
     with record(model) as recording:
         recording.backward(model(images)[:, 0])
@@ -117,8 +118,8 @@ def test_checkpointing_and_frozen_parameters() -> None:
         torch.testing.assert_close(block.attention_gradient(), gradient)
 
 
-def test_half_precision() -> None:
-    model = PacaViT(**SMALL).eval().bfloat16()
+def test_half_precision(small: MakeSmall) -> None:
+    model = small().eval().bfloat16()
     with record(model) as recording:
         recording.backward(model(torch.randn(2, 3, 32, 32, dtype=torch.bfloat16))[:, 0])
     for block in recording.blocks:
@@ -127,8 +128,8 @@ def test_half_precision() -> None:
         assert block.attention_gradient().isfinite().all()
 
 
-def test_differentiating_down_to_a_stage() -> None:
-    model = PacaViT(**SMALL).eval()
+def test_differentiating_down_to_a_stage(small: MakeSmall) -> None:
+    model = small().eval()
     with record(model) as recording:
         recording.backward(model(torch.randn(1, 3, 32, 32))[:, 0], stage=1)
     assert recording.stage(1)[0].attention_gradient().isfinite().all()
@@ -137,8 +138,8 @@ def test_differentiating_down_to_a_stage() -> None:
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_compiled_networks_are_recorded(in_place: bool) -> None:
-    model = PacaViT(**SMALL).eval()
+def test_compiled_networks_are_recorded(small: MakeSmall, in_place: bool) -> None:
+    model = small().eval()
     images = torch.randn(1, 3, 32, 32)
     with record(model) as recording, torch.no_grad():
         model(images)
@@ -156,8 +157,8 @@ def test_compiled_networks_are_recorded(in_place: bool) -> None:
         torch.testing.assert_close(block.attention(), attention)
 
 
-def test_a_teachers_assignment_is_recorded() -> None:
-    model = PacaViT(**SMALL, clustering="teacher").eval()
+def test_a_teachers_assignment_is_recorded(small: MakeSmall) -> None:
+    model = small(clustering="teacher").eval()
     with record(model) as recording, torch.no_grad():
         model(torch.randn(1, 3, 32, 32))
     assert [block.clusters()[0].weights.shape[1] for block in recording.stage(0)] == [5, 5]
@@ -184,10 +185,10 @@ class Sharpened(Attention):
         return self.proj((10 * q @ k.transpose(2, 3)).softmax(3) @ v)[:, 0], state
 
 
-def test_what_cannot_be_recorded_is_an_error() -> None:
+def test_what_cannot_be_recorded_is_an_error(small: MakeSmall) -> None:
     with pytest.raises(PacavitError, match="ResNet has no attention that can be recorded"):
         record(timm.create_model("resnet10t")).__enter__()
-    model = PacaViT(**SMALL).eval()
+    model = small().eval()
     with record(model) as recording:
         with pytest.raises(PacavitError, match="no forward pass of PacaViT was recorded"):
             recording.blocks  # noqa: B018
@@ -216,8 +217,8 @@ def test_what_cannot_be_recorded_is_an_error() -> None:
         recording.blocks[-1].attention()
 
 
-def test_memory_does_not_grow() -> None:
-    model = PacaViT(**SMALL).eval()
+def test_memory_does_not_grow(small: MakeSmall) -> None:
+    model = small().eval()
     images = torch.randn(1, 3, 16, 16)
 
     def tensors() -> int:

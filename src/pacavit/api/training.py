@@ -23,6 +23,8 @@ from pacavit.errors import PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import weights_digest, write_evaluation
+from pacavit.report.examples import choose_few
+from pacavit.report.heatmaps import make_heatmaps
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
 from pacavit.tasks import ClassificationTask
 
@@ -210,4 +212,6 @@ def _save_score(
         "weights_sha256": weights_digest(model),
         "environment": environment(device),
     }
-    write_evaluation(score, folder, title=f"{score.info.copy}, {split}", facts=facts)
+    heatmaps = make_heatmaps(model, score.images, choose_few(score.top), device=device)
+    title = f"{score.info.copy}, {split}"
+    write_evaluation(score, folder, title=title, facts=facts, heatmaps=heatmaps)

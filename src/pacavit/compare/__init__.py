@@ -2,11 +2,10 @@
 
 from pacavit.compare.pages import write_comparison
 from pacavit.compare.plan import Plan, PlannedRun, make_plan
-from pacavit.compare.results import Comparison, Difference, Row, RunResult, compare_runs, read_run
+from pacavit.compare.results import Comparison, Row, RunResult, compare_runs, read_run
 
 __all__ = [
     "Comparison",
-    "Difference",
     "Plan",
     "PlannedRun",
     "Row",

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pacavit.compare.pictures import bars_png, bars_svg, curves_png, curves_svg
-from pacavit.compare.results import SCORES, Comparison, Difference, Spread
+from pacavit.compare.results import SCORES, Comparison, Spread
 from pacavit.engine import files
 from pacavit.report import html
 
@@ -157,7 +157,11 @@ def print_comparison(comparison: Comparison, *, console: Console | None = None) 
 def _scores(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Header and rows of what was scored."""
     rows = [
-        [row.value, *(_spread(row.score(name)) for name in SCORES), _difference(row.difference)]
+        [
+            row.value,
+            *(_spread(row.score(name)) for name in SCORES),
+            "" if row.difference is None else row.difference.as_difference(4),
+        ]
         for row in comparison.rows
     ]
     return [_name(comparison), *SCORES, "difference (95 %)"], rows
@@ -195,13 +199,6 @@ def _name(comparison: Comparison) -> str:
 def _spread(value: Spread) -> str:
     text = f"{value.mean:.4f}"
     return text if value.deviation is None else f"{text} ± {value.deviation:.4f}"
-
-
-def _difference(value: Difference | None) -> str:
-    if value is None:
-        return ""
-    text = f"{value.mean:+.4f} ({value.low:+.4f} to {value.high:+.4f})"
-    return f"{text}, a tie" if value.tie else text
 
 
 def _sentence(comparison: Comparison) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pacavit._interval import Interval
 from pacavit.engine import LoadedModel
 from pacavit.engine.diagnostics import PREFIX
 from pacavit.engine.evaluate import Evaluation
@@ -22,7 +23,7 @@ from pacavit.report.card import input_size
 from pacavit.report.evaluation import read_evaluation, weights_digest
 from pacavit.report.run_page import evaluation_folder
 
-__all__ = ["Comparison", "Difference", "Row", "RunResult", "Spread", "compare_runs", "read_run"]
+__all__ = ["Comparison", "Row", "RunResult", "Spread", "compare_runs", "read_run"]
 
 SCORES = {
     "accuracy": "accuracy",
@@ -81,26 +82,6 @@ class Spread(NamedTuple):
     deviation: float | None
 
 
-class Difference(NamedTuple):
-    """Accuracy of a row minus that of the first one, on the same images.
-
-    Attributes:
-        mean: over seeds and images.
-        low: end of the 95 % interval, as McNemar's test has it, for other images of this kind; it
-            says nothing of other seeds.
-        high: its other end.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def tie(self) -> bool:
-        """The interval holds 0."""
-        return self.low <= 0 <= self.high
-
-
 @dataclass(frozen=True, eq=False)
 class Row:
     """All runs of one value.
@@ -108,12 +89,13 @@ class Row:
     Attributes:
         value: of the field that is compared; of further fields FIELD=VALUE.
         runs: one a seed.
-        difference: to the first row; None in the first row.
+        difference: of accuracy to the first row, on the same images; None in the first row. Its
+            interval is that of McNemar's test and says nothing of other seeds.
     """
 
     value: str
     runs: Sequence[RunResult]
-    difference: Difference | None
+    difference: Interval | None
 
     def score(self, name: str) -> Spread:
         """One of ``SCORES`` over the seeds."""
@@ -195,7 +177,7 @@ def compare_runs(
     return Comparison(fields, recipe, command, rows)
 
 
-def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Difference:
+def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Interval:
     """Accuracy of the second group minus that of the first, image by image.
 
     Of one run each, this is McNemar's: the images that both name right, or both wrong, are no part
@@ -211,7 +193,7 @@ def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Diffe
     change = other - one
     mean = float(change.mean())
     margin = _CONFIDENCE * float(change.std()) / math.sqrt(len(change))
-    return Difference(mean, mean - margin, mean + margin)
+    return Interval(mean, mean - margin, mean + margin)
 
 
 def spread(values: Sequence[float]) -> Spread:

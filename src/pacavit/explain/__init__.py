@@ -11,6 +11,7 @@ from pacavit.explain.images import (
     StageClusters,
     default_method,
     explain_images,
+    explain_split,
     find_class,
     has_clusters,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "contributions",
     "default_method",
     "explain_images",
+    "explain_split",
     "find_class",
     "has_clusters",
     "heatmaps",

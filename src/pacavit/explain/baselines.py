@@ -38,7 +38,7 @@ def _library(name: str) -> Any:
 
 
 class _CamMethod(Method):
-    """A class activation map of one layer, by the package grad-cam.
+    """A class activation map of one layer, by the package grad-cam, whose class a subclass names.
 
     Args:
         model: any classifier.
@@ -117,10 +117,6 @@ class GradCam(_CamMethod):
     """Grad-CAM: channels of the last layer, weighted by their mean gradient.
 
     Selvaraju et al., ICCV 2017.
-
-    Args:
-        model: any classifier.
-        layer: path of the layer to look at; None is the last.
     """
 
     cam_class = "GradCAM"
@@ -131,10 +127,6 @@ class GradCamPlusPlus(_CamMethod):
     """Grad-CAM++: positive gradients, weighted by higher derivatives.
 
     Chattopadhay et al., WACV 2018.
-
-    Args:
-        model: any classifier.
-        layer: path of the layer to look at; None is the last.
     """
 
     cam_class = "GradCAMPlusPlus"
@@ -145,10 +137,6 @@ class HiResCam(_CamMethod):
     """HiResCAM: activations times gradients, element by element.
 
     Draelos et al., "Use HiResCAM instead of Grad-CAM", 2020.
-
-    Args:
-        model: any classifier.
-        layer: path of the layer to look at; None is the last.
     """
 
     cam_class = "HiResCAM"
@@ -159,10 +147,6 @@ class LayerCam(_CamMethod):
     """LayerCAM: activations times positive gradients, element by element.
 
     Jiang et al., TIP 2021.
-
-    Args:
-        model: any classifier.
-        layer: path of the layer to look at; None is the last.
     """
 
     cam_class = "LayerCAM"
@@ -173,10 +157,6 @@ class EigenCam(_CamMethod):
     """Eigen-CAM: the first principal component of the activations; for no class.
 
     Muhammad and Yeasin, IJCNN 2020.
-
-    Args:
-        model: any classifier.
-        layer: path of the layer to look at; None is the last.
     """
 
     class_specific = False

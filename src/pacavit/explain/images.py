@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from pacavit.data import SampleRandom, read_image
+from pacavit.data import ImageSet, SampleRandom, read_image
 from pacavit.data.base import DataInfo
 from pacavit.engine.predict import ClassProbability
 from pacavit.engine.weights import LoadedModel
@@ -28,6 +28,7 @@ __all__ = [
     "StageClusters",
     "default_method",
     "explain_images",
+    "explain_split",
     "find_class",
     "has_clusters",
 ]
@@ -75,7 +76,7 @@ class ImageExplanation:
     """Why a classifier gives an image a class.
 
     Attributes:
-        path: the image file.
+        path: the image file; of an image of a split only a name, with its position.
         image: (3, H, W) uint8, the whole image.
         placement: where in it the network looked.
         top: the likeliest classes, likeliest first.
@@ -168,16 +169,54 @@ def explain_images(
         UnknownNameError: there is no such method, or it knows no stages.
         PacavitError: the method cannot explain this model, or the model is no classifier.
     """
-    task = model.classifier.to(device)
-    method = method or default_method(task.model)
-    options = {} if stage is None else {"stage": stage}
-    free = [_FREE_METHOD] if has_clusters(task.model) else []
-    methods = {
-        name: METHODS.create(name, task.model, options=options)
-        for name in dict.fromkeys((method, *also, *free))
-    }
+    methods = _methods(model.classifier.to(device).model, method, stage, also)
     prepare = _Preparation(model)
     return _explain_each(model, paths, label, methods, prepare, device, progress)
+
+
+def explain_split(
+    model: LoadedModel,
+    images: ImageSet,
+    positions: Sequence[int],
+    *,
+    method: str | None = None,
+    device: torch.device,
+) -> list[ImageExplanation]:
+    """Explanations of images of a split, of the likeliest class of each.
+
+    Args:
+        model: as loaded by ``load_model``; its task moves to ``device``.
+        images: the split.
+        positions: in it.
+        method: registered name; None is ``default_method``.
+        device: where to compute.
+
+    Raises:
+        UnknownNameError: there is no such method.
+        PacavitError: the method cannot explain this model, the model is no classifier, or an image
+            cannot be read.
+    """
+    methods = _methods(model.classifier.to(device).model, method)
+    prepare = _Preparation(model)
+    found = []
+    for position in positions:
+        name, image = Path(f"image {position}"), images.image(position).cpu()
+        pixels, placement = prepare(image, name)
+        pixels = pixels.to(device)
+        found.append(_explain_image(model, name, image, pixels, placement, None, methods))
+    return found
+
+
+def _methods(
+    network: nn.Module, method: str | None, stage: int | None = None, also: Sequence[str] = ()
+) -> dict[str, Method]:
+    """The method, further ones, and the gradient-free one where there are clusters."""
+    free = [_FREE_METHOD] if has_clusters(network) else []
+    options = {} if stage is None else {"stage": stage}
+    return {
+        name: METHODS.create(name, network, options=options)
+        for name in dict.fromkeys((method or default_method(network), *also, *free))
+    }
 
 
 def _explain_each(
@@ -197,7 +236,8 @@ def _explain_each(
     )
     for path in bar:
         try:
-            image, pixels, placement = prepare(path)
+            image = read_image(path, still=True)
+            pixels, placement = prepare(image, path)
         except DataError as error:
             yield FailedImage(path, str(error))
             continue
@@ -267,7 +307,7 @@ def _stage_clusters(stage: int, block: BlockRecord, sampling: Sampling) -> Stage
 
 
 class _Preparation:
-    """An image file to the image, what the network sees of it, and where that lies in it."""
+    """An image to what the network sees of it, and where that lies in it."""
 
     def __init__(self, model: LoadedModel) -> None:
         config, info = model.recipe.task, model.info
@@ -276,9 +316,8 @@ class _Preparation:
         network = model.task.model
         self.patch = samplings(network)[0].stride if holds_pacavit(network) else 1
 
-    def __call__(self, path: Path) -> tuple[Tensor, Tensor, Placement]:
-        """(3, H, W) uint8, (1, 3, height, width) and the placement; DataError for broken files."""
-        image = read_image(path, still=True)
+    def __call__(self, image: Tensor, path: Path) -> tuple[Tensor, Placement]:
+        """(3, H, W) uint8 -> (1, 3, height, width); DataError if it is too small."""
         size = (image.shape[1], image.shape[2])
         if min(size) < self.patch:
             raise DataError(
@@ -294,4 +333,4 @@ class _Preparation:
         if self.framing is not None:
             region = region.inside(self.framing.region(size), framed)
         pixels: Tensor = self.transform(seen[None])
-        return image, pixels, Placement(size, region, (pixels.shape[2], pixels.shape[3]))
+        return pixels, Placement(size, region, (pixels.shape[2], pixels.shape[3]))

@@ -25,6 +25,7 @@ from pacavit.engine.weights import LoadedModel
 from pacavit.errors import CheckpointError
 from pacavit.report.confusion import confusion_png
 from pacavit.report.examples import Examples, pick_examples
+from pacavit.report.heatmaps import Heatmaps
 
 __all__ = [
     "FILES",
@@ -67,7 +68,12 @@ class StoredEvaluation:
 
 
 def write_evaluation(
-    score: SplitScore, folder: Path, *, title: str, facts: Mapping[str, Any]
+    score: SplitScore,
+    folder: Path,
+    *,
+    title: str,
+    facts: Mapping[str, Any],
+    heatmaps: Heatmaps | None = None,
 ) -> None:
     """Write an evaluation into a folder, as the ``FILES``; older ones are replaced.
 
@@ -78,6 +84,7 @@ def write_evaluation(
         facts: what makes the numbers repeatable (command, data copy, split, machine, versions);
             JSON values, stored before the numbers in ``evaluation.json``. Reports need "data",
             "date" and "weights_sha256", and tell of "broken_images".
+        heatmaps: of a few of the images, for reports; None where there are no clusters to show.
 
     Raises:
         CheckpointError: a file cannot be written.
@@ -88,7 +95,7 @@ def write_evaluation(
     title = f"{title}: accuracy {evaluation.accuracy:.4f} of {evaluation.num_images:,} images"
     record = {**facts, **evaluation.to_dict()}
     contents = {
-        EXAMPLES: _EXAMPLES.dump_json(pick_examples(score), indent=2) + b"\n",
+        EXAMPLES: _EXAMPLES.dump_json(pick_examples(score, heatmaps), indent=2) + b"\n",
         "per_class.csv": _csv(
             ("class", "precision", "recall", "f1", "support"),
             (asdict(row).values() for row in evaluation.per_class),

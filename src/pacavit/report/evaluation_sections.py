@@ -12,8 +12,15 @@ from pacavit.report import html
 from pacavit.report.confusion import MAX_CLASSES_WITH_COUNTS, confusion_png
 from pacavit.report.evaluation import StoredEvaluation
 from pacavit.report.examples import Examples
+from pacavit.report.heatmaps import Heatmaps
 
-__all__ = ["confusion_section", "examples_section", "left_out", "results_section"]
+__all__ = [
+    "confusion_section",
+    "examples_section",
+    "heatmaps_section",
+    "left_out",
+    "results_section",
+]
 
 _FEW = 10  # rows of a table that shows extremes only
 _NARROW = 10  # classes of a matrix that fits into half the width of a page
@@ -107,6 +114,34 @@ def examples_section(examples: Examples, split: str) -> html.Section:
         }
         parts.append(html.render("examples.html", values))
     return html.Section("Examples", parts)
+
+
+def heatmaps_section(heatmaps: Heatmaps, split: str) -> html.Section:
+    """Where the classifier finds its answer in a few images, or why that cannot be shown.
+
+    Args:
+        heatmaps: of the images.
+        split: name of the split, for explanations.
+    """
+    if heatmaps.error is not None:
+        parts = [html.paragraph(f"The images could not be explained: {heatmaps.error}")]
+        return html.Section("Heatmaps", parts)
+    method = heatmaps.method.replace("_", " ")
+    explanation = (
+        f"{split.capitalize()} images. Beside each: its map by {method}, bright where the "
+        "evidence for the predicted class lies; and its partition, in which each colour is a "
+        f"cluster of patches of stage {heatmaps.stage}, the last that has some."
+    )
+    values = {
+        "explanation": explanation,
+        "images": heatmaps.images,
+        "method": method,
+        "stage": heatmaps.stage,
+    }
+    explore = html.command(
+        "pacavit explain DIR IMAGE... --out FOLDER", "Look into images of your own, patch by patch:"
+    )
+    return html.Section("Heatmaps", [html.render("heatmaps.html", values), explore])
 
 
 def left_out(split: str, number: int) -> str:

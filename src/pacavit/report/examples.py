@@ -14,12 +14,14 @@ from torch import Tensor
 
 from pacavit.engine.predict import ClassProbability
 from pacavit.engine.scoring import SplitScore, TopClasses
+from pacavit.report.heatmaps import Heatmaps
 
-__all__ = ["NUM_EXAMPLES", "Example", "Examples", "choose_examples", "pick_examples"]
+__all__ = ["NUM_EXAMPLES", "Example", "Examples", "choose_examples", "choose_few", "pick_examples"]
 
 NUM_EXAMPLES = 12
 """Images of either kind; fewer where there are not as many."""
 
+_FEW, _FEW_WRONG = 6, 3  # images that heatmaps are made of, and how many of them are wrong ones
 _MAX_SIDE = 128  # pixels of a thumbnail
 
 
@@ -42,10 +44,17 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples of both kinds: a sample of what is ``right``, and the surest of the ``wrong``."""
+    """Images that say what the numbers mean.
+
+    Attributes:
+        right: a sample of those whose likeliest class is the true one.
+        wrong: those of the others that the classifier is surest of.
+        heatmaps: of a few of both kinds; None where there are no clusters to show.
+    """
 
     right: tuple[Example, ...]
     wrong: tuple[Example, ...]
+    heatmaps: Heatmaps | None = None
 
 
 class _Choice(NamedTuple):
@@ -67,11 +76,19 @@ def choose_examples(top: TopClasses, num: int = NUM_EXAMPLES) -> _Choice:
     return _Choice(hits[spread], misses[surest[:num]])
 
 
-def pick_examples(score: SplitScore) -> Examples:
+def choose_few(top: TopClasses) -> list[int]:
+    """Positions in the split of the few images to look into: right ones, then some wrong ones."""
+    wrong = choose_examples(top, _FEW_WRONG).wrong
+    right = choose_examples(top, _FEW - len(wrong)).right
+    positions: list[int] = top.indices[torch.cat([right, wrong])].tolist()
+    return positions
+
+
+def pick_examples(score: SplitScore, heatmaps: Heatmaps | None = None) -> Examples:
     """The chosen images of a scored split, with thumbnails."""
     names = [row.name for row in score.evaluation.per_class]
     right, wrong = (_examples(score, rows, names) for rows in choose_examples(score.top))
-    return Examples(right, wrong)
+    return Examples(right, wrong, heatmaps)
 
 
 def _examples(score: SplitScore, rows: Tensor, names: Sequence[str]) -> tuple[Example, ...]:

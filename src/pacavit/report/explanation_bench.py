@@ -131,10 +131,7 @@ def _cell(value: Interval | None, *, short: bool = False) -> str:
 
 
 def _change(value: Interval | None) -> str:
-    if value is None:
-        return ""
-    text = f"{value.mean:+.3f} ({value.low:+.3f} to {value.high:+.3f})"
-    return f"{text}, a tie" if value.tie else text
+    return "" if value is None else value.as_difference(3)
 
 
 def _tables(bench: Bench) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -26,6 +26,7 @@ from pacavit.report.evaluation import StoredEvaluation, read_evaluation, weights
 from pacavit.report.evaluation_sections import (
     confusion_section,
     examples_section,
+    heatmaps_section,
     left_out,
     results_section,
 )
@@ -76,6 +77,8 @@ def run_page(run: Path, model: LoadedModel) -> str:
         sections.append(results_section({_SPLITS[key]: each for key, each in stored.items()}))
         sections.append(confusion_section(measured.evaluation, name))
         sections.append(examples_section(measured.examples, name))
+        if (heatmaps := measured.examples.heatmaps) is not None:
+            sections.append(heatmaps_section(heatmaps, name))
     sections += [_settings(model.recipe), _repeat(model.recipe)]
     if (run / ENVIRONMENT).is_file():
         sections.append(_environment(run))

@@ -1,5 +1,6 @@
 """Numbers that test whether maps and clusters tell the truth, in plain torch and batched."""
 
+from pacavit._interval import Interval
 from pacavit.explain.metrics.clusters import (
     adjusted_rand_index,
     contingency,
@@ -29,7 +30,7 @@ from pacavit.explain.metrics.maps import (
     pointing_game,
     rank_correlation,
 )
-from pacavit.explain.metrics.statistics import Interval, mean_interval, paired_difference
+from pacavit.explain.metrics.statistics import mean_interval, paired_difference
 
 __all__ = [
     "BASELINES",

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy.stats import bootstrap
 from torch import Tensor
 
-__all__ = ["Interval", "mean_interval", "paired_difference"]
+from pacavit._interval import Interval
+
+__all__ = ["mean_interval", "paired_difference"]
 
 _RESAMPLES = 2000
-
-
-class Interval(NamedTuple):
-    """A mean over images and its 95 % bootstrap interval.
-
-    Attributes:
-        mean: over the images that have a value.
-        low: 2.5 % of the resampled means are below.
-        high: 2.5 % are above.
-    """
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def tie(self) -> bool:
-        """Of a difference: the interval holds 0."""
-        return self.low <= 0 <= self.high
 
 
 def mean_interval(values: Tensor, *, seed: int = 0) -> Interval:
