@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pacavit.clustering.functional import agglomerative, dbscan, gaussian_mixture, kmeans
+from pacavit.clustering.functional import (
+    _agglomerative,
+    agglomerative,
+    dbscan,
+    gaussian_mixture,
+    kmeans,
+)
 from pacavit.clustering.functional._starts import initial_centers
 from pacavit.errors import RecipeError
 
@@ -208,3 +214,26 @@ def test_all_starts_work_with_fewer_points_than_clusters() -> None:
         found = kmeans(x, 5, init=init)
         assert found.inertia.max() < 1e-20
         assert [len(set(labels.tolist())) for labels in found.labels] == [3, 3]
+
+
+@pytest.mark.parametrize("linkage", ["ward", "average", "complete"])
+@pytest.mark.parametrize(
+    ("merge", "seeds"),
+    [(_agglomerative.merge_compiled, range(9)), (_agglomerative.merge_tensors, (4, 6))],
+)
+def test_trees_of_points_that_differ_by_rounding_alone_are_whole(
+    merge: Callable[[Tensor, Tensor, str], tuple[Tensor, Tensor]],
+    seeds: Sequence[int],
+    linkage: str,
+) -> None:
+    mask = torch.ones(16, 256, dtype=torch.bool)
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        x = 10 * torch.randn(1, 1, 64, generator=generator)
+        x = x + torch.randn(16, 256, 64, generator=generator) * 10.0**-seed
+        x[::2] = x[::2, torch.randint(0, 40, (256,), generator=generator)]
+        x[:4] = x[:4].round(decimals=3)
+        target, height = merge(x, mask, linkage)
+        assert height.isfinite().sum(1).tolist() == [255] * 16
+        assert (height >= 0).all()
+        assert (target <= torch.arange(256)).all()

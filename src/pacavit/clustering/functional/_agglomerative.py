@@ -195,6 +195,7 @@ def merge_tensors(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor
         size = size.masked_fill(gone, 0)
         distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
         distances.masked_fill_(gone[:, None] | gone[..., None], torch.inf)
+        distances = torch.minimum(distances, distances.transpose(1, 2))  # rounding is one-sided
 
 
 def _join(

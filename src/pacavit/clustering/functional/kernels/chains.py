@@ -40,7 +40,7 @@ def _complete(distances, linkage):
     for i in range(len(distances)):
         row = distances[i]
         for j in range(i):
-            row[j] = min(most, row[j])
+            row[j] = abs(min(most, row[j]))  # the bits of -0 are not in the order of numbers
             row[j] = row[j] if linkage == 0 else math.sqrt(row[j])
         row[i] = most
     mirror(distances)
@@ -118,16 +118,19 @@ def _chain(distances, mask, linkage, whole, target, height):
 
 @njit(cache=True, error_model="numpy", fastmath=FAST)
 def _join(linkage, first, second, apart, first_size, second_size, size):
-    """Lance-Williams: distances of two merged clusters to all, in the place of the first's."""
-    if linkage == 2:
-        for i in range(len(size)):
-            first[i] = max(first[i], second[i])
-    elif linkage == 1:
-        total = first_size + second_size
-        for i in range(len(size)):
-            first[i] = (first_size * first[i] + second_size * second[i]) / total
-    else:
-        total = first_size + second_size
-        for i in range(len(size)):
-            near = (first_size + size[i]) * first[i] + (second_size + size[i]) * second[i]
-            first[i] = (near - size[i] * apart) / (total + size[i])
+    """Lance-Williams: distances of two merged clusters to all, in the place of the first's.
+
+    None is below both that it comes from, as rounding would have it: a chain could then come back
+    to where it was, and grow for ever.
+    """
+    total = first_size + second_size
+    for i in range(len(size)):
+        one, other = first[i], second[i]
+        if linkage == 2:
+            found = max(one, other)
+        elif linkage == 1:
+            found = (first_size * one + second_size * other) / total
+        else:
+            near = (first_size + size[i]) * one + (second_size + size[i]) * other
+            found = (near - size[i] * apart) / (total + size[i])
+        first[i] = abs(max(found, min(one, other)))
