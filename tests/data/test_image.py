@@ -75,7 +75,8 @@ def test_colours_survive_every_mode(tmp_path: Path) -> None:
     paths = [
         save(image.convert("CMYK"), tmp_path / "cmyk.tiff"),
         save(image.convert("CMYK"), tmp_path / "cmyk.jpg", quality=100),
-        save(image.convert("YCbCr"), tmp_path / "ycbcr.tiff"),
+        # Pillow 12 cannot read what it writes in this mode without compression.
+        save(image.convert("YCbCr"), tmp_path / "ycbcr.tiff", compression="tiff_lzw"),
         save(image.quantize(4), tmp_path / "palette.png"),
         save(image.quantize(4), tmp_path / "palette.gif"),
         save(image.convert("RGBA"), tmp_path / "alpha.webp", lossless=True),
