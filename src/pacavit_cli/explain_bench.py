@@ -21,7 +21,7 @@ def explain_bench(
         typer.Option(metavar="A,B", help="Methods (pacavit list methods); all that can if none."),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    limit: Annotated[int, typer.Option(min=1, help="Images, evenly from the split.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, help="Images, drawn from the split.")] = 1000,
 ) -> None:
     """Measure how true explanations are: pacavit explain-bench cifar10_nano_conv --out bench."""
     from pacavit import api

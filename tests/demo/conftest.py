@@ -1,12 +1,13 @@
 """The packaged models, a picture of known content, and a page that runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from queue import Queue
 from threading import Thread
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import pytest
+from PIL import Image
 
 from pacavit.demo.examples import example_images
 from pacavit.demo.explaining import Explained, Models
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from uvicorn import Server
 
 OWN = "cifar10_nano_kmeans"
+
+WrongFiles: TypeAlias = Mapping[str, Callable[[Path], None]]
 
 
 class Served(NamedTuple):
@@ -67,3 +70,26 @@ def served(examples: dict[str, Path]) -> Iterator[Served]:
     yield Served(url, examples)
     server.should_exit = True
     thread.join()
+
+
+def broken(path: Path) -> None:
+    path.write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
+
+
+def enormous(path: Path) -> None:
+    Image.new("1", (9000, 9000)).save(path)
+
+
+def animated(path: Path) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def tiny(path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(path)
+
+
+@pytest.fixture
+def wrong_files() -> WrongFiles:
+    """What writes a file that cannot be explained, by what is wrong with it."""
+    return {"broken": broken, "enormous": enormous, "animated": animated, "tiny": tiny}

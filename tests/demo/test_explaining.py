@@ -1,12 +1,11 @@
 """Images to explanations, thresholds to masks, and pixels to patches, all without a page."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from PIL import Image
 
 from pacavit.demo.explaining import (
     Explained,
@@ -19,6 +18,9 @@ from pacavit.demo.explaining import (
 )
 from pacavit.engine.weights import packaged_names
 from pacavit.errors import CheckpointError, DataError, UnknownNameError
+
+if TYPE_CHECKING:
+    from tests.demo.conftest import WrongFiles
 
 
 def test_own_models_stand_before_the_packaged_ones() -> None:
@@ -52,32 +54,20 @@ def test_another_class_can_be_explained(models: Models, ship: Explained) -> None
     assert (found.top[0].name, found.explained.name) == ("ship", "truck")
 
 
-def broken(path: Path) -> None:
-    path.write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
+WRONG = {
+    "broken": "broken|not an image",
+    "enormous": "more than the limit",
+    "animated": "animation",
+    "tiny": "less than one patch",
+}
 
 
-def enormous(path: Path) -> None:
-    Image.new("1", (9000, 9000)).save(path)
-
-
-def animated(path: Path) -> None:
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
-    frames[0].save(path, save_all=True, append_images=frames[1:])
-
-
-def tiny(path: Path) -> None:
-    Image.new("RGB", (1, 1)).save(path)
-
-
-WRONG = {broken: "broken|not an image", enormous: "more than the limit", animated: "animation"}
-
-
-@pytest.mark.parametrize(("write", "told"), [*WRONG.items(), (tiny, "less than one patch")])
+@pytest.mark.parametrize(("wrong", "told"), WRONG.items())
 def test_wrong_files_are_told_by_the_name_the_user_knows(
-    models: Models, tmp_path: Path, write: Callable[[Path], None], told: str
+    models: Models, wrong_files: "WrongFiles", tmp_path: Path, wrong: str, told: str
 ) -> None:
     path = tmp_path / "upload.png"
-    write(path)
+    wrong_files[wrong](path)
     with pytest.raises(DataError, match=told) as raised:
         models.explain(models.names[0], path, called="holiday.png")
     assert str(raised.value).startswith("holiday.png ")

@@ -10,11 +10,10 @@ from urllib.request import Request, urlopen
 from zipfile import ZipFile
 
 import pytest
-from PIL import Image
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, FloatRect, Locator, Page, ViewportSize
-    from tests.demo.conftest import Served
+    from tests.demo.conftest import Served, WrongFiles
 
 # Gradio 6 asks pandas 3 for what pandas 4 will not have; as errors these would stop its queue.
 pytestmark = [
@@ -226,28 +225,17 @@ def test_two_clusterings_side_by_side(open_page: OpenPage, tmp_path: Path) -> No
     assert any("by cifar10_nano_conv" in name for name in names)
 
 
-def broken(path: Path) -> None:
-    path.write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
-
-
-def enormous(path: Path) -> None:
-    Image.new("1", (9000, 9000)).save(path)
-
-
-def animated(path: Path) -> None:
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
-    frames[0].save(path, save_all=True, append_images=frames[1:])
-
-
 @pytest.mark.browser
-def test_wrong_files_give_a_message(open_page: OpenPage, tmp_path: Path) -> None:
+def test_wrong_files_give_a_message(
+    open_page: OpenPage, wrong_files: "WrongFiles", tmp_path: Path
+) -> None:
     page = open_page()
-    for write, told in (
-        (broken, "x.png is a broken image"),
-        (enormous, "9000 x 9000 pixels, more than the limit"),
-        (animated, "x.png is an animation"),
+    for wrong, told in (
+        ("broken", "x.png is a broken image"),
+        ("enormous", "9000 x 9000 pixels, more than the limit"),
+        ("animated", "x.png is an animation"),
     ):
-        write(tmp_path / "x.png")
+        wrong_files[wrong](tmp_path / "x.png")
         upload(page, tmp_path / "x.png")
         wait_for(page, told)
         assert page.get_by_role("alert").filter(has_text=told).is_visible()

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from pacavit._templates import Templates
 from pacavit.demo.explaining import Explained, attended, mask, patch_region
 from pacavit.explain import METHODS, StageClusters, keep, remove, upsample
 from pacavit.explain.render import (
@@ -38,6 +38,8 @@ __all__ = [
     "top",
 ]
 
+_TEMPLATES = Templates("pacavit.demo")
+
 _TILE = 160  # pixels of the longer side of a small picture
 _CLUSTERS = 24  # of a stage, the most important ones
 _ATTENDED = 12  # clusters of a patch
@@ -56,12 +58,12 @@ class _Figure(NamedTuple):
 
 def header() -> str:
     """The head of the page."""
-    return _render("header.html", {})
+    return _TEMPLATES.render("header.html", {})
 
 
 def message(text: str, *, error: bool = False) -> str:
     """A line that says what happened, or what to do."""
-    return _render("message.html", {"text": text, "error": error})
+    return _TEMPLATES.render("message.html", {"text": text, "error": error})
 
 
 def method_title(method: str) -> str:
@@ -72,7 +74,7 @@ def method_title(method: str) -> str:
 def top(explained: Explained) -> str:
     """The likeliest classes with bars; the one that the maps explain is marked."""
     told = explained.explanation
-    return _render("top.html", {"rows": told.top, "explained": told.explained})
+    return _TEMPLATES.render("top.html", {"rows": told.top, "explained": told.explained})
 
 
 def masks(explained: Explained, method: str, threshold: str, share: float) -> str:
@@ -92,7 +94,7 @@ def masks(explained: Explained, method: str, threshold: str, share: float) -> st
         _Figure(_jpeg(keep(explained.picture, inside)), "inside the mask", "kept"),
         _Figure(_jpeg(remove(explained.picture, inside)), "outside the mask", "removed"),
     ]
-    return _render("masks.html", {"figures": figures, "legend": _legend()})
+    return _TEMPLATES.render("masks.html", {"figures": figures, "legend": _legend()})
 
 
 def galleries(explained: Explained) -> str:
@@ -105,7 +107,7 @@ def galleries(explained: Explained) -> str:
         }
         for clusters in explained.explanation.stages
     ]
-    return _render("galleries.html", {"stages": stages, "model": explained.model})
+    return _TEMPLATES.render("galleries.html", {"stages": stages, "model": explained.model})
 
 
 def patch(explained: Explained, stage: int, row: int, column: int) -> str:
@@ -130,7 +132,7 @@ def patch(explained: Explained, stage: int, row: int, column: int) -> str:
     ]
     rest = sum(share for _, share in found[_ATTENDED:])
     values = {"row": row + 1, "column": column + 1, "figures": figures, "rest": rest}
-    return _render("patch.html", values)
+    return _TEMPLATES.render("patch.html", values)
 
 
 def patch_picture(explained: Explained, stage: int, row: int, column: int) -> Image.Image:
@@ -147,17 +149,14 @@ def patch_picture(explained: Explained, stage: int, row: int, column: int) -> Im
 
 def comparison(first: Explained, second: Explained) -> str:
     """Two models on the same image: classes, map, and the partition of every stage."""
-    return _render(
+    return _TEMPLATES.render(
         "comparison.html", {"columns": [_column(first), _column(second)], "legend": _legend()}
     )
 
 
-@cache
 def style() -> str:
     """The style sheet of the page; it takes its colours from Gradio's theme, light or dark."""
-    loader = _templates().loader
-    assert loader is not None
-    return loader.get_source(_templates(), "style.css")[0]
+    return _TEMPLATES.text("style.css")
 
 
 def _column(explained: Explained) -> Mapping[str, Any]:
@@ -252,18 +251,3 @@ def _png(picture: Tensor) -> str:
 
 def _pillow(picture: Tensor) -> Image.Image:
     return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
-
-
-def _render(template: str, values: Mapping[str, Any]) -> str:
-    return _templates().get_template(template).render(values)
-
-
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("pacavit.demo"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -21,7 +21,7 @@ from pacavit.engine.scoring import check_classes
 from pacavit.errors import PacavitError
 from pacavit.explain.cluster_bench import StageScores, bench_clusters
 from pacavit.explain.images import default_method
-from pacavit.explain.methods import METHODS, Method, holds_pacavit
+from pacavit.explain.methods import METHODS, Method
 from pacavit.explain.metrics import (
     Interval,
     area_under_curve,
@@ -191,10 +191,8 @@ def bench_model(
     number = min(limit, len(images))
     batches = _first(loader, number, "maps" if progress else None)
     found = run_bench(network, chosen, batches, objects=subjects)
-    clusters: Sequence[StageScores] = ()
-    if holds_pacavit(network):
-        batches = _first(loader, number, "clusters" if progress else None)
-        clusters = bench_clusters(network, batches, objects=instances)
+    batches = _first(loader, number, "clusters" if progress else None)
+    clusters = bench_clusters(network, batches, objects=instances)
     return replace(found, left_out=left_out, clusters=clusters)
 
 

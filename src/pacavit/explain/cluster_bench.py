@@ -18,6 +18,7 @@ from pacavit.engine.diagnostics import membership, patch_entropy, used_clusters,
 from pacavit.explain import maps
 from pacavit.explain.contributions import cluster_sums, memberships, pixel_contributions
 from pacavit.explain.geometry import Sampling, samplings, upsample
+from pacavit.explain.images import has_clusters
 from pacavit.explain.methods import untouched
 from pacavit.explain.metrics import (
     adjusted_rand_index,
@@ -114,7 +115,7 @@ def bench_clusters(
     random partition, and k-means on the colour and position of the patches.
 
     Args:
-        network: a PacaViT in evaluation mode, on the device of the batches.
+        network: a classifier in evaluation mode, on the device of the batches.
         batches: normalised images with int64 labels.
         objects: indices (B,) of images to (B, H, W) ints, 0 the background, the subject first.
         drops: images of each batch of which clusters are left out, one by one.
@@ -122,6 +123,8 @@ def bench_clusters(
     Returns:
         One a stage with clusters; empty where no stage has any.
     """
+    if not has_clusters(network):
+        return []
     found: defaultdict[int, _Gathered] = defaultdict(_Gathered)
     where = samplings(network)
     for batch in batches:
@@ -134,8 +137,7 @@ def bench_clusters(
         ):
             logits = network(images.clone().requires_grad_())
             predicted = logits.argmax(1)
-            if recording.clustered_stages:
-                recording.backward(logits.gather(1, predicted[:, None])[:, 0])
+            recording.backward(logits.gather(1, predicted[:, None])[:, 0])
         with torch.no_grad(), record(network) as mirrored:
             network(images.flip(3))
         inside = None if objects is None else objects(batch.indices).to(images.device).long()
@@ -161,10 +163,7 @@ def bench_clusters(
                 ("drop", falls.mean(1)),
                 ("top drop", top),
                 ("rank", rank_correlation(important, falls)),
-                (
-                    "rank, contributions",
-                    rank_correlation(sums, falls),
-                ),
+                ("rank, contributions", rank_correlation(sums, falls)),
             ):
                 gathered.health[name].append(values.double().cpu())
     return [

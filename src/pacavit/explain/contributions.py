@@ -42,7 +42,7 @@ def pixel_contributions(model: nn.Module, images: Tensor, classes: Tensor, steps
         classes: (B,) int64, whose logits.
         steps: passes for each way, at the middles of as many equal parts of it.
     """
-    found = torch.zeros_like(images[:, 0], requires_grad=False)
+    found = torch.zeros_like(images[:, 0])
     for baseline in BASELINES.values():
         start = baseline(images)
         way = (images - start).detach()

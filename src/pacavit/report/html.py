@@ -11,12 +11,12 @@ import json
 from base64 import b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from pacavit._templates import Templates
 
 __all__ = [
     "Cell",
@@ -36,6 +36,8 @@ __all__ = [
     "table",
     "template_text",
 ]
+
+_TEMPLATES = Templates("pacavit.report")
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,7 @@ def data_block(name: str, values: Any) -> Markup:
 
 def template_text(name: str) -> str:
     """A file of the templates' folder, as it is."""
-    loader = _templates().loader
-    assert loader is not None
-    return loader.get_source(_templates(), name)[0]
+    return _TEMPLATES.text(name)
 
 
 def number(value: float, *, digits: int = 4) -> str:
@@ -193,15 +193,4 @@ def percent(value: float) -> str:
 
 def render(template: str, values: Mapping[str, Any]) -> Markup:
     """Fill a template of this package; texts are escaped, ``Markup`` is taken as it is."""
-    return Markup(_templates().get_template(template).render(values))  # noqa: S704 (autoescaped)
-
-
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("pacavit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return _TEMPLATES.render(template, values)

@@ -1,0 +1,43 @@
+"""Templates of pages: every text that is filled in is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+__all__ = ["Templates"]
+
+
+class Templates:
+    """The files in the folder ``templates`` of a package.
+
+    Args:
+        package: its name; the folder is read when it is first needed.
+    """
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    @cached_property
+    def _environment(self) -> Environment:
+        return Environment(
+            loader=PackageLoader(self.package),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+    def render(self, name: str, values: Mapping[str, Any]) -> Markup:
+        """Fill a template; texts are escaped, ``Markup`` is taken as it is."""
+        return Markup(self._environment.get_template(name).render(values))  # noqa: S704 (autoescaped)
+
+    def text(self, name: str) -> str:
+        """A file as it is."""
+        loader = self._environment.loader
+        assert loader is not None
+        return loader.get_source(self._environment, name)[0]
