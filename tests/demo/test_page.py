@@ -26,6 +26,7 @@ AWKWARD = "<img src=x onerror=alert(1)> ${value} {{value}} _a_.jpg"
 WIDE: "ViewportSize" = {"width": 1200, "height": 900}
 PHONE: "ViewportSize" = {"width": 390, "height": 844}
 Scheme = Literal["light", "dark"]
+STREAM = "/queue/data"
 SETTLED = 2000  # milliseconds after which a stale result would have come
 OpenPage = Callable[..., "Page"]
 
@@ -245,6 +246,21 @@ def test_wrong_files_give_a_message(
     page.get_by_role("button", name="truck").click()
     wait_for(page, "truck.jpg, as")
     assert page.locator("#pv-masks figure").count() == 4
+
+
+@pytest.mark.browser
+def test_results_come_through_one_stream(open_page: OpenPage) -> None:
+    # Gradio loses an event that is sent while it closes the stream of a page that seems to be done.
+    page = open_page()
+    streams: list[str] = []
+    ended: list[str] = []
+    page.on("request", lambda asked: streams.append(asked.url) if STREAM in asked.url else None)
+    page.on("requestfailed", lambda asked: ended.append(asked.url) if STREAM in asked.url else None)
+    page.wait_for_timeout(SETTLED)
+    page.get_by_role("button", name="ship").click()
+    wait_for(page, "ship.jpg, as")
+    page.wait_for_timeout(SETTLED)
+    assert (streams, ended) == ([], [])
 
 
 @pytest.mark.browser

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _THRESHOLDS = [
 ]
 _LARGEST_FILE = "100mb"
 _QUEUE = 64  # events that may wait
+_STEP = 5  # seconds
 # One after the other, in order: results never overtake each other.
 _IN_ORDER: Mapping[str, Any] = {
     "concurrency_id": "explain",
@@ -98,6 +100,17 @@ def build(models: Models, examples: Sequence[Path], folder: Path, *, write: Writ
         page = _Page(models, examples, folder, write)
         page.connect(blocks)
     return blocks.queue(max_size=_QUEUE)
+
+
+async def _stay() -> AsyncIterator[None]:
+    """An event that lasts as long as the page is open; its steps let Gradio end it afterwards.
+
+    Gradio closes a page's stream of results when nothing is pending. An event that is sent at that
+    moment gets its answer first, takes the old stream for open, and waits for ever (Gradio 6.31).
+    """
+    while True:
+        yield
+        await asyncio.sleep(_STEP)
 
 
 class _Page:
@@ -193,6 +206,7 @@ class _Page:
         # Not behind the explaining: the image changes at once, whatever is still being done.
         swift = {**_IN_ORDER, "concurrency_id": "example", "show_progress": "hidden"}
         swift["trigger_mode"] = "multiple"
+        blocks.load(_stay, show_progress="hidden", api_visibility="private", concurrency_limit=None)
         blocks.load(lambda: str(self.files[0]), None, self.image, **swift)
         blocks.load(None, js=_name_examples([file.stem for file in self.files]))
         self.examples.click(self.on_example, self.examples, self.image, **swift)
