@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -27,6 +28,7 @@ from pacavit.explain.metrics import (
     area_under_curve,
     energy_inside,
     gini,
+    max_sensitivity,
     mean_interval,
     paired_difference,
     perturbation_curves,
@@ -34,6 +36,7 @@ from pacavit.explain.metrics import (
     predicted_right,
     randomised,
     rank_correlation,
+    road,
     top_area,
 )
 
@@ -50,6 +53,8 @@ __all__ = [
 
 AREA = 0.25
 """Share of the pixels that is kept, or removed, for every method alike."""
+
+_SHAKEN = 4  # of so many images of a batch, one gets a sensitivity: it takes that many maps
 
 TARGETS = ("predicted", "true")
 """Whose map is measured: of the likeliest class, or of the right one."""
@@ -74,7 +79,9 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         "difference": Measure(1, "insertion minus deletion"),
         "kept": Measure(1, f"class still likeliest with {AREA:.0%} of the pixels only"),
         "removed": Measure(-1, f"class still likeliest without {AREA:.0%} of the pixels"),
+        "ROAD": Measure(1, "half of what is left without the least important, minus the most"),
         "randomised": Measure(-1, "rank correlation with the map of a shuffled network"),
+        "sensitivity": Measure(-1, "largest relative change of the map by noise of 0.02"),
         "sparseness": Measure(0, "Gini index of the map"),
         "pointing": Measure(1, "highest pixel on the object"),
         "energy": Measure(1, "share of the map on the object"),
@@ -294,7 +301,7 @@ def _measure_batch(
     maps = method(images, predicted)
     gathered.seconds.append((time.perf_counter() - start) / len(images))
     found = _scores(network, images, maps, predicted, inside, steps)
-    found["randomised"] = rank_correlation(maps, control(images, predicted))
+    found |= _changes(method, control, images, maps, predicted)
     _append(gathered.values["predicted"], found)
     wrong = predicted != labels
     cpu = wrong.cpu()
@@ -304,7 +311,7 @@ def _measure_batch(
             other = method(images[wrong], labels[wrong])
         part = None if inside is None else inside[wrong]
         again = _scores(network, images[wrong], other, labels[wrong], part, steps)
-        again["randomised"] = rank_correlation(other, control(images[wrong], labels[wrong]))
+        again |= _changes(method, control, images[wrong], other, labels[wrong])
         found = {name: values.clone() for name, values in found.items()}
         for name, values in again.items():
             found[name][cpu] = values
@@ -332,12 +339,27 @@ def _scores(
         "difference": insertion - deletion,
         "kept": predicted_right(network, images, masks, classes, keep=True).double(),
         "removed": predicted_right(network, images, masks, classes, keep=False).double(),
+        "ROAD": road(network, images, maps, classes),
         "sparseness": gini(maps),
     }
     if inside is not None:
         found["pointing"] = pointing_game(maps, inside)
         found["energy"] = energy_inside(maps, inside)
     return {name: values.double().cpu() for name, values in found.items()}
+
+
+def _changes(
+    method: Method, control: Method, images: Tensor, maps: Tensor, classes: Tensor
+) -> dict[str, Tensor]:
+    """How the maps change with the network, and with a little noise."""
+    shaken = torch.full((len(images),), torch.nan, dtype=torch.float64)
+    shaken[::_SHAKEN] = max_sensitivity(
+        partial(method, classes=classes[::_SHAKEN]), images[::_SHAKEN], maps[::_SHAKEN]
+    ).to(shaken)
+    return {
+        "randomised": rank_correlation(maps, control(images, classes)).double().cpu(),
+        "sensitivity": shaken,
+    }
 
 
 def _append(values: dict[str, list[Tensor]], found: Mapping[str, Tensor]) -> None:

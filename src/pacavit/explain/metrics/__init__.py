@@ -30,6 +30,8 @@ from pacavit.explain.metrics.maps import (
     pointing_game,
     rank_correlation,
 )
+from pacavit.explain.metrics.road import impute, road
+from pacavit.explain.metrics.sensitivity import max_sensitivity
 from pacavit.explain.metrics.statistics import mean_interval, paired_difference
 
 __all__ = [
@@ -43,6 +45,8 @@ __all__ = [
     "energy_inside",
     "gini",
     "hungarian_miou",
+    "impute",
+    "max_sensitivity",
     "mean_best_overlap",
     "mean_colour",
     "mean_interval",
@@ -54,6 +58,7 @@ __all__ = [
     "purity",
     "randomised",
     "rank_correlation",
+    "road",
     "stage_clusterings",
     "top_area",
     "without_cluster",
