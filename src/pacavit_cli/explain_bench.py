@@ -22,6 +22,7 @@ def explain_bench(
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     limit: Annotated[int, typer.Option(min=1, help="Images, drawn from the split.")] = 1000,
+    skip: Annotated[int, typer.Option(min=0, help="Images that come before those.")] = 0,
 ) -> None:
     """Measure how true explanations are: pacavit explain-bench cifar10_nano_conv --out bench."""
     from pacavit import api
@@ -34,6 +35,7 @@ def explain_bench(
         methods=None if methods is None else methods.split(","),
         split=split,
         limit=limit,
+        skip=skip,
         progress=True,
     )
     print_bench(report)

@@ -34,7 +34,7 @@ def quarter(indices: Tensor) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("clustering", ["conv", "kmeans", "hierarchical", "dbscan"])
+@pytest.mark.parametrize("clustering", ["conv", "kmeans", "hierarchical", "dbscan", "teacher"])
 def test_every_measure_of_every_stage(clustering: str) -> None:
     stages = scored(True, clustering=clustering)
     assert [stage.stage for stage in stages] == [0, 1]

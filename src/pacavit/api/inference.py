@@ -105,6 +105,7 @@ def explain_bench(
     methods: Sequence[str] | None = None,
     split: str = "test",
     limit: int = 1000,
+    skip: int = 0,
     progress: bool = False,
 ) -> BenchReport:
     """Measure how true the maps of explanation methods are, on the same images for all.
@@ -119,6 +120,7 @@ def explain_bench(
             that can explain the model.
         split: "train", "val" or "test".
         limit: images, drawn from the split once and for all.
+        skip: images that come before those, for example because something was chosen with them.
         progress: show a progress bar.
 
     Raises:
@@ -131,10 +133,12 @@ def explain_bench(
         root=None if data is None else Path(data),
         methods=methods,
         limit=limit,
+        skip=skip,
         device=device,
         progress=progress,
     )
     words = ["pacavit", "explain-bench", str(model), "--out", "DIR", "--limit", str(limit)]
+    words += ["--skip", str(skip)] if skip else []
     words += [] if data is None else ["--data", "ROOT"]
     words += [] if methods is None else ["--methods", ",".join(methods)]
     words += [] if split == "test" else ["--split", split]

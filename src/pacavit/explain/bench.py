@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pacavit.data import Batch, Loader, Split
 from pacavit.engine import LoadedModel, build
 from pacavit.engine.scoring import check_classes
-from pacavit.errors import PacavitError
+from pacavit.errors import DataError, PacavitError
 from pacavit.explain.cluster_bench import StageScores, bench_clusters
 from pacavit.explain.images import default_method
 from pacavit.explain.methods import METHODS, Method
@@ -153,6 +153,7 @@ def bench_model(
     root: Path | None = None,
     methods: Sequence[str] | None = None,
     limit: int = 1000,
+    skip: int = 0,
     device: torch.device,
     progress: bool = False,
 ) -> Bench:
@@ -164,13 +165,15 @@ def bench_model(
         root: folder with the data, instead of the recipe's.
         methods: registered names; None is all that can explain the model.
         limit: images, drawn from the split once and for all.
+        skip: images that come before those, for example because something was chosen with them.
         device: where to compute.
         progress: show a progress bar.
 
     Raises:
         UnknownNameError: there is no such method.
         PacavitError: a method cannot explain the model, or the model is no classifier.
-        DataError: the data are missing or broken, or their classes are not those of the model.
+        DataError: the data are missing or broken, or their classes are not those of the model, or
+            nothing is left of them.
     """
     network = model.classifier.to(device).eval().model
     left_out: dict[str, str] = {}
@@ -195,10 +198,12 @@ def bench_model(
         def subjects(indices: Tensor) -> Tensor:
             return instances(indices) == 1
 
-    number = min(limit, len(images))
-    batches = _first(loader, number, "maps" if progress else None)
+    if skip >= len(images):
+        raise DataError(f"--skip {skip} leaves none of the {len(images)} images of {split}")
+    few = range(skip, min(skip + limit, len(images)))
+    batches = _some(loader, few, "maps" if progress else None)
     found = run_bench(network, chosen, batches, objects=subjects)
-    batches = _first(loader, number, "clusters" if progress else None)
+    batches = _some(loader, few, "clusters" if progress else None)
     clusters = bench_clusters(network, batches, objects=instances)
     return replace(found, left_out=left_out, clusters=clusters)
 
@@ -217,21 +222,25 @@ def _able(network: nn.Module) -> tuple[list[str], dict[str, str]]:
     return names, others
 
 
-def _first(loader: Loader, number: int, measured: str | None) -> Iterator[Batch]:
-    """The first images of a loader, in its batches, of which the last may be cut.
+def _some(loader: Loader, few: range, measured: str | None) -> Iterator[Batch]:
+    """Some of the images of a loader, in its batches, of which the first and last may be cut.
 
     Args:
         loader: of images.
-        number: of them.
+        few: their places in its order.
         measured: what the progress bar says is measured; None is no bar.
     """
+    start = 0
     with Progress(disable=not measured, transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"measuring {measured}", total=number)
+        task = bar.add_task(f"measuring {measured}", total=len(few))
         for batch in loader.epoch(0):
-            yield Batch(*(tensor[:number] for tensor in batch))
-            number -= len(batch.labels)
-            bar.update(task, advance=len(batch.labels))
-            if number <= 0:
+            part = slice(max(0, few.start - start), max(0, few.stop - start))
+            chosen = Batch(*(tensor[part] for tensor in batch))
+            if len(chosen.labels):
+                yield chosen
+                bar.update(task, advance=len(chosen.labels))
+            start += len(batch.labels)
+            if start >= few.stop:
                 return
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,18 +34,37 @@ from pacavit.explain.metrics import (
 from pacavit.explain.record import BlockRecord, record
 from pacavit.types import Grid
 
-__all__ = ["AGREEMENT", "HEALTH", "OWN", "StageScores", "bench_clusters"]
+__all__ = ["AGREEMENT", "HEALTH", "OWN", "Agreement", "StageScores", "bench_clusters"]
+
+
+class Agreement(NamedTuple):
+    """A measure of a partition against masks of objects.
+
+    Attributes:
+        score: masks (B, H, W) and labels (B, H, W) to (B,).
+        meaning: in a few words.
+    """
+
+    score: Callable[[Tensor, Tensor], Tensor]
+    meaning: str
+
 
 OWN = "the model"
 """The name of the model's own partition among the controls."""
 
-AGREEMENT: Mapping[str, str] = MappingProxyType(
+AGREEMENT: Mapping[str, Agreement] = MappingProxyType(
     {
-        "FG-ARI": "pairs of object pixels told together or apart, above chance",
-        "mBO": "best IoU of a cluster with each object",
-        "Hungarian mIoU": "the same, each object with a cluster of its own",
-        "NMI": "mutual information with objects and background",
-        "purity": "share of pixels of their cluster's most frequent object",
+        "FG-ARI": Agreement(
+            adjusted_rand_index, "pairs of object pixels told together or apart, above chance"
+        ),
+        "mBO": Agreement(mean_best_overlap, "best IoU of a cluster with each object"),
+        "Hungarian mIoU": Agreement(
+            hungarian_miou, "the same, each object with a cluster of its own"
+        ),
+        "NMI": Agreement(
+            normalized_mutual_information, "mutual information with objects and background"
+        ),
+        "purity": Agreement(purity, "share of pixels of their cluster's most frequent object"),
     }
 )
 """Measures of a partition against masks of objects, higher is better."""
@@ -63,16 +83,6 @@ HEALTH: Mapping[str, str] = MappingProxyType(
     }
 )
 """Measures of the clusters themselves."""
-
-_MEASURES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {
-        "FG-ARI": adjusted_rand_index,
-        "mBO": mean_best_overlap,
-        "Hungarian mIoU": hungarian_miou,
-        "NMI": normalized_mutual_information,
-        "purity": purity,
-    }
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,17 +158,17 @@ def bench_clusters(
             block, sampling = recording.stage(stage)[-1], where[stage]
             gathered = found[stage]
             gathered.num_clusters = block.clusters()[0].weights.shape[1]
+            members = memberships(block)
             if inside is not None:
-                _agree(gathered, block, images, sampling, inside)
-            _health(gathered, block, mirrored.stage(stage)[-1])
+                _agree(gathered, members, images, sampling, inside)
+            _health(gathered, block, members, mirrored.stage(stage)[-1])
             own = statistics.values[stage_clusterings(network, stage)[-1]]["silhouette"]
             gathered.health["silhouette"].append(torch.tensor(own, dtype=torch.float64))
             falls = cluster_drops(network, few, predicted[:drops], stage)
             size = (images.shape[2], images.shape[3])
-            members = upsample(memberships(block)[:drops], sampling, size)
             important = maps.importance(block)[:drops]
             top = falls.gather(1, important.argmax(1, keepdim=True))[:, 0]
-            sums = cluster_sums(contributed, members)
+            sums = cluster_sums(contributed, upsample(members[:drops], sampling, size))
             for name, values in (
                 ("drop", falls.mean(1)),
                 ("top drop", top),
@@ -181,14 +191,14 @@ def bench_clusters(
 
 
 def _agree(
-    gathered: _Gathered, block: BlockRecord, images: Tensor, sampling: Sampling, objects: Tensor
+    gathered: _Gathered, members: Tensor, images: Tensor, sampling: Sampling, objects: Tensor
 ) -> None:
     """Compare the partitions of the model and of the controls with masks of objects."""
-    grid, size = block.clusters()[1], (images.shape[2], images.shape[3])
-    partitions = {OWN: memberships(block)} | _controls(images, gathered.num_clusters, grid)
-    for name, members in partitions.items():
-        labels = upsample(members, sampling, size).argmax(1)
-        for measure, score in _MEASURES.items():
+    grid, size = Grid(*members.shape[2:]), (images.shape[2], images.shape[3])
+    partitions = {OWN: members} | _controls(images, gathered.num_clusters, grid)
+    for name, shares in partitions.items():
+        labels = upsample(shares, sampling, size).argmax(1)
+        for measure, (score, _) in AGREEMENT.items():
             gathered.agreement[name][measure].append(score(objects, labels).double().cpu())
 
 
@@ -212,9 +222,11 @@ def _controls(images: Tensor, num_clusters: int, grid: Grid) -> dict[str, Tensor
     return {name: members.unflatten(2, grid) for name, members in found.items()}
 
 
-def _health(gathered: _Gathered, block: BlockRecord, mirrored: BlockRecord) -> None:
+def _health(
+    gathered: _Gathered, block: BlockRecord, members: Tensor, mirrored: BlockRecord
+) -> None:
     assignment, _ = block.clusters()
-    share = membership(assignment)
+    share = members.flatten(2)
     heat = F.normalize(assignment.weights.float(), dim=2)
     real = heat.square().sum(2) > 0
     number = real.sum(1)

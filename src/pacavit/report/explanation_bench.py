@@ -176,7 +176,7 @@ def _page(report: BenchReport) -> str:
     left_out = report.bench.left_out
     meanings = {name: MEASURES[name].meaning for name in _measured(report.bench)}
     if any(stage.agreement for stage in report.bench.clusters):
-        meanings |= AGREEMENT
+        meanings |= {name: measure.meaning for name, measure in AGREEMENT.items()}
     if report.bench.clusters:
         meanings |= HEALTH
     return html.page(

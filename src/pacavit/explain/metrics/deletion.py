@@ -23,7 +23,7 @@ def without_cluster(model: nn.Module, stage: int, cluster: int) -> Iterator[None
 
     Args:
         model: of this package.
-        stage: index, with clusterings of its own.
+        stage: index, with clusterings.
         cluster: 0 to M - 1.
 
     Raises:
@@ -59,7 +59,7 @@ def cluster_drops(model: nn.Module, images: Tensor, classes: Tensor, stage: int)
         model: of this package, in evaluation mode.
         images: (B, 3, H, W), normalised.
         classes: (B,) int64.
-        stage: index, with clusterings of its own.
+        stage: index, with clusterings.
 
     Raises:
         PacavitError: the stage has no clusterings.
@@ -74,13 +74,14 @@ def cluster_drops(model: nn.Module, images: Tensor, classes: Tensor, stage: int)
 
 
 def stage_clusterings(model: nn.Module, stage: int) -> list[Clustering]:
-    """The clusterings of a stage, in the order of its blocks.
+    """The clusterings of a stage, in the order of its blocks, or its one of the teacher.
 
     Raises:
-        PacavitError: it has none of its own.
+        PacavitError: it has none.
     """
-    stages: Any = getattr(model, "stages", ())
-    modules = stages[stage].modules() if 0 <= stage < len(stages) else ()
+    parts: list[Any] = [getattr(model, "stages", ())]
+    parts.append(getattr(getattr(model, "teacher", None), "clusterings", ()))
+    modules = (each for part in parts if 0 <= stage < len(part) for each in part[stage].modules())
     found = [module for module in modules if isinstance(module, Clustering)]
     if not found:
         raise PacavitError(f"stage {stage} has no clusterings, so no cluster can be left out of it")

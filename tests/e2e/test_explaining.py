@@ -1,0 +1,56 @@
+"""Explain images, and measure explanations, through the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pacavit_cli.main import main
+
+
+def test_explain_writes_a_page_and_pictures(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (40, 30)).save(tmp_path / "a.png")
+    out = tmp_path / "why"
+    words = ["explain", str(digits_run), str(tmp_path / "a.png"), "--out", str(out)]
+    assert main(words) == 0
+    assert (out / "index.html").is_file()
+    assert len(list((out / "a").glob("*.png"))) > 3
+    capsys.readouterr()
+    assert main(words) == 2
+    assert str(out) in capsys.readouterr().err
+
+
+def test_explain_bench_measures_the_images_it_is_told_to(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["explain-bench", str(digits_run), "--out", str(tmp_path), "--methods"]
+    assert main([*words, "class_map,centre", "--limit", "40", "--skip", "340"]) == 0
+    assert "class_map" in capsys.readouterr().out
+    numbers = json.loads((tmp_path / "bench.json").read_text())
+    assert numbers["num_images"] == 20
+    assert numbers["command"].endswith("--limit 40 --skip 340 --methods class_map,centre")
+    assert [row["method"] for row in numbers["methods"]] == ["class_map", "centre"]
+    for row in numbers["methods"]:
+        mean, low, high = row["predicted"]["ROAD"]
+        assert -0.5 <= low <= mean <= high <= 0.5
+        assert row["predicted"]["sensitivity"][0] >= 0
+    assert {stage["stage"] for stage in numbers["clusters"]}
+
+
+def test_explain_bench_tells_what_is_wrong_in_one_line(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["explain-bench", str(digits_run), "--out", str(tmp_path / "out")]
+    for more, told in (
+        (["--skip", "360"], "--skip 360 leaves none of the 360 images of test"),
+        (["--methods", "class_mop"], "class_map"),
+        (["--split", "tets"], "test"),
+    ):
+        assert main([*words, *more]) == 2
+        captured = capsys.readouterr()
+        assert told in captured.err
+        assert captured.err.count("error: ") == 1
+        assert not (tmp_path / "out" / "bench.json").exists()
