@@ -13,6 +13,8 @@ from pacavit.explain.bench import Bench, run_bench
 from pacavit.explain.methods import Method
 from pacavit.report.explanation_bench import BenchReport, print_bench, write_bench
 
+MACHINE = {"versions": {"torch": "2"}, "cpu": "fast"}
+
 
 class Corner(nn.Module):
     """Knows two classes by the brightness of the upper left quarter alone."""
@@ -97,13 +99,14 @@ def test_the_right_class_is_followed_where_it_is_not_the_likeliest(bench: Bench)
 
 
 def test_pages_have_all_methods_and_numbers(bench: Bench, tmp_path: Path) -> None:
-    report = BenchReport("<model>", "six corners", "pacavit explain-bench <model>", bench)
+    report = BenchReport("<model>", "six corners", "pacavit explain-bench <model>", bench, MACHINE)
     files = write_bench(report, tmp_path)
     assert [file.name for file in files] == ["bench.html", "bench.md", "bench.json", "bench.svg"]
     page = files[0].read_text("utf-8")
     assert "&lt;model&gt;" in page
     assert "<model>" not in page
     assert "opposite" in page
+    assert "fast" in page
     numbers = json.loads(files[2].read_text("utf-8"))
     assert numbers["methods"][0]["predicted"]["kept"] == [1, 1, 1]
     text = files[1].read_text("utf-8")

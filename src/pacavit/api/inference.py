@@ -10,7 +10,7 @@ from pacavit.api._console import print_line
 from pacavit.data import check_split
 from pacavit.demo import HOST, PORT, serve
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
-from pacavit.engine.system import pick_device
+from pacavit.engine.system import environment, pick_device
 from pacavit.engine.weights import load_model
 from pacavit.explain import explain_images, find_class
 from pacavit.explain.bench import bench_model
@@ -142,9 +142,8 @@ def explain_bench(
     words += [] if data is None else ["--data", "ROOT"]
     words += [] if methods is None else ["--methods", ",".join(methods)]
     words += [] if split == "test" else ["--split", split]
-    report = BenchReport(
-        Path(model).name, f"{loaded.info.copy}, {split} split", shlex.join(words), found
-    )
+    copy = f"{found.data}, {split} split"
+    report = BenchReport(Path(model).name, copy, shlex.join(words), found, environment(device))
     write_bench(report, Path(out))
     return report
 

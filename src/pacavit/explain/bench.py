@@ -127,6 +127,7 @@ class Bench:
         rows: one a method, in the order in which they were asked for.
         left_out: why the other methods are not among them.
         clusters: what the clusters are worth, a stage each; empty for models without.
+        data: which copy of the data the images are from, if known.
     """
 
     num_images: int
@@ -134,6 +135,7 @@ class Bench:
     rows: Sequence[MethodScores]
     left_out: Mapping[str, str] = field(default_factory=dict)
     clusters: Sequence[StageScores] = ()
+    data: str = ""
 
 
 @dataclass
@@ -205,7 +207,7 @@ def bench_model(
     found = run_bench(network, chosen, batches, objects=subjects)
     batches = _some(loader, few, "clusters" if progress else None)
     clusters = bench_clusters(network, batches, objects=instances)
-    return replace(found, left_out=left_out, clusters=clusters)
+    return replace(found, left_out=left_out, clusters=clusters, data=source.info.copy)
 
 
 def _able(network: nn.Module) -> tuple[list[str], dict[str, str]]:

@@ -45,12 +45,14 @@ class BenchReport:
         data: which copy of the data, and which split.
         command: that repeats it.
         bench: the numbers.
+        environment: machine and versions.
     """
 
     model: str
     data: str
     command: str
     bench: Bench
+    environment: Mapping[str, Any]
 
     @property
     def lead(self) -> str:
@@ -204,6 +206,7 @@ def _page(report: BenchReport) -> str:
                 else []
             ),
             html.Section("How to repeat", [html.command(report.command, "Measure again:")]),
+            html.environment(report.environment),
         ],
     )
 
@@ -225,6 +228,7 @@ def _record(report: BenchReport) -> dict[str, Any]:
         "command": report.command,
         "model": report.model,
         "data": report.data,
+        "environment": report.environment,
         "num_images": bench.num_images,
         "accuracy": round(bench.accuracy, 4),
         "methods": [_method(row, _measured(bench)) for row in bench.rows],

@@ -24,6 +24,7 @@ __all__ = [
     "command",
     "data_block",
     "data_uri",
+    "environment",
     "facts",
     "folded",
     "number",
@@ -149,6 +150,16 @@ def side_by_side(*parts: Markup) -> Markup:
     """Parts in columns; below each other where the screen is narrow."""
     columns = Markup("").join(Markup("<div>{}</div>").format(part) for part in parts)
     return Markup('<div class="columns">{}</div>').format(columns)
+
+
+def environment(found: Mapping[str, Any]) -> Section:
+    """Machine and versions, as ``engine.system.environment`` gives them."""
+    machine = {
+        name.replace("_", " "): str(value) for name, value in found.items() if name != "versions"
+    }
+    versions = {name: str(number) for name, number in found.get("versions", {}).items()}
+    lists = facts(machine, title="machine"), facts(versions, title="versions")
+    return Section("Environment", [side_by_side(*lists)])
 
 
 def picture(light: str, alt: str, caption: str, *, dark: str | None = None) -> Markup:

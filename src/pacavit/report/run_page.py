@@ -81,7 +81,7 @@ def run_page(run: Path, model: LoadedModel) -> str:
             sections.append(heatmaps_section(heatmaps, name))
     sections += [_settings(model.recipe), _repeat(model.recipe)]
     if (run / ENVIRONMENT).is_file():
-        sections.append(_environment(run))
+        sections.append(html.environment(read_environment(run)))
     return html.page(
         model.recipe.name,
         _lead(model, rows),
@@ -232,12 +232,3 @@ def _repeat(recipe: Recipe) -> html.Section:
             html.command(f"pacavit evaluate DIR{data}", "Measure it on the test images:"),
         ],
     )
-
-
-def _environment(run: Path) -> html.Section:
-    environment = read_environment(run)
-    versions = environment.pop("versions", {})
-    machine = {name.replace("_", " "): str(value) for name, value in environment.items()}
-    packages = {name: str(number) for name, number in versions.items()}
-    lists = html.facts(machine, title="machine"), html.facts(packages, title="versions")
-    return html.Section("Environment", [html.side_by_side(*lists)])
