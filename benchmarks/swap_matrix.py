@@ -5,9 +5,10 @@
     python benchmarks/swap_matrix.py --data FOLDER cifar10_nano_conv cifar10_nano_kmeans ...
 
 Each model (packaged name, run folder or weights file) is measured on the test images as it is, then
-with every clustering that has nothing to learn in the place of its own, and then with its own, if
-that has nothing to learn, and other numbers of clusters. The result goes to
-``benchmarks/results/swap_matrix.json`` and, drawn, to ``docs/swap_matrix.png``.
+with every clustering that has nothing to learn in the place of its own, with a single cluster, and
+then with its own, if that has nothing to learn, and other numbers of clusters. The result goes to
+``benchmarks/results/swap_matrix.json`` and, drawn, to ``docs/swap_matrix.png``; what that file has
+of a model already is not measured again.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ def main() -> None:
     arguments = parser.parse_args()
     device = system.pick_device("auto")
     system.configure(device)
+    result = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"models": []}
+    known = {model["model"]: model for model in result["models"]}
     models = []
     for name in arguments.models:
-        models.append(measure(name, arguments.data, device))
+        models.append(measure(name, arguments.data, device, known.get(Path(name).name, {})))
         print(json.dumps(models[-1]))  # noqa: T201
         result = {
             "command": "python benchmarks/swap_matrix.py --data DATA "
@@ -50,42 +53,55 @@ def main() -> None:
     draw(models, PICTURE)
 
 
-def measure(name: str, root: Path | None, device: Any) -> dict[str, Any]:
-    """Accuracies of one model with all that it can be given."""
+def measure(name: str, root: Path | None, device: Any, known: dict[str, Any]) -> dict[str, Any]:
+    """Accuracies of one model with all that it can be given, but for those that are known."""
     loaded = load_model(name)
     config = loaded.recipe.data
     source = build.data_source(config.model_copy(update={"root": root}) if root else config)
     loader = build.eval_loader(loaded.recipe, build.image_set(source, "test", device), loaded.info)
     network = loaded.classifier.model
-
-    def accuracy(model: Any) -> float:
-        loaded.classifier.model = model
-        found = evaluate(
-            loaded.classifier, loader, loaded.info.class_names, device=device, progress=True
-        )
-        return round(found.accuracy, 4)
-
     kind = network.mixers[0].clustering_name
-    own = {"clustering": kind, "accuracy": accuracy(network), "data": source.info.copy}
-    swapped = {other: accuracy(network.with_clustering(other)) for other in SWAPS if other != kind}
+
+    def accuracy(found: float | None, *swap: Any, **options: Any) -> float:
+        if found is not None:
+            return found
+        loaded.classifier.model = network.with_clustering(*swap, **options) if swap else network
+        names = loaded.info.class_names
+        scores = evaluate(loaded.classifier, loader, names, device=device, progress=True)
+        return round(scores.accuracy, 4)
+
+    own = accuracy(known.get("accuracy"))
+    before = known.get("swapped", {})
+    swapped = {other: accuracy(before.get(other), other) for other in SWAPS if other != kind}
     numbers = {}
     if kind in SWAPS:
         options = network.mixers[0].clustering_options
+        before = known.get("numbers", {})
         numbers = {
-            number: accuracy(network.with_clustering(kind, number, **options)) for number in NUMBERS
+            str(number): accuracy(before.get(str(number)), kind, number, **options)
+            for number in NUMBERS
         }
-    return {"model": Path(name).name, **own, "swapped": swapped, "numbers": numbers}
+    return {
+        "model": Path(name).name,
+        "clustering": kind,
+        "data": source.info.copy,
+        "accuracy": own,
+        "single": accuracy(known.get("single"), "grid", 1),
+        "swapped": swapped,
+        "numbers": numbers,
+    }
 
 
 def draw(models: list[dict[str, Any]], path: Path) -> None:
     """The matrix as a heatmap with its numbers, and lines over the number of clusters."""
-    columns = ["own", *SWAPS]
+    columns = ["own", *SWAPS, "one cluster"]
     matrix = np.full((len(models), len(columns)), np.nan)
     for row, model in enumerate(models):
         matrix[row, 0] = model["accuracy"]
         for column, name in enumerate(SWAPS, 1):
             matrix[row, column] = model["swapped"].get(name, model["accuracy"])
-    figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=130)
+        matrix[row, -1] = model["single"]
+    figure = Figure(figsize=(12, 4.2), layout="constrained", dpi=130)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     left.imshow(matrix, vmin=0.1, vmax=0.95, cmap="cividis", aspect="auto")
     left.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
