@@ -22,6 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pacavit.engine import build, evaluate, load_model, system
+from pacavit.report.evaluation import weights_digest
 
 RESULTS = Path(__file__).parent / "results" / "swap_matrix.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "swap_matrix.png"
@@ -39,18 +40,17 @@ def main() -> None:
     system.configure(device)
     result = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"models": []}
     known = {model["model"]: model for model in result["models"]}
-    models = []
     for name in arguments.models:
-        models.append(measure(name, arguments.data, device, known.get(Path(name).name, {})))
-        print(json.dumps(models[-1]))  # noqa: T201
+        label = Path(name).name
+        known[label] = measure(name, arguments.data, device, known.get(label, {}))
+        print(json.dumps(known[label]))  # noqa: T201
         result = {
-            "command": "python benchmarks/swap_matrix.py --data DATA "
-            + " ".join(Path(model).name for model in arguments.models),
-            "models": models,
+            "command": " ".join(["python benchmarks/swap_matrix.py --data DATA", *known]),
+            "models": list(known.values()),
             "environment": system.environment(device),
         }
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    draw(models, PICTURE)
+    draw(list(known.values()), PICTURE)
 
 
 def measure(name: str, root: Path | None, device: Any, known: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +61,9 @@ def measure(name: str, root: Path | None, device: Any, known: dict[str, Any]) ->
     loader = build.eval_loader(loaded.recipe, build.image_set(source, "test", device), loaded.info)
     network = loaded.classifier.model
     kind = network.mixers[0].clustering_name
+    digest = weights_digest(loaded)
+    if known.get("weights_sha256") != digest or known.get("data") != source.info.copy:
+        known = {}
 
     def accuracy(found: float | None, *swap: Any, **options: Any) -> float:
         if found is not None:
@@ -85,6 +88,7 @@ def measure(name: str, root: Path | None, device: Any, known: dict[str, Any]) ->
         "model": Path(name).name,
         "clustering": kind,
         "data": source.info.copy,
+        "weights_sha256": digest,
         "accuracy": own,
         "single": accuracy(known.get("single"), "grid", 1),
         "swapped": swapped,
@@ -103,22 +107,23 @@ def draw(models: list[dict[str, Any]], path: Path) -> None:
         matrix[row, -1] = model["single"]
     figure = Figure(figsize=(12, 4.2), layout="constrained", dpi=130)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    left.imshow(matrix, vmin=0.1, vmax=0.95, cmap="cividis", aspect="auto")
+    left.imshow(matrix, vmin=matrix.min(), vmax=matrix.max(), cmap="cividis", aspect="auto")
     left.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     left.set_yticks(range(len(models)), [model["clustering"] for model in models])
     left.set(xlabel="measured with", ylabel="trained with", title="Accuracy, nothing retrained")
     for (row, column), value in np.ndenumerate(matrix):
-        color = "black" if value > 0.6 else "white"
+        color = "black" if value > matrix.mean() - 0.02 else "white"
         left.text(column, row, f"{value:.3f}", ha="center", va="center", color=color, fontsize=8)
     for model in models:
         if model["numbers"]:
-            numbers = {int(number): value for number, value in model["numbers"].items()}
+            numbers = {1: model["single"]}
+            numbers |= {int(number): value for number, value in model["numbers"].items()}
             right.plot(list(numbers), list(numbers.values()), "o-", label=model["clustering"])
     right.axvline(16, color="0.6", linestyle=":", label="M in training")
     right.set(xlabel="clusters M in the test", ylabel="accuracy", title="Other numbers of clusters")
     right.set_xscale("log", base=2)
-    right.set_xticks(NUMBERS, [str(number) for number in NUMBERS])
-    right.legend(frameon=False)
+    right.set_xticks([1, *NUMBERS], ["1", *map(str, NUMBERS)])
+    right.legend(frameon=False, loc="lower right")
     figure.savefig(path)
 
 

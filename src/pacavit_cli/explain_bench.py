@@ -23,6 +23,9 @@ def explain_bench(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     limit: Annotated[int, typer.Option(min=1, help="Images, drawn from the split.")] = 1000,
     skip: Annotated[int, typer.Option(min=0, help="Images that come before those.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bench in the folder.")
+    ] = False,
 ) -> None:
     """Measure how true explanations are: pacavit explain-bench cifar10_nano_conv --out bench."""
     from pacavit import api
@@ -36,6 +39,7 @@ def explain_bench(
         split=split,
         limit=limit,
         skip=skip,
+        overwrite=overwrite,
         progress=True,
     )
     print_bench(report)

@@ -168,7 +168,11 @@ def test_autocast_changes_no_partition(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("kmeans", {"n_iter": 0}, "n_iter must be a whole number of at least 1"),
+        ("kmeans", {"n_iter": 0}, "n_iter must be a whole number from 1 to"),
+        ("kmeans", {"n_iter": 10**20}, "n_iter must be a whole number from 1 to"),
+        ("kmeans", {"seed": 10**20}, "seed must be a whole number from 0 to"),
+        ("gmm", {"seed": -1}, "seed must be a whole number from 0 to"),
+        ("random", {"seed": 10**20}, "seed must be a whole number from 0 to"),
         ("kmeans", {"init": "gird"}, "init must be one of"),
         ("kmeans", {"temperature": 0}, "temperature must be above 0"),
         ("gmm", {"covariance": "full"}, "covariance must be one of diag, spherical"),

@@ -27,8 +27,11 @@ def test_explain_bench_measures_the_images_it_is_told_to(
     digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["explain-bench", str(digits_run), "--out", str(tmp_path), "--methods"]
-    assert main([*words, "class_map,centre", "--limit", "40", "--skip", "340"]) == 0
+    words += ["class_map,centre", "--limit", "40", "--skip", "340"]
+    assert main(words) == 0
     assert "class_map" in capsys.readouterr().out
+    assert main(words) == 2
+    assert "holds a bench of explanations; give --overwrite" in capsys.readouterr().err
     numbers = json.loads((tmp_path / "bench.json").read_text())
     assert numbers["num_images"] == 20
     assert numbers["command"].endswith("--limit 40 --skip 340 --methods class_map,centre")
@@ -48,6 +51,8 @@ def test_explain_bench_tells_what_is_wrong_in_one_line(
         (["--skip", "360"], "--skip 360 leaves none of the 360 images of test"),
         (["--methods", "class_mop"], "class_map"),
         (["--split", "tets"], "test"),
+        (["--out", str(digits_run / "recipe.json")], "recipe.json is a file"),
+        (["--out", str(digits_run)], "holds other files than a bench of explanations"),
     ):
         assert main([*words, *more]) == 2
         captured = capsys.readouterr()

@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from pacavit.data import Batch
+from pacavit.explain import cluster_bench
 from pacavit.explain.cluster_bench import AGREEMENT, HEALTH, OWN, StageScores, bench_clusters
 from pacavit.models import PacaViT
+from pacavit.types import Grid
 
 
 def scored(objects: bool, **options: object) -> list[StageScores]:
@@ -50,6 +52,30 @@ def test_every_measure_of_every_stage(clustering: str) -> None:
         assert len(stage.health["drop"]) == 4
         assert stage.health["overlap"].min() >= -1e-6
         assert stage.health["used"].max() <= 4
+
+
+def test_clusters_that_are_not_there_have_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def controls(images: Tensor, number: int, grid: Grid) -> dict[str, Tensor]:
+        asked.append(number)
+        return {}
+
+    monkeypatch.setattr(cluster_bench, "_controls", controls)
+    stages = scored(True, clustering="dbscan", clustering_options={"quantile": 0.2})
+    assert {1, 2} <= set(stages[1].health["clusters"].tolist())
+    for stage in stages:
+        alone = stage.health["clusters"][[0, 1, 3, 4]] < 2
+        assert torch.equal(stage.health["drop"].isnan(), alone)
+    assert set(asked) == {2, 3}
+
+
+def test_ranks_are_of_the_clusters_that_are_known() -> None:
+    values = torch.tensor([[3.0, 2.0, 1.0, 0.0], [1.0, 2.0, 0.0, 0.0]])
+    falls = torch.tensor([[0.3, 0.2, 0.1, torch.nan], [torch.nan] * 4])
+    found = cluster_bench._agreement_of_ranks(values, falls)
+    assert found[0] == 1
+    assert found[1].isnan()
 
 
 def test_cells_of_the_grid_fit_an_object_that_is_one() -> None:

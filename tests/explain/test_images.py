@@ -146,6 +146,8 @@ def test_classes_by_name_and_by_index(bright_model: MakeModel) -> None:
     assert find_class("bright", info) == find_class("1", info) == find_class(1, info) == 1
     with pytest.raises(UnknownNameError, match="did you mean 'bright'"):
         find_class("brights", info)
+    with pytest.raises(UnknownNameError, match="unknown class '--1'"):
+        find_class("--1", info)
     for index in (2, "-1", 99):
         with pytest.raises(DataError, match="out of range: made has the classes 0 to 1"):
             find_class(index, info)

@@ -15,7 +15,7 @@ from pacavit.engine.weights import load_model
 from pacavit.explain import explain_images, find_class
 from pacavit.explain.bench import bench_model
 from pacavit.report.explanation import ExplainedImage, check_folder, write_explanations
-from pacavit.report.explanation_bench import BenchReport, write_bench
+from pacavit.report.explanation_bench import BenchReport, check_bench_folder, write_bench
 
 __all__ = ["demo", "explain", "explain_bench", "predict"]
 
@@ -106,11 +106,12 @@ def explain_bench(
     split: str = "test",
     limit: int = 1000,
     skip: int = 0,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> BenchReport:
     """Measure how true the maps of explanation methods are, on the same images for all.
 
-    Writes ``bench.html``, ``bench.md``, ``bench.json`` and ``bench.svg``; older ones are replaced.
+    Writes ``bench.html``, ``bench.md``, ``bench.json`` and ``bench.svg``.
 
     Args:
         model: run folder, weights file or packaged name.
@@ -121,11 +122,13 @@ def explain_bench(
         split: "train", "val" or "test".
         limit: images, drawn from the split once and for all.
         skip: images that come before those, for example because something was chosen with them.
+        overwrite: replace the bench in the folder.
         progress: show a progress bar.
 
     Raises:
         PacavitError: anything a user can mend; the message says what and where.
     """
+    check_bench_folder(Path(out), overwrite=overwrite)
     loaded, device = load_model(model), pick_device("auto")
     found = bench_model(
         loaded,

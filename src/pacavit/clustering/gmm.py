@@ -54,6 +54,7 @@ class GaussianMixtureClustering(Clustering):
         _points.check_count("n_iter", n_iter)
         _points.check_number("reg_covar", reg_covar, least=0, above=True)
         _points.check_number("temperature", temperature, least=0, above=True)
+        _points.check_seed("seed", seed)
         _points.check_choice("init", init, STARTS)
         _points.check_choice("covariance", covariance, COVARIANCES)
         self.n_iter = n_iter

@@ -50,6 +50,7 @@ class KMeansClustering(Clustering):
         super().__init__(dim, num_clusters)
         _points.check_count("n_iter", n_iter)
         _points.check_number("temperature", temperature, least=0, above=True)
+        _points.check_seed("seed", seed)
         _points.check_choice("init", init, STARTS)
         self.n_iter = n_iter
         self.init = init

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.clustering.functional import _points
 from pacavit.types import Grid
 
 __all__ = ["RandomClustering"]
@@ -28,6 +29,7 @@ class RandomClustering(Clustering):
 
     def __init__(self, dim: int, num_clusters: int, *, seed: int = 0) -> None:
         super().__init__(dim, num_clusters)
+        _points.check_seed("seed", seed)
         self.seed = seed
 
     def labels(self, x: Tensor, grid: Grid) -> Tensor:

@@ -308,11 +308,16 @@ def _measure_batch(
 ) -> None:
     """Maps of the likeliest classes, and anew of the right ones where those are others."""
     images, labels = batch.images, batch.labels
+    if not gathered.seconds:
+        method(images, predicted)  # the first time is slower
+    _wait(images.device)
     start = time.perf_counter()
     maps = method(images, predicted)
+    _wait(images.device)
     gathered.seconds.append((time.perf_counter() - start) / len(images))
+    shaken = torch.arange(len(images), device=images.device) % _SHAKEN == 0
     found = _scores(network, images, maps, predicted, inside, steps)
-    found |= _changes(method, control, images, maps, predicted)
+    found |= _changes(method, control, images, maps, predicted, shaken)
     _append(gathered.values["predicted"], found)
     wrong = predicted != labels
     cpu = wrong.cpu()
@@ -322,7 +327,7 @@ def _measure_batch(
             other = method(images[wrong], labels[wrong])
         part = None if inside is None else inside[wrong]
         again = _scores(network, images[wrong], other, labels[wrong], part, steps)
-        again |= _changes(method, control, images[wrong], other, labels[wrong])
+        again |= _changes(method, control, images[wrong], other, labels[wrong], shaken[wrong])
         found = {name: values.clone() for name, values in found.items()}
         for name, values in again.items():
             found[name][cpu] = values
@@ -360,17 +365,29 @@ def _scores(
 
 
 def _changes(
-    method: Method, control: Method, images: Tensor, maps: Tensor, classes: Tensor
+    method: Method,
+    control: Method,
+    images: Tensor,
+    maps: Tensor,
+    classes: Tensor,
+    shaken: Tensor,
 ) -> dict[str, Tensor]:
-    """How the maps change with the network, and with a little noise."""
-    shaken = torch.full((len(images),), torch.nan, dtype=torch.float64)
-    shaken[::_SHAKEN] = max_sensitivity(
-        partial(method, classes=classes[::_SHAKEN]), images[::_SHAKEN], maps[::_SHAKEN]
-    ).to(shaken)
+    """How the maps change with the network, and those of some images with a little noise."""
+    sensitivity = torch.full((len(images),), torch.nan, dtype=torch.float64)
+    if shaken.any():
+        explain = partial(method, classes=classes[shaken])
+        found = max_sensitivity(explain, images[shaken], maps[shaken])
+        sensitivity[shaken.cpu()] = found.to(sensitivity)
     return {
         "randomised": rank_correlation(maps, control(images, classes)).double().cpu(),
-        "sensitivity": shaken,
+        "sensitivity": sensitivity,
     }
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was asked for; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _append(values: dict[str, list[Tensor]], found: Mapping[str, Tensor]) -> None:

@@ -71,6 +71,7 @@ AGREEMENT: Mapping[str, Agreement] = MappingProxyType(
 
 HEALTH: Mapping[str, str] = MappingProxyType(
     {
+        "clusters": "of an image, which some methods leave to it",
         "used": "clusters of an image in which some patch counts most",
         "entropy": "of the clusters of a patch, 0 one of them, 1 all alike",
         "silhouette": "of the partition in the space of the tokens, -1 to 1",
@@ -121,8 +122,9 @@ def bench_clusters(
 ) -> list[StageScores]:
     """Measure the clusters of every stage that has some, those of its last block.
 
-    Controls have as many clusters, on the same grid of patches: cells of a regular grid, a fixed
-    random partition, and k-means on the colour and position of the patches.
+    Controls have as many clusters as the images of a batch have on average, on the same grid of
+    patches: cells of a regular grid, a fixed random partition, and k-means on the colour and
+    position of the patches.
 
     Args:
         network: a classifier in evaluation mode, on the device of the batches.
@@ -158,22 +160,27 @@ def bench_clusters(
             block, sampling = recording.stage(stage)[-1], where[stage]
             gathered = found[stage]
             gathered.num_clusters = block.clusters()[0].weights.shape[1]
-            members = memberships(block)
+            members, real = memberships(block), _real(block)
             if inside is not None:
-                _agree(gathered, members, images, sampling, inside)
+                number = max(1, round(real.sum(1).double().mean().item()))
+                _agree(gathered, members, number, images, sampling, inside)
+            gathered.health["clusters"].append(real.sum(1).double().cpu())
             _health(gathered, block, members, mirrored.stage(stage)[-1])
             own = statistics.values[stage_clusterings(network, stage)[-1]]["silhouette"]
             gathered.health["silhouette"].append(torch.tensor(own, dtype=torch.float64))
             falls = cluster_drops(network, few, predicted[:drops], stage)
+            # What is not there cannot be missed, and an image's only cluster stays.
+            there = real[:drops] & (real[:drops].sum(1, keepdim=True) > 1)
+            falls = falls.masked_fill(~there, torch.nan)
             size = (images.shape[2], images.shape[3])
             important = maps.importance(block)[:drops]
             top = falls.gather(1, important.argmax(1, keepdim=True))[:, 0]
             sums = cluster_sums(contributed, upsample(members[:drops], sampling, size))
             for name, values in (
-                ("drop", falls.mean(1)),
+                ("drop", falls.nanmean(1)),
                 ("top drop", top),
-                ("rank", rank_correlation(important, falls)),
-                ("rank, contributions", rank_correlation(sums, falls)),
+                ("rank", _agreement_of_ranks(important, falls)),
+                ("rank, contributions", _agreement_of_ranks(sums, falls)),
             ):
                 gathered.health[name].append(values.double().cpu())
     return [
@@ -190,12 +197,36 @@ def bench_clusters(
     ]
 
 
+def _real(block: BlockRecord) -> Tensor:
+    """Which clusters are there: (B, M) bool; methods that find fewer than M leave some out."""
+    assignment, _ = block.clusters()
+    if assignment.valid is not None:
+        return assignment.valid
+    return torch.ones_like(assignment.weights[:, :, 0], dtype=torch.bool)
+
+
+def _agreement_of_ranks(values: Tensor, falls: Tensor) -> Tensor:
+    """Spearman's correlation over the clusters whose fall is known: (B, M) twice -> (B,)."""
+    known = falls.isfinite()
+    return torch.cat(
+        [
+            rank_correlation(one[None, each], fall[None, each])
+            for one, fall, each in zip(values, falls, known, strict=True)
+        ]
+    )
+
+
 def _agree(
-    gathered: _Gathered, members: Tensor, images: Tensor, sampling: Sampling, objects: Tensor
+    gathered: _Gathered,
+    members: Tensor,
+    number: int,
+    images: Tensor,
+    sampling: Sampling,
+    objects: Tensor,
 ) -> None:
-    """Compare the partitions of the model and of the controls with masks of objects."""
+    """Compare the partitions of the model and of controls with ``number`` clusters with masks."""
     grid, size = Grid(*members.shape[2:]), (images.shape[2], images.shape[3])
-    partitions = {OWN: members} | _controls(images, gathered.num_clusters, grid)
+    partitions = {OWN: members} | _controls(images, number, grid)
     for name, shares in partitions.items():
         labels = upsample(shares, sampling, size).argmax(1)
         for measure, (score, _) in AGREEMENT.items():

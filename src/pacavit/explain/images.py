@@ -117,7 +117,7 @@ def find_class(name: str | int, info: DataInfo) -> int:
     names = info.class_names
     if isinstance(name, str) and name in names:
         return names.index(name)
-    if isinstance(name, str) and not name.lstrip("-").isdecimal():
+    if isinstance(name, str) and not name.removeprefix("-").isdecimal():
         raise UnknownNameError("class", name, names, f"of {info.name}")
     index = int(name)
     if not 0 <= index < len(names):

@@ -92,7 +92,9 @@ class TrainConfig(_Section):
     """How the network is trained."""
 
     epochs: int = Field(ge=1, description="passes over the training images")
-    seed: Count = Field(0, description="of weights, order, augmentation and stochastic depth")
+    seed: Count = Field(
+        0, lt=2**32, description="of weights, order, augmentation and stochastic depth"
+    )
     batch_size: int = Field(ge=1, description="images a step, over all processes together")
     micro_batch: int | None = Field(
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +22,16 @@ from pacavit.explain.cluster_bench import AGREEMENT, HEALTH, StageScores
 from pacavit.explain.metrics import Interval, mean_interval
 from pacavit.report import html
 from pacavit.report.curves import svg_picture
+from pacavit.report.folders import check_folder
 
-__all__ = ["PAGE", "BenchReport", "print_bench", "write_bench"]
+__all__ = ["PAGE", "BenchReport", "check_bench_folder", "print_bench", "write_bench"]
 
 PAGE, TEXT, NUMBERS, PICTURE = "bench.html", "bench.md", "bench.json", "bench.svg"
 _TITLES = {"predicted": "Maps of the likeliest class", "true": "Maps of the right class"}
 _NOTE = (
     "Means over the images, with half the 95 % bootstrap interval. Pixels are taken in the order "
     "of each map, equal values in a drawn order; curves have both ends. Kept and removed are at "
-    f"{AREA:.0%} of the pixels for all methods alike. The last table has the differences to the "
+    f"{AREA:.0%} of the pixels for all methods alike. The table of differences compares with the "
     "first method image by image; a tie is a difference whose interval holds 0. Times are of this "
     "machine, maps of a whole batch at once."
 )
@@ -63,6 +65,15 @@ class BenchReport:
         )
 
 
+def check_bench_folder(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds anything, or with ``overwrite`` anything but a bench.
+
+    Raises:
+        PacavitError: it does, or it is a file.
+    """
+    check_folder(out, mark=NUMBERS, what="a bench of explanations", overwrite=overwrite)
+
+
 def write_bench(report: BenchReport, out: Path) -> list[Path]:
     """Write page, Markdown, JSON and picture; older ones are replaced.
 
@@ -72,7 +83,7 @@ def write_bench(report: BenchReport, out: Path) -> list[Path]:
     contents = {
         PAGE: _page(report).encode(),
         TEXT: _text(report).encode(),
-        NUMBERS: (json.dumps(_record(report), indent=1) + "\n").encode(),
+        NUMBERS: (json.dumps(_record(report), indent=1, allow_nan=False) + "\n").encode(),
         PICTURE: _picture(report.bench, dark=False),
     }
     for name, content in contents.items():
@@ -127,13 +138,13 @@ def _differences(bench: Bench) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(value: Interval | None, *, short: bool = False) -> str:
-    if value is None:
+    if value is None or math.isnan(value.mean):
         return ""
     return f"{value.mean:.3f}" + ("" if short else f" ± {(value.high - value.low) / 2:.3f}")
 
 
 def _change(value: Interval | None) -> str:
-    return "" if value is None else value.as_difference(3)
+    return "" if value is None or math.isnan(value.mean) else value.as_difference(3)
 
 
 def _tables(bench: Bench) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -156,14 +167,21 @@ def _agreement(bench: Bench) -> tuple[list[str], list[list[str]]]:
     for stage in bench.clusters:
         for name, scores in stage.agreement.items():
             cells = [_cell(mean_interval(values)) for values in scores.values()]
-            rows.append([f"stage {stage.stage}, M = {stage.num_clusters}: {name}", *cells])
+            rows.append([f"stage {stage.stage}, {_number(stage)}: {name}", *cells])
     return ["partition", *AGREEMENT], rows
+
+
+def _number(stage: StageScores) -> str:
+    """M, and how many of them there are where that differs."""
+    there = stage.health["clusters"].mean().item()
+    few = "" if there == stage.num_clusters else f", {there:.1f} of them there"
+    return f"M = {stage.num_clusters}{few}"
 
 
 def _health(bench: Bench) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
-            f"stage {stage.stage}, M = {stage.num_clusters}",
+            f"stage {stage.stage}, {_number(stage)}",
             *(_cell(mean_interval(stage.health[name])) for name in HEALTH),
         ]
         for stage in bench.clusters
@@ -246,21 +264,22 @@ def _stage(scores: StageScores) -> dict[str, Any]:
 
 
 def _means(values: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    return _rounded({name: mean_interval(numbers) for name, numbers in values.items()})
+
+
+def _rounded(intervals: Mapping[str, Interval | None]) -> dict[str, list[float]]:
+    """Of what could be measured."""
     return {
-        name: [round(number, 4) for number in mean_interval(numbers)]
-        for name, numbers in values.items()
+        name: [round(number, 4) for number in interval]
+        for name, interval in intervals.items()
+        if interval is not None and not math.isnan(interval.mean)
     }
 
 
 def _method(row: MethodScores, names: Sequence[str]) -> dict[str, Any]:
-    scores: dict[str, Any] = {}
-    for target in TARGETS:
-        found = {name: row.interval(target, name) for name in names}
-        scores[target] = {
-            name: [round(number, 4) for number in value]
-            for name, value in found.items()
-            if value is not None
-        }
+    scores = {
+        target: _rounded({name: row.interval(target, name) for name in names}) for target in TARGETS
+    }
     return {"method": row.method, "milliseconds": round(1000 * row.seconds, 2), **scores}
 
 

@@ -64,13 +64,13 @@ def precise(device: str) -> Iterator[None]:
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuse an option that is no whole number of at least 1.
+    """Refuse an option that is no whole number of at least 1 that 64 bits can hold.
 
     Raises:
         RecipeError: names the option.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise RecipeError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
+        raise RecipeError(f"{name} must be a whole number from 1 to 2**63 - 1, not {value!r}")
 
 
 def check_number(name: str, value: float, *, least: float, above: bool = False) -> None:
@@ -83,6 +83,16 @@ def check_number(name: str, value: float, *, least: float, above: bool = False) 
     if not isinstance(value, float | int) or not (value > least if above else value >= least):
         bound = "above" if above else "at least"
         raise RecipeError(f"{name} must be {bound} {least:g}, not {value!r}")
+
+
+def check_seed(name: str, value: int) -> None:
+    """Refuse an option that is no seed of every generator.
+
+    Raises:
+        RecipeError: names the option.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+        raise RecipeError(f"{name} must be a whole number from 0 to 2**32 - 1, not {value!r}")
 
 
 def check_given(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> Tensor:

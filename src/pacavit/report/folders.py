@@ -1,0 +1,33 @@
+"""Which folders results may be written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pacavit.errors import PacavitError
+
+__all__ = ["check_folder"]
+
+
+def check_folder(out: Path, *, mark: str, what: str, overwrite: bool) -> None:
+    """Refuse a folder that holds anything, or with ``overwrite`` anything but older results.
+
+    Args:
+        out: the folder; it need not exist.
+        mark: the file by which older results are known.
+        what: they are, for people.
+        overwrite: they may be replaced.
+
+    Raises:
+        PacavitError: it does, or it is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise PacavitError(f"{out} is a file; choose another folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / mark).is_file():
+        raise PacavitError(
+            f"{out} holds other files than {what} and is left alone; choose another folder"
+        )
+    if not overwrite:
+        raise PacavitError(f"{out} holds {what}; give --overwrite or another folder")
