@@ -1,14 +1,20 @@
 """The clusters of a model, measured: against known objects, mirrored, and left out."""
 
+from collections.abc import Callable, Mapping
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pacavit.clustering.base import Clustering
 from pacavit.data import Batch
-from pacavit.explain import cluster_bench
+from pacavit.engine.weights import LoadedModel
+from pacavit.explain import cluster_bench, maps
 from pacavit.explain.cluster_bench import AGREEMENT, HEALTH, OWN, StageScores, bench_clusters
 from pacavit.models import PacaViT
 from pacavit.types import Grid
+
+MakeModel = Callable[..., LoadedModel]
 
 
 def scored(objects: bool, **options: object) -> list[StageScores]:
@@ -96,3 +102,101 @@ def test_a_model_without_clusters_has_no_scores() -> None:
     ).eval()
     batch = Batch(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]), torch.arange(2))
     assert bench_clusters(model, [batch]) == []
+
+
+class Corner(Clustering):
+    """Cluster 0 is the upper left corner, whatever the image shows."""
+
+    def labels(self, x: Tensor, grid: Grid) -> Tensor:
+        other = torch.ones(len(x), *grid, dtype=torch.int64, device=x.device)
+        other[:, : grid.height // 2, : grid.width // 4] = 0
+        return other.flatten(1)
+
+
+class Quarters(Clustering):
+    """Clusters 0, 1 above 2, 3, whatever the image shows."""
+
+    def labels(self, x: Tensor, grid: Grid) -> Tensor:
+        lower = torch.arange(grid.height, device=x.device) >= grid.height // 2
+        right = torch.arange(grid.width, device=x.device) >= grid.width // 2
+        return (2 * lower[:, None] + right).flatten().expand(len(x), -1)
+
+
+class Scores(Clustering):
+    """Heatmaps that were made beforehand, the same for all images."""
+
+    def __init__(self, heat: Tensor) -> None:
+        super().__init__(8, len(heat))
+        self.heat = heat
+
+    def scores(self, x: Tensor, grid: Grid) -> Tensor:
+        return self.heat.log().expand(len(x), -1, -1)
+
+
+def health_of(
+    model: LoadedModel, images: Tensor, clustering: Clustering | None = None, drops: int = 8
+) -> Mapping[str, Tensor]:
+    """Measures of a network of one stage and block, if wanted with another clustering."""
+    network = model.classifier.model
+    if clustering is not None:
+        (stage,) = network.stages  # type: ignore[misc]
+        stage.blocks[0].clustering = clustering
+    batch = Batch(images, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)))
+    (scores,) = bench_clusters(network, [batch], drops=drops)
+    return scores.health
+
+
+def bright_corner() -> Tensor:
+    images = -torch.ones(2, 3, 32, 32)
+    images[0, :, :16, :8] = 1
+    images[1, :, 12:20, 20:] = 1
+    return images
+
+
+def test_clusters_that_follow_the_image_are_mirrored_with_it(bright_model: MakeModel) -> None:
+    found = health_of(bright_model(), bright_corner())["flip"]
+    torch.testing.assert_close(found, torch.ones(2, dtype=torch.float64))
+
+
+def test_clusters_that_stay_in_place_are_not_mirrored(bright_model: MakeModel) -> None:
+    assert health_of(bright_model(), bright_corner(), Corner(8, 2))["flip"].max() < 0.1
+
+
+# Clusters that are whole patches apart, and the mean over the pairs of their cosines.
+@pytest.mark.parametrize(
+    ("clusters", "overlap"),
+    [
+        ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], 0),
+        ([[1, 2, 3], [1, 2, 3], [1, 2, 3]], 1),
+        ([[1, 0, 0], [1, 0, 0], [0, 0, 1]], 1 / 3),
+        ([[1, 0, 0], [1, 1, 0], [0, 1, 0]], 2 * 0.5**0.5 / 3),
+    ],
+)
+def test_overlap_is_the_mean_cosine_of_heatmaps(
+    bright_model: MakeModel, clusters: list[list[int]], overlap: float
+) -> None:
+    heat = torch.zeros(3, 16 * 16)
+    heat[:, :3] = torch.tensor(clusters)
+    found = health_of(bright_model(clusters=3), bright_corner(), Scores(heat))["overlap"]
+    assert found.tolist() == pytest.approx([overlap] * 2, abs=1e-5)
+
+
+def test_what_is_lost_without_clusters_against_what_was_said_of_them(
+    bright_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falls = torch.tensor([[4.0, -1.0, 2.0, 3.0], [0.0, 1.0, 5.0, -2.0]])
+    # In the order of the falls, and in the opposite one; the third image is one too many.
+    important = torch.tensor([[9.0, 1.0, 3.0, 5.0], [4.0, 3.0, 1.0, 8.0], [7.0, 0.0, 0.0, 0.0]])
+    contributed = torch.tensor([[3.0, -9.0, 1.0, 2.0], [1.0, 0.5, -7.0, 2.0]])
+    pixels = contributed.view(2, 2, 2).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    monkeypatch.setattr(cluster_bench, "cluster_drops", lambda *_, **__: falls)
+    monkeypatch.setattr(maps, "importance", lambda _: important)
+    monkeypatch.setattr(cluster_bench, "pixel_contributions", lambda *_, **__: pixels)
+    found = health_of(bright_model(clusters=4), torch.randn(3, 3, 32, 32), Quarters(8, 4), drops=2)
+    for measure, expected in (
+        ("drop", [2, 1]),
+        ("top drop", [4, -2]),
+        ("rank", [1, -1]),
+        ("rank, contributions", [1, -1]),
+    ):
+        assert found[measure].tolist() == pytest.approx(expected), measure
