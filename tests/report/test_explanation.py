@@ -10,6 +10,7 @@ from PIL import Image
 
 from pacavit import api
 from pacavit.errors import PacavitError
+from pacavit.report import explanation
 from pacavit.report.explanation import NUMBERS, PAGE, ExplainedImage, print_explanations
 
 if TYPE_CHECKING:
@@ -94,6 +95,35 @@ def test_existing_folders_are_left_alone(
     api.explain(MODEL, [image, image], out, method="edges")
     assert {entry.name for entry in out.iterdir()} == {"a", "a-2", PAGE, NUMBERS}
     api.explain(MODEL, image, out, overwrite=True)
+    assert {entry.name for entry in out.iterdir()} == {"a", PAGE, NUMBERS}
+
+
+def test_images_may_be_named_as_the_page_and_the_numbers_are(tmp_path: Path) -> None:
+    for name in (PAGE, NUMBERS):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    api.explain(MODEL, [tmp_path / f"{name}.png" for name in (PAGE, NUMBERS)], out, method="edges")
+    folders = {f"{PAGE}-2", f"{NUMBERS}-2"}
+    assert {entry.name for entry in out.iterdir()} == {*folders, PAGE, NUMBERS}
+    assert {Path(one["folder"]).name for one in json.loads((out / NUMBERS).read_text())} == folders
+
+
+def test_what_was_broken_off_can_be_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+    out = tmp_path / "out"
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(explanation, "_numbers", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            api.explain(MODEL, image, out, method="edges")
+    assert json.loads((out / NUMBERS).read_text()) == []
+    api.explain(MODEL, image, out, method="edges", overwrite=True)
     assert {entry.name for entry in out.iterdir()} == {"a", PAGE, NUMBERS}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,16 @@ def write_explanations(
     with files.writing(out):
         out.mkdir(parents=True, exist_ok=True)
         files.empty_folder(out, last=NUMBERS)
+        # By this file the folder is known, also where the pictures are never finished.
+        (out / NUMBERS).write_text(explanations_json([]) + "\n", "utf-8")
+        taken = {out / PAGE, out / NUMBERS}
         for explanation in explanations:
             if isinstance(explanation, FailedImage):
                 failed = {"path": str(explanation.path), "error": explanation.error}
                 written.append(ExplainedImage(explanation.path, None, failed, explanation.error))
                 continue
-            taken = {image.folder for image in written}
             folder = _free_name(out, explanation.path.stem, taken)
+            taken.add(folder)
             pictures = _write_pictures(explanation, folder)
             written.append(ExplainedImage(explanation.path, folder, _numbers(explanation, folder)))
             if len(explored) < _EXPLORED:
@@ -140,10 +143,9 @@ def print_explanations(
     console.print(f"page in {out / PAGE}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _free_name(out: Path, stem: str, taken: Iterable[Path | None]) -> Path:
-    names, number = set(taken), 2
-    folder = out / stem
-    while folder in names:
+def _free_name(out: Path, stem: str, taken: Collection[Path]) -> Path:
+    folder, number = out / stem, 2
+    while folder in taken:
         folder, number = out / f"{stem}-{number}", number + 1
     return folder
 
