@@ -1,17 +1,28 @@
 """The folder of explanations: pictures, JSON, a page that works offline, and who may write it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import timm
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pacavit import api
+from pacavit.engine.weights import load_model
 from pacavit.errors import PacavitError
+from pacavit.explain import explain_images, render
 from pacavit.report import explanation
-from pacavit.report.explanation import NUMBERS, PAGE, ExplainedImage, print_explanations
+from pacavit.report.explanation import (
+    NUMBERS,
+    PAGE,
+    ExplainedImage,
+    print_explanations,
+    write_explanations,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -125,6 +136,68 @@ def test_what_was_broken_off_can_be_overwritten(
     assert json.loads((out / NUMBERS).read_text()) == []
     api.explain(MODEL, image, out, method="edges", overwrite=True)
     assert {entry.name for entry in out.iterdir()} == {"a", PAGE, NUMBERS}
+
+
+def test_the_lead_is_about_the_first_map(
+    explained: tuple[Path, list[ExplainedImage]], run: Path, tmp_path: Path
+) -> None:
+    assert "what the clusters contribute to its score" in (explained[0] / PAGE).read_text()
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+
+    def page(method: str) -> str:
+        api.explain(MODEL, image, tmp_path / method, method=method)
+        return (tmp_path / method / PAGE).read_text()
+
+    assert "attends to clusters of patches. The map of the class shows those" in page("class_map")
+    assert "receive most attention, whatever the class" in page("attention_map")
+    edges = page("edges")
+    assert "The first map is by edges. Control: the strength of edges" in edges
+    assert "Beside it stand the clusters of patches." in edges
+    assert "those that speak for it" not in edges
+
+    model = load_model(run)
+    network = timm.create_model("pacavit_nano", num_classes=10, num_clusters=0)
+    plain = replace(model, task=type(model.classifier)(network, model.classifier.config, 10))
+    found = explain_images(plain, [image], device=torch.device("cpu"))
+    write_explanations(found, tmp_path / "plain", title="plain")
+    text = (tmp_path / "plain" / PAGE).read_text().partition("<script")[0]
+    assert "The first map is by relevance. Gradient-weighted relevance" in text
+    assert "cluster" not in text.partition("<body")[2].lower().replace("explorer-clusters", "")
+
+
+def test_pictures_and_numbers_say_which_stages_the_map_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+    notes: list[str] = []
+
+    def overlay(*arguments: Any) -> Figure:
+        notes.append(arguments[2])
+        return render.overlay(*arguments)
+
+    monkeypatch.setattr(explanation, "overlay", overlay)
+    for number, (options, told, stages) in enumerate(
+        (
+            ({}, "cluster contributions, stages 0 and 1", [0, 1]),
+            ({"stage": 0}, "cluster contributions, stage 0", [0]),
+            ({"method": "class_map"}, "class map, stage 1", [1]),
+            ({"method": "relevance"}, "relevance", []),
+        )
+    ):
+        out = tmp_path / f"{number}"
+        notes.clear()
+        options = {"method": "cluster_contributions", **options}
+        api.explain(MODEL, image, out, **options)
+        free = options.get("stage", 1)
+        assert notes == [told, f"attention map, stage {free}"]
+        [record] = json.loads((out / NUMBERS).read_text())
+        assert record["method"] == options["method"]
+        assert record["maps"] == [
+            {"method": options["method"], "stages": stages},
+            {"method": "attention_map", "stages": [free]},
+        ]
 
 
 def test_nothing_is_written_for_wrong_arguments(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from pacavit.explain.maps import (
     received,
 )
 from pacavit.explain.masks import THRESHOLDS, binary_mask, keep, remove
-from pacavit.explain.methods import METHODS, Method
+from pacavit.explain.methods import METHODS, Method, method_title
 from pacavit.explain.record import BlockRecord, Recording, record
 from pacavit.explain.rollout import relevance, rollout
 
@@ -54,6 +54,7 @@ __all__ = [
     "heatmaps",
     "importance",
     "keep",
+    "method_title",
     "partition",
     "patch_attention",
     "patch_map",

@@ -83,6 +83,7 @@ class ImageExplanation:
         explained: the class that the maps are about.
         maps: by method, (height, width) of the network's input; the chosen method first, with
             the gradient-free map beside it where there are clusters.
+        map_stages: by method, the stages whose clusters make its map; none for other methods.
         stages: with clusters, in order; none where the network has none.
     """
 
@@ -92,6 +93,7 @@ class ImageExplanation:
     top: tuple[ClassProbability, ...]
     explained: ClassProbability
     maps: Mapping[str, Tensor]
+    map_stages: Mapping[str, tuple[int, ...]]
     stages: tuple[StageClusters, ...]
 
     def restored(self, method: str) -> Tensor:
@@ -272,6 +274,7 @@ def _explain_image(
         top=tuple(ClassProbability(names[index], value) for index, value in pairs),
         explained=ClassProbability(names[explained], float(probabilities[explained])),
         maps=found,
+        map_stages={name: tuple(method.stages) for name, method in methods.items()},
         stages=_clusters(model, pixels, explained) if _FREE_METHOD in found else (),
     )
 

@@ -29,6 +29,7 @@ __all__ = [
     "mask_pictures",
     "overlay",
     "partition_picture",
+    "pillow_image",
     "png_bytes",
     "thumbnail",
 ]
@@ -48,8 +49,15 @@ def png_bytes(picture: Tensor | Figure) -> bytes:
     if isinstance(picture, Figure):
         picture.savefig(file, format="png", dpi=100)
     else:
-        _pillow(picture).save(file, "PNG", optimize=True)
+        pillow_image(picture).save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def pillow_image(picture: Tensor) -> Image.Image:
+    """A picture, (3, H, W) uint8 or (H, W) bool, as Pillow has them."""
+    if picture.ndim == 2:
+        return Image.fromarray(picture.numpy().astype(np.uint8) * 255)
+    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
 
 
 def display_size(image_size: tuple[int, int]) -> tuple[int, int]:
@@ -63,7 +71,7 @@ def thumbnail(image: Tensor, size: tuple[int, int]) -> Tensor:
     """(3, H, W) uint8 -> (3, *size): enlarged with visible pixels, reduced smoothly."""
     enlarged = size[0] > image.shape[1]
     mode = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
-    resized = _pillow(image).resize((size[1], size[0]), mode)
+    resized = pillow_image(image).resize((size[1], size[0]), mode)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
@@ -223,12 +231,6 @@ def _blended(picture: Tensor, colours: NDArray[np.floating]) -> Tensor:
 
 def _array(image: Tensor) -> NDArray[np.uint8]:
     return np.asarray(image.permute(1, 2, 0).numpy())
-
-
-def _pillow(picture: Tensor) -> Image.Image:
-    if picture.ndim == 2:
-        return Image.fromarray(picture.numpy().astype(np.uint8) * 255)
-    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
 
 
 def _text(text: str) -> str:
