@@ -55,7 +55,9 @@ def test_every_picture_is_there(explained: tuple[Path, list[ExplainedImage]]) ->
             "attention_map.png",
             "keep-otsu.png",
             "mask-mass.png",
+            "mask-quantile-attention_map.png",
         } < names
+        assert len([name for name in names if name.startswith("mask-otsu-stage1-cluster")]) == 1
         assert {"clusters-stage0.png", "clusters-stage1.png"} < names
     first = images[0].folder
     assert first is not None
@@ -178,24 +180,21 @@ def test_pictures_and_numbers_say_which_stages_the_map_is_of(
         return render.overlay(*arguments)
 
     monkeypatch.setattr(explanation, "overlay", overlay)
-    for number, (options, told, stages) in enumerate(
-        (
-            ({}, "cluster contributions, stages 0 and 1", [0, 1]),
-            ({"stage": 0}, "cluster contributions, stage 0", [0]),
-            ({"method": "class_map"}, "class map, stage 1", [1]),
-            ({"method": "relevance"}, "relevance", []),
-        )
+    for method, stage, told, stages in (
+        ("cluster_contributions", None, "cluster contributions, stages 0 and 1", [0, 1]),
+        ("cluster_contributions", 0, "cluster contributions, stage 0", [0]),
+        ("class_map", None, "class map, stage 1", [1]),
+        ("relevance", None, "relevance", []),
     ):
-        out = tmp_path / f"{number}"
+        out = tmp_path / f"{method}-{stage}"
         notes.clear()
-        options = {"method": "cluster_contributions", **options}
-        api.explain(MODEL, image, out, **options)
-        free = options.get("stage", 1)
+        api.explain(MODEL, image, out, method=method, stage=stage)
+        free = 1 if stage is None else stage
         assert notes == [told, f"attention map, stage {free}"]
         [record] = json.loads((out / NUMBERS).read_text())
-        assert record["method"] == options["method"]
+        assert record["method"] == method
         assert record["maps"] == [
-            {"method": options["method"], "stages": stages},
+            {"method": method, "stages": stages},
             {"method": "attention_map", "stages": [free]},
         ]
 

@@ -405,8 +405,7 @@ class _Page:
         try:
             if other != _NONE:
                 both.append(self._explained_by(other, explained))
-            stem = explained.explanation.path.stem
-            return str(write_zip(both, self.folder / f"{stem}-explained.zip", self.write))
+            return str(write_zip(both, self.folder, self.write))
         except PacavitError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

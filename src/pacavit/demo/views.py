@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pacavit._templates import Templates
 from pacavit.demo.explaining import Explained, attended, mask, patch_region
-from pacavit.explain import METHODS, StageClusters, keep, method_title, remove, upsample
+from pacavit.explain import METHODS, StageClusters, keep, method_title, remove
 from pacavit.explain.render import (
     COLOURS,
     cluster_colours,
@@ -211,9 +211,7 @@ def _tile(explained: Explained, clusters: StageClusters, cluster: int) -> str:
     """A small picture with the heatmap of a cluster, as a data URI."""
     picture = _reduced(explained.picture)
     placement = explained.placement.resized((picture.shape[1], picture.shape[2]))
-    heat = clusters.weights[cluster].unflatten(0, clusters.grid)
-    upsampled = upsample(heat, clusters.sampling, placement.input_size)
-    return _jpeg(heat_picture(picture, placement.restore(upsampled)))
+    return _jpeg(heat_picture(picture, clusters.heat(cluster, placement)))
 
 
 def _reduced(picture: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pacavit.explain.geometry import Placement, upsample
-from pacavit.explain.images import ImageExplanation, StageClusters
+from pacavit.explain.geometry import Placement
+from pacavit.explain.images import ImageExplanation, StageClusters, cluster_mask
 from pacavit.explain.masks import THRESHOLDS, binary_mask, keep, remove
 from pacavit.explain.methods import METHODS
 
@@ -25,6 +25,7 @@ __all__ = [
     "cluster_colours",
     "cluster_gallery",
     "display_size",
+    "further_masks",
     "heat_picture",
     "mask_pictures",
     "overlay",
@@ -141,6 +142,24 @@ def mask_pictures(explanation: ImageExplanation, method: str) -> Mapping[str, Te
     return found
 
 
+def further_masks(explanation: ImageExplanation) -> Mapping[str, Tensor]:
+    """Masks, (H, W) bool, of all maps but the first, and of the last stage's best cluster.
+
+    By file name without suffix: ``mask-otsu-attention_map``, ``mask-otsu-stage1-cluster7``, the
+    cluster that is the most important for the class, and so on for each threshold.
+    """
+    found: dict[str, Tensor] = {}
+    for threshold in THRESHOLDS:
+        for method in list(explanation.maps)[1:]:
+            restored = explanation.restored(method)[None]
+            found[f"mask-{threshold}-{method}"] = binary_mask(restored, threshold)[0]
+        if explanation.stages:
+            clusters = explanation.stages[-1]
+            name = f"mask-{threshold}-stage{clusters.stage}-cluster{clusters.ranking()[0]}"
+            found[name] = cluster_mask(explanation, threshold=threshold)
+    return found
+
+
 def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> Figure:
     """The partition of a stage, and the heatmaps of its clusters, the most important first."""
     size = display_size(explanation.placement.image_size)
@@ -160,13 +179,9 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
     total = float(clusters.importance.sum())
     colours = cluster_colours(clusters)
     for axis, cluster in zip(axes[1:], shown, strict=False):
-        heat = upsample(
-            clusters.weights[cluster].unflatten(0, clusters.grid),
-            clusters.sampling,
-            placement.input_size,
-        )
+        heat = clusters.heat(cluster, placement)
         axis.imshow(picture)
-        axis.imshow(_relative(placement.restore(heat)), cmap=COLOURS, alpha=_OPACITY)
+        axis.imshow(_relative(heat), cmap=COLOURS, alpha=_OPACITY)
         share = float(clusters.importance[cluster]) / total if total else 0.0
         axis.set_title(f"cluster {cluster}: {share:.0%}", fontsize=8)
         for spine in axis.spines.values():

@@ -26,6 +26,7 @@ from pacavit.explain.render import (
     cluster_colours,
     cluster_gallery,
     display_size,
+    further_masks,
     mask_pictures,
     overlay,
     png_bytes,
@@ -178,7 +179,8 @@ def _write_pictures(explanation: ImageExplanation, folder: Path) -> Markup:
         shown.append(
             html.picture(html.data_uri(picture, "image/png"), f"{note} {about}", f"{note}, {about}")
         )
-    for file, mask in mask_pictures(explanation, next(iter(explanation.maps))).items():
+    masks = mask_pictures(explanation, next(iter(explanation.maps)))
+    for file, mask in {**masks, **further_masks(explanation)}.items():
         (folder / f"{file}.png").write_bytes(png_bytes(mask))
     galleries = []
     for clusters in explanation.stages:
