@@ -58,6 +58,7 @@ def test_three_pictures_have_the_shape_of_the_image(model: LoadedModel) -> None:
     pictures = [found.images[0].image, found.images[0].overlay, found.images[0].partition]
     assert len(set(pictures)) == 3
     for picture in pictures:
+        assert picture is not None
         with Image.open(BytesIO(b64decode(picture))) as opened:
             assert opened.size == (128, 77)
 
