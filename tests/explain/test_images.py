@@ -13,9 +13,11 @@ from pacavit.data import MemoryImages
 from pacavit.engine.weights import LoadedModel
 from pacavit.errors import DataError, PacavitError, UnknownNameError
 from pacavit.explain import (
+    THRESHOLDS,
     FailedImage,
     ImageExplanation,
     binary_mask,
+    cluster_mask,
     explain_images,
     explain_split,
     find_class,
@@ -102,6 +104,46 @@ def test_an_explanation_tells_what_was_seen(
     assert mask.sum() < 1.3 * 32 * 32
 
 
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize(("size", "box"), SQUARES)
+def test_the_mask_of_the_best_cluster_covers_the_square(
+    bright_model: MakeModel,
+    draw_square: DrawSquare,
+    size: tuple[int, int],
+    box: tuple[int, int, int, int],
+    crop: bool,
+) -> None:
+    explanation = explain_one(bright_model(crop=crop), draw_square(size, box), label=1)
+    (clusters,) = explanation.stages
+    assert clusters.ranking()[0] == 0
+    mask = cluster_mask(explanation)
+    assert mask.shape == size
+    pixel = -(-min(size) // 32)  # of the network's input; the edges are blurred by as much
+    top, left, bottom, right = box
+    inside = slice(top + pixel, bottom - pixel), slice(left + pixel, right - pixel)
+    assert mask[inside].all()
+    assert mask.sum() < 1.5 * (bottom - top) * (right - left)
+    assert not cluster_mask(explanation, 0, 1)[inside].any()
+    quarter = cluster_mask(explanation, threshold="quantile", value=0.05)
+    assert quarter.sum() < mask.sum()
+
+
+def test_masks_of_clusters_that_are_not_there(
+    bright_model: MakeModel, draw_square: DrawSquare
+) -> None:
+    path = draw_square((32, 32), (8, 8, 20, 20))
+    explanation = explain_one(bright_model(), path)
+    for stage, cluster, told in (
+        (1, None, "stage 1 has no clusters; stages with clusters: 0"),
+        (None, 2, "stage 0 has no cluster 2 in this image; choose among: 0, 1"),
+        (0, -1, "no cluster -1"),
+    ):
+        with pytest.raises(PacavitError, match=told):
+            cluster_mask(explanation, stage, cluster)
+    with pytest.raises(PacavitError, match="the model has no clusters; stages with clusters: none"):
+        cluster_mask(explain_one(bright_model(clusters=0), path))
+
+
 def test_models_without_clusters_are_explained_by_other_methods(
     bright_model: MakeModel, draw_square: DrawSquare
 ) -> None:
@@ -163,6 +205,11 @@ def test_pictures_have_the_size_they_should(
         assert picture.shape[-2:] == (64, 96), name
     assert pictures["keep-otsu"][:, 36, 44].tolist() == [255] * 3
     assert pictures["remove-otsu"][:, 36, 44].tolist() == [128] * 3
+    further = render.further_masks(explanation)
+    kinds = ("attention_map", "stage0-cluster0")
+    assert set(further) == {f"mask-{by}-{of}" for by in THRESHOLDS for of in kinds}
+    assert all(mask.shape == (64, 96) for mask in further.values())
+    assert further["mask-otsu-stage0-cluster0"][36, 44]
     assert render.display_size((64, 96)) == (213, 320)
     assert render.display_size((3000, 1000)) == (640, 213)
     assert render.png_bytes(pictures["mask-otsu"]).startswith(b"\x89PNG")

@@ -1,16 +1,28 @@
 """The folder of explanations: pictures, JSON, a page that works offline, and who may write it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import timm
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pacavit import api
+from pacavit.engine.weights import load_model
 from pacavit.errors import PacavitError
-from pacavit.report.explanation import NUMBERS, PAGE, ExplainedImage, print_explanations
+from pacavit.explain import explain_images, render
+from pacavit.report import explanation
+from pacavit.report.explanation import (
+    NUMBERS,
+    PAGE,
+    ExplainedImage,
+    print_explanations,
+    write_explanations,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -43,7 +55,9 @@ def test_every_picture_is_there(explained: tuple[Path, list[ExplainedImage]]) ->
             "attention_map.png",
             "keep-otsu.png",
             "mask-mass.png",
+            "mask-quantile-attention_map.png",
         } < names
+        assert len([name for name in names if name.startswith("mask-otsu-stage1-cluster")]) == 1
         assert {"clusters-stage0.png", "clusters-stage1.png"} < names
     first = images[0].folder
     assert first is not None
@@ -95,6 +109,94 @@ def test_existing_folders_are_left_alone(
     assert {entry.name for entry in out.iterdir()} == {"a", "a-2", PAGE, NUMBERS}
     api.explain(MODEL, image, out, overwrite=True)
     assert {entry.name for entry in out.iterdir()} == {"a", PAGE, NUMBERS}
+
+
+def test_images_may_be_named_as_the_page_and_the_numbers_are(tmp_path: Path) -> None:
+    for name in (PAGE, NUMBERS):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    api.explain(MODEL, [tmp_path / f"{name}.png" for name in (PAGE, NUMBERS)], out, method="edges")
+    folders = {f"{PAGE}-2", f"{NUMBERS}-2"}
+    assert {entry.name for entry in out.iterdir()} == {*folders, PAGE, NUMBERS}
+    assert {Path(one["folder"]).name for one in json.loads((out / NUMBERS).read_text())} == folders
+
+
+def test_what_was_broken_off_can_be_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+    out = tmp_path / "out"
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(explanation, "_numbers", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            api.explain(MODEL, image, out, method="edges")
+    assert json.loads((out / NUMBERS).read_text()) == []
+    api.explain(MODEL, image, out, method="edges", overwrite=True)
+    assert {entry.name for entry in out.iterdir()} == {"a", PAGE, NUMBERS}
+
+
+def test_the_lead_is_about_the_first_map(
+    explained: tuple[Path, list[ExplainedImage]], run: Path, tmp_path: Path
+) -> None:
+    assert "what the clusters contribute to its score" in (explained[0] / PAGE).read_text()
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+
+    def page(method: str) -> str:
+        api.explain(MODEL, image, tmp_path / method, method=method)
+        return (tmp_path / method / PAGE).read_text()
+
+    assert "attends to clusters of patches. The map of the class shows those" in page("class_map")
+    assert "receive most attention, whatever the class" in page("attention_map")
+    edges = page("edges")
+    assert "The first map is by edges. Control: the strength of edges" in edges
+    assert "Beside it stand the clusters of patches." in edges
+    assert "those that speak for it" not in edges
+
+    model = load_model(run)
+    network = timm.create_model("pacavit_nano", num_classes=10, num_clusters=0)
+    plain = replace(model, task=type(model.classifier)(network, model.classifier.config, 10))
+    found = explain_images(plain, [image], device=torch.device("cpu"))
+    write_explanations(found, tmp_path / "plain", title="plain")
+    text = (tmp_path / "plain" / PAGE).read_text().partition("<script")[0]
+    assert "The first map is by relevance. Gradient-weighted relevance" in text
+    assert "cluster" not in text.partition("<body")[2].lower().replace("explorer-clusters", "")
+
+
+def test_pictures_and_numbers_say_which_stages_the_map_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(image)
+    notes: list[str] = []
+
+    def overlay(*arguments: Any) -> Figure:
+        notes.append(arguments[2])
+        return render.overlay(*arguments)
+
+    monkeypatch.setattr(explanation, "overlay", overlay)
+    for method, stage, told, stages in (
+        ("cluster_contributions", None, "cluster contributions, stages 0 and 1", [0, 1]),
+        ("cluster_contributions", 0, "cluster contributions, stage 0", [0]),
+        ("class_map", None, "class map, stage 1", [1]),
+        ("relevance", None, "relevance", []),
+    ):
+        out = tmp_path / f"{method}-{stage}"
+        notes.clear()
+        api.explain(MODEL, image, out, method=method, stage=stage)
+        free = 1 if stage is None else stage
+        assert notes == [told, f"attention map, stage {free}"]
+        [record] = json.loads((out / NUMBERS).read_text())
+        assert record["method"] == method
+        assert record["maps"] == [
+            {"method": method, "stages": stages},
+            {"method": "attention_map", "stages": [free]},
+        ]
 
 
 def test_nothing_is_written_for_wrong_arguments(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pacavit.engine.scoring import TopClasses
 from pacavit.engine.weights import LoadedModel, load_model
 from pacavit.errors import PacavitError
 from pacavit.report import heatmaps
+from pacavit.report.evaluation_sections import heatmaps_section
 from pacavit.report.examples import choose_few
 from pacavit.report.heatmaps import make_heatmaps
 from pacavit.report.run_page import run_page
@@ -52,12 +53,12 @@ def test_the_report_shows_a_few_images_with_method_and_stage(run: Path) -> None:
 
 def test_three_pictures_have_the_shape_of_the_image(model: LoadedModel) -> None:
     found = make_heatmaps(model, split(12, 20), [2, 0], device=CPU)
-    assert found is not None
     assert found.error is None
     assert [(one.index, one.label) for one in found.images] == [(2, "2"), (0, "0")]
     pictures = [found.images[0].image, found.images[0].overlay, found.images[0].partition]
     assert len(set(pictures)) == 3
     for picture in pictures:
+        assert picture is not None
         with Image.open(BytesIO(b64decode(picture))) as opened:
             assert opened.size == (128, 77)
 
@@ -74,10 +75,18 @@ def test_right_images_come_first_and_wrong_ones_are_at_most_half() -> None:
     assert choose_few(top(10)) == [19, 18, 17]
 
 
-def test_a_model_without_clusters_has_none(model: LoadedModel) -> None:
+def test_a_model_without_clusters_has_maps_alone(model: LoadedModel) -> None:
     network = timm.create_model("pacavit_nano", num_classes=10, num_clusters=0)
     task = replace(model, task=type(model.classifier)(network, model.classifier.config, 10))
-    assert make_heatmaps(task, split(8, 8), [0], device=CPU) is None
+    found = make_heatmaps(task, split(8, 8), [0], device=CPU)
+    assert (found.method, found.stage, found.error) == ("relevance", None, None)
+    [one] = found.images
+    assert one.partition is None
+    assert one.overlay != one.image
+    page = "".join(heatmaps_section(found, "val").parts)
+    assert "its map by relevance, bright where the evidence for the predicted class lies." in page
+    assert page.count("<img") == 2
+    assert "cluster" not in page
 
 
 def test_what_cannot_be_explained_is_told_in_a_line(
@@ -88,7 +97,6 @@ def test_what_cannot_be_explained_is_told_in_a_line(
 
     monkeypatch.setattr(heatmaps, "explain_split", refuse)
     found = make_heatmaps(model, split(8, 8), [0], device=CPU)
-    assert found is not None
     assert (found.images, found.error) == ((), "the stem <b>is odd</b>")
 
     copy = shutil.copytree(run, tmp_path / "run")

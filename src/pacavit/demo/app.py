@@ -17,6 +17,7 @@ from pacavit.demo.archive import Writer, write_zip
 from pacavit.demo.examples import example_images
 from pacavit.demo.explaining import Explained, Models, best_patch, find_patch
 from pacavit.errors import PacavitError
+from pacavit.explain import method_title
 
 __all__ = ["build", "web_app"]
 
@@ -300,7 +301,7 @@ class _Page:
             ),
             self.top: views.top(explained),
             self.method: gr.update(
-                choices=[(views.method_title(name), name) for name in maps], value=method
+                choices=[(method_title(name), name) for name in maps], value=method
             ),
             self.masks: views.masks(explained, method, threshold, share / 100),
             self.galleries: views.galleries(explained),
@@ -404,8 +405,7 @@ class _Page:
         try:
             if other != _NONE:
                 both.append(self._explained_by(other, explained))
-            stem = explained.explanation.path.stem
-            return str(write_zip(both, self.folder / f"{stem}-explained.zip", self.write))
+            return str(write_zip(both, self.folder, self.write))
         except PacavitError as error:
             raise gr.Error(str(error), print_exception=False) from error
 

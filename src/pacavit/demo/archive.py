@@ -6,14 +6,17 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from pacavit.demo.explaining import Explained
+from pacavit.engine import files
 from pacavit.explain import ImageExplanation
 
 __all__ = ["Writer", "write_zip"]
+
+_LONGEST = 100  # bytes of a name; file systems allow 255, with all that is appended
 
 
 class Writer(Protocol):
@@ -25,14 +28,28 @@ class Writer(Protocol):
         """Write the folder ``out``, which does not exist."""
 
 
-def write_zip(explained: Sequence[Explained], file: Path, write: Writer) -> Path:
+def write_zip(explained: Sequence[Explained], folder: Path, write: Writer) -> Path:
     """Write the explanations of an image by one or several models, the offline page with them.
 
     Args:
         explained: the same image, once a model.
-        file: to write; replaced if it exists.
+        folder: where the file gets a new folder of its own, so that it replaces none of others.
         write: writes the folder that is zipped.
+
+    Returns:
+        The file, named after the image.
+
+    Raises:
+        PacavitError: it cannot be written.
     """
+    name = f"{_stem(explained[0].explanation.path)}-explained.zip"
+    with files.writing(name):
+        file = Path(mkdtemp(prefix="zip-", dir=folder)) / name
+        _write(explained, file, write)
+    return file
+
+
+def _write(explained: Sequence[Explained], file: Path, write: Writer) -> None:
     named = [
         replace(one.explanation, path=_path(one, alone=len(explained) == 1)) for one in explained
     ]
@@ -45,12 +62,22 @@ def write_zip(explained: Sequence[Explained], file: Path, write: Writer) -> Path
         with ZipFile(file, "w", ZIP_DEFLATED) as archive:
             for path in sorted(folder.rglob("*")):
                 archive.write(path, path.relative_to(folder.parent))
-    return file
 
 
 def _path(one: Explained, *, alone: bool) -> Path:
-    path = one.explanation.path
-    return path if alone else path.with_name(f"{path.stem} by {Path(one.model).name}{path.suffix}")
+    path, stem = one.explanation.path, _stem(one.explanation.path)
+    if not alone:
+        stem += f" by {_shortened(Path(one.model).name)}"
+    return path.with_name(stem + path.suffix)
+
+
+def _stem(path: Path) -> str:
+    """The stem of a file's name, so short that others can be made of it."""
+    return _shortened(path.stem)
+
+
+def _shortened(text: str) -> str:
+    return text.encode()[:_LONGEST].decode(errors="ignore")
 
 
 def _make_relative(numbers: Path) -> None:

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from pacavit._templates import Templates
 from pacavit.demo.explaining import Explained, attended, mask, patch_region
-from pacavit.explain import METHODS, StageClusters, keep, remove, upsample
+from pacavit.explain import METHODS, StageClusters, keep, method_title, remove
 from pacavit.explain.render import (
     COLOURS,
     cluster_colours,
     heat_picture,
     partition_picture,
+    pillow_image,
     png_bytes,
     thumbnail,
 )
@@ -31,7 +32,6 @@ __all__ = [
     "header",
     "masks",
     "message",
-    "method_title",
     "patch",
     "patch_picture",
     "style",
@@ -64,11 +64,6 @@ def header() -> str:
 def message(text: str, *, error: bool = False) -> str:
     """A line that says what happened, or what to do."""
     return _TEMPLATES.render("message.html", {"text": text, "error": error})
-
-
-def method_title(method: str) -> str:
-    """The name of a method for people."""
-    return method.replace("_", " ")
 
 
 def top(explained: Explained) -> str:
@@ -138,7 +133,7 @@ def patch(explained: Explained, stage: int, row: int, column: int) -> str:
 def patch_picture(explained: Explained, stage: int, row: int, column: int) -> Image.Image:
     """The partition of a stage over the image, with a frame around a patch."""
     clusters = explained.clusters(stage)
-    picture = _pillow(partition_picture(explained.picture, clusters, explained.placement))
+    picture = pillow_image(partition_picture(explained.picture, clusters, explained.placement))
     top_, left, height, width = patch_region(explained, clusters, row, column)
     frame = ImageDraw.Draw(picture)
     for grow, colour in ((3, "black"), (2, "white"), (1, "white"), (0, "black")):
@@ -216,9 +211,7 @@ def _tile(explained: Explained, clusters: StageClusters, cluster: int) -> str:
     """A small picture with the heatmap of a cluster, as a data URI."""
     picture = _reduced(explained.picture)
     placement = explained.placement.resized((picture.shape[1], picture.shape[2]))
-    heat = clusters.weights[cluster].unflatten(0, clusters.grid)
-    upsampled = upsample(heat, clusters.sampling, placement.input_size)
-    return _jpeg(heat_picture(picture, placement.restore(upsampled)))
+    return _jpeg(heat_picture(picture, clusters.heat(cluster, placement)))
 
 
 def _reduced(picture: Tensor) -> Tensor:
@@ -241,13 +234,9 @@ def _legend() -> str:
 
 def _jpeg(picture: Tensor) -> str:
     file = BytesIO()
-    _pillow(picture).save(file, "JPEG", quality=88)
+    pillow_image(picture).save(file, "JPEG", quality=88)
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
 
 
 def _png(picture: Tensor) -> str:
     return f"data:image/png;base64,{b64encode(png_bytes(picture)).decode()}"
-
-
-def _pillow(picture: Tensor) -> Image.Image:
-    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())

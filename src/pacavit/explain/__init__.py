@@ -9,6 +9,7 @@ from pacavit.explain.images import (
     FailedImage,
     ImageExplanation,
     StageClusters,
+    cluster_mask,
     default_method,
     explain_images,
     explain_split,
@@ -26,7 +27,7 @@ from pacavit.explain.maps import (
     received,
 )
 from pacavit.explain.masks import THRESHOLDS, binary_mask, keep, remove
-from pacavit.explain.methods import METHODS, Method
+from pacavit.explain.methods import METHODS, Method, method_title
 from pacavit.explain.record import BlockRecord, Recording, record
 from pacavit.explain.rollout import relevance, rollout
 
@@ -45,6 +46,7 @@ __all__ = [
     "baselines",
     "binary_mask",
     "class_map",
+    "cluster_mask",
     "contributions",
     "default_method",
     "explain_images",
@@ -54,6 +56,7 @@ __all__ = [
     "heatmaps",
     "importance",
     "keep",
+    "method_title",
     "partition",
     "patch_attention",
     "patch_map",

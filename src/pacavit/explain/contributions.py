@@ -99,7 +99,7 @@ class ClusterContributions(ClusterMethod):
         super().__init__(model, stage=stage)
         if steps < 1:
             raise PacavitError(f"steps must be 1 or more, not {steps}")
-        self.stages = self.clustered[-2:] if stage is None else [stage]
+        self.stages = tuple(self.clustered[-2:]) if stage is None else (stage,)
         self.steps = steps
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:

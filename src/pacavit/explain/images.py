@@ -15,9 +15,10 @@ from pacavit.data import ImageSet, SampleRandom, read_image
 from pacavit.data.base import DataInfo
 from pacavit.engine.predict import ClassProbability
 from pacavit.engine.weights import LoadedModel
-from pacavit.errors import CheckpointError, DataError, UnknownNameError
+from pacavit.errors import CheckpointError, DataError, PacavitError, UnknownNameError
 from pacavit.explain import maps
-from pacavit.explain.geometry import Placement, Sampling, find_pacavit, samplings
+from pacavit.explain.geometry import Placement, Sampling, find_pacavit, samplings, upsample
+from pacavit.explain.masks import binary_mask
 from pacavit.explain.methods import METHODS, Method, holds_pacavit, untouched
 from pacavit.explain.record import BlockRecord, record
 from pacavit.types import Grid
@@ -26,6 +27,7 @@ __all__ = [
     "FailedImage",
     "ImageExplanation",
     "StageClusters",
+    "cluster_mask",
     "default_method",
     "explain_images",
     "explain_split",
@@ -70,6 +72,11 @@ class StageClusters:
         order = self.importance.argsort(descending=True, stable=True).tolist()
         return [cluster for cluster in order if self.valid[cluster]]
 
+    def heat(self, cluster: int, placement: Placement) -> Tensor:
+        """The heatmap of a cluster over the whole image: (H, W), NaN outside of what was seen."""
+        weights = self.weights[cluster].unflatten(0, self.grid)
+        return placement.restore(upsample(weights, self.sampling, placement.input_size))
+
 
 @dataclass(frozen=True)
 class ImageExplanation:
@@ -83,6 +90,7 @@ class ImageExplanation:
         explained: the class that the maps are about.
         maps: by method, (height, width) of the network's input; the chosen method first, with
             the gradient-free map beside it where there are clusters.
+        map_stages: by method, the stages whose clusters make its map; none for other methods.
         stages: with clusters, in order; none where the network has none.
     """
 
@@ -92,6 +100,7 @@ class ImageExplanation:
     top: tuple[ClassProbability, ...]
     explained: ClassProbability
     maps: Mapping[str, Tensor]
+    map_stages: Mapping[str, tuple[int, ...]]
     stages: tuple[StageClusters, ...]
 
     def restored(self, method: str) -> Tensor:
@@ -105,6 +114,43 @@ class FailedImage:
 
     path: Path
     error: str
+
+
+def cluster_mask(
+    explanation: ImageExplanation,
+    stage: int | None = None,
+    cluster: int | None = None,
+    *,
+    threshold: str = "otsu",
+    value: float | None = None,
+) -> Tensor:
+    """The area of the whole image in which a cluster is high: (H, W) bool.
+
+    Args:
+        explanation: of the image.
+        stage: with clusters; None is the last.
+        cluster: its index; None is the most important one for the explained class.
+        threshold: as ``binary_mask`` has them.
+        value: as ``binary_mask`` has them.
+
+    Raises:
+        PacavitError: there is no such stage or cluster, or the threshold is wrong.
+    """
+    found = [one for one in explanation.stages if stage in (None, one.stage)]
+    if not found:
+        known = ", ".join(str(one.stage) for one in explanation.stages) or "none"
+        asked = "the model" if stage is None else f"stage {stage}"
+        raise PacavitError(f"{asked} has no clusters; stages with clusters: {known}")
+    clusters = found[-1]
+    ranking = clusters.ranking()
+    if cluster is None:
+        cluster = ranking[0]
+    if cluster not in ranking:
+        raise PacavitError(
+            f"stage {clusters.stage} has no cluster {cluster} in this image; choose among: "
+            f"{', '.join(map(str, sorted(ranking)))}"
+        )
+    return binary_mask(clusters.heat(cluster, explanation.placement)[None], threshold, value)[0]
 
 
 def find_class(name: str | int, info: DataInfo) -> int:
@@ -272,6 +318,7 @@ def _explain_image(
         top=tuple(ClassProbability(names[index], value) for index, value in pairs),
         explained=ClassProbability(names[explained], float(probabilities[explained])),
         maps=found,
+        map_stages={name: tuple(method.stages) for name, method in methods.items()},
         stages=_clusters(model, pixels, explained) if _FREE_METHOD in found else (),
     )
 

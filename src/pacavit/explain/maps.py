@@ -1,7 +1,8 @@
 """What clusters show: heatmaps, the partition, which of them count, and maps made of these.
 
-All maps are of the patches of a stage, (..., H, W); :class:`~pacavit.explain.view.View` and
-:mod:`~pacavit.explain.geometry` bring them to the image. None of them has a gradient.
+All maps are of the patches of a stage, (..., H, W); :mod:`~pacavit.explain.geometry` and
+:meth:`~pacavit.explain.images.ImageExplanation.restored` bring them to the image. None of them has
+a gradient.
 """
 
 from __future__ import annotations

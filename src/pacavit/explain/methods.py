@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ __all__ = [
     "Relevance",
     "Rollout",
     "holds_pacavit",
+    "method_title",
     "prefix_tokens",
     "token_maps",
     "untouched",
@@ -45,6 +46,7 @@ class Method(ABC):
     Attributes:
         class_specific: the map depends on the class.
         works_on: what networks it needs, for people.
+        stages: whose clusters make the map; none where it is not of clusters.
 
     Raises:
         PacavitError: it cannot explain this network; one line says why.
@@ -52,6 +54,7 @@ class Method(ABC):
 
     class_specific: ClassVar[bool] = True
     works_on: ClassVar[str] = "any classifier"
+    stages: Sequence[int] = ()
 
     def __init__(self, model: nn.Module) -> None:
         self.model = uncompiled(model)
@@ -71,6 +74,15 @@ class Method(ABC):
 
 
 METHODS: Registry[Method] = Registry("explanation method")
+
+
+def method_title(method: str, stages: Sequence[int] = ()) -> str:
+    """The name of a method for people, with the stages whose clusters make its map."""
+    title = method.replace("_", " ")
+    if not stages:
+        return title
+    kind = "stage" if len(stages) == 1 else "stages"
+    return f"{title}, {kind} {' and '.join(map(str, stages))}"
 
 
 @contextmanager
@@ -103,6 +115,7 @@ class ClusterMethod(Method):
     Attributes:
         clustered: the stages that have clusters.
         stage: the one chosen.
+        stages: the same; subclasses may put several together.
     """
 
     works_on = "models of this package with clusters"
@@ -120,6 +133,7 @@ class ClusterMethod(Method):
         if self.stage not in self.clustered:
             known = ", ".join(map(str, self.clustered))
             raise PacavitError(f"stage {stage} has no clusters; choose among: {known}")
+        self.stages = (self.stage,)
         self.sampling = samplings(self.model)[self.stage]
 
 

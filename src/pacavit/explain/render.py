@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pacavit.explain.geometry import Placement, upsample
-from pacavit.explain.images import ImageExplanation, StageClusters
+from pacavit.explain.geometry import Placement
+from pacavit.explain.images import ImageExplanation, StageClusters, cluster_mask
 from pacavit.explain.masks import THRESHOLDS, binary_mask, keep, remove
 from pacavit.explain.methods import METHODS
 
@@ -25,10 +25,12 @@ __all__ = [
     "cluster_colours",
     "cluster_gallery",
     "display_size",
+    "further_masks",
     "heat_picture",
     "mask_pictures",
     "overlay",
     "partition_picture",
+    "pillow_image",
     "png_bytes",
     "thumbnail",
 ]
@@ -48,8 +50,15 @@ def png_bytes(picture: Tensor | Figure) -> bytes:
     if isinstance(picture, Figure):
         picture.savefig(file, format="png", dpi=100)
     else:
-        _pillow(picture).save(file, "PNG", optimize=True)
+        pillow_image(picture).save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def pillow_image(picture: Tensor) -> Image.Image:
+    """A picture, (3, H, W) uint8 or (H, W) bool, as Pillow has them."""
+    if picture.ndim == 2:
+        return Image.fromarray(picture.numpy().astype(np.uint8) * 255)
+    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
 
 
 def display_size(image_size: tuple[int, int]) -> tuple[int, int]:
@@ -63,7 +72,7 @@ def thumbnail(image: Tensor, size: tuple[int, int]) -> Tensor:
     """(3, H, W) uint8 -> (3, *size): enlarged with visible pixels, reduced smoothly."""
     enlarged = size[0] > image.shape[1]
     mode = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
-    resized = _pillow(image).resize((size[1], size[0]), mode)
+    resized = pillow_image(image).resize((size[1], size[0]), mode)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
@@ -133,6 +142,24 @@ def mask_pictures(explanation: ImageExplanation, method: str) -> Mapping[str, Te
     return found
 
 
+def further_masks(explanation: ImageExplanation) -> Mapping[str, Tensor]:
+    """Masks, (H, W) bool, of all maps but the first, and of the last stage's best cluster.
+
+    By file name without suffix: ``mask-otsu-attention_map``, ``mask-otsu-stage1-cluster7``, the
+    cluster that is the most important for the class, and so on for each threshold.
+    """
+    found: dict[str, Tensor] = {}
+    for threshold in THRESHOLDS:
+        for method in list(explanation.maps)[1:]:
+            restored = explanation.restored(method)[None]
+            found[f"mask-{threshold}-{method}"] = binary_mask(restored, threshold)[0]
+        if explanation.stages:
+            clusters = explanation.stages[-1]
+            name = f"mask-{threshold}-stage{clusters.stage}-cluster{clusters.ranking()[0]}"
+            found[name] = cluster_mask(explanation, threshold=threshold)
+    return found
+
+
 def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> Figure:
     """The partition of a stage, and the heatmaps of its clusters, the most important first."""
     size = display_size(explanation.placement.image_size)
@@ -152,13 +179,9 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
     total = float(clusters.importance.sum())
     colours = cluster_colours(clusters)
     for axis, cluster in zip(axes[1:], shown, strict=False):
-        heat = upsample(
-            clusters.weights[cluster].unflatten(0, clusters.grid),
-            clusters.sampling,
-            placement.input_size,
-        )
+        heat = clusters.heat(cluster, placement)
         axis.imshow(picture)
-        axis.imshow(_relative(placement.restore(heat)), cmap=COLOURS, alpha=_OPACITY)
+        axis.imshow(_relative(heat), cmap=COLOURS, alpha=_OPACITY)
         share = float(clusters.importance[cluster]) / total if total else 0.0
         axis.set_title(f"cluster {cluster}: {share:.0%}", fontsize=8)
         for spine in axis.spines.values():
@@ -223,12 +246,6 @@ def _blended(picture: Tensor, colours: NDArray[np.floating]) -> Tensor:
 
 def _array(image: Tensor) -> NDArray[np.uint8]:
     return np.asarray(image.permute(1, 2, 0).numpy())
-
-
-def _pillow(picture: Tensor) -> Image.Image:
-    if picture.ndim == 2:
-        return Image.fromarray(picture.numpy().astype(np.uint8) * 255)
-    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
 
 
 def _text(text: str) -> str:

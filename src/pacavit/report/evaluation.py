@@ -84,7 +84,7 @@ def write_evaluation(
         facts: what makes the numbers repeatable (command, data copy, split, machine, versions);
             JSON values, stored before the numbers in ``evaluation.json``. Reports need "data",
             "date" and "weights_sha256", and tell of "broken_images".
-        heatmaps: of a few of the images, for reports; None where there are no clusters to show.
+        heatmaps: of a few of the images, for reports; None leaves them out.
 
     Raises:
         CheckpointError: a file cannot be written.

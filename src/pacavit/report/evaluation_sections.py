@@ -129,9 +129,15 @@ def heatmaps_section(heatmaps: Heatmaps, split: str) -> html.Section:
     method = heatmaps.method.replace("_", " ")
     explanation = (
         f"{split.capitalize()} images. Beside each: its map by {method}, bright where the "
-        "evidence for the predicted class lies; and its partition, in which each colour is a "
-        f"cluster of patches of stage {heatmaps.stage}, the last that has some."
+        "evidence for the predicted class lies"
     )
+    if heatmaps.stage is None:
+        explanation += "."
+    else:
+        explanation += (
+            "; and its partition, in which each colour is a cluster of patches of stage "
+            f"{heatmaps.stage}, the last that has some."
+        )
     values = {
         "explanation": explanation,
         "images": heatmaps.images,

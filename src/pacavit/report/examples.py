@@ -49,7 +49,7 @@ class Examples:
     Attributes:
         right: a sample of those whose likeliest class is the true one.
         wrong: those of the others that the classifier is surest of.
-        heatmaps: of a few of both kinds; None where there are no clusters to show.
+        heatmaps: of a few of both kinds; None in evaluations of earlier versions.
     """
 
     right: tuple[Example, ...]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from pacavit.engine import files
 from pacavit.errors import PacavitError
 from pacavit.explain.images import FailedImage, ImageExplanation, StageClusters
 from pacavit.explain.masks import THRESHOLDS, binary_mask
-from pacavit.explain.methods import METHODS
+from pacavit.explain.methods import METHODS, method_title
 from pacavit.explain.render import (
     COLOURS,
     cluster_colours,
     cluster_gallery,
     display_size,
+    further_masks,
     mask_pictures,
     overlay,
     png_bytes,
@@ -43,6 +45,20 @@ __all__ = [
 ]
 
 PAGE, NUMBERS = "index.html", "explanations.json"
+_LEADS = {
+    "cluster_contributions": (
+        "Each patch of an image attends to clusters of patches. The map of the class shows what "
+        "the clusters contribute to its score: bright is where a cluster adds most for its size."
+    ),
+    "class_map": (
+        "Each patch of an image attends to clusters of patches. The map of the class shows those "
+        "that speak for it: bright is where most of the evidence lies."
+    ),
+    "attention_map": (
+        "Each patch of an image attends to clusters of patches. The map shows those that receive "
+        "most attention, whatever the class."
+    ),
+}
 _EXPLORED = 24  # images of the page; each weighs up to a megabyte
 _THUMBNAIL = 96  # pixels of the longer side
 
@@ -106,13 +122,16 @@ def write_explanations(
     with files.writing(out):
         out.mkdir(parents=True, exist_ok=True)
         files.empty_folder(out, last=NUMBERS)
+        # By this file the folder is known, also where the pictures are never finished.
+        (out / NUMBERS).write_text(explanations_json([]) + "\n", "utf-8")
+        taken = {out / PAGE, out / NUMBERS}
         for explanation in explanations:
             if isinstance(explanation, FailedImage):
                 failed = {"path": str(explanation.path), "error": explanation.error}
                 written.append(ExplainedImage(explanation.path, None, failed, explanation.error))
                 continue
-            taken = {image.folder for image in written}
             folder = _free_name(out, explanation.path.stem, taken)
+            taken.add(folder)
             pictures = _write_pictures(explanation, folder)
             written.append(ExplainedImage(explanation.path, folder, _numbers(explanation, folder)))
             if len(explored) < _EXPLORED:
@@ -140,10 +159,9 @@ def print_explanations(
     console.print(f"page in {out / PAGE}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _free_name(out: Path, stem: str, taken: Iterable[Path | None]) -> Path:
-    names, number = set(taken), 2
-    folder = out / stem
-    while folder in names:
+def _free_name(out: Path, stem: str, taken: Collection[Path]) -> Path:
+    folder, number = out / stem, 2
+    while folder in taken:
         folder, number = out / f"{stem}-{number}", number + 1
     return folder
 
@@ -154,14 +172,15 @@ def _write_pictures(explanation: ImageExplanation, folder: Path) -> Markup:
     shown: list[Markup] = []
     name = explanation.explained.name
     for method in explanation.maps:
-        note = _title(method)
+        note = method_title(method, explanation.map_stages[method])
         picture = png_bytes(overlay(explanation, method, note))
         (folder / f"{method}.png").write_bytes(picture)
         about = f"for {name}" if METHODS.get(method).class_specific else "whatever the class"
         shown.append(
             html.picture(html.data_uri(picture, "image/png"), f"{note} {about}", f"{note}, {about}")
         )
-    for file, mask in mask_pictures(explanation, next(iter(explanation.maps))).items():
+    masks = mask_pictures(explanation, next(iter(explanation.maps)))
+    for file, mask in {**masks, **further_masks(explanation)}.items():
         (folder / f"{file}.png").write_bytes(png_bytes(mask))
     galleries = []
     for clusters in explanation.stages:
@@ -198,6 +217,11 @@ def _numbers(explanation: ImageExplanation, folder: Path) -> dict[str, Any]:
             "probability": round(explanation.explained.probability, 6),
         },
         "seen": explanation.placement.region._asdict(),
+        "method": next(iter(explanation.maps)),
+        "maps": [
+            {"method": method, "stages": list(explanation.map_stages[method])}
+            for method in explanation.maps
+        ],
         "mask_area": areas,
         "stages": [
             {
@@ -223,17 +247,16 @@ def _page(
     written: Sequence[ExplainedImage],
     explored: Sequence[tuple[dict[str, Any], Markup]],
 ) -> str:
-    lead = (
-        "Each patch of an image attends to clusters of patches. The map of the class shows those "
-        "that speak for it: bright is where most of the evidence lies."
-    )
     failed = [image for image in written if image.error is not None]
     sections = []
     if explored:
         palette = (mpl.colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
         data = {"images": [one for one, _ in explored], "colours": _base64(palette)}
         parts = [
-            html.render("explorer.html", {"images": data["images"]}),
+            html.render(
+                "explorer.html",
+                {"images": data["images"], "clusters": bool(explored[0][0]["stages"])},
+            ),
             html.data_block("explorer-data", data),
         ]
         done = len(written) - len(failed)
@@ -253,7 +276,18 @@ def _page(
         parts = [html.paragraph(image.error or "") for image in failed]
         sections.append(html.Section("Images that could not be explained", parts))
     script = html.template_text("explorer.js") if explored else ""
+    lead = _lead(explored[0][0]) if explored else "None of the images could be explained."
     return html.page(title, lead, sections, script=script)
+
+
+def _lead(image: Mapping[str, Any]) -> str:
+    """What the first map of the page's images shows, and what is beside it."""
+    method = image["maps"][0]["name"]
+    if method in _LEADS:
+        return _LEADS[method]
+    about = (inspect.getdoc(METHODS.get(method)) or "").partition("\n")[0]
+    beside = " Beside it stand the clusters of patches." * bool(image["stages"])
+    return f"The first map is by {method_title(method)}. {about}{beside}"
 
 
 def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
@@ -276,7 +310,7 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
         "maps": [
             {
                 "name": method,
-                "title": _title(method),
+                "title": method_title(method, explanation.map_stages[method]),
                 "size": list(_bounded(found).shape),
                 "bytes": _base64(_relative_bytes(_bounded(found).flatten()[None])),
             }
@@ -299,10 +333,6 @@ def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[
         "partition": clusters.partition.tolist(),
         "colours": [[round(255 * part) for part in one] for one in cluster_colours(clusters)],
     }
-
-
-def _title(method: str) -> str:
-    return method.replace("_", " ")
 
 
 def _bounded(found: Tensor) -> Tensor:

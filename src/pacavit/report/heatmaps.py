@@ -13,7 +13,7 @@ from pacavit.data import ImageSet
 from pacavit.engine.predict import ClassProbability
 from pacavit.engine.weights import LoadedModel
 from pacavit.errors import PacavitError
-from pacavit.explain import ImageExplanation, default_method, explain_split, has_clusters
+from pacavit.explain import ImageExplanation, default_method, explain_split
 from pacavit.explain.render import heat_picture, partition_picture, png_bytes, thumbnail
 
 __all__ = ["Heatmap", "Heatmaps", "make_heatmaps"]
@@ -31,7 +31,7 @@ class Heatmap:
         guess: the likeliest class, the one that the map explains.
         image: the image alone.
         overlay: the map over it.
-        partition: the cluster of every patch over it.
+        partition: the cluster of every patch over it; None without clusters.
     """
 
     index: int
@@ -39,7 +39,7 @@ class Heatmap:
     guess: ClassProbability
     image: str
     overlay: str
-    partition: str
+    partition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Heatmaps:
 
 def make_heatmaps(
     model: LoadedModel, images: ImageSet, positions: Sequence[int], *, device: torch.device
-) -> Heatmaps | None:
-    """Explain images of a split, each with its likeliest class; None without clusters to show.
+) -> Heatmaps:
+    """Explain images of a split, each with its likeliest class.
 
     If that fails the result says why: an evaluation must not be lost for want of its pictures.
 
@@ -72,8 +72,6 @@ def make_heatmaps(
         positions: of at least one image.
         device: where to compute.
     """
-    if not has_clusters(model.task.model):
-        return None
     method = default_method(model.task.model)
     try:
         explained = explain_split(model, images, positions, method=method, device=device)
@@ -84,7 +82,8 @@ def make_heatmaps(
         _heatmap(position, names[int(images.labels[position])], method, explanation)
         for position, explanation in zip(positions, explained, strict=True)
     )
-    return Heatmaps(method, found, stage=explained[0].stages[-1].stage)
+    stages = explained[0].stages
+    return Heatmaps(method, found, stage=stages[-1].stage if stages else None)
 
 
 def _heatmap(position: int, label: str, method: str, explanation: ImageExplanation) -> Heatmap:
@@ -93,13 +92,16 @@ def _heatmap(position: int, label: str, method: str, explanation: ImageExplanati
     size = (round(height * scale) or 1, round(width * scale) or 1)
     picture, placement = thumbnail(explanation.image, size), explanation.placement.resized(size)
     heat = placement.restore(explanation.maps[method])
+    partition = None
+    if explanation.stages:
+        partition = _base64(partition_picture(picture, explanation.stages[-1], placement))
     return Heatmap(
         position,
         label,
         explanation.explained,
         image=_base64(picture),
         overlay=_base64(heat_picture(picture, heat)),
-        partition=_base64(partition_picture(picture, explanation.stages[-1], placement)),
+        partition=partition,
     )
 
 
