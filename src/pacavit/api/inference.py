@@ -14,7 +14,11 @@ from pacavit.engine.system import environment, pick_device
 from pacavit.engine.weights import load_model
 from pacavit.explain import explain_images, find_class
 from pacavit.explain.bench import bench_model
-from pacavit.report.explanation import ExplainedImage, check_folder, write_explanations
+from pacavit.report.explanation import (
+    ExplainedImage,
+    check_explanation_folder,
+    write_explanations,
+)
 from pacavit.report.explanation_bench import BenchReport, check_bench_folder, write_bench
 
 __all__ = ["demo", "explain", "explain_bench", "predict"]
@@ -80,7 +84,7 @@ def explain(
     Raises:
         PacavitError: anything else that a user can mend; the message says what and where.
     """
-    check_folder(Path(out), overwrite=overwrite)
+    check_explanation_folder(Path(out), overwrite=overwrite)
     paths = find_images([images] if isinstance(images, str | Path) else images)
     loaded = load_model(model)
     explanations = explain_images(

@@ -17,7 +17,6 @@ from rich.console import Console
 from torch import Tensor
 
 from pacavit.engine import files
-from pacavit.errors import PacavitError
 from pacavit.explain.images import FailedImage, ImageExplanation, StageClusters
 from pacavit.explain.masks import THRESHOLDS, binary_mask
 from pacavit.explain.methods import METHODS, method_title
@@ -33,12 +32,13 @@ from pacavit.explain.render import (
     thumbnail,
 )
 from pacavit.report import html
+from pacavit.report.folders import check_folder
 
 __all__ = [
     "NUMBERS",
     "PAGE",
     "ExplainedImage",
-    "check_folder",
+    "check_explanation_folder",
     "explanations_json",
     "print_explanations",
     "write_explanations",
@@ -80,22 +80,13 @@ class ExplainedImage:
     error: str | None = None
 
 
-def check_folder(out: Path, *, overwrite: bool) -> None:
+def check_explanation_folder(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds anything, or with ``overwrite`` anything but explanations.
 
     Raises:
         PacavitError: it does, or it is a file.
     """
-    if out.exists() and not out.is_dir():
-        raise PacavitError(f"{out} is a file; choose another folder")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if not (out / NUMBERS).is_file():
-        raise PacavitError(
-            f"{out} holds other files than explanations and is left alone; choose another folder"
-        )
-    if not overwrite:
-        raise PacavitError(f"{out} holds explanations; give --overwrite or another folder")
+    check_folder(out, mark=NUMBERS, what="explanations", overwrite=overwrite)
 
 
 def write_explanations(
@@ -116,7 +107,7 @@ def write_explanations(
     Raises:
         PacavitError: the folder holds something else, or cannot be written.
     """
-    check_folder(out, overwrite=overwrite)
+    check_explanation_folder(out, overwrite=overwrite)
     written: list[ExplainedImage] = []
     explored: list[tuple[dict[str, Any], Markup]] = []
     with files.writing(out):
