@@ -24,7 +24,10 @@ def explain_bench(
     limit: Annotated[int, typer.Option(min=1, help="Images, drawn from the split.")] = 1000,
     skip: Annotated[int, typer.Option(min=0, help="Images that come before those.")] = 0,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the bench in the folder, finished or not.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace the bench in the folder, or another one begun there."
+        ),
     ] = False,
 ) -> None:
     """Measure how true explanations are: pacavit explain-bench cifar10_nano_conv --out bench.

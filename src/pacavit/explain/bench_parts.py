@@ -76,7 +76,7 @@ class BenchParts:
         if changed is None:
             number = len(list(self.folder.glob(f"*{_SUFFIX}")))
             if self.tell is not None:
-                self.tell(f"going on with the bench in {self.folder}: {number} parts are measured")
+                self.tell(f"going on with the bench in {self.folder}, parts measured: {number}")
             return
         if not self.overwrite:
             raise PacavitError(
