@@ -24,10 +24,16 @@ def explain_bench(
     limit: Annotated[int, typer.Option(min=1, help="Images, drawn from the split.")] = 1000,
     skip: Annotated[int, typer.Option(min=0, help="Images that come before those.")] = 0,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the bench in the folder.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace the bench in the folder, or another one begun there."
+        ),
     ] = False,
 ) -> None:
-    """Measure how true explanations are: pacavit explain-bench cifar10_nano_conv --out bench."""
+    """Measure how true explanations are: pacavit explain-bench cifar10_nano_conv --out bench.
+
+    If it was stopped, repeat the same command: it goes on after what is measured.
+    """
     from pacavit import api
     from pacavit.report.explanation_bench import PAGE, print_bench
 

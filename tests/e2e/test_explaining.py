@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
+from pacavit.explain.metrics import gini
 from pacavit_cli.main import main
 
 
@@ -41,6 +44,40 @@ def test_explain_bench_measures_the_images_it_is_told_to(
         assert -0.5 <= low <= mean <= high <= 0.5
         assert row["predicted"]["sensitivity"][0] >= 0
     assert {stage["stage"] for stage in numbers["clusters"]}
+
+
+def test_explain_bench_goes_on_where_it_was_stopped(
+    digits_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["explain-bench", str(digits_run), "--methods", "class_map,random", "--limit", "8"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert main([*words, "--out", str(whole)]) == 0
+
+    def stopping(maps: Tensor) -> Tensor:
+        if any((out / "bench.unfinished").glob("maps-class_map-*")):
+            raise KeyboardInterrupt
+        return gini(maps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pacavit.explain.bench.gini", stopping)
+        assert main([*words, "--out", str(out)]) == 130
+    assert "interrupted: repeat the same command to go on" in capsys.readouterr().err
+    assert main([*words, "--out", str(out), "--skip", "8"]) == 2
+    told = capsys.readouterr().err
+    assert "unfinished bench of other settings: skip 0, not 8" in told
+    assert told.count("\n") == 1
+    torch.manual_seed(1234)
+    assert main([*words, "--out", str(out)]) == 0
+    assert "going on with the bench in" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    first, second = (json.loads((each / "bench.json").read_text()) for each in (whole, out))
+    for found in (first, second):
+        for row in found["methods"]:
+            del row["milliseconds"]
+    assert first == second
 
 
 def test_explain_bench_tells_what_is_wrong_in_one_line(

@@ -9,9 +9,17 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from pacavit.data import Batch
+from pacavit.errors import PacavitError
 from pacavit.explain.bench import Bench, run_bench
 from pacavit.explain.methods import Method
-from pacavit.report.explanation_bench import BenchReport, print_bench, write_bench
+from pacavit.report.explanation_bench import (
+    NUMBERS,
+    UNFINISHED,
+    BenchReport,
+    check_bench_folder,
+    print_bench,
+    write_bench,
+)
 
 MACHINE = {"versions": {"torch": "2"}, "cpu": "fast"}
 
@@ -116,3 +124,12 @@ def test_pages_have_all_methods_and_numbers(bench: Bench, tmp_path: Path) -> Non
     printed = console.export_text()
     assert "…" not in printed
     assert "opposite" in printed
+
+
+def test_a_bench_that_was_being_replaced_when_it_was_stopped_is_let_in(tmp_path: Path) -> None:
+    (tmp_path / NUMBERS).write_text("{}")
+    with pytest.raises(PacavitError, match="give --overwrite"):
+        check_bench_folder(tmp_path, overwrite=False)
+    check_bench_folder(tmp_path, overwrite=True)
+    (tmp_path / UNFINISHED).mkdir()
+    check_bench_folder(tmp_path, overwrite=False)

@@ -134,13 +134,13 @@ def test_masks_of_clusters_that_are_not_there(
     path = draw_square((32, 32), (8, 8, 20, 20))
     explanation = explain_one(bright_model(), path)
     for stage, cluster, told in (
-        (1, None, "stage 1 has no clusters; stages with clusters: 0"),
+        (1, None, "stage 1 has no clusters; choose among: 0"),
         (None, 2, "stage 0 has no cluster 2 in this image; choose among: 0, 1"),
         (0, -1, "no cluster -1"),
     ):
         with pytest.raises(PacavitError, match=told):
             cluster_mask(explanation, stage, cluster)
-    with pytest.raises(PacavitError, match="the model has no clusters; stages with clusters: none"):
+    with pytest.raises(PacavitError, match="no stage with clusters"):
         cluster_mask(explain_one(bright_model(clusters=0), path))
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pacavit.errors import PacavitError, UnknownNameError
-from pacavit.explain.masks import binary_mask, keep, mass, otsu, quantile, remove
+from pacavit.explain.masks import binary_mask, keep, mask_area, mass, otsu, quantile, remove
 
 
 def bump() -> torch.Tensor:
@@ -51,6 +51,13 @@ def test_nothing_where_there_is_nothing() -> None:
     for threshold in ("otsu", "quantile", "mass"):
         mask = binary_mask(maps, threshold)
         assert mask.sum((1, 2)).tolist() == [0, 1, 0]
+
+
+def test_the_area_is_a_share_of_what_was_seen() -> None:
+    maps = bump()
+    maps[:, :, 20:] = torch.nan
+    assert mask_area(binary_mask(maps, "quantile")[0], maps[0]) == pytest.approx(0.25)
+    assert mask_area(torch.zeros(20, 30, dtype=torch.bool), maps[0].fill_(torch.nan)) == 0
 
 
 def test_keep_and_remove_are_complements() -> None:

@@ -12,14 +12,21 @@ from pacavit.demo import HOST, PORT, serve
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
 from pacavit.engine.system import environment, pick_device
 from pacavit.engine.weights import load_model
+from pacavit.errors import Interrupted
 from pacavit.explain import explain_images, find_class
-from pacavit.explain.bench import bench_model
+from pacavit.explain.bench_model import bench_model
+from pacavit.explain.bench_parts import BenchParts
 from pacavit.report.explanation import (
     ExplainedImage,
     check_explanation_folder,
     write_explanations,
 )
-from pacavit.report.explanation_bench import BenchReport, check_bench_folder, write_bench
+from pacavit.report.explanation_bench import (
+    UNFINISHED,
+    BenchReport,
+    check_bench_folder,
+    write_bench,
+)
 
 __all__ = ["demo", "explain", "explain_bench", "predict"]
 
@@ -115,7 +122,8 @@ def explain_bench(
 ) -> BenchReport:
     """Measure how true the maps of explanation methods are, on the same images for all.
 
-    Writes ``bench.html``, ``bench.md``, ``bench.json`` and ``bench.svg``.
+    Writes ``bench.html``, ``bench.md``, ``bench.json`` and ``bench.svg``. Repeating the call goes
+    on where it was stopped: what is measured stays in ``bench.unfinished`` until all is.
 
     Args:
         model: run folder, weights file or packaged name.
@@ -126,24 +134,30 @@ def explain_bench(
         split: "train", "val" or "test".
         limit: images, drawn from the split once and for all.
         skip: images that come before those, for example because something was chosen with them.
-        overwrite: replace the bench in the folder.
+        overwrite: replace the bench in the folder, or an unfinished one of other settings.
         progress: show a progress bar.
 
     Raises:
         PacavitError: anything a user can mend; the message says what and where.
     """
-    check_bench_folder(Path(out), overwrite=overwrite)
+    out = Path(out)
+    check_bench_folder(out, overwrite=overwrite)
     loaded, device = load_model(model), pick_device("auto")
-    found = bench_model(
-        loaded,
-        split=check_split(split),
-        root=None if data is None else Path(data),
-        methods=methods,
-        limit=limit,
-        skip=skip,
-        device=device,
-        progress=progress,
-    )
+    parts = BenchParts(out / UNFINISHED, overwrite=overwrite, tell=print_line if progress else None)
+    try:
+        found = bench_model(
+            loaded,
+            split=check_split(split),
+            root=None if data is None else Path(data),
+            methods=methods,
+            limit=limit,
+            skip=skip,
+            device=device,
+            parts=parts,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted("repeat the same command to go on") from None
     words = ["pacavit", "explain-bench", str(model), "--out", "DIR", "--limit", str(limit)]
     words += ["--skip", str(skip)] if skip else []
     words += [] if data is None else ["--data", "ROOT"]
@@ -151,7 +165,8 @@ def explain_bench(
     words += [] if split == "test" else ["--split", split]
     copy = f"{found.data}, {split} split"
     report = BenchReport(Path(model).name, copy, shlex.join(words), found, environment(device))
-    write_bench(report, Path(out))
+    write_bench(report, out)
+    parts.remove()
     return report
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from pacavit._templates import Templates
 from pacavit.demo.explaining import Explained, attended, mask, patch_region
-from pacavit.explain import METHODS, StageClusters, keep, method_title, remove
+from pacavit.explain import METHODS, StageClusters, keep, mask_area, method_title, remove
 from pacavit.explain.render import (
     COLOURS,
     cluster_colours,
+    fitted_size,
     heat_picture,
     partition_picture,
     pillow_image,
@@ -75,8 +76,7 @@ def top(explained: Explained) -> str:
 def masks(explained: Explained, method: str, threshold: str, share: float) -> str:
     """A map, its binary mask, and the picture with only the masked area and without it."""
     inside = mask(explained, method, threshold, share)
-    seen = explained.heat(method).isfinite()
-    area = float(inside.sum()) / max(1, int(seen.sum()))
+    area = mask_area(inside, explained.heat(method))
     name, probability = explained.explanation.explained
     about = METHODS.get(method).class_specific
     figures = [
@@ -188,12 +188,12 @@ def _partition(explained: Explained, clusters: StageClusters) -> _Figure:
 
 
 def _heatmaps(explained: Explained, clusters: StageClusters) -> list[_Figure]:
-    importance = clusters.importance / clusters.importance.sum().clamp(min=1e-30)
-    largest = float(importance.max().clamp(min=1e-30))
+    shares = clusters.shares()
+    largest = float(shares.max().clamp(min=1e-30))
     colours = _css_colours(clusters)
     figures = []
     for cluster in clusters.ranking()[:_CLUSTERS]:
-        share = float(importance[cluster])
+        share = float(shares[cluster])
         figures.append(
             _Figure(
                 _tile(explained, clusters, cluster),
@@ -215,9 +215,7 @@ def _tile(explained: Explained, clusters: StageClusters, cluster: int) -> str:
 
 
 def _reduced(picture: Tensor) -> Tensor:
-    height, width = picture.shape[1:]
-    scale = _TILE / max(height, width)
-    return thumbnail(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
+    return thumbnail(picture, fitted_size((picture.shape[1], picture.shape[2]), _TILE))
 
 
 def _css_colours(clusters: StageClusters) -> Sequence[str]:

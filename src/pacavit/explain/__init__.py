@@ -26,7 +26,7 @@ from pacavit.explain.maps import (
     patch_map,
     received,
 )
-from pacavit.explain.masks import THRESHOLDS, binary_mask, keep, remove
+from pacavit.explain.masks import THRESHOLDS, binary_mask, keep, mask_area, remove
 from pacavit.explain.methods import METHODS, Method, method_title
 from pacavit.explain.record import BlockRecord, Recording, record
 from pacavit.explain.rollout import relevance, rollout
@@ -56,6 +56,7 @@ __all__ = [
     "heatmaps",
     "importance",
     "keep",
+    "mask_area",
     "method_title",
     "partition",
     "patch_attention",

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 
-from pacavit.data import Batch, Loader, Split
-from pacavit.engine import LoadedModel, build
-from pacavit.engine.scoring import check_classes
-from pacavit.errors import DataError, PacavitError
-from pacavit.explain.cluster_bench import StageScores, bench_clusters
-from pacavit.explain.images import default_method
-from pacavit.explain.methods import METHODS, Method
+from pacavit.data import Batch
+from pacavit.explain.bench_parts import Keep, batch_key, measured_anew
+from pacavit.explain.cluster_bench import StageScores
+from pacavit.explain.methods import Method
 from pacavit.explain.metrics import (
     Interval,
     area_under_curve,
@@ -47,7 +41,6 @@ __all__ = [
     "Bench",
     "Measure",
     "MethodScores",
-    "bench_model",
     "run_bench",
 ]
 
@@ -58,6 +51,8 @@ _SHAKEN = 4  # of so many images of a batch, one gets a sensitivity: it takes th
 
 TARGETS = ("predicted", "true")
 """Whose map is measured: of the likeliest class, or of the right one."""
+
+_SECONDS = "seconds"
 
 
 class Measure(NamedTuple):
@@ -138,114 +133,6 @@ class Bench:
     data: str = ""
 
 
-@dataclass
-class _Gathered:
-    """What is known of a method so far."""
-
-    values: dict[str, dict[str, list[Tensor]]] = field(
-        default_factory=lambda: {target: {} for target in TARGETS}
-    )
-    seconds: list[float] = field(default_factory=list)
-
-
-def bench_model(
-    model: LoadedModel,
-    *,
-    split: Split = "test",
-    root: Path | None = None,
-    methods: Sequence[str] | None = None,
-    limit: int = 1000,
-    skip: int = 0,
-    device: torch.device,
-    progress: bool = False,
-) -> Bench:
-    """Measure methods on a trained classifier and images of its data.
-
-    Args:
-        model: its recipe names the data set.
-        split: which images.
-        root: folder with the data, instead of the recipe's.
-        methods: registered names; None is all that can explain the model.
-        limit: images, drawn from the split once and for all.
-        skip: images that come before those, for example because something was chosen with them.
-        device: where to compute.
-        progress: show a progress bar.
-
-    Raises:
-        UnknownNameError: there is no such method.
-        PacavitError: a method cannot explain the model, or the model is no classifier.
-        DataError: the data are missing or broken, or their classes are not those of the model, or
-            nothing is left of them.
-    """
-    network = model.classifier.to(device).eval().model
-    left_out: dict[str, str] = {}
-    if methods is None:
-        names, left_out = _able(network)
-    else:
-        names = list(methods)
-    chosen = {name: METHODS.get(name) for name in names}
-    config = model.recipe.data
-    source = build.data_source(config if root is None else config.model_copy(update={"root": root}))
-    check_classes(source.info, model.info)
-    images = build.image_set(source, split, device)
-    loader = build.eval_loader(model.recipe, images, model.info, shuffle=True)
-    instances, subjects = None, None
-    if source.instances(split, torch.tensor([0])) is not None:
-
-        def instances(indices: Tensor) -> Tensor:
-            found = source.instances(split, indices)
-            assert found is not None
-            return found
-
-        def subjects(indices: Tensor) -> Tensor:
-            return instances(indices) == 1
-
-    if skip >= len(images):
-        raise DataError(f"--skip {skip} leaves none of the {len(images)} images of {split}")
-    few = range(skip, min(skip + limit, len(images)))
-    batches = _some(loader, few, "maps" if progress else None)
-    found = run_bench(network, chosen, batches, objects=subjects)
-    batches = _some(loader, few, "clusters" if progress else None)
-    clusters = bench_clusters(network, batches, objects=instances)
-    return replace(found, left_out=left_out, clusters=clusters, data=source.info.copy)
-
-
-def _able(network: nn.Module) -> tuple[list[str], dict[str, str]]:
-    """The methods that can explain a network, and why the others cannot."""
-    names, others = [], {}
-    default = default_method(network)
-    for name in sorted(METHODS.names(), key=lambda name: name != default):
-        try:
-            METHODS.create(name, network, options={})
-        except PacavitError as error:
-            others[name] = str(error)
-        else:
-            names.append(name)
-    return names, others
-
-
-def _some(loader: Loader, few: range, measured: str | None) -> Iterator[Batch]:
-    """Some of the images of a loader, in its batches, of which the first and last may be cut.
-
-    Args:
-        loader: of images.
-        few: their places in its order.
-        measured: what the progress bar says is measured; None is no bar.
-    """
-    start = 0
-    with Progress(disable=not measured, transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"measuring {measured}", total=len(few))
-        for batch in loader.epoch(0):
-            part = slice(max(0, few.start - start), max(0, few.stop - start))
-            chosen = Batch(*(tensor[part] for tensor in batch))
-            if len(chosen.labels):
-                yield chosen
-                bar.update(task, advance=len(chosen.labels))
-            start += len(batch.labels)
-            if start >= few.stop:
-                return
-
-
 def run_bench(
     network: nn.Module,
     methods: Mapping[str, type[Method]],
@@ -253,8 +140,11 @@ def run_bench(
     *,
     objects: Callable[[Tensor], Tensor] | None = None,
     steps: int = 10,
+    keep: Keep = measured_anew,
 ) -> Bench:
     """Measure methods on images, batch by batch.
+
+    What a batch gives depends on nothing that was measured before it.
 
     Args:
         network: a classifier in evaluation mode, on the device of the batches.
@@ -262,86 +152,114 @@ def run_bench(
         batches: normalised images with int64 labels.
         objects: indices (B,) of images in their split to (B, H, W) bool, where the object is.
         steps: of the curves of insertion and deletion.
+        keep: may know the numbers of a method on a batch already.
 
     Raises:
         PacavitError: a method cannot explain this network.
     """
     shuffled = randomised(network)
-    makers = {name: (kind(network), kind(shuffled)) for name, kind in methods.items()}
-    gathered = {name: _Gathered() for name in methods}
+    measuring = {
+        name: _Measuring(network, kind(network), kind(shuffled), steps)
+        for name, kind in methods.items()
+    }
+    gathered: dict[str, list[dict[str, Tensor]]] = {name: [] for name in methods}
     right: list[Tensor] = []
     for batch in batches:
-        images = batch.images
+        key = batch_key(batch)
         with torch.no_grad():
-            predicted = network(images).argmax(1)
+            predicted = network(batch.images).argmax(1)
         right.append(predicted == batch.labels)
-        inside = None if objects is None else objects(batch.indices).to(images.device)
-        for name, (method, control) in makers.items():
-            _measure_batch(
-                network, method, control, batch, predicted, inside, steps, gathered[name]
-            )
+        inside = None if objects is None else objects(batch.indices).to(batch.images.device)
+        for name, method in measuring.items():
+            measure = partial(method.measure, batch, predicted, inside)
+            gathered[name].append(keep(f"maps-{name}-{key}", measure))
     rows = [
-        MethodScores(
-            name,
-            makers[name][0].class_specific,
-            {
-                target: {measure: torch.cat(parts) for measure, parts in measures.items()}
-                for target, measures in found.values.items()
-            },
-            median(found.seconds),
-        )
-        for name, found in gathered.items()
+        _method_scores(name, measuring[name].method.class_specific, parts)
+        for name, parts in gathered.items()
     ]
     correct = torch.cat(right)
     return Bench(len(correct), correct.double().mean().item(), rows)
 
 
-def _measure_batch(
-    network: nn.Module,
-    method: Method,
-    control: Method,
-    batch: Batch,
-    predicted: Tensor,
-    inside: Tensor | None,
-    steps: int,
-    gathered: _Gathered,
-) -> None:
-    """Maps of the likeliest classes, and anew of the right ones where those are others."""
-    images, labels = batch.images, batch.labels
-    if not gathered.seconds:
-        method(images, predicted)  # the first time is slower
-    _wait(images.device)
-    start = time.perf_counter()
-    maps = method(images, predicted)
-    _wait(images.device)
-    gathered.seconds.append((time.perf_counter() - start) / len(images))
-    shaken = torch.arange(len(images), device=images.device) % _SHAKEN == 0
-    found = _scores(network, images, maps, predicted, inside, steps)
-    found |= _changes(method, control, images, maps, predicted, shaken)
-    _append(gathered.values["predicted"], found)
-    wrong = predicted != labels
-    cpu = wrong.cpu()
-    if wrong.any():
-        other = maps[wrong]
-        if method.class_specific:
-            other = method(images[wrong], labels[wrong])
-        part = None if inside is None else inside[wrong]
-        again = _scores(network, images[wrong], other, labels[wrong], part, steps)
-        again |= _changes(method, control, images[wrong], other, labels[wrong], shaken[wrong])
-        found = {name: values.clone() for name, values in found.items()}
-        for name, values in again.items():
-            found[name][cpu] = values
-    _append(gathered.values["true"], found)
+def _method_scores(
+    name: str, class_specific: bool, parts: Sequence[Mapping[str, Tensor]]
+) -> MethodScores:
+    """All batches together."""
+    values: dict[str, dict[str, Tensor]] = {target: {} for target in TARGETS}
+    for part in parts[0]:
+        if part != _SECONDS:
+            target, _, measure = part.partition("/")
+            values[target][measure] = torch.cat([found[part] for found in parts])
+    seconds = median(found[_SECONDS].item() for found in parts)
+    return MethodScores(name, class_specific, values, seconds)
 
 
-def _scores(
-    network: nn.Module,
-    images: Tensor,
-    maps: Tensor,
-    classes: Tensor,
-    inside: Tensor | None,
-    steps: int,
+class _Measuring:
+    """A method, and the same on a network that has learned nothing, on one batch after another."""
+
+    def __init__(self, network: nn.Module, method: Method, control: Method, steps: int) -> None:
+        self.network, self.method, self.control, self.steps = network, method, control, steps
+        self.warm = False
+
+    def measure(self, batch: Batch, predicted: Tensor, inside: Tensor | None) -> dict[str, Tensor]:
+        """By target/measure a number an image, and the seconds an image took.
+
+        Maps are of the likeliest classes, and anew of the right ones where those are others.
+        """
+        images, labels = batch.images, batch.labels
+        maps, seconds = self._timed(images, predicted)
+        shaken = torch.arange(len(images), device=images.device) % _SHAKEN == 0
+        likeliest = self._scores(images, maps, predicted, inside, shaken)
+        right = likeliest
+        wrong = predicted != labels
+        if wrong.any():
+            other = maps[wrong]
+            if self.method.class_specific:
+                other = self.method(images[wrong], labels[wrong])
+            part = None if inside is None else inside[wrong]
+            again = self._scores(images[wrong], other, labels[wrong], part, shaken[wrong])
+            right = {name: values.clone() for name, values in likeliest.items()}
+            for name, values in again.items():
+                right[name][wrong.cpu()] = values
+        found = {
+            f"{target}/{name}": values
+            for target, scores in zip(TARGETS, (likeliest, right), strict=True)
+            for name, values in scores.items()
+        }
+        return found | {_SECONDS: torch.tensor(seconds, dtype=torch.float64)}
+
+    def _timed(self, images: Tensor, classes: Tensor) -> tuple[Tensor, float]:
+        """Maps, and how many seconds each of them took."""
+        if not self.warm:
+            self.method(images, classes)  # the first time is slower
+            self.warm = True
+        _wait(images.device)
+        start = time.perf_counter()
+        maps = self.method(images, classes)
+        _wait(images.device)
+        return maps, (time.perf_counter() - start) / len(images)
+
+    def _scores(
+        self,
+        images: Tensor,
+        maps: Tensor,
+        classes: Tensor,
+        inside: Tensor | None,
+        shaken: Tensor,
+    ) -> dict[str, Tensor]:
+        found = _faithfulness(self.network, images, maps, classes, self.steps)
+        found |= {"sparseness": gini(maps)}
+        if inside is not None:
+            found["pointing"] = pointing_game(maps, inside)
+            found["energy"] = energy_inside(maps, inside)
+        found |= _changes(self.method, self.control, images, maps, classes, shaken)
+        return {name: values.double().cpu() for name, values in found.items()}
+
+
+def _faithfulness(
+    network: nn.Module, images: Tensor, maps: Tensor, classes: Tensor, steps: int
 ) -> dict[str, Tensor]:
+    """What the network answers to images that were changed as the maps say."""
     insertion, deletion = (
         area_under_curve(
             perturbation_curves(network, images, maps, classes, insert=insert, steps=steps)
@@ -349,19 +267,14 @@ def _scores(
         for insert in (True, False)
     )
     masks = top_area(maps, AREA)
-    found = {
+    return {
         "insertion": insertion,
         "deletion": deletion,
         "difference": insertion - deletion,
-        "kept": predicted_right(network, images, masks, classes, keep=True).double(),
-        "removed": predicted_right(network, images, masks, classes, keep=False).double(),
+        "kept": predicted_right(network, images, masks, classes, keep=True),
+        "removed": predicted_right(network, images, masks, classes, keep=False),
         "ROAD": road(network, images, maps, classes),
-        "sparseness": gini(maps),
     }
-    if inside is not None:
-        found["pointing"] = pointing_game(maps, inside)
-        found["energy"] = energy_inside(maps, inside)
-    return {name: values.double().cpu() for name, values in found.items()}
 
 
 def _changes(
@@ -373,13 +286,12 @@ def _changes(
     shaken: Tensor,
 ) -> dict[str, Tensor]:
     """How the maps change with the network, and those of some images with a little noise."""
-    sensitivity = torch.full((len(images),), torch.nan, dtype=torch.float64)
+    sensitivity = maps.new_full((len(images),), torch.nan)
     if shaken.any():
         explain = partial(method, classes=classes[shaken])
-        found = max_sensitivity(explain, images[shaken], maps[shaken])
-        sensitivity[shaken.cpu()] = found.to(sensitivity)
+        sensitivity[shaken] = max_sensitivity(explain, images[shaken], maps[shaken])
     return {
-        "randomised": rank_correlation(maps, control(images, classes)).double().cpu(),
+        "randomised": rank_correlation(maps, control(images, classes)),
         "sensitivity": sensitivity,
     }
 
@@ -388,8 +300,3 @@ def _wait(device: torch.device) -> None:
     """Until the device has done what it was asked for; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _append(values: dict[str, list[Tensor]], found: Mapping[str, Tensor]) -> None:
-    for name, numbers in found.items():
-        values.setdefault(name, []).append(numbers.double().cpu())

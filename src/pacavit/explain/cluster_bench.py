@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from pacavit.clustering.functional import kmeans
 from pacavit.data import Batch
 from pacavit.engine.diagnostics import membership, patch_entropy, used_clusters, watched
 from pacavit.explain import maps
+from pacavit.explain.bench_parts import Keep, batch_key, measured_anew
 from pacavit.explain.contributions import cluster_sums, memberships, pixel_contributions
 from pacavit.explain.geometry import Sampling, samplings, upsample
 from pacavit.explain.images import has_clusters
@@ -85,6 +87,8 @@ HEALTH: Mapping[str, str] = MappingProxyType(
 )
 """Measures of the clusters themselves."""
 
+_NUMBER, _AGREEMENT, _HEALTH = "number", "agreement", "health"
+
 
 @dataclass(frozen=True, eq=False)
 class StageScores:
@@ -104,97 +108,99 @@ class StageScores:
     health: Mapping[str, Tensor]
 
 
-@dataclass
-class _Gathered:
-    num_clusters: int = 0
-    agreement: defaultdict[str, defaultdict[str, list[Tensor]]] = field(
-        default_factory=lambda: defaultdict(lambda: defaultdict(list))
-    )
-    health: defaultdict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
-
-
 def bench_clusters(
     network: nn.Module,
     batches: Iterable[Batch],
     *,
     objects: Callable[[Tensor], Tensor] | None = None,
     drops: int = 64,
+    keep: Keep = measured_anew,
 ) -> list[StageScores]:
     """Measure the clusters of every stage that has some, those of its last block.
 
     Controls have as many clusters as the images of a batch have on average, on the same grid of
     patches: cells of a regular grid, a fixed random partition, and k-means on the colour and
-    position of the patches.
+    position of the patches. What a batch gives depends on nothing that was measured before it.
 
     Args:
         network: a classifier in evaluation mode, on the device of the batches.
         batches: normalised images with int64 labels.
         objects: indices (B,) of images to (B, H, W) ints, 0 the background, the subject first.
         drops: images of each batch of which clusters are left out, one by one.
+        keep: may know the numbers of a batch already.
 
     Returns:
         One a stage with clusters; empty where no stage has any.
     """
     if not has_clusters(network):
         return []
-    found: defaultdict[int, _Gathered] = defaultdict(_Gathered)
-    where = samplings(network)
+    found = []
     for batch in batches:
-        images = batch.images
-        with (
-            untouched(network),
-            torch.enable_grad(),
-            record(network) as recording,
-            watched(network) as statistics,
-        ):
-            logits = network(images.clone().requires_grad_())
-            predicted = logits.argmax(1)
-            recording.backward(logits.gather(1, predicted[:, None])[:, 0])
-        with torch.no_grad(), record(network) as mirrored:
-            network(images.flip(3))
-        inside = None if objects is None else objects(batch.indices).to(images.device).long()
-        few = images[:drops]
-        with untouched(network), torch.enable_grad():
-            contributed = pixel_contributions(network, few, predicted[:drops], steps=2)
-        for stage in recording.clustered_stages:
-            block, sampling = recording.stage(stage)[-1], where[stage]
-            gathered = found[stage]
-            gathered.num_clusters = block.clusters()[0].weights.shape[1]
-            members, real = memberships(block), _real(block)
-            if inside is not None:
-                number = max(1, round(real.sum(1).double().mean().item()))
-                _agree(gathered, members, number, images, sampling, inside)
-            gathered.health["clusters"].append(real.sum(1).double().cpu())
-            _health(gathered, block, members, mirrored.stage(stage)[-1])
-            own = statistics.values[stage_clusterings(network, stage)[-1]]["silhouette"]
-            gathered.health["silhouette"].append(torch.tensor(own, dtype=torch.float64))
-            falls = cluster_drops(network, few, predicted[:drops], stage)
-            # What is not there cannot be missed, and an image's only cluster stays.
-            there = real[:drops] & (real[:drops].sum(1, keepdim=True) > 1)
-            falls = falls.masked_fill(~there, torch.nan)
-            size = (images.shape[2], images.shape[3])
-            important = maps.importance(block)[:drops]
-            top = falls.gather(1, important.argmax(1, keepdim=True))[:, 0]
-            sums = cluster_sums(contributed, upsample(members[:drops], sampling, size))
-            for name, values in (
-                ("drop", falls.nanmean(1)),
-                ("top drop", top),
-                ("rank", _agreement_of_ranks(important, falls)),
-                ("rank, contributions", _agreement_of_ranks(sums, falls)),
-            ):
-                gathered.health[name].append(values.double().cpu())
-    return [
-        StageScores(
-            stage,
-            gathered.num_clusters,
-            {
-                name: {measure: torch.cat(parts) for measure, parts in measures.items()}
-                for name, measures in gathered.agreement.items()
-            },
-            {name: torch.cat(parts) for name, parts in gathered.health.items()},
+        inside = None if objects is None else objects(batch.indices).to(batch.images.device).long()
+        measure = partial(_measure_batch, network, batch.images, inside, drops)
+        found.append(keep(f"clusters-{batch_key(batch)}", measure))
+    return _stages(found)
+
+
+def _stages(parts: Sequence[Mapping[str, Tensor]]) -> list[StageScores]:
+    """All batches together, each a ``_measure_batch``."""
+    found = []
+    for stage in sorted({int(name.partition("/")[0]) for name in parts[0]}):
+        number = int(parts[0][f"{stage}/{_NUMBER}"])
+        agreement: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+        for name, values in _joined(parts, f"{stage}/{_AGREEMENT}/").items():
+            partition, _, measure = name.partition("/")
+            agreement[partition][measure] = values
+        health = _joined(parts, f"{stage}/{_HEALTH}/")
+        found.append(StageScores(stage, number, agreement, health))
+    return found
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]], prefix: str) -> dict[str, Tensor]:
+    """The numbers whose names begin so, of all batches."""
+    names = [name for name in parts[0] if name.startswith(prefix)]
+    return {name.removeprefix(prefix): torch.cat([part[name] for part in parts]) for name in names}
+
+
+def _measure_batch(
+    network: nn.Module, images: Tensor, objects: Tensor | None, drops: int
+) -> dict[str, Tensor]:
+    """By stage/agreement/partition/measure and stage/health/measure; of each stage M too."""
+    with (
+        untouched(network),
+        torch.enable_grad(),
+        record(network) as recording,
+        watched(network) as statistics,
+    ):
+        logits = network(images.clone().requires_grad_())
+        predicted = logits.argmax(1)
+        recording.backward(logits.gather(1, predicted[:, None])[:, 0])
+    with torch.no_grad(), record(network) as mirrored:
+        network(images.flip(3))
+    few = images[:drops]
+    with untouched(network), torch.enable_grad():
+        contributed = pixel_contributions(network, few, predicted[:drops], steps=2)
+    where = samplings(network)
+    found: dict[str, Tensor] = {}
+    for stage in recording.clustered_stages:
+        block, sampling = recording.stage(stage)[-1], where[stage]
+        members, real = memberships(block), _real(block)
+        found[f"{stage}/{_NUMBER}"] = torch.tensor(real.shape[1])
+        if objects is not None:
+            number = max(1, round(real.sum(1).double().mean().item()))
+            for name, values in _agree(members, number, images, sampling, objects).items():
+                found[f"{stage}/{_AGREEMENT}/{name}"] = values.double().cpu()
+        own = statistics.values[stage_clusterings(network, stage)[-1]]["silhouette"]
+        falls = cluster_drops(network, few, predicted[:drops], stage)
+        sums = cluster_sums(
+            contributed, upsample(members[:drops], sampling, (images.shape[2], images.shape[3]))
         )
-        for stage, gathered in sorted(found.items())
-    ]
+        health = {"clusters": real.sum(1), "silhouette": torch.tensor(own, dtype=torch.float64)}
+        health |= _health(block, members, mirrored.stage(stage)[-1])
+        health |= _losses(falls, real[:drops], maps.importance(block)[:drops], sums)
+        for name, values in health.items():
+            found[f"{stage}/{_HEALTH}/{name}"] = values.double().cpu()
+    return found
 
 
 def _real(block: BlockRecord) -> Tensor:
@@ -217,20 +223,17 @@ def _agreement_of_ranks(values: Tensor, falls: Tensor) -> Tensor:
 
 
 def _agree(
-    gathered: _Gathered,
-    members: Tensor,
-    number: int,
-    images: Tensor,
-    sampling: Sampling,
-    objects: Tensor,
-) -> None:
-    """Compare the partitions of the model and of controls with ``number`` clusters with masks."""
+    members: Tensor, number: int, images: Tensor, sampling: Sampling, objects: Tensor
+) -> dict[str, Tensor]:
+    """By partition/measure: the model's and controls' of ``number`` clusters against masks."""
     grid, size = Grid(*members.shape[2:]), (images.shape[2], images.shape[3])
     partitions = {OWN: members} | _controls(images, number, grid)
+    found = {}
     for name, shares in partitions.items():
         labels = upsample(shares, sampling, size).argmax(1)
         for measure, (score, _) in AGREEMENT.items():
-            gathered.agreement[name][measure].append(score(objects, labels).double().cpu())
+            found[f"{name}/{measure}"] = score(objects, labels)
+    return found
 
 
 def _controls(images: Tensor, num_clusters: int, grid: Grid) -> dict[str, Tensor]:
@@ -253,9 +256,7 @@ def _controls(images: Tensor, num_clusters: int, grid: Grid) -> dict[str, Tensor
     return {name: members.unflatten(2, grid) for name, members in found.items()}
 
 
-def _health(
-    gathered: _Gathered, block: BlockRecord, members: Tensor, mirrored: BlockRecord
-) -> None:
+def _health(block: BlockRecord, members: Tensor, mirrored: BlockRecord) -> dict[str, Tensor]:
     assignment, _ = block.clusters()
     share = members.flatten(2)
     heat = F.normalize(assignment.weights.float(), dim=2)
@@ -264,10 +265,24 @@ def _health(
     # Ones for the clusters themselves are left out of the sum over all pairs.
     pairs = (heat.sum(1).square().sum(1) - number) / (number * (number - 1)).clamp(min=1)
     flipped = maps.partition(mirrored).flip(2)
-    for name, values in (
-        ("used", used_clusters(share)),
-        ("entropy", patch_entropy(share).mean(1)),
-        ("overlap", pairs),
-        ("flip", adjusted_rand_index(maps.partition(block), flipped, foreground=False)),
-    ):
-        gathered.health[name].append(values.double().cpu())
+    return {
+        "used": used_clusters(share),
+        "entropy": patch_entropy(share).mean(1),
+        "overlap": pairs,
+        "flip": adjusted_rand_index(maps.partition(block), flipped, foreground=False),
+    }
+
+
+def _losses(
+    falls: Tensor, real: Tensor, important: Tensor, contributed: Tensor
+) -> dict[str, Tensor]:
+    """What is lost without clusters, beside what was said of them: all (B, M)."""
+    # What is not there cannot be missed, and an image's only cluster stays.
+    there = real & (real.sum(1, keepdim=True) > 1)
+    falls = falls.masked_fill(~there, torch.nan)
+    return {
+        "drop": falls.nanmean(1),
+        "top drop": falls.gather(1, important.argmax(1, keepdim=True))[:, 0],
+        "rank": _agreement_of_ranks(important, falls),
+        "rank, contributions": _agreement_of_ranks(contributed, falls),
+    }

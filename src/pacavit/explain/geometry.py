@@ -134,6 +134,21 @@ class Placement:
         height, width = grid.height * sampling.stride, grid.width * sampling.stride
         return Region(first, first, height, width).inside(self.region, self.input_size)
 
+    def input_positions(self) -> list[tuple[Tensor, Tensor]]:
+        """Where the rows of the image, and its columns, lie in the input, and which it has.
+
+        Returns:
+            For each side (pixels,) float, in pixels of the input from the centre of its first, and
+            (pixels,) bool.
+        """
+        found = []
+        for pixels, start, length, cells in zip(
+            self.image_size, self.region[:2], self.region[2:], self.input_size, strict=True
+        ):
+            share = (torch.arange(pixels) + 0.5 - start) / length
+            found.append((share * cells - 0.5, (share >= 0) & (share <= 1)))
+        return found
+
     def restore(self, maps: Tensor) -> Tensor:
         """(..., height, width) of the input -> (..., H, W) of the original, bilinearly.
 
@@ -141,15 +156,10 @@ class Placement:
         """
         if tuple(maps.shape[-2:]) != self.input_size:
             raise ValueError(f"maps of {tuple(maps.shape[-2:])} for an input of {self.input_size}")
-        top, left, height, width = self.region
         weights = []
-        for pixels, start, length, cells in (
-            (self.image_size[0], top, height, self.input_size[0]),
-            (self.image_size[1], left, width, self.input_size[1]),
-        ):
-            position = (torch.arange(pixels) + 0.5 - start) / length
-            matrix = _interpolation(position * cells - 0.5, cells)
-            matrix[(position < 0) | (position > 1)] = torch.nan
+        for (position, seen), cells in zip(self.input_positions(), self.input_size, strict=True):
+            matrix = _interpolation(position, cells)
+            matrix[~seen] = torch.nan
             weights.append(matrix.to(maps))
         rows, columns = weights
         # NaN rows and columns make NaN of all they touch, which is what is wanted.

@@ -20,7 +20,7 @@ from pacavit.explain import maps
 from pacavit.explain.geometry import Placement, Sampling, find_pacavit, samplings, upsample
 from pacavit.explain.masks import binary_mask
 from pacavit.explain.methods import METHODS, Method, holds_pacavit, untouched
-from pacavit.explain.record import BlockRecord, record
+from pacavit.explain.record import BlockRecord, choose_stage, record
 from pacavit.types import Grid
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
 
 _FREE_METHOD = "attention_map"
 _TOP = 5
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class StageClusters:
         """The valid clusters, the most important for the class first."""
         order = self.importance.argsort(descending=True, stable=True).tolist()
         return [cluster for cluster in order if self.valid[cluster]]
+
+    def shares(self) -> Tensor:
+        """Of all importance, each cluster's: (M,), sums to 1; all 0 where none is important."""
+        return self.importance / self.importance.sum().clamp(min=_TINY)
 
     def heat(self, cluster: int, placement: Placement) -> Tensor:
         """The heatmap of a cluster over the whole image: (H, W), NaN outside of what was seen."""
@@ -136,12 +141,8 @@ def cluster_mask(
     Raises:
         PacavitError: there is no such stage or cluster, or the threshold is wrong.
     """
-    found = [one for one in explanation.stages if stage in (None, one.stage)]
-    if not found:
-        known = ", ".join(str(one.stage) for one in explanation.stages) or "none"
-        asked = "the model" if stage is None else f"stage {stage}"
-        raise PacavitError(f"{asked} has no clusters; stages with clusters: {known}")
-    clusters = found[-1]
+    stages = {one.stage: one for one in explanation.stages}
+    clusters = stages[choose_stage(list(stages), stage)]
     ranking = clusters.ranking()
     if cluster is None:
         cluster = ranking[0]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pacavit.errors import PacavitError, UnknownNameError
 
-__all__ = ["THRESHOLDS", "binary_mask", "keep", "mass", "otsu", "quantile", "remove"]
+__all__ = ["THRESHOLDS", "binary_mask", "keep", "mask_area", "mass", "otsu", "quantile", "remove"]
 
 _BINS = 256
 _GREY = 128
@@ -99,6 +99,16 @@ def binary_mask(maps: Tensor, threshold: str = "otsu", value: float | None = Non
             found = THRESHOLDS[threshold](inside, *([] if value is None else [value]))
             masks[image, seen] = (inside[0] >= found) & (inside[0] > 0)
     return masks
+
+
+def mask_area(mask: Tensor, heat: Tensor) -> float:
+    """The share of what the network saw that a mask holds, 0 to 1.
+
+    Args:
+        mask: (H, W) bool, of the map.
+        heat: (H, W), the map; NaN where the network did not look.
+    """
+    return float(mask.sum()) / max(1, int(heat.isfinite().sum()))
 
 
 def keep(image: Tensor, mask: Tensor, fill: int = _GREY) -> Tensor:

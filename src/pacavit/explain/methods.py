@@ -16,7 +16,7 @@ from pacavit._registry import Registry
 from pacavit.errors import PacavitError
 from pacavit.explain import maps
 from pacavit.explain.geometry import find_pacavit, samplings, upsample
-from pacavit.explain.record import BlockRecord, record, uncompiled
+from pacavit.explain.record import BlockRecord, choose_stage, record, uncompiled
 from pacavit.explain.rollout import relevance, rollout
 from pacavit.layers import evaluation_mode
 from pacavit.models import PacaViT
@@ -124,15 +124,7 @@ class ClusterMethod(Method):
         super().__init__(model)
         mixers = find_pacavit(self.model).mixers
         self.clustered = [index for index, mixer in enumerate(mixers) if mixer.num_clusters]
-        if not self.clustered:
-            raise PacavitError(
-                "the model has no stage with clusters; choose a method that needs none, such as "
-                "rollout"
-            )
-        self.stage = self.clustered[-1] if stage is None else stage
-        if self.stage not in self.clustered:
-            known = ", ".join(map(str, self.clustered))
-            raise PacavitError(f"stage {stage} has no clusters; choose among: {known}")
+        self.stage = choose_stage(self.clustered, stage)
         self.stages = (self.stage,)
         self.sampling = samplings(self.model)[self.stage]
 

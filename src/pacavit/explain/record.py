@@ -12,7 +12,7 @@ The network needs no code for this, and keeps no trace of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ from pacavit.errors import PacavitError
 from pacavit.explain._taps import Tap, find_taps
 from pacavit.types import Assignment, Grid
 
-__all__ = ["BlockRecord", "Recording", "record", "uncompiled"]
+__all__ = ["BlockRecord", "Recording", "choose_stage", "record", "uncompiled"]
 
 # Of the largest value: far above rounding (TF32 and 16 bits), far below another formula's answer.
 _TOLERANCE, _TOLERANCE_16_BIT = 1e-2, 5e-2
@@ -112,6 +112,24 @@ class BlockRecord:
         return self.assignment, self.grid
 
 
+def choose_stage(clustered: Sequence[int], index: int | None) -> int:
+    """A stage with clusters: the one asked for, or the last.
+
+    Raises:
+        PacavitError: it has none, or no stage has any.
+    """
+    if not clustered:
+        raise PacavitError(
+            "the model has no stage with clusters; methods such as rollout need none"
+        )
+    if index is None:
+        return clustered[-1]
+    if index not in clustered:
+        known = ", ".join(map(str, clustered))
+        raise PacavitError(f"stage {index} has no clusters; choose among: {known}")
+    return index
+
+
 class Recording:
     """What the attentions of a network computed in its last forward pass; see :func:`record`.
 
@@ -145,16 +163,7 @@ class Recording:
         Raises:
             PacavitError: there is no such stage, or it has no clusters.
         """
-        clustered = self.clustered_stages
-        if not clustered:
-            raise PacavitError(
-                f"{self._model_name} has no stage with clusters; choose a method that needs none, "
-                "such as rollout"
-            )
-        index = clustered[-1] if index is None else index
-        if index not in clustered:
-            known = ", ".join(map(str, clustered))
-            raise PacavitError(f"stage {index} has no clusters; choose among: {known}")
+        index = choose_stage(self.clustered_stages, index)
         return tuple(block for block in self.blocks if block.stage == index)
 
     def backward(

@@ -25,6 +25,7 @@ __all__ = [
     "cluster_colours",
     "cluster_gallery",
     "display_size",
+    "fitted_size",
     "further_masks",
     "heat_picture",
     "mask_pictures",
@@ -63,8 +64,12 @@ def pillow_image(picture: Tensor) -> Image.Image:
 
 def display_size(image_size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) at which a person looks at an image: neither tiny nor huge."""
-    longer = max(image_size)
-    scale = min(max(longer, _SMALLEST), _LARGEST) / longer
+    return fitted_size(image_size, min(max(*image_size, _SMALLEST), _LARGEST))
+
+
+def fitted_size(image_size: tuple[int, int], longer: int) -> tuple[int, int]:
+    """(height, width) of the same shape whose longer side has so many pixels."""
+    scale = longer / max(image_size)
     return max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
 
 
@@ -176,14 +181,12 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
     axes[0].imshow(picture)
     axes[0].imshow(_partition(clusters, placement), alpha=0.65)
     axes[0].set_title("partition", fontsize=8)
-    total = float(clusters.importance.sum())
-    colours = cluster_colours(clusters)
+    shares, colours = clusters.shares(), cluster_colours(clusters)
     for axis, cluster in zip(axes[1:], shown, strict=False):
         heat = clusters.heat(cluster, placement)
         axis.imshow(picture)
         axis.imshow(_relative(heat), cmap=COLOURS, alpha=_OPACITY)
-        share = float(clusters.importance[cluster]) / total if total else 0.0
-        axis.set_title(f"cluster {cluster}: {share:.0%}", fontsize=8)
+        axis.set_title(f"cluster {cluster}: {shares[cluster]:.0%}", fontsize=8)
         for spine in axis.spines.values():
             spine.set(visible=True, color=colours[cluster], linewidth=2)
     for axis in axes[len(shown) + 1 :]:
@@ -213,19 +216,14 @@ def cluster_colours(clusters: StageClusters) -> list[tuple[float, float, float]]
 def _partition(clusters: StageClusters, placement: Placement) -> NDArray[np.float32]:
     """The colour of the cluster of every pixel: (H, W, 4), transparent where there is none."""
     table = torch.tensor([(*colour, 1.0) for colour in cluster_colours(clusters)] + [(0.0,) * 4])
-    positions = []
-    top, left, height, width = placement.region
-    for pixels, start, length, input_side, cells in (
-        (placement.image_size[0], top, height, placement.input_size[0], clusters.grid.height),
-        (placement.image_size[1], left, width, placement.input_size[1], clusters.grid.width),
-    ):
-        position = (torch.arange(pixels) + 0.5 - start) / length
-        nearest = (
-            position * input_side - 0.5 - clusters.sampling.offset
-        ) / clusters.sampling.stride
-        cell = nearest.round().long().clamp(0, cells - 1)
-        positions.append((cell, (position >= 0) & (position <= 1)))
-    (rows, row_seen), (columns, column_seen) = positions
+    (row, row_seen), (column, column_seen) = placement.input_positions()
+    rows, columns = (
+        ((position - clusters.sampling.offset) / clusters.sampling.stride)
+        .round()
+        .long()
+        .clamp(0, cells - 1)
+        for position, cells in zip((row, column), clusters.grid, strict=True)
+    )
     cluster = clusters.partition.unflatten(0, clusters.grid)[rows][:, columns]
     cluster = cluster.masked_fill(~(row_seen[:, None] & column_seen), -1)
     return np.asarray(table[cluster].numpy())

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from pacavit.engine import files
 from pacavit.explain.images import FailedImage, ImageExplanation, StageClusters
-from pacavit.explain.masks import THRESHOLDS, binary_mask
+from pacavit.explain.masks import THRESHOLDS, binary_mask, mask_area
 from pacavit.explain.methods import METHODS, method_title
 from pacavit.explain.render import (
     COLOURS,
     cluster_colours,
     cluster_gallery,
     display_size,
+    fitted_size,
     further_masks,
     mask_pictures,
     overlay,
@@ -190,9 +191,9 @@ def _numbers(explanation: ImageExplanation, folder: Path) -> dict[str, Any]:
     """What JSON tells of an image."""
     areas = {}
     for method in explanation.maps:
-        restored = explanation.restored(method)[None]
+        restored = explanation.restored(method)
         areas[method] = {
-            threshold: round(float(binary_mask(restored, threshold).float().mean()), 4)
+            threshold: round(mask_area(binary_mask(restored[None], threshold)[0], restored), 4)
             for threshold in THRESHOLDS
         }
     return {
@@ -221,7 +222,7 @@ def _numbers(explanation: ImageExplanation, folder: Path) -> dict[str, Any]:
                 "grid": list(clusters.grid),
                 "clusters": len(clusters.weights),
                 "valid": int(clusters.valid.sum()),
-                "importance": _rounded(_shares(clusters.importance)),
+                "importance": _rounded(clusters.shares()),
                 "received": _rounded(clusters.received),
                 "patches": clusters.partition.clamp(min=-1)
                 .add(1)
@@ -286,8 +287,7 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
     placement = explanation.placement
     size = display_size(placement.image_size)
     unit = placement.resized((1, 1))
-    scale = _THUMBNAIL / max(size)
-    small = thumbnail(explanation.image, (round(size[0] * scale) or 1, round(size[1] * scale) or 1))
+    small = thumbnail(explanation.image, fitted_size(size, _THUMBNAIL))
     name, probability = explanation.explained
     label = f"{name} {probability:.1%}"
     if name != explanation.top[0].name:
@@ -320,7 +320,7 @@ def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[
         "clusters": len(clusters.weights),
         "weightBytes": _base64(_relative_bytes(clusters.weights)),
         "attentionBytes": _base64(_relative_bytes(clusters.attention)),
-        "importance": _rounded(_shares(clusters.importance)),
+        "importance": _rounded(clusters.shares()),
         "partition": clusters.partition.tolist(),
         "colours": [[round(255 * part) for part in one] for one in cluster_colours(clusters)],
     }
@@ -330,10 +330,6 @@ def _bounded(found: Tensor) -> Tensor:
     """A map of the network's input, thinned out where that is larger than the page needs."""
     step = max(1, max(found.shape) // 112)
     return found[step // 2 :: step, step // 2 :: step]
-
-
-def _shares(values: Tensor) -> Tensor:
-    return values / values.sum().clamp(min=1e-30)
 
 
 def _rounded(values: Iterable[float]) -> list[float]:

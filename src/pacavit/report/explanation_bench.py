@@ -24,9 +24,19 @@ from pacavit.report import html
 from pacavit.report.curves import svg_picture
 from pacavit.report.folders import check_folder
 
-__all__ = ["PAGE", "BenchReport", "check_bench_folder", "print_bench", "write_bench"]
+__all__ = [
+    "PAGE",
+    "UNFINISHED",
+    "BenchReport",
+    "check_bench_folder",
+    "print_bench",
+    "write_bench",
+]
 
 PAGE, TEXT, NUMBERS, PICTURE = "bench.html", "bench.md", "bench.json", "bench.svg"
+UNFINISHED = "bench.unfinished"
+"""Folder of what is measured, until the bench is written."""
+
 _TITLES = {"predicted": "Maps of the likeliest class", "true": "Maps of the right class"}
 _NOTE = (
     "Means over the images, with half the 95 % bootstrap interval. Pixels are taken in the order "
@@ -68,10 +78,13 @@ class BenchReport:
 def check_bench_folder(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds anything, or with ``overwrite`` anything but a bench.
 
+    An unfinished bench was let in when it began; whether it goes on its settings say.
+
     Raises:
         PacavitError: it does, or it is a file.
     """
-    check_folder(out, mark=NUMBERS, what="a bench of explanations", overwrite=overwrite)
+    if not (out / UNFINISHED).is_dir():
+        check_folder(out, mark=NUMBERS, what="a bench of explanations", overwrite=overwrite)
 
 
 def write_bench(report: BenchReport, out: Path) -> list[Path]:

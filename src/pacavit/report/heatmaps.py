@@ -14,7 +14,13 @@ from pacavit.engine.predict import ClassProbability
 from pacavit.engine.weights import LoadedModel
 from pacavit.errors import PacavitError
 from pacavit.explain import ImageExplanation, default_method, explain_split
-from pacavit.explain.render import heat_picture, partition_picture, png_bytes, thumbnail
+from pacavit.explain.render import (
+    fitted_size,
+    heat_picture,
+    partition_picture,
+    png_bytes,
+    thumbnail,
+)
 
 __all__ = ["Heatmap", "Heatmaps", "make_heatmaps"]
 
@@ -87,9 +93,7 @@ def make_heatmaps(
 
 
 def _heatmap(position: int, label: str, method: str, explanation: ImageExplanation) -> Heatmap:
-    height, width = explanation.placement.image_size
-    scale = _SIDE / max(height, width)
-    size = (round(height * scale) or 1, round(width * scale) or 1)
+    size = fitted_size(explanation.placement.image_size, _SIDE)
     picture, placement = thumbnail(explanation.image, size), explanation.placement.resized(size)
     heat = placement.restore(explanation.maps[method])
     partition = None
