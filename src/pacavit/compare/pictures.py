@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from io import BytesIO
 
@@ -18,7 +19,7 @@ __all__ = ["bars_png", "bars_svg", "curves_png", "curves_svg"]
 
 
 def bars_png(comparison: Comparison) -> bytes:
-    """A bar a row, a dot a seed, as a PNG picture."""
+    """A bar a row with the 95 % interval over images, a dot a seed, as a PNG picture."""
     return _png(comparison, _draw_bars)
 
 
@@ -52,24 +53,40 @@ def _svg(comparison: Comparison, draw: Callable[[Axes, Comparison], None], *, da
 def _draw_bars(axes: Axes, comparison: Comparison) -> None:
     rows = comparison.rows[::-1]  # the first row on top
     means = [row.score("accuracy").mean for row in rows]
-    axes.barh([row.value for row in rows], means, color="C0", height=0.6)
+    errors = [1.96 * _standard_error(row) for row in rows]
+    axes.barh(
+        [row.value for row in rows],
+        means,
+        xerr=errors,
+        color="C0",
+        ecolor="0.5",
+        capsize=3,
+        height=0.6,
+    )
     for place, row in enumerate(rows):
         seeds = [run.evaluation.accuracy for run in row.runs]
         if len(seeds) > 1:
             axes.plot(seeds, [place] * len(seeds), "o", color="C1", markersize=4)
         axes.annotate(
             f"{means[place]:.4f}",
-            (max(*seeds, means[place]), place),
+            (max(*seeds, means[place] + errors[place]), place),
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
         )
-    lowest, highest = min(means), max(means)
+    lowest = min(map(float.__sub__, means, errors))
+    highest = max(map(float.__add__, means, errors))
     room = max(0.02, highest - lowest)
     axes.set(xlabel="test accuracy", xlim=(max(0, lowest - room), highest + 0.6 * room))
     axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 1])
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
+
+
+def _standard_error(row: Row) -> float:
+    """Of the mean accuracy, over drawing other test images."""
+    accuracy = row.score("accuracy").mean
+    return math.sqrt(accuracy * (1 - accuracy) / row.runs[0].evaluation.num_images)
 
 
 def _draw_curves(axes: Axes, comparison: Comparison) -> None:
