@@ -1,9 +1,11 @@
 """From image files to explanations: aligned with the original, and wrong files told in a line."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -199,21 +201,15 @@ def test_pictures_have_the_size_they_should(
     bright_model: MakeModel, draw_square: DrawSquare
 ) -> None:
     explanation = explain_one(bright_model(), draw_square((64, 96), (20, 28, 52, 60)), label=1)
-    pictures = render.mask_pictures(explanation, "cluster_contributions")
-    assert len(pictures) == 9
-    for name, picture in pictures.items():
-        assert picture.shape[-2:] == (64, 96), name
-    assert pictures["keep-otsu"][:, 36, 44].tolist() == [255] * 3
-    assert pictures["remove-otsu"][:, 36, 44].tolist() == [128] * 3
-    further = render.further_masks(explanation)
-    kinds = ("attention_map", "stage0-cluster0")
-    assert set(further) == {f"mask-{by}-{of}" for by in THRESHOLDS for of in kinds}
-    assert all(mask.shape == (64, 96) for mask in further.values())
-    assert further["mask-otsu-stage0-cluster0"][36, 44]
+    (clusters,) = explanation.stages
+    masks = render.map_masks(explanation, "cluster_contributions")
+    of_cluster = render.cluster_masks(explanation, clusters)
+    assert set(masks) == set(of_cluster) == set(THRESHOLDS)
+    assert all(mask.shape == (64, 96) for mask in (*masks.values(), *of_cluster.values()))
+    assert masks["otsu"][36, 44]
+    assert torch.equal(of_cluster["otsu"], cluster_mask(explanation))
     assert render.display_size((64, 96)) == (213, 320)
     assert render.display_size((3000, 1000)) == (640, 213)
-    assert render.png_bytes(pictures["mask-otsu"]).startswith(b"\x89PNG")
-    (clusters,) = explanation.stages
     for figure in (
         render.overlay(explanation, "cluster_contributions", "class map"),
         render.cluster_gallery(explanation, clusters),
@@ -221,6 +217,37 @@ def test_pictures_have_the_size_they_should(
         assert render.png_bytes(figure).startswith(b"\x89PNG")
     colours = render.cluster_colours(clusters)
     assert len(set(colours)) == 2
+
+
+def test_pictures_are_saved_as_they_are() -> None:
+    """Small ones and large ones, which are compressed otherwise, and masks with one bit a pixel."""
+    for size in ((40, 30), (900, 800)):
+        picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+        with Image.open(BytesIO(render.png_bytes(picture))) as saved:
+            assert torch.equal(torch.from_numpy(np.array(saved)).permute(2, 0, 1), picture)
+        mask = picture[0] > 99
+        with Image.open(BytesIO(render.png_bytes(mask))) as saved:
+            assert saved.mode == "1"
+            assert torch.equal(torch.from_numpy(np.array(saved)), mask)
+    assert render.thumbnail(mask, (9, 8)).dtype is torch.bool
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_even_a_single_image_shows_that_it_is_under_way(
+    bright_model: MakeModel,
+    draw_square: DrawSquare,
+    count: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    paths = [draw_square((32, 32), (8, 8, 20, 20))] * count
+    for terminal, progress in (("1", True), ("1", False), ("", True)):
+        monkeypatch.setenv("FORCE_COLOR", terminal)
+        found = explain_images(bright_model(), paths, device=CPU, progress=progress)
+        assert len(list(found)) == count
+        shown = capsys.readouterr().err
+        assert ("explaining" in shown) == (progress and (terminal == "1" or count > 1))
 
 
 def test_images_of_a_split_are_explained_as_files_are(

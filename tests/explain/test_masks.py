@@ -4,8 +4,20 @@ import numpy as np
 import pytest
 import torch
 
+from pacavit.data.image import Region
 from pacavit.errors import PacavitError, UnknownNameError
-from pacavit.explain.masks import binary_mask, keep, mask_area, mass, otsu, quantile, remove
+from pacavit.explain.geometry import Placement
+from pacavit.explain.masks import (
+    THRESHOLDS,
+    binary_mask,
+    keep,
+    mask_area,
+    mass,
+    otsu,
+    quantile,
+    remove,
+    restored_mask,
+)
 
 
 def bump() -> torch.Tensor:
@@ -53,11 +65,35 @@ def test_nothing_where_there_is_nothing() -> None:
         assert mask.sum((1, 2)).tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_masks_of_photographs_have_sampled_thresholds(threshold: str) -> None:
+    heat = torch.rand(8, 8)
+    small = Placement((64, 96), Region(0, 16, 64, 64), (8, 8))
+    restored = small.restore(heat)
+    assert torch.equal(
+        restored_mask(restored, small, threshold), binary_mask(restored[None], threshold)[0]
+    )
+    # What was seen of a narrow picture is sampled by itself.
+    for size, region in (((1300, 2500), Region(0, 600, 1300, 1300)), ((9000, 64), (9, 0, 64, 64))):
+        large = Placement(size, Region(*region), (8, 8))
+        restored = large.restore(heat)
+        exact = binary_mask(restored[None], threshold)[0]
+        assert mask_area(restored_mask(restored, large, threshold) ^ exact, large) < 0.005
+
+
+def test_nothing_is_restored_from_nothing() -> None:
+    placement = Placement((4, 4), Region(0, 1, 4, 2), (2, 2))
+    assert not restored_mask(placement.restore(torch.zeros(2, 2)), placement).any()
+
+
 def test_the_area_is_a_share_of_what_was_seen() -> None:
     maps = bump()
     maps[:, :, 20:] = torch.nan
-    assert mask_area(binary_mask(maps, "quantile")[0], maps[0]) == pytest.approx(0.25)
-    assert mask_area(torch.zeros(20, 30, dtype=torch.bool), maps[0].fill_(torch.nan)) == 0
+    placement = Placement((20, 30), Region(0, 0, 20, 20), (8, 8))
+    assert placement.has_border
+    assert not Placement((20, 30), Region(0, 0, 20, 30), (8, 8)).has_border
+    assert mask_area(binary_mask(maps, "quantile")[0], placement) == pytest.approx(0.25)
+    assert mask_area(torch.zeros(20, 30, dtype=torch.bool), placement) == 0
 
 
 def test_keep_and_remove_are_complements() -> None:

@@ -157,6 +157,22 @@ def test_compiled_networks_are_recorded(small: MakeSmall, in_place: bool) -> Non
         torch.testing.assert_close(block.attention(), attention)
 
 
+def test_gradients_of_compiled_networks_are_those_of_the_network(small: MakeSmall) -> None:
+    model = small().eval()
+    images = torch.randn(1, 3, 32, 32)
+    with record(model) as expected:
+        expected.backward(model(images)[:, 1])
+    compiled: Any = torch.compile(model, backend="eager")
+    compiled(images)
+    with record(compiled) as recording:
+        recording.backward(compiled(images)[:, 1])
+    assert len(recording.blocks) == len(expected.blocks) == 5
+    for block, other in zip(recording.blocks, expected.blocks, strict=True):
+        torch.testing.assert_close(block.attention(), other.attention())
+        torch.testing.assert_close(block.attention_gradient(), other.attention_gradient())
+        assert block.attention_gradient().any()
+
+
 def test_a_teachers_assignment_is_recorded(small: MakeSmall) -> None:
     model = small(clustering="teacher").eval()
     with record(model) as recording, torch.no_grad():

@@ -1,9 +1,11 @@
 """The folder of explanations: pictures, JSON, a page that works offline, and who may write it."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pytest
 import timm
@@ -15,7 +17,7 @@ from pacavit import api
 from pacavit.engine.weights import load_model
 from pacavit.errors import PacavitError
 from pacavit.explain import explain_images, render
-from pacavit.report import explanation
+from pacavit.report import explanation, explanation_pictures
 from pacavit.report.explanation import (
     NUMBERS,
     PAGE,
@@ -23,6 +25,7 @@ from pacavit.report.explanation import (
     print_explanations,
     write_explanations,
 )
+from pacavit.report.explanation_pictures import BORDER
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -61,8 +64,9 @@ def test_every_picture_is_there(explained: tuple[Path, list[ExplainedImage]]) ->
         assert {"clusters-stage0.png", "clusters-stage1.png"} < names
     first = images[0].folder
     assert first is not None
-    with Image.open(first / "remove-quantile.png") as picture:
-        assert picture.size == (64, 40)
+    for kind in ("mask", "keep", "remove"):
+        with Image.open(first / f"{kind}-quantile.png") as picture:
+            assert picture.size == (64, 40)
 
 
 def test_numbers_are_json(explained: tuple[Path, list[ExplainedImage]]) -> None:
@@ -90,6 +94,28 @@ def test_the_page_asks_nobody_and_believes_no_name(
     assert "default-src 'none'" in page
     assert "<img src=x" not in page
     assert "Images that could not be explained" in page
+
+
+def test_the_page_links_every_mask_and_tells_of_the_border(
+    explained: tuple[Path, list[ExplainedImage]],
+) -> None:
+    out, images = explained
+    page = (out / PAGE).read_text()
+    links = [unquote(link) for link in re.findall(r'<a href="([^"#]+)"', page)]
+    assert {out / link for link in links} == {
+        file
+        for image in images
+        if image.folder is not None
+        for file in image.folder.iterdir()
+        if file.name.startswith(("mask-", "keep-", "remove-"))
+    }
+    # Of the two images only the first is not square.
+    assert page.count(f"<p>{BORDER}</p>") == 1
+    assert [one["border"] for one in json.loads(page_data(page))["images"]] == [True, False]
+
+
+def page_data(page: str) -> str:
+    return page.partition('id="explorer-data">')[2].partition("</script>")[0]
 
 
 def test_existing_folders_are_left_alone(
@@ -179,7 +205,7 @@ def test_pictures_and_numbers_say_which_stages_the_map_is_of(
         notes.append(arguments[2])
         return render.overlay(*arguments)
 
-    monkeypatch.setattr(explanation, "overlay", overlay)
+    monkeypatch.setattr(explanation_pictures, "overlay", overlay)
     for method, stage, told, stages in (
         ("cluster_contributions", None, "cluster contributions, stages 0 and 1", [0, 1]),
         ("cluster_contributions", 0, "cluster contributions, stage 0", [0]),
@@ -237,6 +263,7 @@ def test_a_click_shows_what_the_patch_attends_to(
     canvas, patch = page.locator("#explorer-canvas"), page.locator("#explorer-patch")
     page.locator("[data-image='1']").click()
     page.wait_for_function("document.getElementById('explorer-title').textContent[0] == 'b'")
+    assert page.locator("#explorer-border").is_hidden()
     box = canvas.bounding_box()
     assert box is not None
     canvas.click(position={"x": 0.3 * box["width"], "y": 0.8 * box["height"]})
@@ -249,6 +276,7 @@ def test_a_click_shows_what_the_patch_attends_to(
         page.select_option("#explorer-view", view)
     page.locator("[data-image='0']").click()  # not square: the left of it was not seen
     page.wait_for_function("document.getElementById('explorer-title').textContent[0] == '<'")
+    assert page.locator("#explorer-border").is_visible()
     canvas.click(position={"x": 2, "y": 2})
     assert patch.inner_text() == "Patch in row 1, column 1 attends to"
     assert page.evaluate("document.documentElement.scrollWidth") == 400

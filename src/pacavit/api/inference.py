@@ -83,7 +83,7 @@ def explain(
         method: registered name, as ``list_names("methods")`` has them; None is contributions of
             clusters where there are some.
         overwrite: replace the explanations in ``out``.
-        progress: show a progress bar when there are several images.
+        progress: show a progress bar; of a single image, that it is under way.
 
     Returns:
         One record an image, in order; an image that cannot be explained has its ``error`` set.

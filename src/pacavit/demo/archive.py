@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Protocol
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from pacavit.demo.explaining import Explained
 from pacavit.engine import files
@@ -59,9 +59,11 @@ def _write(explained: Sequence[Explained], file: Path, write: Writer) -> None:
         write(named, folder, title=f"What was looked at in {image}")
         for numbers in folder.glob("*.json"):
             _make_relative(numbers)
-        with ZipFile(file, "w", ZIP_DEFLATED) as archive:
+        with ZipFile(file, "w") as archive:
             for path in sorted(folder.rglob("*")):
-                archive.write(path, path.relative_to(folder.parent))
+                # Pictures are compressed already.
+                how = ZIP_STORED if path.suffix == ".png" else ZIP_DEFLATED
+                archive.write(path, path.relative_to(folder.parent), how)
 
 
 def _path(one: Explained, *, alone: bool) -> Path:

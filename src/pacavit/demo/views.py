@@ -76,7 +76,7 @@ def top(explained: Explained) -> str:
 def masks(explained: Explained, method: str, threshold: str, share: float) -> str:
     """A map, its binary mask, and the picture with only the masked area and without it."""
     inside = mask(explained, method, threshold, share)
-    area = mask_area(inside, explained.heat(method))
+    area = mask_area(inside, explained.placement)
     name, probability = explained.explanation.explained
     about = METHODS.get(method).class_specific
     figures = [

@@ -26,7 +26,14 @@ from pacavit.explain.maps import (
     patch_map,
     received,
 )
-from pacavit.explain.masks import THRESHOLDS, binary_mask, keep, mask_area, remove
+from pacavit.explain.masks import (
+    THRESHOLDS,
+    binary_mask,
+    keep,
+    mask_area,
+    remove,
+    restored_mask,
+)
 from pacavit.explain.methods import METHODS, Method, method_title
 from pacavit.explain.record import BlockRecord, Recording, record
 from pacavit.explain.rollout import relevance, rollout
@@ -65,6 +72,7 @@ __all__ = [
     "record",
     "relevance",
     "remove",
+    "restored_mask",
     "rollout",
     "samplings",
     "upsample",

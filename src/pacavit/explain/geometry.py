@@ -149,6 +149,17 @@ class Placement:
             found.append((share * cells - 0.5, (share >= 0) & (share <= 1)))
         return found
 
+    def seen_pixels(self) -> tuple[Tensor, Tensor]:
+        """The rows of the image that the network saw, and the columns: (rows,), (columns,) long."""
+        rows, columns = (seen.nonzero()[:, 0] for _, seen in self.input_positions())
+        return rows, columns
+
+    @property
+    def has_border(self) -> bool:
+        """Whether preprocessing cut something off the image."""
+        seen = tuple(len(pixels) for pixels in self.seen_pixels())
+        return seen != self.image_size
+
     def restore(self, maps: Tensor) -> Tensor:
         """(..., height, width) of the input -> (..., H, W) of the original, bilinearly.
 

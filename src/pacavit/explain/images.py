@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
+from rich.text import Text
 from torch import Tensor, nn
 
 from pacavit.data import ImageSet, SampleRandom, read_image
@@ -18,7 +20,7 @@ from pacavit.engine.weights import LoadedModel
 from pacavit.errors import CheckpointError, DataError, PacavitError, UnknownNameError
 from pacavit.explain import maps
 from pacavit.explain.geometry import Placement, Sampling, find_pacavit, samplings, upsample
-from pacavit.explain.masks import binary_mask
+from pacavit.explain.masks import restored_mask
 from pacavit.explain.methods import METHODS, Method, holds_pacavit, untouched
 from pacavit.explain.record import BlockRecord, choose_stage, record
 from pacavit.types import Grid
@@ -135,8 +137,8 @@ def cluster_mask(
         explanation: of the image.
         stage: with clusters; None is the last.
         cluster: its index; None is the most important one for the explained class.
-        threshold: as ``binary_mask`` has them.
-        value: as ``binary_mask`` has them.
+        threshold: as ``restored_mask`` has them.
+        value: as ``restored_mask`` has them.
 
     Raises:
         PacavitError: there is no such stage or cluster, or the threshold is wrong.
@@ -151,7 +153,8 @@ def cluster_mask(
             f"stage {clusters.stage} has no cluster {cluster} in this image; choose among: "
             f"{', '.join(map(str, sorted(ranking)))}"
         )
-    return binary_mask(clusters.heat(cluster, explanation.placement)[None], threshold, value)[0]
+    placement = explanation.placement
+    return restored_mask(clusters.heat(cluster, placement), placement, threshold, value)
 
 
 def find_class(name: str | int, info: DataInfo) -> int:
@@ -210,7 +213,7 @@ def explain_images(
         also: more methods, whose maps are wanted beside.
         stage: whose clusters make the map; None is the last that has some.
         device: where to compute.
-        progress: show a progress bar on stderr when there are several images.
+        progress: show a progress bar on stderr; of a single image, that it is under way.
 
     Raises:
         UnknownNameError: there is no such method, or it knows no stages.
@@ -275,20 +278,29 @@ def _explain_each(
     device: torch.device,
     progress: bool,
 ) -> Iterator[ImageExplanation | FailedImage]:
-    bar = track(
-        paths,
-        description="explaining",
-        console=Console(stderr=True),
-        disable=not progress or len(paths) < 2,
-    )
-    for path in bar:
-        try:
-            image = read_image(path, still=True)
-            pixels, placement = prepare(image, path)
-        except DataError as error:
-            yield FailedImage(path, str(error))
-            continue
-        yield _explain_image(model, path, image, pixels.to(device), placement, label, methods)
+    with _watched(paths, progress) as watched:
+        for path in watched:
+            try:
+                image = read_image(path, still=True)
+                pixels, placement = prepare(image, path)
+            except DataError as error:
+                yield FailedImage(path, str(error))
+                continue
+            yield _explain_image(model, path, image, pixels.to(device), placement, label, methods)
+
+
+@contextmanager
+def _watched(paths: Sequence[Path], progress: bool) -> Iterator[Iterable[Path]]:
+    """The paths, with a bar on stderr; a bar of one step would only stand still."""
+    console = Console(stderr=True)
+    if not progress:
+        yield paths
+    elif len(paths) == 1:
+        with console.status(Text(f"explaining {paths[0].name}")):
+            yield paths
+    else:
+        with Progress(console=console) as bar:
+            yield bar.track(paths, description="explaining")
 
 
 def _explain_image(

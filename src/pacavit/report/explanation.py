@@ -18,21 +18,17 @@ from torch import Tensor
 
 from pacavit.engine import files
 from pacavit.explain.images import FailedImage, ImageExplanation, StageClusters
-from pacavit.explain.masks import THRESHOLDS, binary_mask, mask_area
 from pacavit.explain.methods import METHODS, method_title
 from pacavit.explain.render import (
     COLOURS,
     cluster_colours,
-    cluster_gallery,
     display_size,
     fitted_size,
-    further_masks,
-    mask_pictures,
-    overlay,
     png_bytes,
     thumbnail,
 )
 from pacavit.report import html
+from pacavit.report.explanation_pictures import BORDER, write_pictures
 from pacavit.report.folders import check_folder
 
 __all__ = [
@@ -124,8 +120,9 @@ def write_explanations(
                 continue
             folder = _free_name(out, explanation.path.stem, taken)
             taken.add(folder)
-            pictures = _write_pictures(explanation, folder)
-            written.append(ExplainedImage(explanation.path, folder, _numbers(explanation, folder)))
+            areas, pictures = write_pictures(explanation, folder)
+            numbers = _numbers(explanation, folder, areas)
+            written.append(ExplainedImage(explanation.path, folder, numbers))
             if len(explored) < _EXPLORED:
                 explored.append((_explorer_data(explanation), pictures))
         (out / PAGE).write_text(_page(title, written, explored), "utf-8")
@@ -158,44 +155,10 @@ def _free_name(out: Path, stem: str, taken: Collection[Path]) -> Path:
     return folder
 
 
-def _write_pictures(explanation: ImageExplanation, folder: Path) -> Markup:
-    """The pictures of one image as files, and the page's part with the most telling ones."""
-    folder.mkdir()
-    shown: list[Markup] = []
-    name = explanation.explained.name
-    for method in explanation.maps:
-        note = method_title(method, explanation.map_stages[method])
-        picture = png_bytes(overlay(explanation, method, note))
-        (folder / f"{method}.png").write_bytes(picture)
-        about = f"for {name}" if METHODS.get(method).class_specific else "whatever the class"
-        shown.append(
-            html.picture(html.data_uri(picture, "image/png"), f"{note} {about}", f"{note}, {about}")
-        )
-    masks = mask_pictures(explanation, next(iter(explanation.maps)))
-    for file, mask in {**masks, **further_masks(explanation)}.items():
-        (folder / f"{file}.png").write_bytes(png_bytes(mask))
-    galleries = []
-    for clusters in explanation.stages:
-        picture = png_bytes(cluster_gallery(explanation, clusters))
-        (folder / f"clusters-stage{clusters.stage}.png").write_bytes(picture)
-        caption = (
-            f"Stage {clusters.stage}: the cluster of every patch, then heatmaps of the clusters "
-            f"and their share in the importance for {name}, in block {clusters.block}"
-        )
-        galleries.append(html.picture(html.data_uri(picture, "image/png"), caption, caption))
-    folded = html.folded("Clusters of every stage", *galleries) if galleries else Markup("")
-    return html.side_by_side(*shown) + folded
-
-
-def _numbers(explanation: ImageExplanation, folder: Path) -> dict[str, Any]:
-    """What JSON tells of an image."""
-    areas = {}
-    for method in explanation.maps:
-        restored = explanation.restored(method)
-        areas[method] = {
-            threshold: round(mask_area(binary_mask(restored[None], threshold)[0], restored), 4)
-            for threshold in THRESHOLDS
-        }
+def _numbers(
+    explanation: ImageExplanation, folder: Path, areas: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """What JSON tells of an image; areas of masks are by method and threshold."""
     return {
         "path": str(explanation.path),
         "error": None,
@@ -214,7 +177,10 @@ def _numbers(explanation: ImageExplanation, folder: Path) -> dict[str, Any]:
             {"method": method, "stages": list(explanation.map_stages[method])}
             for method in explanation.maps
         ],
-        "mask_area": areas,
+        "mask_area": {
+            method: {threshold: round(area, 4) for threshold, area in by_threshold.items()}
+            for method, by_threshold in areas.items()
+        },
         "stages": [
             {
                 "stage": clusters.stage,
@@ -247,7 +213,11 @@ def _page(
         parts = [
             html.render(
                 "explorer.html",
-                {"images": data["images"], "clusters": bool(explored[0][0]["stages"])},
+                {
+                    "images": data["images"],
+                    "clusters": bool(explored[0][0]["stages"]),
+                    "border": BORDER,
+                },
             ),
             html.data_block("explorer-data", data),
         ]
@@ -298,6 +268,7 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
         "thumbnail": html.data_uri(png_bytes(small), "image/png"),
         "picture": html.data_uri(png_bytes(thumbnail(explanation.image, size)), "image/png"),
         "seen": _rounded(unit.region),
+        "border": placement.has_border,
         "maps": [
             {
                 "name": method,

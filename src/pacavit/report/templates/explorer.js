@@ -142,6 +142,7 @@
       button.setAttribute("aria-pressed", String(Number(button.dataset.image) === index));
     }
     at("title").textContent = `${image.name}: ${image.label}`;
+    at("border").hidden = !image.border;
     const option = (value, text) => new Option(text, value);
     const view = at("view").value;
     at("view").replaceChildren(...image.maps.map((map) => option(map.name, map.title)));
