@@ -23,6 +23,9 @@ def explain_bench(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     limit: Annotated[int, typer.Option(min=1, help="Images, drawn from the split.")] = 1000,
     skip: Annotated[int, typer.Option(min=0, help="Images that come before those.")] = 0,
+    precision: Annotated[
+        str, typer.Option(help="fp32 or bf16, of answers to altered images.")
+    ] = "fp32",
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -45,6 +48,7 @@ def explain_bench(
         split=split,
         limit=limit,
         skip=skip,
+        precision=precision,
         overwrite=overwrite,
         progress=True,
     )

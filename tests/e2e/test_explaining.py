@@ -88,6 +88,7 @@ def test_explain_bench_tells_what_is_wrong_in_one_line(
         (["--skip", "360"], "--skip 360 leaves none of the 360 images of test"),
         (["--methods", "class_mop"], "class_map"),
         (["--split", "tets"], "test"),
+        (["--precision", "fp16"], "did you mean"),
         (["--out", str(digits_run / "recipe.json")], "recipe.json is a file"),
         (["--out", str(digits_run)], "holds other files than a bench of explanations"),
     ):

@@ -106,6 +106,24 @@ def test_the_right_class_is_followed_where_it_is_not_the_likeliest(bench: Bench)
     assert bench.rows[0].values["predicted"]["randomised"].abs().max() < 0.5
 
 
+def test_half_precision_changes_the_answers_and_not_the_maps(bench: Bench) -> None:
+    methods: dict[str, type[Method]] = {"told": Told}
+    small: list[Tensor] = []
+
+    class Watched(Corner):
+        def forward(self, images: Tensor) -> Tensor:
+            small.append(torch.tensor(torch.is_autocast_enabled("cpu")))
+            return super().forward(images)
+
+    network = Watched().eval()
+    half = run_bench(network, methods, batches(), objects=in_the_corner, steps=8, precision="bf16")
+    for name, values in half.rows[0].values["predicted"].items():
+        expected = bench.rows[0].values["predicted"][name]
+        torch.testing.assert_close(values, expected, atol=0.02, rtol=0, equal_nan=True)
+    assert any(small)
+    assert not all(small)
+
+
 def test_pages_have_all_methods_and_numbers(bench: Bench, tmp_path: Path) -> None:
     report = BenchReport("<model>", "six corners", "pacavit explain-bench <model>", bench, MACHINE)
     files = write_bench(report, tmp_path)

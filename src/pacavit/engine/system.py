@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pacavit.errors import CheckpointError, RecipeError
+from pacavit.errors import CheckpointError, RecipeError, UnknownNameError
 
 __all__ = [
     "ENVIRONMENT",
+    "PRECISIONS",
     "autocast",
+    "check_precision",
     "configure",
     "environment",
     "pick_device",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 ENVIRONMENT = "environment.json"
+PRECISIONS = ("fp32", "bf16")
 
 
 def pick_device(name: str) -> torch.device:
@@ -75,6 +78,17 @@ def configure(device: torch.device) -> None:
 def training_kernels(device: torch.device) -> AbstractContextManager[Any]:
     """Attention kernels for a training step; on a CPU the fused one has a slow backward pass."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def check_precision(precision: str) -> str:
+    """The name of a precision, as it is.
+
+    Raises:
+        UnknownNameError: there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
+    return precision
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

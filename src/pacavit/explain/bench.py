@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pacavit.data import Batch
+from pacavit.engine.system import autocast
 from pacavit.explain.bench_parts import Keep, batch_key, measured_anew
 from pacavit.explain.cluster_bench import StageScores
 from pacavit.explain.methods import Method
@@ -33,6 +34,7 @@ from pacavit.explain.metrics import (
     road,
     top_area,
 )
+from pacavit.explain.metrics.faithfulness import Predict
 
 __all__ = [
     "AREA",
@@ -140,6 +142,7 @@ def run_bench(
     *,
     objects: Callable[[Tensor], Tensor] | None = None,
     steps: int = 10,
+    precision: str = "fp32",
     keep: Keep = measured_anew,
 ) -> Bench:
     """Measure methods on images, batch by batch.
@@ -152,14 +155,17 @@ def run_bench(
         batches: normalised images with int64 labels.
         objects: indices (B,) of images in their split to (B, H, W) bool, where the object is.
         steps: of the curves of insertion and deletion.
+        precision: "fp32" or "bf16", of what the network answers to altered images; maps are
+            made in that of the network.
         keep: may know the numbers of a method on a batch already.
 
     Raises:
         PacavitError: a method cannot explain this network.
     """
     shuffled = randomised(network)
+    answers = _answers(network, precision)
     measuring = {
-        name: _Measuring(network, kind(network), kind(shuffled), steps)
+        name: _Measuring(answers, kind(network), kind(shuffled), steps)
         for name, kind in methods.items()
     }
     gathered: dict[str, list[dict[str, Tensor]]] = {name: [] for name in methods}
@@ -181,6 +187,17 @@ def run_bench(
     return Bench(len(correct), correct.double().mean().item(), rows)
 
 
+def _answers(network: nn.Module, precision: str) -> Predict:
+    """The network, computing in some precision: (B, 3, H, W) -> (B, K)."""
+
+    def predict(images: Tensor) -> Tensor:
+        with autocast(images.device, precision):
+            found: Tensor = network(images)
+        return found
+
+    return predict
+
+
 def _method_scores(
     name: str, class_specific: bool, parts: Sequence[Mapping[str, Tensor]]
 ) -> MethodScores:
@@ -197,8 +214,8 @@ def _method_scores(
 class _Measuring:
     """A method, and the same on a network that has learned nothing, on one batch after another."""
 
-    def __init__(self, network: nn.Module, method: Method, control: Method, steps: int) -> None:
-        self.network, self.method, self.control, self.steps = network, method, control, steps
+    def __init__(self, answers: Predict, method: Method, control: Method, steps: int) -> None:
+        self.answers, self.method, self.control, self.steps = answers, method, control, steps
         self.warm = False
 
     def measure(self, batch: Batch, predicted: Tensor, inside: Tensor | None) -> dict[str, Tensor]:
@@ -247,7 +264,7 @@ class _Measuring:
         inside: Tensor | None,
         shaken: Tensor,
     ) -> dict[str, Tensor]:
-        found = _faithfulness(self.network, images, maps, classes, self.steps)
+        found = _faithfulness(self.answers, images, maps, classes, self.steps)
         found |= {"sparseness": gini(maps)}
         if inside is not None:
             found["pointing"] = pointing_game(maps, inside)
@@ -257,12 +274,12 @@ class _Measuring:
 
 
 def _faithfulness(
-    network: nn.Module, images: Tensor, maps: Tensor, classes: Tensor, steps: int
+    answers: Predict, images: Tensor, maps: Tensor, classes: Tensor, steps: int
 ) -> dict[str, Tensor]:
     """What the network answers to images that were changed as the maps say."""
     insertion, deletion = (
         area_under_curve(
-            perturbation_curves(network, images, maps, classes, insert=insert, steps=steps)
+            perturbation_curves(answers, images, maps, classes, insert=insert, steps=steps)
         )
         for insert in (True, False)
     )
@@ -271,9 +288,9 @@ def _faithfulness(
         "insertion": insertion,
         "deletion": deletion,
         "difference": insertion - deletion,
-        "kept": predicted_right(network, images, masks, classes, keep=True),
-        "removed": predicted_right(network, images, masks, classes, keep=False),
-        "ROAD": road(network, images, maps, classes),
+        "kept": predicted_right(answers, images, masks, classes, keep=True),
+        "removed": predicted_right(answers, images, masks, classes, keep=False),
+        "ROAD": road(answers, images, maps, classes),
     }
 
 

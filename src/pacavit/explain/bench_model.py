@@ -35,6 +35,7 @@ def bench_model(
     methods: Sequence[str] | None = None,
     limit: int = 1000,
     skip: int = 0,
+    precision: str = "fp32",
     device: torch.device,
     parts: BenchParts | None = None,
     progress: bool = False,
@@ -48,6 +49,7 @@ def bench_model(
         methods: registered names; None is all that can explain the model.
         limit: images, drawn from the split once and for all.
         skip: images that come before those, for example because something was chosen with them.
+        precision: "fp32" or "bf16", of what the network answers to altered images.
         device: where to compute.
         parts: keeps what is measured, so that a bench that was killed goes on; None keeps nothing.
         progress: show a progress bar.
@@ -93,11 +95,12 @@ def bench_model(
             "split": split,
             "limit": limit,
             "skip": skip,
+            "precision": precision,
         }
         parts.begin(settings | _machine(device))
     keep = measured_anew if parts is None else parts
     batches = _some(loader, few, "maps" if progress else None)
-    found = run_bench(network, chosen, batches, objects=subjects, keep=keep)
+    found = run_bench(network, chosen, batches, objects=subjects, precision=precision, keep=keep)
     batches = _some(loader, few, "clusters" if progress else None)
     clusters = bench_clusters(network, batches, objects=instances, keep=keep)
     return replace(found, left_out=left_out, clusters=clusters, data=source.info.copy)
