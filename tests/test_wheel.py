@@ -65,6 +65,13 @@ def test_the_wheel_has_every_file_of_the_packages(built: Path) -> None:
     assert {f"pacavit/weights/{name}.safetensors" for name in packaged_names()} <= weights
 
 
+def test_the_weights_make_a_download_of_25_megabytes_at_most(built: Path) -> None:
+    (wheel,) = built.glob("pacavit-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        weights = [each for each in archive.infolist() if each.filename.endswith(".safetensors")]
+    assert sum(each.compress_size for each in weights) <= 25e6
+
+
 def test_the_source_archive_has_sources_tests_and_examples(built: Path) -> None:
     (path,) = built.glob("pacavit-*.tar.gz")
     with tarfile.open(path) as archive:

@@ -9,10 +9,11 @@ import torch
 from pacavit.models import PacaViT
 
 CLASSIC = ("kmeans", "gmm", "hierarchical", "dbscan")
+SIZES = ("tiny", "small", "base")
 
 
 @pytest.mark.parametrize("clustering", CLASSIC)
-@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+@pytest.mark.parametrize("size", SIZES)
 def test_every_size_is_built_with_every_clustering(size: str, clustering: str) -> None:
     with torch.device("meta"):
         model = timm.create_model(f"pacavit_{size}", clustering=clustering)
@@ -22,12 +23,13 @@ def test_every_size_is_built_with_every_clustering(size: str, clustering: str) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pixels", [224, 512])
 @pytest.mark.parametrize("clustering", CLASSIC)
-def test_large_images_pass(clustering: str, pixels: int) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_runs_at_224_and_512(size: str, clustering: str) -> None:
     torch.manual_seed(0)
-    model = timm.create_model("pacavit_tiny", clustering=clustering, num_classes=7).eval()
-    with torch.no_grad():
-        scores = model(torch.randn(1, 3, pixels, pixels))
-    assert scores.shape == (1, 7)
-    assert scores.isfinite().all()
+    model = timm.create_model(f"pacavit_{size}", clustering=clustering, num_classes=7).eval()
+    for pixels in (224, 512):
+        with torch.no_grad():
+            scores = model(torch.randn(1, 3, pixels, pixels))
+        assert scores.shape == (1, 7)
+        assert scores.isfinite().all()
