@@ -19,9 +19,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pacavit.explain.bench import MEASURES as MEANINGS
+
 RESULTS = Path(__file__).parent / "results" / "explanations.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "explanations.png"
 MEASURES = ("difference", "kept", "removed", "ROAD")
+FAITHFUL = ("insertion", "deletion", "difference", "kept", "removed", "ROAD")
 TITLES = ("insertion minus deletion", "right with 25 % kept", "right with 25 % removed", "ROAD")
 METHODS = ("cluster_contributions", "class_map", "attention_map", "relevance", "grad_cam")
 CONTROLS = ("centre", "edges", "random")
@@ -39,6 +42,7 @@ def main() -> None:
     draw(benches, PICTURE)
     tables = [methods(bench) for bench in benches]
     tables += [models(benches, measure) for measure in MEASURES]
+    tables += [verdicts(benches)]
     print("\n\n".join([*tables, times(benches), clusters(benches)]))  # noqa: T201
 
 
@@ -60,6 +64,32 @@ def models(benches: Sequence[dict[str, Any]], measure: str) -> str:
         cells = [cell(found[name]) if name in found else "" for name in (*METHODS, *CONTROLS)]
         rows.append([bench["model"], *cells])
     return f"{measure}:\n\n" + table(["model", *METHODS, *CONTROLS], rows)
+
+
+def verdicts(benches: Sequence[dict[str, Any]]) -> str:
+    """Whether the first method beats the controls and Grad-CAM, image by image, on all models."""
+    rows = []
+    for bench in benches:
+        first = bench["methods"][0]["method"]
+        others = {row["method"]: row.get(f"minus {first}", {}) for row in bench["methods"]}
+        cells = [
+            ", ".join(
+                verdict
+                for name in (*CONTROLS, "grad_cam")
+                if (verdict := compared(name, others[name][measure], MEANINGS[measure].better))
+            )
+            for measure in FAITHFUL
+        ]
+        rows.append([bench["model"], *(cell or "better than all" for cell in cells)])
+    return "the first method against controls and Grad-CAM:\n\n" + table(["model", *FAITHFUL], rows)
+
+
+def compared(name: str, difference: Sequence[float], better: int) -> str:
+    """What stands against a method that should have been beaten; nothing if it was."""
+    _, low, high = (better * value for value in difference)
+    if max(low, high) < 0:
+        return ""
+    return f"{name} better" if min(low, high) > 0 else f"tie with {name}"
 
 
 def times(benches: Sequence[dict[str, Any]]) -> str:

@@ -135,6 +135,8 @@ def test_pages_have_all_methods_and_numbers(bench: Bench, tmp_path: Path) -> Non
     assert "fast" in page
     numbers = json.loads(files[2].read_text("utf-8"))
     assert numbers["methods"][0]["predicted"]["kept"] == [1, 1, 1]
+    mean, low, high = numbers["methods"][1]["minus told"]["insertion"]
+    assert low <= mean <= high < 0
     text = files[1].read_text("utf-8")
     assert "a tie" in text or "(-" in text
     console = Console(width=80, record=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,7 +262,7 @@ def _record(report: BenchReport) -> dict[str, Any]:
         "environment": report.environment,
         "num_images": bench.num_images,
         "accuracy": round(bench.accuracy, 4),
-        "methods": [_method(row, _measured(bench)) for row in bench.rows],
+        "methods": [_method(row, bench) for row in bench.rows],
         "clusters": [_stage(stage) for stage in bench.clusters],
     }
 
@@ -289,11 +289,15 @@ def _rounded(intervals: Mapping[str, Interval | None]) -> dict[str, list[float]]
     }
 
 
-def _method(row: MethodScores, names: Sequence[str]) -> dict[str, Any]:
-    scores = {
-        target: _rounded({name: row.interval(target, name) for name in names}) for target in TARGETS
-    }
-    return {"method": row.method, "milliseconds": round(1000 * row.seconds, 2), **scores}
+def _method(row: MethodScores, bench: Bench) -> dict[str, Any]:
+    names, first = _measured(bench), bench.rows[0]
+    found: dict[str, Any] = {"method": row.method, "milliseconds": round(1000 * row.seconds, 2)}
+    for target in TARGETS:
+        found[target] = _rounded({name: row.interval(target, name) for name in names})
+    if row is not first:
+        differences = {name: row.beyond(first, "predicted", name) for name in names}
+        found[f"minus {first.method}"] = _rounded(differences)
+    return found
 
 
 def _picture(bench: Bench, *, dark: bool) -> bytes:
