@@ -10,7 +10,7 @@ from pacavit.api._console import print_line
 from pacavit.data import check_split
 from pacavit.demo import HOST, PORT, serve
 from pacavit.engine.predict import ImagePrediction, find_images, predict_images
-from pacavit.engine.system import check_precision, environment, pick_device
+from pacavit.engine.system import check_precision, configure, environment, pick_device
 from pacavit.engine.weights import load_model
 from pacavit.errors import Interrupted
 from pacavit.explain import explain_images, find_class
@@ -146,6 +146,7 @@ def explain_bench(
     out = Path(out)
     check_bench_folder(out, overwrite=overwrite)
     loaded, device = load_model(model), pick_device("auto")
+    configure(device)
     parts = BenchParts(out / UNFINISHED, overwrite=overwrite, tell=print_line if progress else None)
     try:
         found = bench_model(

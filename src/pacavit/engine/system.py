@@ -58,7 +58,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def configure(device: torch.device) -> None:
-    """Settings that make training on ``device`` fast and repeatable; for this process."""
+    """Settings that make long work on ``device`` fast and repeatable; for this process."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = False
