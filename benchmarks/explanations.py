@@ -3,10 +3,10 @@
 ::
 
     pacavit explain-bench cifar10_nano_conv --skip 200 --data FOLDER --out bench/conv
-    python benchmarks/explanations.py bench/conv bench/kmeans ...
+    python benchmarks/explanations.py explanations bench/conv bench/kmeans ...
 
-Reads the ``bench.json`` of each folder. Writes ``benchmarks/results/explanations.json`` and
-``docs/explanations.png``, and prints the tables of ``docs/explanations.md``.
+Reads the numbers in each folder. Writes ``benchmarks/results/NAME.json``, of several benches the
+picture ``docs/NAME.png`` too, and prints the tables of ``docs/explanations.md``.
 """
 
 from __future__ import annotations
@@ -19,30 +19,41 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pacavit._interval import Interval
+from pacavit.engine.files import read_tensors
 from pacavit.explain.bench import MEASURES as MEANINGS
+from pacavit.explain.cluster_bench import AGREEMENT, OWN
+from pacavit.explain.metrics import paired_difference
 
-RESULTS = Path(__file__).parent / "results" / "explanations.json"
-PICTURE = Path(__file__).parents[1] / "docs" / "explanations.png"
+RESULTS = Path(__file__).parent / "results"
+PICTURES = Path(__file__).parents[1] / "docs"
 MEASURES = ("difference", "kept", "removed", "ROAD")
 FAITHFUL = ("insertion", "deletion", "difference", "kept", "removed", "ROAD")
 TITLES = ("insertion minus deletion", "right with 25 % kept", "right with 25 % removed", "ROAD")
 METHODS = ("cluster_contributions", "class_map", "attention_map", "relevance", "grad_cam")
 CONTROLS = ("centre", "edges", "random")
+JUDGED = ("cluster_contributions", "class_map")
+RIVALS = (*CONTROLS, "grad_cam")
 
 
 def main() -> None:
     """Read the command line, gather, draw and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("name", help="of the results file and the picture")
     parser.add_argument("benches", type=Path, nargs="+", help="folders of pacavit explain-bench")
     arguments = parser.parse_args()
     benches = [
-        json.loads((folder / "bench.json").read_text("utf-8")) for folder in arguments.benches
+        json.loads((folder / "bench.json").read_text("utf-8")) | {"pairs": paired(folder)}
+        for folder in arguments.benches
     ]
-    RESULTS.write_text(json.dumps(benches, indent=1) + "\n", "utf-8")
-    draw(benches, PICTURE)
+    results = json.dumps(benches, indent=1) + "\n"
+    (RESULTS / f"{arguments.name}.json").write_text(results, "utf-8")
+    if len(benches) > 1:
+        draw(benches, PICTURES / f"{arguments.name}.png")
     tables = [methods(bench) for bench in benches]
     tables += [models(benches, measure) for measure in MEASURES]
-    tables += [verdicts(benches)]
+    tables += [verdicts(benches, method) for method in JUDGED]
+    tables += [agreement(bench) for bench in benches if bench["clusters"][0]["agreement"]]
     print("\n\n".join([*tables, times(benches), clusters(benches)]))  # noqa: T201
 
 
@@ -66,30 +77,71 @@ def models(benches: Sequence[dict[str, Any]], measure: str) -> str:
     return f"{measure}:\n\n" + table(["model", *METHODS, *CONTROLS], rows)
 
 
-def verdicts(benches: Sequence[dict[str, Any]]) -> str:
-    """Whether the first method beats the controls and Grad-CAM, image by image, on all models."""
+def paired(folder: Path) -> dict[str, Any]:
+    """By method, other and measure: how much higher the first is, image by image, likeliest class."""
+    values, _ = read_tensors(folder / "bench.safetensors")
+
+    def differences(one: str, other: str, measures: Sequence[str]) -> dict[str, list[float]]:
+        return {
+            name: [
+                round(each, 4)
+                for each in paired_difference(values[f"{other}/{name}"], values[f"{one}/{name}"])
+            ]
+            for name in measures
+        }
+
+    found: dict[str, Any] = {
+        one: {
+            other: differences(f"{one}/predicted", f"{other}/predicted", FAITHFUL)
+            for other in RIVALS
+        }
+        for one in JUDGED
+    }
+    for partition in dict.fromkeys(name.rpartition("/")[0] for name in values):
+        stage, _, other = partition.partition("/")
+        if stage.startswith("stage ") and other != OWN:
+            found.setdefault(stage, {})[other] = differences(
+                f"{stage}/{OWN}", partition, tuple(AGREEMENT)
+            )
+    return found
+
+
+def verdicts(benches: Sequence[dict[str, Any]], method: str) -> str:
+    """Whether a method beats the controls and Grad-CAM, image by image, on all models."""
     rows = []
     for bench in benches:
-        first = bench["methods"][0]["method"]
-        others = {row["method"]: row.get(f"minus {first}", {}) for row in bench["methods"]}
-        cells = [
-            ", ".join(
-                verdict
-                for name in (*CONTROLS, "grad_cam")
-                if (verdict := compared(name, others[name][measure], MEANINGS[measure].better))
-            )
-            for measure in FAITHFUL
-        ]
-        rows.append([bench["model"], *(cell or "better than all" for cell in cells)])
-    return "the first method against controls and Grad-CAM:\n\n" + table(["model", *FAITHFUL], rows)
+        cells = []
+        for measure in FAITHFUL:
+            differences = {name: bench["pairs"][method][name][measure] for name in RIVALS}
+            better = MEANINGS[measure].better
+            told = (compared(*each, better) for each in differences.items())
+            cells.append(", ".join(filter(None, told)) or "better than all")
+        rows.append([bench["model"], *cells])
+    return f"{method} against controls and Grad-CAM:\n\n" + table(["model", *FAITHFUL], rows)
 
 
 def compared(name: str, difference: Sequence[float], better: int) -> str:
-    """What stands against a method that should have been beaten; nothing if it was."""
-    _, low, high = (better * value for value in difference)
-    if max(low, high) < 0:
+    """What stands against a method that should have won; nothing if it did."""
+    _, *ends = (better * value for value in difference)
+    if min(ends) > 0:
         return ""
-    return f"{name} better" if min(low, high) > 0 else f"tie with {name}"
+    return f"{name} better" if max(ends) < 0 else f"tie with {name}"
+
+
+def agreement(bench: dict[str, Any]) -> str:
+    """The clusters of a model against masks of objects, beside controls."""
+    rows = []
+    for stage in bench["clusters"]:
+        pairs = bench["pairs"].get(f"stage {stage['stage']}", {})
+        for partition, scores in stage["agreement"].items():
+            cells = [cell(scores[name]) for name in AGREEMENT]
+            told = [
+                Interval(*pairs[partition][name]).as_difference(3) if partition in pairs else ""
+                for name in ("FG-ARI", "mBO")
+            ]
+            rows.append([f"stage {stage['stage']}: {partition}", *cells, *told])
+    header = ["partition", *AGREEMENT, "FG-ARI, the model minus it", "mBO, the model minus it"]
+    return f"{bench['model']} against masks:\n\n" + table(header, rows)
 
 
 def times(benches: Sequence[dict[str, Any]]) -> str:

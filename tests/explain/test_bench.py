@@ -9,6 +9,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from pacavit.data import Batch
+from pacavit.engine.files import read_tensors
 from pacavit.errors import PacavitError
 from pacavit.explain.bench import Bench, run_bench
 from pacavit.explain.methods import Method
@@ -127,7 +128,13 @@ def test_half_precision_changes_the_answers_and_not_the_maps(bench: Bench) -> No
 def test_pages_have_all_methods_and_numbers(bench: Bench, tmp_path: Path) -> None:
     report = BenchReport("<model>", "six corners", "pacavit explain-bench <model>", bench, MACHINE)
     files = write_bench(report, tmp_path)
-    assert [file.name for file in files] == ["bench.html", "bench.md", "bench.json", "bench.svg"]
+    assert [file.name for file in files] == [
+        "bench.html",
+        "bench.md",
+        "bench.json",
+        "bench.svg",
+        "bench.safetensors",
+    ]
     page = files[0].read_text("utf-8")
     assert "&lt;model&gt;" in page
     assert "<model>" not in page
@@ -137,6 +144,8 @@ def test_pages_have_all_methods_and_numbers(bench: Bench, tmp_path: Path) -> Non
     assert numbers["methods"][0]["predicted"]["kept"] == [1, 1, 1]
     mean, low, high = numbers["methods"][1]["minus told"]["insertion"]
     assert low <= mean <= high < 0
+    values, _ = read_tensors(files[4])
+    assert torch.equal(values["told/true/kept"], bench.rows[0].values["true"]["kept"])
     text = files[1].read_text("utf-8")
     assert "a tie" in text or "(-" in text
     console = Console(width=80, record=True)

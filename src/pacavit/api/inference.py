@@ -123,8 +123,9 @@ def explain_bench(
 ) -> BenchReport:
     """Measure how true the maps of explanation methods are, on the same images for all.
 
-    Writes ``bench.html``, ``bench.md``, ``bench.json`` and ``bench.svg``. Repeating the call goes
-    on where it was stopped: what is measured stays in ``bench.unfinished`` until all is.
+    Writes ``bench.html``, ``bench.md``, ``bench.json``, ``bench.svg``, and in ``bench.safetensors``
+    the numbers of every image. Repeating the call goes on where it was stopped: what is measured
+    stays in ``bench.unfinished`` until all is.
 
     Args:
         model: run folder, weights file or packaged name.

@@ -27,6 +27,7 @@ from pacavit.report.folders import check_folder
 __all__ = [
     "PAGE",
     "UNFINISHED",
+    "VALUES",
     "BenchReport",
     "check_bench_folder",
     "print_bench",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 PAGE, TEXT, NUMBERS, PICTURE = "bench.html", "bench.md", "bench.json", "bench.svg"
+VALUES = "bench.safetensors"
+"""All numbers image by image, to pair any method with any other."""
 UNFINISHED = "bench.unfinished"
 """Folder of what is measured, until the bench is written."""
 
@@ -88,7 +91,7 @@ def check_bench_folder(out: Path, *, overwrite: bool) -> None:
 
 
 def write_bench(report: BenchReport, out: Path) -> list[Path]:
-    """Write page, Markdown, JSON and picture; older ones are replaced.
+    """Write page, Markdown, JSON, picture, and the numbers of all images; older ones are replaced.
 
     Raises:
         CheckpointError: a file cannot be written.
@@ -98,6 +101,7 @@ def write_bench(report: BenchReport, out: Path) -> list[Path]:
         TEXT: _text(report).encode(),
         NUMBERS: (json.dumps(_record(report), indent=1, allow_nan=False) + "\n").encode(),
         PICTURE: _picture(report.bench, dark=False),
+        VALUES: files.tensor_bytes(_values(report.bench)),
     }
     for name, content in contents.items():
         with files.writing(out / name):
@@ -264,6 +268,22 @@ def _record(report: BenchReport) -> dict[str, Any]:
         "accuracy": round(bench.accuracy, 4),
         "methods": [_method(row, bench) for row in bench.rows],
         "clusters": [_stage(stage) for stage in bench.clusters],
+    }
+
+
+def _values(bench: Bench) -> dict[str, Tensor]:
+    """By method/target/measure, and stage/partition/measure, a number an image."""
+    found = {
+        f"{row.method}/{target}/{name}": values
+        for row in bench.rows
+        for target, measures in row.values.items()
+        for name, values in measures.items()
+    }
+    return found | {
+        f"stage {stage.stage}/{partition}/{name}": values
+        for stage in bench.clusters
+        for partition, measures in stage.agreement.items()
+        for name, values in measures.items()
     }
 
 
