@@ -78,7 +78,7 @@ def models(benches: Sequence[dict[str, Any]], measure: str) -> str:
 
 
 def paired(folder: Path) -> dict[str, Any]:
-    """By method, other and measure: how much higher the first is, image by image, likeliest class."""
+    """By method, other and measure: how much higher the first is, image by image."""
     values, _ = read_tensors(folder / "bench.safetensors")
 
     def differences(one: str, other: str, measures: Sequence[str]) -> dict[str, list[float]]:

@@ -74,8 +74,8 @@ def draw(images: Tensor, titles: list[str], maps: list[tuple[Grid, Assignment]])
     """One column an image: the image, a partition a stage, heatmaps of the last stage."""
     height, width = images.shape[2:]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    rows = ["image", *(f"partition, stage {i + 1}" for i in range(len(maps)))]
-    rows += [f"cluster, stage {len(maps)}"] * HEATMAPS
+    rows = ["image", *(f"partition, stage {i}" for i in range(len(maps)))]
+    rows += [f"cluster, stage {len(maps) - 1}"] * HEATMAPS
     figure = Figure(figsize=(1.55 * len(images), 1.5 * len(rows) + 0.4), layout="constrained")
     axes = figure.subplots(len(rows), len(images))
     for column, (image, title) in enumerate(zip(images, titles, strict=True)):
