@@ -231,10 +231,10 @@ class Relevance(_FlowMethod):
             return upsample(found, samplings(self.model)[0], _size(images))
         steps = [_chefer(block) for block in recording.blocks]
         identity = torch.eye(steps[0].shape[1], device=images.device)
-        flow = identity
+        flow = torch.zeros_like(identity)  # without what the shortcuts alone pass on
         for step in steps:
-            flow = flow + step @ flow
-        return token_maps(self.model, _answering(self.model, flow - identity), _size(images))
+            flow = flow + step @ (identity + flow)
+        return token_maps(self.model, _answering(self.model, flow), _size(images))
 
 
 def _chefer(block: BlockRecord) -> Tensor:
