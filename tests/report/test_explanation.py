@@ -77,10 +77,10 @@ def test_every_picture_is_there(explained: tuple[Path, list[ExplainedImage]]) ->
         np.asarray(Image.open(first / f"{kind}-mass-class_map.png"))
         for kind in ("mask", "keep", "remove")
     )
-    image = np.asarray(Image.open(images[0].path))
+    whole = np.asarray(Image.open(images[0].path))
     assert mask.any()
-    assert (kept == np.where(mask[..., None], image, 128)).all()
-    assert (removed == np.where(mask[..., None], 128, image)).all()
+    assert (kept == np.where(mask[..., None], whole, 128)).all()
+    assert (removed == np.where(mask[..., None], 128, whole)).all()
 
 
 def test_numbers_are_json(explained: tuple[Path, list[ExplainedImage]]) -> None:
