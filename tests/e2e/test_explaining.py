@@ -26,6 +26,18 @@ def test_explain_writes_a_page_and_pictures(
     assert str(out) in capsys.readouterr().err
 
 
+def test_an_enormous_image_is_one_line(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "enormous.png"
+    Image.new("1", (9000, 9000)).save(path)
+    assert main(["explain", str(digits_run), str(path), "--out", str(tmp_path / "why")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert f"{path} has 9000 x 9000 pixels, more than the limit" in error
+    assert error.count("\n") == 1
+
+
 def test_explain_bench_measures_the_images_it_is_told_to(
     digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

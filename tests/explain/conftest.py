@@ -1,5 +1,6 @@
 """A classifier that sees brightness, made by hand, and pictures with one bright square."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pacavit import recipes
 from pacavit.clustering.base import Clustering
@@ -23,6 +25,7 @@ INFO = DataInfo("made", "by hand", ("dark", "bright"), (32, 32), (0.5,) * 3, (0.
 MakeModel = Callable[..., LoadedModel]
 DrawSquare = Callable[[tuple[int, int], tuple[int, int, int, int]], Path]
 MakeSmall = Callable[..., PacaViT]
+SpellOut = Callable[[nn.Module, Tensor, int], list[Tensor]]
 
 
 class Brightness(Clustering):
@@ -50,42 +53,78 @@ def small() -> MakeSmall:
 
 
 @pytest.fixture
-def bright_model() -> MakeModel:
-    """One stage; channel 0 of a token is the brightness of its patch, and decides the class."""
+def spell_out(monkeypatch: pytest.MonkeyPatch) -> SpellOut:
+    """The attentions (B, h, N, K) of a pass, and by autograd their gradients for a class."""
 
-    def make(*, paper_stem: bool = False, crop: bool = False, clusters: int = 2) -> LoadedModel:
+    def spelled_out(model: nn.Module, images: Tensor, label: int) -> list[Tensor]:
+        attentions: list[Tensor] = []
+
+        def attend(
+            q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **_: Any
+        ) -> Tensor:
+            scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
+            if attn_mask is not None:
+                scores = scores.masked_fill(~attn_mask, -torch.inf)
+            attentions.append(scores.softmax(3))
+            attentions[-1].retain_grad()
+            return attentions[-1] @ v
+
+        with monkeypatch.context() as patch:
+            patch.setattr(F, "scaled_dot_product_attention", attend)
+            model(images)[:, label].sum().backward()
+        return attentions
+
+    return spelled_out
+
+
+@pytest.fixture
+def bright_model() -> MakeModel:
+    """Channel 0 of a token is the brightness of its patch, and decides the class."""
+
+    def make(
+        *,
+        paper_stem: bool = False,
+        crop: bool = False,
+        clusters: int = 2,
+        depths: tuple[int, ...] = (1,),
+    ) -> LoadedModel:
         network: Any = PacaViT(
-            embed_dims=(8,),
-            depths=(1,),
-            num_heads=(1,),
+            embed_dims=(8,) * len(depths),
+            depths=depths,
+            num_heads=(1,) * len(depths),
             num_classes=2,
             num_clusters=clusters,
             stem_dims=() if paper_stem else (8,),
             act_layer=nn.Identity,
         )
-        block = network.stages[0].blocks[0]
         with torch.no_grad():
-            for module in network.stages[0].embed.modules():
-                if isinstance(module, nn.Conv2d):
-                    module.weight.zero_()
-                    module.weight[0, : 3 if module.in_channels == 3 else 1, 1, 1] = 1 / 3
-                if isinstance(module, nn.Conv2d | nn.BatchNorm2d) and module.bias is not None:
-                    module.bias.zero_()
-                    module.bias[1] = 1 / 3  # so that norms keep what is bright
-            for layer in (block.attn.q, block.attn.k, block.mlp.fc2):
-                layer.weight.zero_()
-            for layer in (block.attn.v, block.attn.proj):
-                layer.weight.copy_(torch.eye(8))
+            for stage in network.stages:
+                _carry_brightness(stage.embed)
+            for block in (block for stage in network.stages for block in stage.blocks):
+                for layer in (block.attn.q, block.attn.k, block.mlp.fc2):
+                    layer.weight.zero_()
+                for layer in (block.attn.v, block.attn.proj):
+                    layer.weight.copy_(torch.eye(8))
+                if clusters == 2:
+                    block.clustering = Brightness(8, 2)
             network.head.weight.zero_()
             network.head.weight[0, 0], network.head.weight[1, 0] = -1, 1
-        if clusters == 2:
-            block.clustering = Brightness(8, 2)
         config = ClassificationConfig(image_size=32, crop=CropConfig() if crop else None)
         recipe = recipes.load("digits").model_copy(update={"task": config})
         task = ClassificationTask(network, config, 2).eval()
         return LoadedModel(task, recipe, INFO, {}, Path("made.safetensors"))
 
     return make
+
+
+def _carry_brightness(embed: nn.Module) -> None:
+    for module in embed.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.zero_()
+            module.weight[0, : 3 if module.in_channels == 3 else 1, 1, 1] = 1 / 3
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d) and module.bias is not None:
+            module.bias.zero_()
+            module.bias[1] = 1 / 3  # so that norms keep what is bright
 
 
 @pytest.fixture

@@ -82,6 +82,43 @@ def test_the_bright_square_lights_up_where_it_is(
     assert middle(light) == pytest.approx(expected, abs=tolerance * pixel)
 
 
+@pytest.mark.parametrize(
+    ("method", "paper_stem"),
+    [
+        ("class_map", False),
+        ("cluster_contributions", False),
+        ("relevance", False),
+        ("relevance", True),
+    ],
+)
+def test_two_stages_light_the_square_up_where_it_is(
+    bright_model: MakeModel, draw_square: DrawSquare, method: str, paper_stem: bool
+) -> None:
+    """On the average over every place of a square relative to a coarse patch."""
+    model = bright_model(paper_stem=paper_stem, depths=(1, 1))
+    off = []
+    for shift in range(8):
+        box = (3 + shift, 19 + shift, 19 + shift, 35 + shift)
+        path = draw_square((32, 48), box)
+        light = explain_one(model, path, method=method, label=1).restored(method).nan_to_num()
+        row, column = middle((light - 0.3 * light.max()).clamp(min=0))
+        off.append((row - box[0] - 7.5, column - box[1] - 7.5))
+    assert torch.tensor(off).mean(0).tolist() == pytest.approx((0, 0), abs=0.5)
+
+
+def test_titles_tell_of_which_blocks_a_map_is(
+    bright_model: MakeModel, draw_square: DrawSquare
+) -> None:
+    path = draw_square((32, 32), (10, 6, 26, 22))
+    one, two = (explain_one(bright_model(depths=depths), path) for depths in ((1,), (1, 2)))
+    assert one.title("class_map") == "class map, stage 0"
+    assert two.title("class_map") == "class map, stage 1, summed over its blocks"
+    assert two.title("attention_map") == "attention map, stage 1, summed over its blocks"
+    assert two.title("cluster_contributions") == "cluster contributions, stages 0 and 1"
+    figure = render.cluster_gallery(two, two.stages[1])
+    assert "clusters of stage 1, block 1, and their share" in figure.get_suptitle()
+
+
 def test_an_explanation_tells_what_was_seen(
     bright_model: MakeModel, draw_square: DrawSquare
 ) -> None:
@@ -90,7 +127,7 @@ def test_an_explanation_tells_what_was_seen(
     assert explanation.path == path
     assert explanation.image.shape == (3, 64, 96)
     assert [guess.name for guess in explanation.top] == [explanation.explained.name, "bright"]
-    assert list(explanation.maps) == ["cluster_contributions", "attention_map"]
+    assert list(explanation.maps) == ["cluster_contributions", "class_map", "attention_map"]
     restored = explanation.restored("cluster_contributions")
     assert restored[:, 16:80].isfinite().all()
     assert restored[:, :16].isnan().all()

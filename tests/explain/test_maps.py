@@ -1,26 +1,29 @@
 """Cluster maps: what they are by definition, for every clustering."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from pacavit.clustering import CLUSTERINGS
 from pacavit.errors import PacavitError
 from pacavit.explain import maps
 from pacavit.explain.geometry import samplings, upsample
-from pacavit.explain.record import Recording, record
+from pacavit.explain.record import BlockRecord, Recording, record
 from pacavit.explain.rollout import relevance, rollout
 from pacavit.models import PacaViT
 
 SIZE = (40, 56)
 MakeSmall = Callable[..., PacaViT]
+SpellOut = Callable[[nn.Module, Tensor, int], list[Tensor]]
 
 
-def recorded(model: PacaViT, batch: int = 2) -> Recording:
+def recorded(model: PacaViT, images: Tensor | None = None) -> Recording:
     with record(model) as recording:
-        recording.backward(model(torch.randn(batch, 3, *SIZE))[:, 1])
+        recording.backward(model(torch.randn(2, 3, *SIZE) if images is None else images)[:, 1])
     return recording
 
 
@@ -114,15 +117,58 @@ def test_the_partition_undoes_the_normalisation(small: MakeSmall) -> None:
     torch.testing.assert_close(maps.partition(block).flatten(1), scores[0].argmax(1))
 
 
-def test_rollout_is_the_product_of_the_matrices(small: MakeSmall) -> None:
-    model = small(embed_dims=(8,), depths=(2,), num_heads=(2,), num_clusters=4).eval()
-    recording = recorded(model)
-    r = torch.full((2, 1, 140), 1 / 140)
-    for block in reversed(recording.blocks):
-        assignment, _ = block.clusters()
-        p = block.attention().mean(1) @ assignment.weights
-        r = (r + r @ p) / 2
-    torch.testing.assert_close(rollout(recording, model).flatten(1), r[:, 0])
+@pytest.mark.parametrize("num_clusters", [4, 0])
+def test_rollout_and_relevance_are_products_of_the_matrices(
+    small: MakeSmall, spell_out: SpellOut, num_clusters: int
+) -> None:
+    """Full matrices, multiplied from the first block to the last, as the papers do."""
+    model = small(embed_dims=(8,), depths=(2,), num_heads=(2,), num_clusters=num_clusters)
+    model = model.double().eval()
+    images = torch.randn(2, 3, *SIZE, dtype=torch.float64)
+    recording = recorded(model, images)
+    identity = torch.eye(140, dtype=torch.float64).expand(2, -1, -1)
+    flow, relevant = identity, identity
+    for block, attention in zip(recording.blocks, spell_out(model, images, 1), strict=True):
+        p, positive = attention_and_its_positive_part(block, attention)
+        flow = (p + identity) / 2 @ flow
+        relevant = relevant + positive @ relevant
+    torch.testing.assert_close(rollout(recording, model).flatten(1), flow.mean(1).float())
+    expected = (relevant - identity).mean(1)
+    expected = expected / expected.sum(1, keepdim=True)
+    torch.testing.assert_close(relevance(recording, model).flatten(1), expected.float())
+
+
+def test_coarse_patches_spread_over_those_their_transition_read(
+    small: MakeSmall, spell_out: SpellOut
+) -> None:
+    """The rule of a transition, one 3 x 3 convolution of stride 2, spelled out patch by patch."""
+    settings = {"embed_dims": (8, 12), "depths": (1, 1), "num_heads": (2, 2), "num_clusters": 4}
+    model = small(**settings).double().eval()
+    images = torch.randn(2, 3, *SIZE, dtype=torch.float64)
+    recording = recorded(model, images)
+    read = torch.zeros(5, 7, 10, 14, dtype=torch.float64)
+    for row, column in itertools.product(range(5), range(7)):
+        top, left = 2 * row - 1, 2 * column - 1
+        read[row, column, max(top, 0) : top + 3, max(left, 0) : left + 3] = 1
+    read = read.view(35, 140) / read.view(35, 140).sum(1, keepdim=True)
+    fine, coarse = (
+        attention_and_its_positive_part(block, attention)
+        for block, attention in zip(recording.blocks, spell_out(model, images, 1), strict=True)
+    )
+    expected = (coarse[0] + torch.eye(35)) / 2 @ read @ (fine[0] + torch.eye(140)) / 2
+    torch.testing.assert_close(rollout(recording, model).flatten(1), expected.mean(1).float())
+    expected = (coarse[1] + torch.eye(35)) @ read @ (fine[1] + torch.eye(140)) - read
+    expected = expected.mean(1) / expected.mean(1).sum(1, keepdim=True)
+    torch.testing.assert_close(relevance(recording, model).flatten(1), expected.float())
+
+
+def attention_and_its_positive_part(block: BlockRecord, attention: Tensor) -> tuple[Tensor, Tensor]:
+    """Of patches to patches, the mean over heads, without and with the gradient: (B, N, N)."""
+    assert attention.grad is not None
+    positive = (attention * attention.grad).clamp(min=0)
+    found = attention.detach().mean(1), positive.detach().mean(1)
+    weights = None if block.assignment is None else block.assignment.weights
+    return found if weights is None else (found[0] @ weights, found[1] @ weights)
 
 
 def test_wrong_patches_and_stages_are_told(small: MakeSmall) -> None:

@@ -15,6 +15,7 @@ from pacavit.explain import METHODS
 from pacavit.models import PacaViT
 
 MakeSmall = Callable[..., PacaViT]
+SpellOut = Callable[[nn.Module, Tensor, int], list[Tensor]]
 OPTIONS: dict[str, dict[str, Any]] = {"integrated_gradients": {"steps": 4}}
 ATTENTIVE = ("rollout", "relevance")
 CLUSTERED = ("class_map", "attention_map", "cluster_contributions")
@@ -28,6 +29,11 @@ def deit(**options: Any) -> nn.Module:
 def explain(name: str, model: nn.Module, images: Tensor, classes: list[int]) -> Tensor:
     method = METHODS.create(name, model, options=OPTIONS.get(name, {}))
     return method(images, torch.tensor(classes))
+
+
+def over_image(patches: Tensor) -> Tensor:
+    """Values of the 2 x 3 patches of an image of 32 x 48 pixels: (1, 6) -> (1, 32, 48)."""
+    return F.interpolate(patches.view(1, 1, 2, 3), size=(32, 48), mode="bilinear")[:, 0]
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -71,23 +77,31 @@ def test_any_network_has_a_cam() -> None:
             explain(name, model, torch.randn(1, 3, 64, 64), [1])
 
 
-def test_rollout_of_a_plain_transformer_is_that_of_the_paper() -> None:
+def test_rollout_of_a_plain_transformer_is_that_of_the_paper(spell_out: SpellOut) -> None:
     model, images = deit(), torch.randn(1, 3, 32, 48)
     found = explain("rollout", model, images, [0])
-    attentions = []
-
-    def keep(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> Tensor:
-        attentions.append((q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3))
-        return attentions[-1] @ v
-
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(F, "scaled_dot_product_attention", keep)
-        model.eval()(images)
     identity = torch.eye(7)
-    first, second = ((attention.mean(1) + identity) / 2 for attention in attentions)
-    expected = (second @ first)[:, 0, 1:].view(1, 1, 2, 3)
-    expected = F.interpolate(expected, size=(32, 48), mode="bilinear")[:, 0]
-    torch.testing.assert_close(found, expected)
+    first, second = (
+        (attention.mean(1) + identity) / 2 for attention in spell_out(model.eval(), images, 0)
+    )
+    torch.testing.assert_close(found, over_image((second @ first)[:, 0, 1:]))
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_relevance_of_a_plain_transformer_is_that_of_the_paper(
+    spell_out: SpellOut, class_token: bool
+) -> None:
+    model = deit() if class_token else deit(class_token=False, global_pool="avg")
+    images = torch.randn(1, 3, 32, 48)
+    found = explain("relevance", model, images, [2])
+    relevance = torch.eye(6 + class_token)
+    for attention in spell_out(model.eval(), images, 2):
+        assert attention.grad is not None
+        product = (attention * attention.grad).detach().clamp(min=0).mean(1)
+        relevance = relevance + product @ relevance
+    relevance = relevance - torch.eye(6 + class_token)
+    rows = relevance[:, 0, 1:] if class_token else relevance.mean(1)
+    torch.testing.assert_close(found, over_image(rows))
 
 
 def test_transformers_without_a_class_token() -> None:

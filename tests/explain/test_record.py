@@ -1,7 +1,6 @@
 """Recordings: exact attention and gradients, in every mode, and no trace afterwards."""
 
 import gc
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pacavit.attention import Attention
 from pacavit.errors import PacavitError
@@ -17,35 +15,19 @@ from pacavit.explain.record import record
 from pacavit.models import PacaViT
 
 MakeSmall = Callable[..., PacaViT]
-
-
-def explicit_attention(store: list[Tensor]) -> Any:
-    """scaled_dot_product_attention spelled out, which keeps A in the graph."""
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
-        if attn_mask is not None:
-            scores = scores.masked_fill(~attn_mask, -torch.inf)
-        attention = scores.softmax(3)
-        attention.retain_grad()
-        store.append(attention)
-        return attention @ v
-
-    return attend
+SpellOut = Callable[[nn.Module, Tensor, int], list[Tensor]]
 
 
 @pytest.mark.parametrize("clustering", ["conv", "dbscan"])
 @pytest.mark.parametrize("training", [False, True])
 def test_attention_and_gradient_are_those_of_autograd(
-    small: MakeSmall, clustering: str, training: bool, monkeypatch: pytest.MonkeyPatch
+    small: MakeSmall, spell_out: SpellOut, clustering: str, training: bool
 ) -> None:
     model = small(clustering=clustering).double().train(training)
     images = torch.randn(2, 3, 40, 32, dtype=torch.float64)
     with record(model) as recording:
         recording.backward(model(images)[:, 1])
-    attentions: list[Tensor] = []
-    monkeypatch.setattr(F, "scaled_dot_product_attention", explicit_attention(attentions))
-    model(images)[:, 1].sum().backward()
+    attentions = spell_out(model, images, 1)
     assert len(recording.blocks) == len(attentions) == 5
     for block, attention in zip(recording.blocks, attentions, strict=True):
         assert attention.grad is not None
@@ -137,8 +119,9 @@ def test_differentiating_down_to_a_stage(small: MakeSmall) -> None:
         recording.stage(0)[0].attention_gradient()
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("in_place", [False, True])
-def test_compiled_networks_are_recorded(small: MakeSmall, in_place: bool) -> None:
+def test_compiled_networks_are_recorded(small: MakeSmall, in_place: bool, backend: str) -> None:
     model = small().eval()
     images = torch.randn(1, 3, 32, 32)
     with record(model) as recording, torch.no_grad():
@@ -146,9 +129,9 @@ def test_compiled_networks_are_recorded(small: MakeSmall, in_place: bool) -> Non
         expected = [block.attention() for block in recording.blocks]
     compiled: Any = model
     if in_place:
-        model.compile(backend="eager")
+        model.compile(backend=backend)
     else:
-        compiled = torch.compile(model, backend="eager")
+        compiled = torch.compile(model, backend=backend)
     with torch.no_grad():
         compiled(images)
         with record(compiled) as recording:
@@ -157,12 +140,15 @@ def test_compiled_networks_are_recorded(small: MakeSmall, in_place: bool) -> Non
         torch.testing.assert_close(block.attention(), attention)
 
 
-def test_gradients_of_compiled_networks_are_those_of_the_network(small: MakeSmall) -> None:
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_gradients_of_compiled_networks_are_those_of_the_network(
+    small: MakeSmall, backend: str
+) -> None:
     model = small().eval()
     images = torch.randn(1, 3, 32, 32)
     with record(model) as expected:
         expected.backward(model(images)[:, 1])
-    compiled: Any = torch.compile(model, backend="eager")
+    compiled: Any = torch.compile(model, backend=backend)
     compiled(images)
     with record(compiled) as recording:
         recording.backward(compiled(images)[:, 1])

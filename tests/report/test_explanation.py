@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -55,18 +56,31 @@ def test_every_picture_is_there(explained: tuple[Path, list[ExplainedImage]]) ->
         names = {file.name for file in image.folder.iterdir()}
         assert {
             "cluster_contributions.png",
+            "class_map.png",
             "attention_map.png",
             "keep-otsu.png",
             "mask-mass.png",
             "mask-quantile-attention_map.png",
+            "keep-otsu-class_map.png",
+            "remove-mass-attention_map.png",
         } < names
-        assert len([name for name in names if name.startswith("mask-otsu-stage1-cluster")]) == 1
+        for kind in ("mask", "keep", "remove"):
+            start = f"{kind}-otsu-stage1-cluster"
+            assert len([name for name in names if name.startswith(start)]) == 1
         assert {"clusters-stage0.png", "clusters-stage1.png"} < names
     first = images[0].folder
     assert first is not None
     for kind in ("mask", "keep", "remove"):
         with Image.open(first / f"{kind}-quantile.png") as picture:
             assert picture.size == (64, 40)
+    mask, kept, removed = (
+        np.asarray(Image.open(first / f"{kind}-mass-class_map.png"))
+        for kind in ("mask", "keep", "remove")
+    )
+    whole = np.asarray(Image.open(images[0].path))
+    assert mask.any()
+    assert (kept == np.where(mask[..., None], whole, 128)).all()
+    assert (removed == np.where(mask[..., None], 128, whole)).all()
 
 
 def test_numbers_are_json(explained: tuple[Path, list[ExplainedImage]]) -> None:
@@ -215,13 +229,20 @@ def test_pictures_and_numbers_say_which_stages_the_map_is_of(
         out = tmp_path / f"{method}-{stage}"
         notes.clear()
         api.explain(MODEL, image, out, method=method, stage=stage)
-        free = 1 if stage is None else stage
-        assert notes == [told, f"attention map, stage {free}"]
+        beside = [name for name in ("class_map", "attention_map") if name != method]
+        of = 1 if stage is None else stage
+        assert notes == [told, *(f"{name.replace('_', ' ')}, stage {of}" for name in beside)]
         [record] = json.loads((out / NUMBERS).read_text())
         assert record["method"] == method
         assert record["maps"] == [
             {"method": method, "stages": stages},
-            {"method": "attention_map", "stages": [free]},
+            *({"method": name, "stages": [of]} for name in beside),
+        ]
+        assert list(record["mask_area"]) == [method, *beside]
+        page = (out / PAGE).read_text()
+        assert [one["name"] for one in json.loads(page_data(page))["images"][0]["maps"]] == [
+            method,
+            *beside,
         ]
 
 

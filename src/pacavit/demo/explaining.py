@@ -24,7 +24,6 @@ from pacavit.explain import (
     binary_mask,
     explain_images,
     find_class,
-    has_clusters,
 )
 from pacavit.explain.render import display_size, thumbnail
 
@@ -137,7 +136,6 @@ class Models:
                 model,
                 [source],
                 label=None if label is None else find_class(label, model.info),
-                also=("class_map",) if has_clusters(model.task.model) else (),
                 device=pick_device("auto"),
             )
         if isinstance(found, FailedImage):

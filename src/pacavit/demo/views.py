@@ -175,8 +175,8 @@ def _gallery_note(explained: Explained, clusters: StageClusters) -> str:
     grid, number = clusters.grid, len(clusters.ranking())
     shown = f"{_CLUSTERS} of {number}" if number > _CLUSTERS else f"{number}"
     return (
-        f"{grid.height} x {grid.width} patches, {shown} clusters; the most important for "
-        f"{explained.explanation.explained.name} first"
+        f"block {clusters.block}, {grid.height} x {grid.width} patches, {shown} clusters; the most "
+        f"important for {explained.explanation.explained.name} first"
     )
 
 

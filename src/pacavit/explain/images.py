@@ -21,7 +21,7 @@ from pacavit.errors import CheckpointError, DataError, PacavitError, UnknownName
 from pacavit.explain import maps
 from pacavit.explain.geometry import Placement, Sampling, find_pacavit, samplings, upsample
 from pacavit.explain.masks import restored_mask
-from pacavit.explain.methods import METHODS, Method, holds_pacavit, untouched
+from pacavit.explain.methods import METHODS, Method, holds_pacavit, method_title, untouched
 from pacavit.explain.record import BlockRecord, choose_stage, record
 from pacavit.types import Grid
 
@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _FREE_METHOD = "attention_map"
+_BESIDE = ("class_map", _FREE_METHOD)
 _TOP = 5
 _TINY = 1e-30
 
@@ -96,7 +97,7 @@ class ImageExplanation:
         top: the likeliest classes, likeliest first.
         explained: the class that the maps are about.
         maps: by method, (height, width) of the network's input; the chosen method first, with
-            the gradient-free map beside it where there are clusters.
+            the class map and the gradient-free map beside it where there are clusters.
         map_stages: by method, the stages whose clusters make its map; none for other methods.
         stages: with clusters, in order; none where the network has none.
     """
@@ -113,6 +114,13 @@ class ImageExplanation:
     def restored(self, method: str) -> Tensor:
         """A map over the whole image: (H, W), NaN where the network did not look."""
         return self.placement.restore(self.maps[method])
+
+    def title(self, method: str) -> str:
+        """The name of a map for people: of which stages it is, and whether of several blocks."""
+        stages = self.map_stages[method]
+        several = any(clusters.block for clusters in self.stages if clusters.stage in stages)
+        summed = ", summed over its blocks" * (several and METHODS.get(method).sums_blocks)
+        return method_title(method, stages) + summed
 
 
 @dataclass(frozen=True)
@@ -196,7 +204,6 @@ def explain_images(
     *,
     label: int | None = None,
     method: str | None = None,
-    also: Sequence[str] = (),
     stage: int | None = None,
     device: torch.device,
     progress: bool = False,
@@ -210,7 +217,6 @@ def explain_images(
         paths: image files.
         label: index of the class to explain; None is each image's likeliest.
         method: registered name; None is ``default_method``.
-        also: more methods, whose maps are wanted beside.
         stage: whose clusters make the map; None is the last that has some.
         device: where to compute.
         progress: show a progress bar on stderr; of a single image, that it is under way.
@@ -219,7 +225,7 @@ def explain_images(
         UnknownNameError: there is no such method, or it knows no stages.
         PacavitError: the method cannot explain this model, or the model is no classifier.
     """
-    methods = _methods(model.classifier.to(device).model, method, stage, also)
+    methods = _methods(model.classifier.to(device).model, method, stage)
     prepare = _Preparation(model)
     return _explain_each(model, paths, label, methods, prepare, device, progress)
 
@@ -257,15 +263,13 @@ def explain_split(
     return found
 
 
-def _methods(
-    network: nn.Module, method: str | None, stage: int | None = None, also: Sequence[str] = ()
-) -> dict[str, Method]:
-    """The method, further ones, and the gradient-free one where there are clusters."""
-    free = [_FREE_METHOD] if has_clusters(network) else []
+def _methods(network: nn.Module, method: str | None, stage: int | None = None) -> dict[str, Method]:
+    """The method, and where there are clusters those whose maps stand beside."""
+    beside = _BESIDE if has_clusters(network) else ()
     options = {} if stage is None else {"stage": stage}
     return {
         name: METHODS.create(name, network, options=options)
-        for name in dict.fromkeys((method or default_method(network), *also, *free))
+        for name in dict.fromkeys((method or default_method(network), *beside))
     }
 
 

@@ -46,6 +46,7 @@ class Method(ABC):
     Attributes:
         class_specific: the map depends on the class.
         works_on: what networks it needs, for people.
+        sums_blocks: the map is a sum over the blocks of a stage.
         stages: whose clusters make the map; none where it is not of clusters.
 
     Raises:
@@ -54,6 +55,7 @@ class Method(ABC):
 
     class_specific: ClassVar[bool] = True
     works_on: ClassVar[str] = "any classifier"
+    sums_blocks: ClassVar[bool] = False
     stages: Sequence[int] = ()
 
     def __init__(self, model: nn.Module) -> None:
@@ -138,6 +140,8 @@ class ClassMap(ClusterMethod):
         stage: whose clusters; None is the last that has some.
     """
 
+    sums_blocks = True
+
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
         with record(self.model) as recording:
@@ -155,6 +159,7 @@ class AttentionMap(ClusterMethod):
     """
 
     class_specific = False
+    sums_blocks = True
 
     @torch.no_grad()
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
@@ -226,10 +231,10 @@ class Relevance(_FlowMethod):
             return upsample(found, samplings(self.model)[0], _size(images))
         steps = [_chefer(block) for block in recording.blocks]
         identity = torch.eye(steps[0].shape[1], device=images.device)
-        flow = identity
+        flow = torch.zeros_like(identity)  # without what the shortcuts alone pass on
         for step in steps:
-            flow = flow + step @ flow
-        return token_maps(self.model, _answering(self.model, flow - identity), _size(images))
+            flow = flow + step @ (identity + flow)
+        return token_maps(self.model, _answering(self.model, flow), _size(images))
 
 
 def _chefer(block: BlockRecord) -> Tensor:

@@ -183,8 +183,8 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
     more = f", {len(shown)} of {len(ranking)}" if len(shown) < len(ranking) else ""
     figure.suptitle(
         _text(
-            f"clusters of stage {clusters.stage}{more}, and their share in "
-            f"the importance for {explanation.explained.name}"
+            f"clusters of stage {clusters.stage}, block {clusters.block}{more}, and their share "
+            f"in the importance for {explanation.explained.name}"
         ),
         fontsize=9,
     )

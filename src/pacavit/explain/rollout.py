@@ -54,7 +54,7 @@ def relevance(recording: Recording, model: nn.Module) -> Tensor:
     Raises:
         PacavitError: it is no PacaViT, an attention cannot be followed, or there is no gradient.
     """
-    found = _roll(recording, model, gradient=True).clamp(min=0)
+    found = _roll(recording, model, gradient=True)
     total = found.sum((1, 2), keepdim=True)
     return found / total.clamp(min=torch.finfo(found.dtype).tiny)
 
@@ -66,11 +66,14 @@ def _roll(recording: Recording, model: nn.Module, *, gradient: bool) -> Tensor:
     assert first.grid is not None
     num_patches = first.grid.num_patches
     r = first.q.new_full((first.q.shape[0], num_patches), 1 / num_patches, dtype=torch.float32)
-    shortcut = r
+    # What came through attention, apart: beside r, which the shortcuts pass on, it may be tiny.
+    gained = torch.zeros_like(r)
     for index in reversed(range(len(stages))):
         for block in reversed(by_stage[index]):
-            went = _through(r, block, gradient=gradient)
-            r = r + went if gradient else (r + went) / 2
+            if gradient:
+                gained = gained + _through(r + gained, block, gradient=True)
+            else:
+                r = (r + _through(r, block, gradient=False)) / 2
         coarse = by_stage[index][0].grid
         if index:
             fine = by_stage[index - 1][0].grid
@@ -78,9 +81,9 @@ def _roll(recording: Recording, model: nn.Module, *, gradient: bool) -> Tensor:
             assert fine is not None
             layers = windows(stages[index].embed)
             r = _spread(r.unflatten(1, coarse), layers, fine).flatten(1)
-            shortcut = _spread(shortcut.unflatten(1, coarse), layers, fine).flatten(1)
+            gained = _spread(gained.unflatten(1, coarse), layers, fine).flatten(1)
     assert coarse is not None
-    return (r - shortcut if gradient else r).unflatten(1, coarse)
+    return (gained if gradient else r).unflatten(1, coarse)
 
 
 def _by_stage(blocks: Sequence[BlockRecord], num_stages: int) -> list[list[BlockRecord]]:

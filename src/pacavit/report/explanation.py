@@ -272,7 +272,7 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
         "maps": [
             {
                 "name": method,
-                "title": method_title(method, explanation.map_stages[method]),
+                "title": explanation.title(method),
                 "size": list(_bounded(found).shape),
                 "bytes": _base64(_relative_bytes(_bounded(found).flatten()[None])),
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pacavit.explain.images import ImageExplanation
 from pacavit.explain.masks import keep, mask_area, remove
-from pacavit.explain.methods import METHODS, method_title
+from pacavit.explain.methods import METHODS
 from pacavit.explain.render import (
     cluster_gallery,
     cluster_masks,
@@ -33,6 +33,7 @@ _THRESHOLDS = {
     "quantile": "the highest quarter of the area",
     "mass": "half of the map's sum",
 }
+_KINDS = {"mask": "mask", "keep": "kept", "remove": "removed"}
 
 
 def write_pictures(
@@ -63,7 +64,7 @@ def write_pictures(
 
 
 def _map_figure(explanation: ImageExplanation, method: str, folder: Path) -> Markup:
-    note = method_title(method, explanation.map_stages[method])
+    note = explanation.title(method)
     picture = png_bytes(overlay(explanation, method, note))
     (folder / f"{method}.png").write_bytes(picture)
     name = explanation.explained.name
@@ -89,34 +90,45 @@ def _galleries(explanation: ImageExplanation, folder: Path) -> list[Markup]:
 def _write_masks(
     explanation: ImageExplanation, folder: Path
 ) -> tuple[dict[str, dict[str, float]], Markup]:
-    """Masks of every map and of the best cluster, and what those of the first map keep, remove."""
+    """Masks of every map and of the best cluster, and what they keep and remove."""
     areas: dict[str, dict[str, float]] = {}
-    linked: list[tuple[str, list[tuple[str, str]]]] = []
+    linked = []
+    image = explanation.image
     first, *others = explanation.maps
     masks = map_masks(explanation, first)
     areas[first] = _areas(explanation, masks)
-    small = thumbnail(explanation.image, fitted_size(explanation.placement.image_size, _SMALL))
+    small = thumbnail(image, fitted_size(explanation.placement.image_size, _SMALL))
     rows = [
         {
             "name": _THRESHOLDS[threshold],
             "area": html.percent(areas[first][threshold]),
-            "pictures": _write_mask(explanation.image, mask, small, folder, threshold),
+            "pictures": zip(
+                links, _small_pictures(small, masks[threshold]), _KINDS.values(), strict=True
+            ),
         }
-        for threshold, mask in masks.items()
+        for threshold, links in _write_pictures(image, masks, folder).items()
     ]
     for method in others:
         masks = map_masks(explanation, method)
         areas[method] = _areas(explanation, masks)
-        title = method_title(method, explanation.map_stages[method])
-        linked.append((title, _write_further(folder, masks, method)))
+        linked.append((explanation.title(method), _write_pictures(image, masks, folder, method)))
     if explanation.stages:
         clusters = explanation.stages[-1]
-        name = f"stage{clusters.stage}-cluster{clusters.ranking()[0]}"
-        title = f"cluster {clusters.ranking()[0]} of stage {clusters.stage}, the most important"
+        best = clusters.ranking()[0]
+        name = f"stage{clusters.stage}-cluster{best}"
+        title = (
+            f"cluster {best} of stage {clusters.stage}, block {clusters.block}, the most important"
+        )
         masks = cluster_masks(explanation, clusters)
-        linked.append((title, _write_further(folder, masks, name)))
-    title = method_title(first, explanation.map_stages[first])
-    values = {"rows": rows, "linked": linked, "folder": folder.name, "title": title}
+        linked.append((title, _write_pictures(image, masks, folder, name)))
+    values = {
+        "rows": rows,
+        "linked": linked,
+        "kinds": tuple(_KINDS.values()),
+        "thresholds": _THRESHOLDS,
+        "folder": folder.name,
+        "title": explanation.title(first),
+    }
     return areas, html.render("masks.html", values)
 
 
@@ -124,30 +136,32 @@ def _areas(explanation: ImageExplanation, masks: Mapping[str, Tensor]) -> dict[s
     return {threshold: mask_area(mask, explanation.placement) for threshold, mask in masks.items()}
 
 
-def _write_mask(
-    image: Tensor, mask: Tensor, small: Tensor, folder: Path, threshold: str
-) -> list[tuple[str, str, str]]:
-    """Write a mask and what it keeps and removes; for each the link, a small picture, and words."""
-    small_mask = thumbnail(mask, (small.shape[1], small.shape[2]))
-    # One by one: on the way to its file, a photograph takes a hundred megabytes.
-    links = [
-        _save(mask, folder / f"mask-{threshold}.png"),
-        _save(keep(image, mask), folder / f"keep-{threshold}.png"),
-        _save(remove(image, mask), folder / f"remove-{threshold}.png"),
-    ]
-    shown = [
-        html.data_uri(png_bytes(picture), "image/png")
-        for picture in (small_mask, keep(small, small_mask), remove(small, small_mask))
-    ]
-    return list(zip(links, shown, ("mask", "kept", "removed"), strict=True))
-
-
-def _write_further(folder: Path, masks: Mapping[str, Tensor], name: str) -> list[tuple[str, str]]:
-    """Write masks as files; the link to each, and its name."""
-    return [
-        (_save(mask, folder / f"mask-{threshold}-{name}.png"), _THRESHOLDS[threshold])
+def _write_pictures(
+    image: Tensor, masks: Mapping[str, Tensor], folder: Path, *name: str
+) -> dict[str, list[str]]:
+    """Write masks, and what each keeps and removes; by threshold the links to these three."""
+    return {
+        threshold: [
+            _save(picture, folder / f"{'-'.join((kind, threshold, *name))}.png")
+            for kind, picture in zip(_KINDS, _pictures(image, mask), strict=True)
+        ]
         for threshold, mask in masks.items()
+    }
+
+
+def _small_pictures(small: Tensor, mask: Tensor) -> list[str]:
+    """A mask and what it keeps and removes of a small picture, as data URIs."""
+    small_mask = thumbnail(mask, (small.shape[1], small.shape[2]))
+    return [
+        html.data_uri(png_bytes(picture), "image/png") for picture in _pictures(small, small_mask)
     ]
+
+
+def _pictures(image: Tensor, mask: Tensor) -> Iterator[Tensor]:
+    """One by one: on the way to its file, a photograph takes a hundred megabytes."""
+    yield mask
+    yield keep(image, mask)
+    yield remove(image, mask)
 
 
 def _save(picture: Tensor, file: Path) -> str:
