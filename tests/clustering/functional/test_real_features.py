@@ -64,7 +64,11 @@ def test_gaussian_mixture(features: Tensor, covariance: str) -> None:
     precisions = ones.expand(images, M, *shape)
     weights = torch.full((images, M), 1 / M).double()
     options: dict[str, Any] = {"covariance_type": covariance, "reg_covar": 1e-2, "max_iter": 100}
-    starts = {"weights_init": weights, "means_init": means, "precisions_init": precisions}
+    starts: dict[str, Any] = {
+        "weights_init": weights,
+        "means_init": means,
+        "precisions_init": precisions,
+    }
     found = gaussian_mixture(x, M, **options, **starts)
     for image in range(images):
         own = {name: value[image].numpy() for name, value in starts.items()}
