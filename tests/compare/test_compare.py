@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pacavit import api
 from pacavit.api import comparing
 from pacavit.compare import Comparison, RunResult, compare_runs, write_comparison
 from pacavit.compare.pages import comparison_page, comparison_text
 from pacavit.engine.evaluate import ClassScores, Evaluation
-from pacavit.errors import CheckpointError, RecipeError
+from pacavit.errors import CheckpointError, Interrupted, RecipeError
+from pacavit.tasks import ClassificationTask
 from pacavit_cli.main import main
 
 FAST = ["train.epochs=1", "data.val_size=20", "train.batch_size=128"]
@@ -139,3 +144,37 @@ def test_a_comparison_goes_on_where_it_was_stopped(
         assert row.clusters("used") is not None
     with pytest.raises(RecipeError, match="another recipe"):
         api.compare("digits", over, out, set=[*FAST, "train.lr=0.5"])
+
+
+@pytest.mark.slow
+def test_a_comparison_stopped_within_a_training_ends_with_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = "model.clustering=grid,linear"
+    whole = api.compare("digits", over, tmp_path / "whole", set=FAST)
+    second_run = whole.rows[0].runs[0].epochs[-1]["step"] + 1
+    steps, forward = itertools.count(1), ClassificationTask.forward
+
+    def counting(self: ClassificationTask, batch: Any) -> dict[str, Tensor]:
+        if next(steps) == second_run + 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(self, batch)
+
+    out = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationTask, "forward", counting)
+        with pytest.raises(Interrupted, match="repeat the same command to go on"):
+            api.compare("digits", over, out, set=FAST)
+    checkpoints = out / "linear-seed0" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-5"]
+    assert not (out / "linear-seed0" / "weights.safetensors").exists()
+    parts = api.compare("digits", over, out, set=FAST)
+    for one, other in zip(whole.rows, parts.rows, strict=True):
+        assert one.value == other.value
+        assert one.difference == other.difference
+        files = [row.runs[0].folder / "weights.safetensors" for row in (one, other)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        for name in ("accuracy", "f1_macro", "loss"):
+            numbers = [getattr(row.runs[0].evaluation, name) for row in (one, other)]
+            assert numbers[0] == numbers[1], name
+    assert "://" not in (out / "comparison.html").read_text()

@@ -26,6 +26,30 @@ def test_clustering_keeps_its_contract(name: str) -> None:
     check_clustering(CLUSTERINGS.get(name))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("kmeans", {"hard": True}),
+        ("kmeans", {"init": "farthest"}),
+        ("kmeans", {"init": "k-means++", "hard": True}),
+        ("gmm", {"hard": True}),
+        ("gmm", {"init": "farthest"}),
+        ("gmm", {"covariance": "spherical"}),
+        ("hierarchical", {"linkage": "average"}),
+        ("hierarchical", {"linkage": "complete"}),
+        ("hierarchical", {"distance_threshold": 1.5}),
+        ("hierarchical", {"distance_threshold": 1.5, "rest": "nearest"}),
+        ("hierarchical", {"distance_threshold": 100.0}),
+        ("dbscan", {"eps": 1.2}),
+        ("dbscan", {"eps": 1.2, "rest": "cluster"}),
+        ("dbscan", {"eps": 1e-9, "rest": "cluster"}),
+        ("dbscan", {"rest": "cluster"}),
+    ],
+)
+def test_clustering_keeps_its_contract_with_options(name: str, options: dict[str, Any]) -> None:
+    check_clustering(CLUSTERINGS.get(name), options)
+
+
 @pytest.mark.parametrize("name", ATTENTIONS.names())
 def test_attention_keeps_its_contract(name: str) -> None:
     check_attention(ATTENTIONS.get(name))

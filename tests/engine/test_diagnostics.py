@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,7 +86,40 @@ def test_every_clustering_is_judged_by_itself() -> None:
     with watched(nn.ModuleList([soft, hard])) as statistics:
         soft(x, grid)
         hard(x, grid)
-    assert "in one cluster" in " ".join(statistics.complaints())
+    soft_one, hard_one = statistics.complaints()
+    assert soft_one.endswith("every patch belongs to all clusters alike")
+    assert hard_one.endswith("all their patches in one cluster, or are nothing but noise")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("kmeans", {"temperature": 1e-6}, "nearly every patch has one cluster only, though"),
+        ("gmm", {"temperature": 1e-6}, "nearly every patch has one cluster only, though"),
+        ("kmeans", {"temperature": 1e9}, "every patch belongs to all clusters alike"),
+        ("gmm", {"temperature": 1e9}, "every patch belongs to all clusters alike"),
+        ("dbscan", {"eps": 1e-9}, "or are nothing but noise"),
+        ("dbscan", {"eps": 1e-9, "rest": "cluster"}, "or are nothing but noise"),
+        ("dbscan", {"eps": 1e9}, "most images have all their patches in one cluster"),
+    ],
+)
+def test_degenerate_clusterings_are_told_by_what_they_do(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    module = CLUSTERINGS.create(name, 8, 5, options=options)
+    with watched(module) as statistics:
+        module(torch.randn(3, 36, 8), Grid(6, 6))
+    (complaint,) = statistics.complaints()
+    assert message in complaint
+
+
+@pytest.mark.parametrize("name", ["kmeans", "gmm", "hierarchical", "dbscan"])
+def test_options_as_shipped_are_no_degeneration(name: str) -> None:
+    module = CLUSTERINGS.get(name)(8, 5)
+    groups = 4 * torch.eye(8)[:5].repeat_interleave(9, 0)
+    with watched(module) as statistics:
+        module(groups + torch.randn(3, 45, 8), Grid(5, 9))
+    assert not statistics.complaints()
 
 
 def test_a_single_cluster_is_no_degeneration() -> None:

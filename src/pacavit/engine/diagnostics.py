@@ -58,12 +58,13 @@ class ClusterStatistics:
             used, entropy = fmean(values["used"]), fmean(values["entropy"])
             if module.num_clusters == 1:
                 continue
-            if used < 1.5:
-                found.append("most images have all their patches in one cluster")
+            if module.soft and entropy > 0.99:  # first: of equal shares, one counts as most
+                found.append("every patch belongs to all clusters alike")
+            elif used < 1.5:
+                one = "most images have all their patches in one cluster"
+                found.append(one if module.soft else f"{one}, or are nothing but noise")
             elif module.soft and entropy < 0.01:
                 found.append("nearly every patch has one cluster only, though assignments are soft")
-            elif module.soft and entropy > 0.99:
-                found.append("every patch belongs to all clusters alike")
         return [f"a clustering degenerates: {what}" for what in dict.fromkeys(found)]
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Every function finds for every image what scikit-learn finds for it."""
+"""Every function finds for every image what scikit-learn finds for it, in any order of points."""
 
 from __future__ import annotations
 
@@ -64,6 +64,24 @@ def same_partition(one: Any, other: Any) -> bool:
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
+def cluster_distances(x: Tensor, labels: Tensor, linkage: str) -> Tensor:
+    """Of every pair of an image's clusters: points (N, C), labels (N,) -> (pairs,)."""
+    number = int(labels.max()) + 1
+    above = torch.triu_indices(number, number, 1)
+    if linkage == "ward":
+        members = torch.nn.functional.one_hot(labels).to(x)
+        size = members.sum(0)
+        means = members.T @ x / size[:, None]
+        scale = (2 * size[:, None] * size / (size[:, None] + size)).sqrt()
+        return (scale * torch.cdist(means, means))[above[0], above[1]]
+    apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    pair = (labels[:, None] * number + labels).flatten()
+    how = {"average": "mean", "complete": "amax"}[linkage]
+    between = x.new_zeros(number**2)
+    between.scatter_reduce_(0, pair, apart.flatten(), how, include_self=False)
+    return between.view(number, number)[above[0], above[1]]
+
+
 @quick
 @given(st.sampled_from(KINDS), sizes, st.integers(1, 8), st.integers(1, 24), st.integers(0, 999))
 def test_kmeans(kind: str, number: int, width: int, clusters: int, seed: int) -> None:
@@ -79,6 +97,9 @@ def test_kmeans(kind: str, number: int, width: int, clusters: int, seed: int) ->
     own = nearest.gather(2, found.labels[..., None])[..., 0]
     torch.testing.assert_close(own.sum(1), found.inertia, atol=1e-8, rtol=1e-8)
     torch.testing.assert_close(own, nearest.amin(2), atol=1e-8, rtol=1e-8)
+    if kind == "constant":
+        assert found.inertia.max() < 1e-20
+        assert by_tensors.inertia.max() < 1e-20
     if kind not in ("random", "blobs") or number < clusters:
         return
     torch.testing.assert_close(by_tensors.inertia, found.inertia)
@@ -107,19 +128,20 @@ def test_kmeans_needs_as_many_rounds_as_scikit_learn() -> None:
 @given(
     st.sampled_from(("diag", "spherical", "full")),
     st.sampled_from(KINDS),
-    st.integers(2, 200),
+    sizes,
     st.integers(1, 5),
-    st.integers(1, 6),
+    st.integers(1, 24),
     st.integers(0, 999),
 )
 def test_gaussian_mixture(
     covariance: str, kind: str, number: int, width: int, components: int, seed: int
 ) -> None:
     x = points(kind, number, width, seed)
-    components = min(components, number)
+    components = min(components, 6) if covariance == "full" else components
     draws = np.random.default_rng(seed + 1)
     weights = draws.dirichlet(np.ones(components), size=IMAGES)
-    means = x[:, :components].numpy() + draws.normal(size=(IMAGES, components, width))
+    means = x[:, np.arange(components) % number].numpy()
+    means = means + draws.normal(size=means.shape)
     shape = {"spherical": (), "diag": (width,), "full": (width, width)}[covariance]
     precisions = draws.uniform(0.5, 2, size=(IMAGES, components, *shape))
     if covariance == "full":
@@ -133,6 +155,12 @@ def test_gaussian_mixture(
     torch.testing.assert_close(
         by_tensors.responsibilities, found.responsibilities, atol=1e-6, rtol=0
     )
+    if number < max(2, components):  # scikit-learn refuses those
+        assert (found.responsibilities >= 0).all()
+        torch.testing.assert_close(
+            found.responsibilities.sum(2), torch.ones(IMAGES, number, dtype=torch.float64)
+        )
+        return
     for image in range(IMAGES):
         own = {name: value[image] for name, value in starts.items()}
         oracle = GaussianMixture(components, **options, **own).fit(x[image].numpy())
@@ -166,6 +194,11 @@ def test_agglomerative(
     if isinstance(cut, int):
         assert used == [min(cut, number)] * IMAGES
     if kind not in ("random", "blobs"):
+        if isinstance(cut, float):
+            for image, labels in zip((*x, *x), (*found.labels, *by_tensors.labels), strict=True):
+                left = cluster_distances(image, labels, linkage)
+                assert (left > cut - 1e-5).all()
+                assert kind != "constant" or not len(left)
         return
     assert torch.equal(by_tensors.labels, found.labels)
     if number == 1 or (isinstance(cut, int) and cut > number):
@@ -215,3 +248,48 @@ def test_both_forms_agree_on_padded_images_and_fixed_rounds(tol: float | None) -
         other, other_mixed = kmeans(x, 9, **options), gaussian_mixture(x, 4, **options)
     for one, two in zip((*found, *mixed), (*other, *other_mixed), strict=True):
         torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_points_changes_no_partition(seed: int) -> None:
+    x = points("random", 120, 3, seed)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(120))
+    moved = x[:, order]
+    found = kmeans(x, 8, init=x[:, :8]), kmeans(moved, 8, init=x[:, :8])
+    assert torch.equal(found[1].labels, found[0].labels[:, order])
+    for covariance, shape in (("diag", (3,)), ("spherical", ()), ("full", (3, 3))):
+        ones = torch.ones(IMAGES, 4, *shape, dtype=torch.float64)
+        mixed = [
+            gaussian_mixture(
+                each,
+                4,
+                covariance_type=covariance,
+                weights_init=torch.full((IMAGES, 4), 0.25, dtype=torch.float64),
+                means_init=x[:, :4],
+                precisions_init=torch.eye(3).expand_as(ones) if covariance == "full" else ones,
+                max_iter=10,
+                tol=None,
+            ).responsibilities
+            for each in (x, moved)
+        ]
+        torch.testing.assert_close(mixed[1], mixed[0][:, order], atol=1e-8, rtol=0)
+    for linkage in ("ward", "average", "complete"):
+        for cut in ({"n_clusters": 7}, {"n_clusters": None, "distance_threshold": 1.5}):
+            options: dict[str, Any] = {"linkage": linkage, **cut}
+            trees = [agglomerative(each, **options).labels for each in (x, moved)]
+            for one, other in zip(trees[0][:, order], trees[1], strict=True):
+                assert same_partition(one, other)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_points_changes_no_core_and_no_noise(seed: int) -> None:
+    """A border point between two clusters goes to the one whose first core comes first."""
+    x = points("random", 120, 2, seed)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(120))
+    core = (torch.cdist(x, x) <= 0.3).sum(2)[:, order] >= 4
+    one = dbscan(x, 0.3, min_samples=4).labels[:, order]
+    other = dbscan(x[:, order], 0.3, min_samples=4).labels
+    assert torch.equal(one < 0, other < 0)
+    for image in range(IMAGES):
+        assert len(set(one[image, core[image]].tolist())) > 1
+        assert same_partition(one[image, core[image]], other[image, core[image]])

@@ -10,6 +10,7 @@ from torch import Tensor
 from pacavit.clustering.functional._points import (
     centre,
     check_count,
+    check_number,
     check_points,
     exact,
     squared_distances,
@@ -64,6 +65,8 @@ def dbscan(
         tensor([[ 0,  1,  0, -1,  1]])
     """
     check_count("min_samples", min_samples)
+    if not isinstance(eps, Tensor):
+        check_number("eps", eps, least=0, above=True)
     x, mask = check_points(x, mask)
     radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
     if radius.ndim and radius.shape != x.shape[:1]:

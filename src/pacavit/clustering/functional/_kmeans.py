@@ -13,6 +13,7 @@ from pacavit.clustering.functional._points import (
     check_given,
     check_number,
     check_points,
+    check_seed,
     exact,
     take,
 )
@@ -81,6 +82,7 @@ def kmeans(
     """
     check_count("n_clusters", n_clusters)
     check_count("max_iter", max_iter)
+    check_seed("random_state", random_state)
     if tol is not None:
         check_number("tol", tol, least=0)
     x, mask = check_points(x, mask)

@@ -17,6 +17,7 @@ from pacavit.clustering.functional._points import (
     check_given,
     check_number,
     check_points,
+    check_seed,
     exact,
 )
 from pacavit.errors import RecipeError
@@ -153,6 +154,7 @@ def gaussian_mixture(
     check_count("n_components", n_components)
     check_count("max_iter", max_iter)
     check_number("reg_covar", reg_covar, least=0)
+    check_seed("random_state", random_state)
     if tol is not None:
         check_number("tol", tol, least=0)
     check_choice("covariance_type", covariance_type, COVARIANCES)

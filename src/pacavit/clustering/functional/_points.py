@@ -20,6 +20,7 @@ __all__ = [
     "check_given",
     "check_number",
     "check_points",
+    "check_seed",
     "exact",
     "full_mask",
     "precise",
