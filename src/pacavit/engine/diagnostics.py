@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 PREFIX = "clusters_"
-_BATCHES, _SILHOUETTES = 2, 4  # batches a clustering, images of the first of them
+_BATCHES, _SILHOUETTES = 2, 4  # batches a clustering, images of each of them
 
 
 class ClusterStatistics:
@@ -80,11 +80,10 @@ class ClusterStatistics:
         values["used"].append(used_clusters(share).float().mean().item())
         values["empty"].append(0.0 if valid is None else (~valid).sum(1).float().mean().item())
         values["entropy"].append(patch_entropy(share)[real].mean().item())
-        if len(values["used"]) == 1:
-            for x, label in zip(inputs[0][:_SILHOUETTES], labels[:_SILHOUETTES], strict=True):
-                found = silhouette(x.float()[label >= 0].cpu(), label[label >= 0].cpu())
-                if found is not None:
-                    values["silhouette"].append(found)
+        for x, label in zip(inputs[0][:_SILHOUETTES], labels[:_SILHOUETTES], strict=True):
+            found = silhouette(x.float()[label >= 0].cpu(), label[label >= 0].cpu())
+            if found is not None:
+                values["silhouette"].append(found)
 
 
 def silhouette(x: Tensor, labels: Tensor) -> float | None:
