@@ -77,11 +77,12 @@ def shorten(run: Path, entry: dict[str, Any]) -> Published:
     changes, words = recipe_changes(recipe), [recipe.name]
     for change in changes:
         field, _, value = change.partition("=")
-        last = field.rpartition(".")[2]
-        words.append(value if field == "model.clustering" else f"{last}_{value}")
+        value = re.sub(r"[^A-Za-z0-9.+-]+", "_", value).strip("_")
+        known = field in ("model.clustering", "model.clustering_options")
+        words.append(value if known else f"{field.rpartition('.')[2]}_{value}")
     test, machine = entry["test"], entry["trained_with"]
     return Published(
-        name=re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(words)).strip("_"),
+        name="-".join(words),
         recipe=recipe.name,
         changes=tuple(changes),
         data=entry["data"],
