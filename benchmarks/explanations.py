@@ -5,8 +5,9 @@
     pacavit explain-bench cifar10_nano_conv --skip 200 --data FOLDER --out bench/conv
     python benchmarks/explanations.py explanations bench/conv bench/kmeans ...
 
-Reads the numbers in each folder. Writes ``benchmarks/results/NAME.json``, of several benches the
-picture ``docs/NAME.png`` too, and prints the tables of ``docs/explanations.md``.
+Reads the numbers in each folder. Writes ``benchmarks/results/NAME.json``, where other models stay
+and the same are replaced, and of several models the picture ``docs/NAME.png``; prints the tables of
+``docs/explanations.md``.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ def main() -> None:
     parser.add_argument("name", help="of the results file and the picture")
     parser.add_argument("benches", type=Path, nargs="+", help="folders of pacavit explain-bench")
     arguments = parser.parse_args()
-    benches = [
-        json.loads((folder / "bench.json").read_text("utf-8")) | {"pairs": paired(folder)}
-        for folder in arguments.benches
-    ]
-    results = json.dumps(benches, indent=1) + "\n"
-    (RESULTS / f"{arguments.name}.json").write_text(results, "utf-8")
+    path = RESULTS / f"{arguments.name}.json"
+    known = json.loads(path.read_text("utf-8")) if path.exists() else []
+    found = {bench["model"]: bench for bench in known}
+    for folder in arguments.benches:
+        bench = json.loads((folder / "bench.json").read_text("utf-8"))
+        found[bench["model"]] = bench | {"pairs": paired(folder)}
+    benches = [found[model] for model in sorted(found)]
+    path.write_text(json.dumps(benches, indent=1) + "\n", "utf-8")
     if len(benches) > 1:
         draw(benches, PICTURES / f"{arguments.name}.png")
     tables = [methods(bench) for bench in benches]
