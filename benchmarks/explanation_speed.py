@@ -27,7 +27,14 @@ from pacavit.explain import METHODS
 from pacavit.report.card import input_size
 
 RESULTS = Path(__file__).parent / "results" / "explanation_speed.json"
-COMPARED = ("attention_map", "class_map", "relevance", "cluster_contributions", "grad_cam")
+COMPARED = (
+    "attention_map",
+    "class_map",
+    "relevance",
+    "cluster_gradient",
+    "cluster_contributions",
+    "grad_cam",
+)
 WARM_UP, IMAGES = 2, 100
 
 

@@ -31,9 +31,16 @@ PICTURES = Path(__file__).parents[1] / "docs"
 MEASURES = ("difference", "kept", "removed", "ROAD")
 FAITHFUL = ("insertion", "deletion", "difference", "kept", "removed", "ROAD")
 TITLES = ("insertion minus deletion", "right with 25 % kept", "right with 25 % removed", "ROAD")
-METHODS = ("cluster_contributions", "class_map", "attention_map", "relevance", "grad_cam")
+METHODS = (
+    "cluster_contributions",
+    "cluster_gradient",
+    "class_map",
+    "attention_map",
+    "relevance",
+    "grad_cam",
+)
 CONTROLS = ("centre", "edges", "random")
-JUDGED = ("cluster_contributions", "class_map")
+JUDGED = ("cluster_contributions", "cluster_gradient", "class_map")
 RIVALS = (*CONTROLS, "grad_cam")
 
 
@@ -99,6 +106,7 @@ def paired(folder: Path) -> dict[str, Any]:
             for other in RIVALS
         }
         for one in JUDGED
+        if f"{one}/predicted/{FAITHFUL[0]}" in values
     }
     for partition in dict.fromkeys(name.rpartition("/")[0] for name in values):
         stage, _, other = partition.partition("/")
@@ -113,6 +121,8 @@ def verdicts(benches: Sequence[dict[str, Any]], method: str) -> str:
     """Whether a method beats the controls and Grad-CAM, image by image, on all models."""
     rows = []
     for bench in benches:
+        if method not in bench["pairs"]:
+            continue
         cells = []
         for measure in FAITHFUL:
             differences = {name: bench["pairs"][method][name][measure] for name in RIVALS}
@@ -185,8 +195,8 @@ def draw(benches: Sequence[dict[str, Any]], path: Path) -> None:
     """A panel a measure, a row a model, a mark a method with its interval."""
     figure = Figure(figsize=(12, 1.6 + 0.5 * len(benches)), layout="constrained", dpi=130)
     panels = figure.subplots(1, len(MEASURES), sharey=True)
-    shown = ("cluster_contributions", "class_map", "relevance", "grad_cam", "centre", "edges")
-    marks = dict(zip(shown, "oDs^|x", strict=True))
+    shown = (*JUDGED, "relevance", "grad_cam", "centre", "edges")
+    marks = dict(zip(shown, "o*Ds^|x", strict=True))
     for axes, measure, title in zip(panels, MEASURES, TITLES, strict=True):
         for place, bench in enumerate(benches):
             for row in bench["methods"]:
@@ -194,7 +204,7 @@ def draw(benches: Sequence[dict[str, Any]], path: Path) -> None:
                     continue
                 number = shown.index(row["method"])
                 mean, low, high = row["predicted"][measure]
-                height = place + (number - 2.5) * 0.11
+                height = place + (number - 3) * 0.11
                 colour = "0.45" if row["method"] in CONTROLS else f"C{number}"
                 axes.plot([low, high], [height, height], color=colour, linewidth=1)
                 axes.plot(

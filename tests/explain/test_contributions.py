@@ -11,6 +11,7 @@ from pacavit.explain.contributions import (
     memberships,
     pixel_contributions,
 )
+from pacavit.explain.geometry import samplings, upsample
 from pacavit.explain.metrics import BASELINES
 from pacavit.models import PacaViT
 
@@ -81,6 +82,28 @@ def test_memberships_of_soft_and_hard_clusters() -> None:
         assert ((total - 1).abs().lt(1e-5) | total.eq(0)).all()
         if clustering == "hierarchical":
             assert members.unique().tolist() == [0, 1]
+
+
+def test_a_single_pass_is_the_gradient_in_the_middle_averaged_over_its_clusters() -> None:
+    torch.manual_seed(0)
+    model = PacaViT(
+        embed_dims=(8, 12), depths=(1, 1), num_heads=HEADS[:2], num_clusters=(5, 3)
+    ).eval()
+    images, classes = torch.randn(2, 3, 32, 32), torch.tensor([1, 2])
+    start = sum(baseline(images) for baseline in BASELINES.values()) / len(BASELINES)
+    middle = ((images + start) / 2).requires_grad_()
+    with record(model) as recording:
+        score = model(middle).gather(1, classes[:, None]).sum()
+    (gradient,) = torch.autograd.grad(score, middle)
+    where = samplings(model)
+    members = [
+        upsample(memberships(recording.stage(stage)[-1]), where[stage], (32, 32))
+        for stage in (0, 1)
+    ]
+    values = (gradient * (images - start)).sum(1)
+    expected = averaged_over_clusters(values, members).clamp(min=0)
+    found = METHODS.create("cluster_gradient", model, options={})(images, classes)
+    torch.testing.assert_close(found, expected)
 
 
 def test_one_stage_alone_and_what_is_refused() -> None:

@@ -18,7 +18,7 @@ MakeSmall = Callable[..., PacaViT]
 SpellOut = Callable[[nn.Module, Tensor, int], list[Tensor]]
 OPTIONS: dict[str, dict[str, Any]] = {"integrated_gradients": {"steps": 4}}
 ATTENTIVE = ("rollout", "relevance")
-CLUSTERED = ("class_map", "attention_map", "cluster_contributions")
+CLUSTERED = ("class_map", "attention_map", "cluster_contributions", "cluster_gradient")
 
 
 def deit(**options: Any) -> nn.Module:
