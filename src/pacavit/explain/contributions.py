@@ -134,7 +134,7 @@ class ClusterContributions(_AveragedMethod):
 
 @METHODS.register("cluster_gradient")
 class ClusterGradient(_AveragedMethod):
-    """The same by a single forward and backward pass, at the middle of one way to the image.
+    """Contributions of clusters by a single pass, at the middle of one way to the image.
 
     The way begins at the mean of the blurred and of the plain image, and the clusters are those of
     its middle, so nothing is computed twice; the price is a rougher map.
