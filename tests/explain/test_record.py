@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pacavit.attention import Attention
 from pacavit.errors import PacavitError
-from pacavit.explain.record import record
+from pacavit.explain.record import record, record_until
 from pacavit.models import PacaViT
 
 MakeSmall = Callable[..., PacaViT]
@@ -117,6 +117,24 @@ def test_differentiating_down_to_a_stage(small: MakeSmall) -> None:
     assert recording.stage(1)[0].attention_gradient().isfinite().all()
     with pytest.raises(PacavitError, match=r"no gradient arrived at the attention stages\.0"):
         recording.stage(0)[0].attention_gradient()
+
+
+def test_a_pass_ends_after_the_attentions_of_a_stage(small: MakeSmall) -> None:
+    model, images = small(depths=(1, 2, 1)).eval(), torch.randn(2, 3, 32, 32)
+    ran: list[str] = []
+    for name in ("stages.1.blocks.1.attn", "stages.1.blocks.1.mlp", "stages.2", "head"):
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
+    found = record_until(model, images, 1)
+    assert ran == ["stages.1.blocks.1.attn"]
+    with record(model) as whole:
+        model(images)
+    for one, other in zip(found.stage(1), whole.stage(1), strict=True):
+        torch.testing.assert_close(one.attention(), other.attention(), rtol=0, atol=0)
+    assert len(found.blocks) == len(whole.blocks) - 1
+    assert not any(block.mixed.requires_grad for block in found.blocks)
+    first, expected = record_until(model, images, 0).blocks[0].attention(), whole.blocks[0]
+    torch.testing.assert_close(first, expected.attention(), rtol=0, atol=0)
+    assert model(images).shape == (2, 3)  # passes go to their end again
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

@@ -33,7 +33,7 @@ from pacavit.explain.metrics import (
     rank_correlation,
     stage_clusterings,
 )
-from pacavit.explain.record import BlockRecord, record
+from pacavit.explain.record import BlockRecord, record, record_until
 from pacavit.types import Grid
 
 __all__ = ["AGREEMENT", "HEALTH", "OWN", "Agreement", "StageScores", "bench_clusters"]
@@ -175,8 +175,7 @@ def _measure_batch(
         logits = network(images.clone().requires_grad_())
         predicted = logits.argmax(1)
         recording.backward(logits.gather(1, predicted[:, None])[:, 0])
-    with torch.no_grad(), record(network) as mirrored:
-        network(images.flip(3))
+    mirrored = record_until(network, images.flip(3), recording.clustered_stages[-1])
     few = images[:drops]
     with untouched(network), torch.enable_grad():
         contributed = pixel_contributions(network, few, predicted[:drops], steps=2)

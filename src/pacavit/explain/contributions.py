@@ -19,7 +19,7 @@ from pacavit.errors import PacavitError
 from pacavit.explain.geometry import samplings, upsample
 from pacavit.explain.methods import METHODS, ClusterMethod
 from pacavit.explain.metrics.faithfulness import BASELINES
-from pacavit.explain.record import BlockRecord, Recording, record
+from pacavit.explain.record import BlockRecord, Recording, record, record_until
 
 __all__ = [
     "ClusterContributions",
@@ -126,8 +126,7 @@ class ClusterContributions(_AveragedMethod):
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
-        with torch.no_grad(), record(self.model) as recording:
-            self.model(images)
+        recording = record_until(self.model, images, max(self.stages))
         contributions = pixel_contributions(self.model, images, classes, self.steps)
         return self._averaged(contributions, recording)
 

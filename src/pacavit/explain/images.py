@@ -37,8 +37,7 @@ __all__ = [
     "has_clusters",
 ]
 
-_FREE_METHOD = "attention_map"
-_BESIDE = ("class_map", _FREE_METHOD)
+_BESIDE = ("class_map", "attention_map")
 _TOP = 5
 _TINY = 1e-30
 
@@ -96,8 +95,9 @@ class ImageExplanation:
         placement: where in it the network looked.
         top: the likeliest classes, likeliest first.
         explained: the class that the maps are about.
-        maps: by method, (height, width) of the network's input; the chosen method first, with
-            the class map and the gradient-free map beside it where there are clusters.
+        maps: by method, (height, width) of the network's input; the chosen method first; of
+            image files with the class map and the gradient-free map beside it where there are
+            clusters.
         map_stages: by method, the stages whose clusters make its map; none for other methods.
         stages: with clusters, in order; none where the network has none.
     """
@@ -252,7 +252,9 @@ def explain_split(
         PacavitError: the method cannot explain this model, the model is no classifier, or an image
             cannot be read.
     """
-    methods = _methods(model.classifier.to(device).model, method)
+    network = model.classifier.to(device).model
+    method = method or default_method(network)
+    methods = {method: METHODS.create(method, network, options={})}
     prepare = _Preparation(model)
     found = []
     for position in positions:
@@ -263,7 +265,7 @@ def explain_split(
     return found
 
 
-def _methods(network: nn.Module, method: str | None, stage: int | None = None) -> dict[str, Method]:
+def _methods(network: nn.Module, method: str | None, stage: int | None) -> dict[str, Method]:
     """The method, and where there are clusters those whose maps stand beside."""
     beside = _BESIDE if has_clusters(network) else ()
     options = {} if stage is None else {"stage": stage}
@@ -336,7 +338,7 @@ def _explain_image(
         explained=ClassProbability(names[explained], float(probabilities[explained])),
         maps=found,
         map_stages={name: tuple(method.stages) for name, method in methods.items()},
-        stages=_clusters(model, pixels, explained) if _FREE_METHOD in found else (),
+        stages=_clusters(model, pixels, explained) if has_clusters(model.task.model) else (),
     )
 
 

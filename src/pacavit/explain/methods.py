@@ -16,7 +16,7 @@ from pacavit._registry import Registry
 from pacavit.errors import PacavitError
 from pacavit.explain import maps
 from pacavit.explain.geometry import find_pacavit, samplings, upsample
-from pacavit.explain.record import BlockRecord, choose_stage, record, uncompiled
+from pacavit.explain.record import BlockRecord, choose_stage, record, record_until, uncompiled
 from pacavit.explain.rollout import relevance, rollout
 from pacavit.layers import evaluation_mode
 from pacavit.models import PacaViT
@@ -161,11 +161,9 @@ class AttentionMap(ClusterMethod):
     class_specific = False
     sums_blocks = True
 
-    @torch.no_grad()
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
-        with record(self.model) as recording:
-            self.model(images)
+        recording = record_until(self.model, images, self.stage)
         return upsample(maps.attention_map(recording, self.stage), self.sampling, _size(images))
 
 

@@ -22,9 +22,17 @@ from torch import Tensor, nn
 
 from pacavit.errors import PacavitError
 from pacavit.explain._taps import Tap, find_taps
+from pacavit.explain.geometry import find_pacavit
 from pacavit.types import Assignment, Grid
 
-__all__ = ["BlockRecord", "Recording", "choose_stage", "record", "uncompiled"]
+__all__ = [
+    "BlockRecord",
+    "Recording",
+    "choose_stage",
+    "record",
+    "record_until",
+    "uncompiled",
+]
 
 # Of the largest value: far above rounding (TF32 and 16 bits), far below another formula's answer.
 _TOLERANCE, _TOLERANCE_16_BIT = 1e-2, 5e-2
@@ -260,6 +268,40 @@ def record(model: nn.Module) -> Iterator[Recording]:
         for tap in recording._taps:
             tap.active = False
             tap.detach()
+
+
+class _ReachedError(Exception):
+    """The pass has come as far as it was wanted."""
+
+
+@torch.no_grad()
+def record_until(model: nn.Module, images: Tensor, stage: int) -> Recording:
+    """Record a pass that ends after the last attention of a stage; what follows costs nothing.
+
+    Args:
+        model: a PacaViT, or a network with one inside.
+        images: (B, 3, height, width), normalised.
+        stage: its index.
+
+    Raises:
+        PacavitError: the network has no PacaViT inside.
+    """
+    model = uncompiled(model)
+    stages: Any = find_pacavit(model).stages
+
+    def end(*_: Any) -> None:
+        raise _ReachedError
+
+    with record(model) as recording:
+        # After the recording's own hooks, which are the first to be called.
+        handle = stages[stage].blocks[-1].attn.register_forward_hook(end)
+        try:
+            model(images)
+        except _ReachedError:
+            pass
+        finally:
+            handle.remove()
+    return recording
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
