@@ -87,6 +87,7 @@ def bright_model() -> MakeModel:
         crop: bool = False,
         clusters: int = 2,
         depths: tuple[int, ...] = (1,),
+        image_size: int = 32,
     ) -> LoadedModel:
         network: Any = PacaViT(
             embed_dims=(8,) * len(depths),
@@ -109,7 +110,7 @@ def bright_model() -> MakeModel:
                     block.clustering = Brightness(8, 2)
             network.head.weight.zero_()
             network.head.weight[0, 0], network.head.weight[1, 0] = -1, 1
-        config = ClassificationConfig(image_size=32, crop=CropConfig() if crop else None)
+        config = ClassificationConfig(image_size=image_size, crop=CropConfig() if crop else None)
         recipe = recipes.load("digits").model_copy(update={"task": config})
         task = ClassificationTask(network, config, 2).eval()
         return LoadedModel(task, recipe, INFO, {}, Path("made.safetensors"))
