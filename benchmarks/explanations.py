@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from pacavit._interval import Interval
 from pacavit.engine.files import read_tensors
@@ -53,9 +54,14 @@ def main() -> None:
     path = RESULTS / f"{arguments.name}.json"
     known = json.loads(path.read_text("utf-8")) if path.exists() else []
     found = {bench["model"]: bench for bench in known}
+    measured = {}
     for folder in arguments.benches:
         bench = json.loads((folder / "bench.json").read_text("utf-8"))
-        found[bench["model"]] = bench | {"pairs": paired(folder)}
+        values, _ = read_tensors(folder / "bench.safetensors")
+        measured[bench["model"]] = values
+        found[bench["model"]] = bench | {"pairs": paired(values)}
+    for model in measured:
+        found[model]["models"] = against_others(model, measured)
     benches = [found[model] for model in sorted(found)]
     path.write_text(json.dumps(benches, indent=1) + "\n", "utf-8")
     if len(benches) > 1:
@@ -63,6 +69,7 @@ def main() -> None:
     tables = [methods(bench) for bench in benches]
     tables += [models(benches, measure) for measure in MEASURES]
     tables += [verdicts(benches, method) for method in JUDGED]
+    tables += [ranking(benches)] if len(measured) > 1 else []
     tables += [agreement(bench) for bench in benches if bench["clusters"][0]["agreement"]]
     print("\n\n".join([*tables, times(benches), clusters(benches)]))  # noqa: T201
 
@@ -87,9 +94,8 @@ def models(benches: Sequence[dict[str, Any]], measure: str) -> str:
     return f"{measure}:\n\n" + table(["model", *METHODS, *CONTROLS], rows)
 
 
-def paired(folder: Path) -> dict[str, Any]:
+def paired(values: Mapping[str, Tensor]) -> dict[str, Any]:
     """By method, other and measure: how much higher the first is, image by image."""
-    values, _ = read_tensors(folder / "bench.safetensors")
 
     def differences(one: str, other: str, measures: Sequence[str]) -> dict[str, list[float]]:
         return {
@@ -115,6 +121,53 @@ def paired(folder: Path) -> dict[str, Any]:
                 f"{stage}/{OWN}", partition, tuple(AGREEMENT)
             )
     return found
+
+
+def against_others(model: str, measured: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """By other model and measure: how much higher a model's best method is, image by image."""
+    names = [f"{JUDGED[0]}/predicted/{measure}" for measure in FAITHFUL]
+    return {
+        other: {
+            measure: [
+                round(each, 4) for each in paired_difference(values[name], measured[model][name])
+            ]
+            for name, measure in zip(names, FAITHFUL, strict=True)
+        }
+        for other, values in measured.items()
+        if other != model and names[0] in values and names[0] in measured[model]
+    }
+
+
+def ranking(benches: Sequence[dict[str, Any]]) -> str:
+    """Whose explanations are truest: the best method on all models, and above the centre's."""
+    rows = []
+    means = {
+        bench["model"]: {name: score(bench, name) for name in FAITHFUL}
+        for bench in benches
+        if bench.get("models")
+    }
+    for bench in benches:
+        model = bench["model"]
+        if model not in means:
+            continue
+        cells = []
+        for measure in FAITHFUL:
+            better = MEANINGS[measure].better
+            best = max(means, key=lambda name: better * means[name][measure][0])
+            behind = bench["models"].get(best, {}).get(measure)
+            mark = " (best)" if best == model else " (tie)" * Interval(*behind).tie
+            cells.append(cell(means[model][measure]) + mark)
+        above = bench["pairs"][JUDGED[0]]["centre"]["difference"]
+        rows.append([model, *cells, Interval(*above).as_difference(3)])
+    header = ["model", *FAITHFUL, "difference, above that of centre"]
+    return f"{JUDGED[0]} of all models, image by image:\n\n" + table(header, rows)
+
+
+def score(bench: dict[str, Any], measure: str) -> Sequence[float]:
+    """Of the best method."""
+    (row,) = (row for row in bench["methods"] if row["method"] == JUDGED[0])
+    values: Sequence[float] = row["predicted"][measure]
+    return values
 
 
 def verdicts(benches: Sequence[dict[str, Any]], method: str) -> str:
