@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pacavit.errors import PacavitError
-from pacavit.explain import METHODS, record
+from pacavit.explain import METHODS, Recording, record
 from pacavit.explain.contributions import (
     averaged_over_clusters,
     memberships,
@@ -13,6 +13,7 @@ from pacavit.explain.contributions import (
 )
 from pacavit.explain.geometry import samplings, upsample
 from pacavit.explain.metrics import BASELINES
+from pacavit.explain.rollout import relevance
 from pacavit.models import PacaViT
 
 HEADS = (2, 2, 4)
@@ -84,7 +85,8 @@ def test_memberships_of_soft_and_hard_clusters() -> None:
             assert members.unique().tolist() == [0, 1]
 
 
-def test_a_single_pass_is_the_gradient_in_the_middle_averaged_over_its_clusters() -> None:
+def test_maps_join_averages_over_clusters_with_relevance() -> None:
+    """By the formula: with the gradient at the image or in the middle of the way to it."""
     torch.manual_seed(0)
     model = PacaViT(
         embed_dims=(8, 12), depths=(1, 1), num_heads=HEADS[:2], num_clusters=(5, 3)
@@ -94,16 +96,39 @@ def test_a_single_pass_is_the_gradient_in_the_middle_averaged_over_its_clusters(
     middle = ((images + start) / 2).requires_grad_()
     with record(model) as recording:
         score = model(middle).gather(1, classes[:, None]).sum()
-    (gradient,) = torch.autograd.grad(score, middle)
+        (gradient,) = torch.autograd.grad(score, middle)
+    values = (gradient * (images - start)).sum(1)
+    found = METHODS.create("cluster_gradient", model, options={})(images, classes)
+    torch.testing.assert_close(found, joined(values, recording, model))
+    contributions = pixel_contributions(model, images, classes, 2)
+    with record(model) as recording:
+        recording.backward(model(images).gather(1, classes[:, None])[:, 0])
+    found = METHODS.create("cluster_contributions", model, options={})(images, classes)
+    torch.testing.assert_close(found, joined(contributions, recording, model))
+    torch.testing.assert_close(found.sum((1, 2)), torch.ones(2))
+
+
+def joined(values: Tensor, recording: Recording, model: PacaViT) -> Tensor:
+    """Half the positive averages over the clusters of both stages, half the relevance."""
     where = samplings(model)
     members = [
         upsample(memberships(recording.stage(stage)[-1]), where[stage], (32, 32))
         for stage in (0, 1)
     ]
-    values = (gradient * (images - start)).sum(1)
-    expected = averaged_over_clusters(values, members).clamp(min=0)
-    found = METHODS.create("cluster_gradient", model, options={})(images, classes)
-    torch.testing.assert_close(found, expected)
+    averages = averaged_over_clusters(values, members).relu()
+    flow = upsample(relevance(recording, model), where[0], (32, 32))
+    first, second = (part / part.sum((1, 2))[:, None, None] for part in (averages, flow))
+    return (first + second) / 2
+
+
+def test_where_nothing_contributes_the_map_is_finite() -> None:
+    model = PacaViT(
+        embed_dims=(8, 12), depths=(1, 1), num_heads=HEADS[:2], num_clusters=(5, 3), num_classes=3
+    ).eval()
+    nn.init.zeros_(model.get_parameter("head.weight"))
+    images, classes = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
+    for name in ("cluster_gradient", "cluster_contributions"):
+        assert METHODS.create(name, model, options={})(images, classes).eq(0).all()
 
 
 def test_one_stage_alone_and_what_is_refused() -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "Method",
     "Relevance",
     "Rollout",
+    "class_scores",
     "holds_pacavit",
     "method_title",
     "prefix_tokens",
@@ -145,7 +146,7 @@ class ClassMap(ClusterMethod):
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
         with record(self.model) as recording:
-            recording.backward(_scores(self.model, images, classes), stage=self.stage)
+            recording.backward(class_scores(self.model, images, classes), stage=self.stage)
         return upsample(maps.class_map(recording, self.stage), self.sampling, _size(images))
 
 
@@ -223,7 +224,7 @@ class Relevance(_FlowMethod):
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
         with record(self.model) as recording:
-            recording.backward(_scores(self.model, images, classes))
+            recording.backward(class_scores(self.model, images, classes))
         if self.ours:
             found = relevance(recording, self.model)
             return upsample(found, samplings(self.model)[0], _size(images))
@@ -240,7 +241,7 @@ def _chefer(block: BlockRecord) -> Tensor:
     return (block.attention() * block.attention_gradient()).clamp(min=0).mean(1)
 
 
-def _scores(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+def class_scores(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     """The logits of the classes: (B,)."""
     logits: Tensor = model(images)
     return logits.gather(1, classes[:, None])[:, 0]

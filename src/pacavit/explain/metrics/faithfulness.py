@@ -38,7 +38,9 @@ def blurred(images: Tensor) -> Tensor:
     """
     longer, shorter = max(images.shape[2:]), min(images.shape[2:])
     reach = min(longer // 4, (shorter - 1) // 2)  # what reflection at the edge allows
-    return V.gaussian_blur(images, [2 * reach + 1] * 2, [longer / 10] * 2)
+    side, sigma = 2 * reach + 1, [longer / 10] * 2
+    # One axis after the other is the same, and several times as quick.
+    return V.gaussian_blur(V.gaussian_blur(images, [1, side], sigma), [side, 1], sigma)
 
 
 BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
