@@ -165,9 +165,38 @@ def test_autocast_changes_no_partition(name: str) -> None:
         assert torch.equal(partition(name, x), expected)
 
 
+@pytest.mark.parametrize("name", ["kmeans", "hierarchical"])
+def test_with_place_what_looks_alike_far_apart_is_two_clusters(name: str) -> None:
+    """Two dark corners on bright ground: one cluster by channels, two with their place."""
+    grid = Grid(8, 8)
+    bright = torch.ones(1, 8, 8, 6)
+    bright[:, :2, :2] = bright[:, 6:, 6:] = 0
+    x = (bright + 0.01 * torch.randn(bright.shape)).flatten(1, 2)
+    found = {}
+    for place in (0.0, 1.0):
+        options = {"init": "farthest", "hard": True} if name == "kmeans" else {}
+        module = build(name, 6, 4, place=place, **options)
+        weights, log_mass, _ = module(x, grid)
+        parts = (weights.log() + log_mass[..., None]).argmax(1).unflatten(1, grid)[0]
+        found[place] = (parts[:2, :2].unique().tolist(), parts[6:, 6:].unique().tolist())
+    assert set(found[0.0][0]) & set(found[0.0][1])
+    assert not set(found[1.0][0]) & set(found[1.0][1])
+
+
+def test_place_is_that_in_the_image_whatever_its_padding() -> None:
+    module = build("hierarchical", 4, 5, place=0.7)
+    x = torch.randn(2, 6, 8, 4)
+    alone, _, _ = module(x[:, :4, :5].flatten(1, 2), Grid(4, 5))
+    mask = torch.zeros(2, 6, 8, dtype=torch.bool)
+    mask[:, :4, :5] = True
+    padded, _, _ = module(x.flatten(1, 2), Grid(6, 8), mask.flatten(1))
+    assert torch.equal(padded.unflatten(2, (6, 8))[..., :4, :5].flatten(2), alone)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("kmeans", {"place": -1}, "place must be at least 0"),
         ("kmeans", {"n_iter": 0}, "n_iter must be a whole number from 1 to"),
         ("kmeans", {"n_iter": 10**20}, "n_iter must be a whole number from 1 to"),
         ("kmeans", {"seed": 10**20}, "seed must be a whole number from 0 to"),

@@ -44,6 +44,7 @@ def test_clustering_keeps_its_contract(name: str) -> None:
         ("dbscan", {"eps": 1.2, "rest": "cluster"}),
         ("dbscan", {"eps": 1e-9, "rest": "cluster"}),
         ("dbscan", {"rest": "cluster"}),
+        *((name, {"place": 1.0}) for name in ("kmeans", "hierarchical", "dbscan")),
     ],
 )
 def test_clustering_keeps_its_contract_with_options(name: str, options: dict[str, Any]) -> None:

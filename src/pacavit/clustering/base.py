@@ -40,6 +40,9 @@ class Clustering(nn.Module):
         hard: labels are asked for; of methods that implement both.
         max_tokens: the method sees at most this many tokens; larger grids are average-pooled
             first and a patch takes the cluster of its cell. None is no limit.
+        place: weight of where a patch lies beside its channels, for methods that take any number of
+            these: half of the image's longer side counts as much as a difference of ``place`` in
+            every channel. Above 0 the method is given two more channels.
     """
 
     differentiable: bool = True
@@ -49,6 +52,7 @@ class Clustering(nn.Module):
     masked: ClassVar[bool] = False
     max_tokens: ClassVar[int | None] = None
     hard: bool = False
+    place: float = 0.0
 
     def __init__(self, dim: int, num_clusters: int) -> None:
         super().__init__()
@@ -86,6 +90,8 @@ class Clustering(nn.Module):
         if self.max_tokens is not None and grid.num_patches > self.max_tokens:
             x = at_least_fp32(x)
             x, grid, cell_of_patch, mask = _pool(x, grid, self.max_tokens, patch_mask)
+        if self.place:
+            x = _with_place(at_least_fp32(x), grid, mask, self.place)
         inputs: tuple[Any, ...] = (x, grid, mask) if self.masked else (x, grid)
         if self.soft:
             scores = self.scores(*inputs)
@@ -142,6 +148,25 @@ def _hard_assignment(
     size = members.sum(2)
     mass = size.clamp(min=1)
     return Assignment(members / mass[..., None], mass.log(), size > 0)
+
+
+def _with_place(x: Tensor, grid: Grid, mask: Tensor | None, weight: float) -> Tensor:
+    """(B, N, C) -> (B, N, C + 2): row and column beside the channels, of the image, not of padding.
+
+    Args:
+        x: tokens.
+        grid: their height and width.
+        mask: (B, N) bool, False at padding; None is no padding.
+        weight: as ``Clustering.place``.
+    """
+    if mask is None:
+        mask = x.new_ones((), dtype=torch.bool).expand(x.shape[:2])
+    real = mask.unflatten(1, grid)
+    longer = real.any(2).sum(1).maximum(real.any(1).sum(1))
+    rows, columns = (torch.arange(side, device=x.device) for side in grid)
+    places = torch.stack([rows.repeat_interleave(grid.width), columns.repeat(grid.height)], 1)
+    unit = weight * x.shape[2] ** 0.5 * 2 / longer.clamp(min=1).to(x.dtype)
+    return torch.cat([x, places * unit[:, None, None] * mask[..., None]], 2)
 
 
 def _pool(

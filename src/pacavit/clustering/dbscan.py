@@ -32,6 +32,8 @@ class DBSCANClustering(Clustering):
         min_samples: patches in a neighbourhood that make its centre a core, itself included.
         rest: where noise and the patches of smaller clusters go: "cluster", one cluster of their
             own, or "nearest", the nearest of the others.
+        place: weight of where a patch lies beside its channels, see ``Clustering``; with some,
+            clusters hang together.
     """
 
     differentiable = False
@@ -48,8 +50,11 @@ class DBSCANClustering(Clustering):
         quantile: float = 0.5,
         min_samples: int = 3,
         rest: str = "nearest",
+        place: float = 0.0,
     ) -> None:
         super().__init__(dim, num_clusters)
+        _points.check_number("place", place, least=0)
+        self.place = place
         if eps is not None:
             _points.check_number("eps", eps, least=0, above=True)
         if not 0 <= quantile <= 1:

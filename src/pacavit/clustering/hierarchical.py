@@ -27,6 +27,8 @@ class HierarchicalClustering(Clustering):
             are not merged; None: always M clusters.
         rest: where patches go whose cluster is not among the M largest: "cluster", one of their
             own, or "nearest", the nearest of the others; only with a threshold.
+        place: weight of where a patch lies beside its channels, see ``Clustering``; with some,
+            clusters hang together.
     """
 
     differentiable = False
@@ -42,8 +44,11 @@ class HierarchicalClustering(Clustering):
         linkage: str = "ward",
         distance_threshold: float | None = None,
         rest: str = "cluster",
+        place: float = 0.0,
     ) -> None:
         super().__init__(dim, num_clusters)
+        _points.check_number("place", place, least=0)
+        self.place = place
         _points.check_choice("linkage", linkage, _agglomerative.LINKAGES)
         _points.check_choice("rest", rest, RESTS)
         if distance_threshold is not None:

@@ -32,6 +32,8 @@ class KMeansClustering(Clustering):
             lower, the harder.
         hard: assign each patch to its nearest centre alone.
         seed: of "k-means++" and "random".
+        place: weight of where a patch lies beside its channels, see ``Clustering``; with some,
+            clusters hang together.
     """
 
     masked = True
@@ -46,8 +48,11 @@ class KMeansClustering(Clustering):
         temperature: float = 0.2,
         hard: bool = False,
         seed: int = 0,
+        place: float = 0.0,
     ) -> None:
         super().__init__(dim, num_clusters)
+        _points.check_number("place", place, least=0)
+        self.place = place
         _points.check_count("n_iter", n_iter)
         _points.check_number("temperature", temperature, least=0, above=True)
         _points.check_seed("seed", seed)
