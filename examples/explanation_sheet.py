@@ -23,7 +23,15 @@ from pacavit.explain.render import heat_picture
 
 CLASSES = (0, 1, 2, 4, 5, 7, 8, 9)
 NUMBER = 11  # which of the test images of each class
-SHOWN = ("cluster_contributions", "class_map", "relevance", "grad_cam", "edges", "centre")
+SHOWN = (
+    "cluster_contributions",
+    "cluster_gradient",
+    "class_map",
+    "relevance",
+    "grad_cam",
+    "edges",
+    "centre",
+)
 
 
 def main() -> None:

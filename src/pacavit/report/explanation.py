@@ -42,11 +42,14 @@ __all__ = [
 ]
 
 PAGE, NUMBERS = "index.html", "explanations.json"
+_CONTRIBUTIONS = (
+    "Each patch of an image attends to clusters of patches. The map of the class shows where what "
+    "the clusters contribute to its score, and the attention that speaks for it, come from: bright "
+    "is where most does."
+)
 _LEADS = {
-    "cluster_contributions": (
-        "Each patch of an image attends to clusters of patches. The map of the class shows what "
-        "the clusters contribute to its score: bright is where a cluster adds most for its size."
-    ),
+    "cluster_contributions": _CONTRIBUTIONS,
+    "cluster_gradient": _CONTRIBUTIONS,
     "class_map": (
         "Each patch of an image attends to clusters of patches. The map of the class shows those "
         "that speak for it: bright is where most of the evidence lies."
