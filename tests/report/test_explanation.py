@@ -183,7 +183,7 @@ def test_what_was_broken_off_can_be_overwritten(
 def test_the_lead_is_about_the_first_map(
     explained: tuple[Path, list[ExplainedImage]], run: Path, tmp_path: Path
 ) -> None:
-    assert "the clusters contribute to its score" in (explained[0] / PAGE).read_text()
+    assert "what the clusters contribute to its score" in (explained[0] / PAGE).read_text()
     image = tmp_path / "a.png"
     Image.new("RGB", (32, 32)).save(image)
 

@@ -7,7 +7,7 @@ XRAI (Kapishnikov et al., ICCV 2019) averages them over segments; but the segmen
 the network itself works with.
 
 The maps here are one half of this, and one half attention's relevance (Chefer et al., ICCV 2021):
-the two err in different places, and together are truer than either.
+on CIFAR-10 the two together are truer than either.
 """
 
 from __future__ import annotations
