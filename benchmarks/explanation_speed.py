@@ -24,7 +24,7 @@ from figures import quartiles
 
 from pacavit.engine import load_model, system
 from pacavit.explain import METHODS
-from pacavit.report.card import input_size
+from pacavit.report.publishing.card import input_size
 
 RESULTS = Path(__file__).parent / "results" / "explanation_speed.json"
 COMPARED = (

@@ -21,11 +21,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pacavit._interval import Interval
-from pacavit.engine.files import read_tensors
-from pacavit.explain.bench import MEASURES as MEANINGS
-from pacavit.explain.cluster_bench import AGREEMENT, OWN
-from pacavit.explain.metrics import paired_difference
+from pacavit.explain.evaluation.clusters import AGREEMENT, OWN
+from pacavit.explain.evaluation.images import MEASURES as MEANINGS
+from pacavit.explain.evaluation.metrics import paired_difference
+from pacavit.utils.files import read_tensors
+from pacavit.utils.statistics import Interval
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs"

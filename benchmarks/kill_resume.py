@@ -26,7 +26,8 @@ from typing import Any
 import torch
 
 from pacavit import recipes
-from pacavit.engine import checkpoint, system, train
+from pacavit.engine import system, train
+from pacavit.engine.weights import checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "kill_resume.json"
 SETTINGS = (

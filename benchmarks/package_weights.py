@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pacavit.report.packaging import package_weights
+from pacavit.report.publishing.packaging import package_weights
 
 WEIGHTS = Path(__file__).parents[1] / "src" / "pacavit" / "weights"
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pacavit import recipes
-from pacavit.engine.log import read_metrics
-from pacavit.report.command import recipe_changes, training_command
-from pacavit.report.published import Published, published
+from pacavit.engine.run.log import read_metrics
+from pacavit.report.publishing.command import recipe_changes, training_command
+from pacavit.report.publishing.published import Published, published
 
 RESULTS = Path(__file__).parent / "results"
 PUBLISHED = Path(__file__).parents[1] / "src" / "pacavit" / "report" / "published.json"

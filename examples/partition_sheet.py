@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pacavit.engine import build, load_model
-from pacavit.engine.weights import LoadedModel
+from pacavit.engine.weights.load import LoadedModel
 from pacavit.explain import ImageExplanation, default_method, explain_split
 from pacavit.explain.render import heat_picture, partition_picture
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pacavit.data import Scenes, render_scenes
-from pacavit.data.scenes import NUM_SHAPES, SHAPE_NAMES
+from pacavit.data.sources.scenes import NUM_SHAPES, SHAPE_NAMES
 
 COLUMNS = 8
 ROWS = ("picture", "boxes", "instances", "semantic")

@@ -6,7 +6,6 @@ Importing this package registers its models with timm.
 from importlib.metadata import PackageNotFoundError, version
 
 from pacavit import models
-from pacavit._registry import Registry, load_plugin
 from pacavit.api import (
     Entry,
     convert,
@@ -21,8 +20,8 @@ from pacavit.attention import ATTENTIONS, Attention
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, MemoryImages
 from pacavit.engine.evaluate import Evaluation
-from pacavit.engine.official import Conversion
-from pacavit.engine.predict import ImagePrediction
+from pacavit.engine.predictor import ImagePrediction
+from pacavit.engine.weights.original import Conversion
 from pacavit.errors import (
     CheckpointError,
     DataError,
@@ -33,6 +32,7 @@ from pacavit.errors import (
 from pacavit.recipes import Recipe
 from pacavit.tasks import TASKS, Task
 from pacavit.types import Assignment, Grid, StageState
+from pacavit.utils.registry import Registry, load_plugin
 
 try:
     __version__ = version("pacavit")

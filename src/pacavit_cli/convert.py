@@ -24,6 +24,6 @@ def convert(
 ) -> None:
     """Make the authors' weights usable here: pacavit convert IMNET_224_x.pth x.safetensors."""
     from pacavit import api
-    from pacavit.report.conversion import print_conversion
+    from pacavit.report.publishing.conversion import print_conversion
 
     print_conversion(api.convert(official, out, model=model, overwrite=overwrite))

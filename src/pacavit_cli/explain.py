@@ -40,7 +40,7 @@ def explain(
 ) -> None:
     """Show which parts of images decide: pacavit explain cifar10_nano_conv a.png --out why."""
     from pacavit import api
-    from pacavit.report.explanation import explanations_json, print_explanations
+    from pacavit.report.explanation.page import explanations_json, print_explanations
 
     explained = api.explain(
         model,

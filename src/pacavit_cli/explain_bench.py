@@ -38,7 +38,7 @@ def explain_bench(
     If it was stopped, repeat the same command: it goes on after what is measured.
     """
     from pacavit import api
-    from pacavit.report.explanation_bench import PAGE, print_bench
+    from pacavit.report.explanation.evaluation import PAGE, print_bench
 
     report = api.explain_bench(
         model,

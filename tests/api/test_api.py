@@ -8,7 +8,7 @@ import timm
 import pacavit
 from pacavit import api, recipes
 from pacavit.api import inference, training
-from pacavit.engine.predict import ImagePrediction
+from pacavit.engine.predictor import ImagePrediction
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
 

@@ -6,7 +6,7 @@ import pytest
 
 from pacavit import api
 from pacavit.api import comparing
-from pacavit.report.published import Published
+from pacavit.report.publishing.published import Published
 from pacavit_cli.main import main
 
 CHANGES = ("train.epochs=1", "data.val_size=20", "train.batch_size=128")

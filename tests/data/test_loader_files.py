@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pacavit.data import Batch, FileImages, Loader, SampleRandom, lent_generators
-from pacavit.data.files import list_images
+from pacavit.data.formats.files import list_images
 from pacavit.errors import DataError
 
 MakeFolder = Callable[..., Path]

@@ -12,7 +12,7 @@ from PIL import Image
 from pacavit.demo.examples import example_images
 from pacavit.demo.explaining import Explained, Models
 from pacavit.demo.server import prepare
-from pacavit.report.explanation import write_explanations
+from pacavit.report.explanation.page import write_explanations
 
 if TYPE_CHECKING:
     from uvicorn import Server

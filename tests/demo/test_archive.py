@@ -11,7 +11,7 @@ import pytest
 from pacavit.demo.archive import write_zip
 from pacavit.demo.explaining import Explained
 from pacavit.errors import PacavitError
-from pacavit.report.explanation import write_explanations
+from pacavit.report.explanation.page import write_explanations
 
 
 def test_the_zip_holds_the_page_and_no_temporary_names(ship: Explained, tmp_path: Path) -> None:

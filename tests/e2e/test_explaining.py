@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pacavit.explain.metrics import gini
+from pacavit.explain.evaluation.metrics import gini
 from pacavit_cli.main import main
 
 
@@ -74,7 +74,7 @@ def test_explain_bench_goes_on_where_it_was_stopped(
         return gini(maps)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pacavit.explain.bench.gini", stopping)
+        patch.setattr("pacavit.explain.evaluation.images.gini", stopping)
         assert main([*words, "--out", str(out)]) == 130
     assert "interrupted: repeat the same command to go on" in capsys.readouterr().err
     assert main([*words, "--out", str(out), "--skip", "8"]) == 2

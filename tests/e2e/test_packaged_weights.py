@@ -8,8 +8,8 @@ import pytest
 
 from pacavit import api
 from pacavit.engine import load_model, packaged_names
-from pacavit.report.card import card_summary
-from pacavit.report.packaging import MAX_BYTES
+from pacavit.report.publishing.card import card_summary
+from pacavit.report.publishing.packaging import MAX_BYTES
 
 FOLDERS = {"cifar10": "data/cifar10-jpeg"}
 

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pacavit.data import cifar10
+from pacavit.data.sources import cifar10
 from pacavit_cli.main import main
 
 

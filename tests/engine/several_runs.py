@@ -25,7 +25,7 @@ from torch import Tensor
 from pacavit import load_plugin
 from pacavit.data import Batch, ImageSet
 from pacavit.data.base import DataSource
-from pacavit.engine.log import RunLog
+from pacavit.engine.run.log import RunLog
 from pacavit.engine.train import Trainer
 from pacavit.errors import CheckpointError, DataError
 from pacavit.tasks import ClassificationTask

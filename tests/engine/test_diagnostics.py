@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.engine import train
 from pacavit.engine.diagnostics import membership, watched
-from pacavit.engine.log import read_metrics
+from pacavit.engine.run.log import read_metrics
 from pacavit.recipes import Recipe
 from pacavit.types import Grid
 

@@ -20,7 +20,7 @@ import pacavit
 from pacavit.data import FileImages
 from pacavit.engine import build, train
 from pacavit.engine.distributed import World
-from pacavit.engine.log import read_metrics
+from pacavit.engine.run.log import read_metrics
 from pacavit.engine.train import _num_parts
 from pacavit.errors import CheckpointError, RecipeError
 from pacavit.recipes import Recipe, parse

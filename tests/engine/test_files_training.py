@@ -14,13 +14,13 @@ from PIL import Image
 
 from pacavit.data import Batch, FileImages, Loader, Split
 from pacavit.engine import build, evaluate, load_model, train
-from pacavit.engine.checkpoint import newest
-from pacavit.engine.predict import predict_images
+from pacavit.engine.predictor import predict_images
 from pacavit.engine.scoring import score_model
 from pacavit.engine.train import Trainer
+from pacavit.engine.weights.checkpoint import newest
 from pacavit.errors import DataError, Interrupted, ReadError
 from pacavit.recipes import Recipe, parse
-from pacavit.report.packaging import score_for_card
+from pacavit.report.publishing.packaging import score_for_card
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image
 from pacavit import recipes
 from pacavit.clustering import Clustering
 from pacavit.engine import build, load_model, train
-from pacavit.engine.log import read_metrics
+from pacavit.engine.run.log import read_metrics
 from pacavit.engine.scoring import score_model
 from pacavit.tasks.classification import ClassificationConfig
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 import pacavit
-from pacavit.engine import checkpoint, train
-from pacavit.engine.log import read_metrics
+from pacavit.engine import train
+from pacavit.engine.run.log import read_metrics
+from pacavit.engine.weights import checkpoint
 from pacavit.errors import CheckpointError
 from pacavit.recipes import Recipe
 from pacavit.tasks import ClassificationTask

@@ -14,8 +14,8 @@ from torchmetrics import Metric, MetricCollection
 from pacavit import api, recipes
 from pacavit.data import Batch, DataInfo
 from pacavit.engine import load_model
-from pacavit.engine.log import read_metrics
-from pacavit.engine.predict import predict_images
+from pacavit.engine.predictor import predict_images
+from pacavit.engine.run.log import read_metrics
 from pacavit.errors import CheckpointError, UnknownNameError
 from pacavit.recipes import Recipe
 from pacavit.tasks import TASKS, Task, TaskConfig

@@ -18,7 +18,7 @@ from torch import Tensor
 from pacavit import recipes
 from pacavit.data import DATASETS, DataSource, ImageSet, Split
 from pacavit.engine import load_model, train
-from pacavit.engine.log import read_metrics
+from pacavit.engine.run.log import read_metrics
 from pacavit.errors import (
     CheckpointError,
     Interrupted,
@@ -226,7 +226,7 @@ def test_an_epoch_that_was_told_but_not_saved_is_told_once(
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("pacavit.engine.checkpoint.save", lambda *args: crash())
+        patch.setattr("pacavit.engine.weights.checkpoint.save", lambda *args: crash())
         with pytest.raises(RuntimeError):
             train(make_recipe(), out, progress=False)
     assert [row["epoch"] for row in read_metrics(out)] == [1]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pacavit.engine import build, load_model, train
-from pacavit.engine.log import read_metrics
+from pacavit.engine.run.log import read_metrics
 from pacavit.errors import CheckpointError, Interrupted
 from pacavit.recipes import Recipe
 from pacavit.tasks import ClassificationTask

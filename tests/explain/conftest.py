@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from pacavit import recipes
 from pacavit.clustering.base import Clustering
 from pacavit.data import DataInfo
-from pacavit.engine.weights import LoadedModel
+from pacavit.engine.weights.load import LoadedModel
 from pacavit.models import PacaViT
 from pacavit.tasks import ClassificationTask
 from pacavit.tasks.classification.config import ClassificationConfig, CropConfig

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from pacavit.data import MemoryImages
-from pacavit.engine.weights import LoadedModel
+from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import DataError, PacavitError, UnknownNameError
 from pacavit.explain import (
     THRESHOLDS,

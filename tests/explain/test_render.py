@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pacavit.engine.weights import LoadedModel
+from pacavit.engine.weights.load import LoadedModel
 from pacavit.explain import ImageExplanation, StageClusters, explain_images, render
 
 MakeModel = Callable[..., LoadedModel]

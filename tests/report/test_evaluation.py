@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pacavit.engine import files
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore
 from pacavit.errors import CheckpointError
 from pacavit.report.evaluation import FILES, print_evaluation, read_evaluation, write_evaluation
+from pacavit.utils import files
 
 
 def read_csv(path: Path) -> list[list[str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pacavit.engine.predict import ClassProbability, ImagePrediction
+from pacavit.engine.predictor import ClassProbability, ImagePrediction
 from pacavit.report.prediction import print_predictions
 
 

@@ -17,8 +17,8 @@ from pacavit.api import training
 from pacavit.engine import load_model
 from pacavit.engine.evaluate import ClassScores, Evaluation
 from pacavit.errors import CheckpointError
-from pacavit.report.evaluation_sections import confusion_section
 from pacavit.report.run_page import run_page, write_run_page
+from pacavit.report.tasks.classification.sections import confusion_section
 from pacavit_cli.main import main
 
 if TYPE_CHECKING:

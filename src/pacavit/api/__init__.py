@@ -5,7 +5,7 @@ from pacavit.api.inference import demo, explain, explain_bench, predict
 from pacavit.api.listing import Entry, list_names
 from pacavit.api.publishing import convert, from_pretrained, save_pretrained
 from pacavit.api.training import evaluate, report_file, results_folder, train
-from pacavit.report.published import Published, published
+from pacavit.report.publishing.published import Published, published
 
 __all__ = [
     "Entry",

@@ -19,11 +19,11 @@ from pacavit.compare import (
     write_comparison,
 )
 from pacavit.engine.evaluate import Evaluation
-from pacavit.engine.folder import recipe_to_resume
-from pacavit.engine.weights import WEIGHTS, load_model
+from pacavit.engine.run.folder import recipe_to_resume
+from pacavit.engine.weights.load import WEIGHTS, load_model
 from pacavit.errors import CheckpointError, Interrupted
 from pacavit.recipes.io import RECIPE_FILE
-from pacavit.report.published import Published, find_published
+from pacavit.report.publishing.published import Published, find_published
 
 __all__ = ["compare", "reproduce"]
 

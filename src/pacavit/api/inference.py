@@ -9,23 +9,23 @@ from pathlib import Path
 from pacavit.api._console import print_line
 from pacavit.data import check_split
 from pacavit.demo import HOST, PORT, serve
-from pacavit.engine.predict import ImagePrediction, find_images, predict_images
+from pacavit.engine.predictor import ImagePrediction, find_images, predict_images
 from pacavit.engine.system import check_precision, configure, environment, pick_device
-from pacavit.engine.weights import load_model
+from pacavit.engine.weights.load import load_model
 from pacavit.errors import Interrupted
 from pacavit.explain import explain_images, find_class
-from pacavit.explain.bench_model import bench_model
-from pacavit.explain.bench_parts import BenchParts
-from pacavit.report.explanation import (
-    ExplainedImage,
-    check_explanation_folder,
-    write_explanations,
-)
-from pacavit.report.explanation_bench import (
+from pacavit.explain.evaluation.model import bench_model
+from pacavit.explain.evaluation.parts import BenchParts
+from pacavit.report.explanation.evaluation import (
     UNFINISHED,
     BenchReport,
     check_bench_folder,
     write_bench,
+)
+from pacavit.report.explanation.page import (
+    ExplainedImage,
+    check_explanation_folder,
+    write_explanations,
 )
 
 __all__ = ["demo", "explain", "explain_bench", "predict"]

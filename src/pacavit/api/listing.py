@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import timm
 
 from pacavit import recipes
-from pacavit._registry import Registry
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS
-from pacavit.engine.weights import packaged_names
+from pacavit.engine.weights.load import packaged_names
 from pacavit.errors import UnknownNameError
 from pacavit.explain import METHODS
-from pacavit.report.card import card_summary
+from pacavit.report.publishing.card import card_summary
+from pacavit.utils.registry import Registry
 
 __all__ = ["Entry", "list_names"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from pacavit.engine import hub
-from pacavit.engine.official import Conversion, convert_checkpoint
-from pacavit.report.publishing import publish_run
+from pacavit.engine.weights import hub
+from pacavit.engine.weights.original import Conversion, convert_checkpoint
+from pacavit.report.publishing.folder import publish_run
 
 __all__ = ["convert", "from_pretrained", "save_pretrained"]
 
@@ -51,7 +51,7 @@ def save_pretrained(
 
     ``evaluate``, ``predict``, ``from_pretrained`` and ``timm.create_model("local-dir:FOLDER",
     pretrained=True)`` load the folder; ``hf upload USER/NAME FOLDER`` publishes it. For networks
-    that no run of this package trained, there is ``pacavit.engine.hub.save_pretrained``.
+    that no run of this package trained, there is ``pacavit.engine.weights.hub.save_pretrained``.
 
     Args:
         run: folder of the run.

@@ -13,19 +13,19 @@ import torch
 from pacavit import engine, recipes
 from pacavit.api._console import print_line
 from pacavit.data import check_split, describe_broken
-from pacavit.engine import hub
 from pacavit.engine.distributed import is_main_process
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.system import environment, pick_device
-from pacavit.engine.weights import LoadedModel, load_model, packaged_names
+from pacavit.engine.weights import hub
+from pacavit.engine.weights.load import LoadedModel, load_model, packaged_names
 from pacavit.errors import PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import weights_digest, write_evaluation
-from pacavit.report.examples import choose_few
-from pacavit.report.heatmaps import make_heatmaps
+from pacavit.report.explanation.heatmaps import make_heatmaps
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
+from pacavit.report.tasks.classification.examples import choose_few
 from pacavit.tasks import ClassificationTask
 
 __all__ = ["evaluate", "report_file", "results_folder", "train"]

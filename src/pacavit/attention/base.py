@@ -7,10 +7,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pacavit._linear import Linear
-from pacavit._registry import Registry
 from pacavit.errors import RecipeError
 from pacavit.types import Grid, StageState
+from pacavit.utils.linear import Linear
+from pacavit.utils.registry import Registry
 
 __all__ = ["ATTENTIONS", "Attention"]
 

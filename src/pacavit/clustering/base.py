@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pacavit._registry import Registry
 from pacavit.clustering.functional._points import at_least_fp32
 from pacavit.errors import RecipeError
 from pacavit.types import Assignment, Grid
+from pacavit.utils.registry import Registry
 
 __all__ = ["CLUSTERINGS", "Clustering"]
 

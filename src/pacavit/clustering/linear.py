@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pacavit._linear import Linear
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.types import Grid
+from pacavit.utils.linear import Linear
 
 __all__ = ["LinearClustering"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pacavit._linear import Linear
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
+from pacavit.utils.linear import Linear
 
 __all__ = ["MlpClustering"]
 

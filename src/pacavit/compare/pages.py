@@ -12,8 +12,8 @@ from rich.table import Table
 
 from pacavit.compare.pictures import bars_png, bars_svg, curves_png, curves_svg
 from pacavit.compare.results import SCORES, Comparison, Spread
-from pacavit.engine import files
 from pacavit.report import html
+from pacavit.utils import files
 
 __all__ = ["PAGE", "TEXT", "print_comparison", "write_comparison"]
 

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pacavit._interval import Interval
 from pacavit.engine import LoadedModel
 from pacavit.engine.diagnostics import PREFIX
 from pacavit.engine.evaluate import Evaluation
-from pacavit.engine.log import read_metrics
+from pacavit.engine.run.log import read_metrics
 from pacavit.errors import CheckpointError
 from pacavit.models import count_macs
-from pacavit.report.card import input_size
 from pacavit.report.evaluation import read_evaluation, weights_digest
+from pacavit.report.publishing.card import input_size
 from pacavit.report.run_page import evaluation_folder
+from pacavit.utils.statistics import Interval
 
 __all__ = ["Comparison", "Row", "RunResult", "Spread", "compare_runs", "read_run"]
 

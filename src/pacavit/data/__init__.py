@@ -14,16 +14,16 @@ from pacavit.data.base import (
     Split,
     check_split,
 )
-from pacavit.data.cifar10 import Cifar10
-from pacavit.data.digits import Digits
-from pacavit.data.files import FileImages, describe_broken
-from pacavit.data.folder import Folder
-from pacavit.data.image import crop_centre, decode_image, fit_image, read_image
-from pacavit.data.imagenet import ImageNet
+from pacavit.data.formats.files import FileImages, describe_broken
+from pacavit.data.formats.image import crop_centre, decode_image, fit_image, read_image
 from pacavit.data.loader import BatchTransform, Framing, Loader, Transform
 from pacavit.data.options import check_options
-from pacavit.data.randomness import SampleRandom, epoch_order, lent_generators
-from pacavit.data.shapes import Scenes, Shapes, render_scenes
+from pacavit.data.random import SampleRandom, epoch_order, lent_generators
+from pacavit.data.sources.cifar10 import Cifar10
+from pacavit.data.sources.digits import Digits
+from pacavit.data.sources.folder import Folder
+from pacavit.data.sources.imagenet import ImageNet
+from pacavit.data.sources.shapes import Scenes, Shapes, render_scenes
 from pacavit.data.splits import hold_out_validation, stratified_holdout
 from pacavit.data.workers import available_cores
 

@@ -12,8 +12,8 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from pacavit._registry import Registry
 from pacavit.errors import UnknownNameError
+from pacavit.utils.registry import Registry
 
 __all__ = [
     "DATASETS",

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pacavit.data.base import Batch, ImageSet
-from pacavit.data.files import FileImages, describe_broken
-from pacavit.data.image import fit_image
-from pacavit.data.randomness import SampleRandom, epoch_order
+from pacavit.data.formats.files import FileImages, describe_broken
+from pacavit.data.formats.image import fit_image
+from pacavit.data.random import SampleRandom, epoch_order
 from pacavit.data.workers import map_in_workers
 from pacavit.errors import DataError, ReadError
 

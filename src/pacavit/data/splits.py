@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pacavit.data.base import MemoryImages
-from pacavit.data.randomness import epoch_order
+from pacavit.data.random import epoch_order
 from pacavit.errors import DataError
 
 __all__ = ["hold_out_validation", "named_holdout", "stratified_holdout", "take"]

@@ -11,8 +11,8 @@ from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from pacavit.demo.explaining import Explained
-from pacavit.engine import files
 from pacavit.explain import ImageExplanation
+from pacavit.utils import files
 
 __all__ = ["Writer", "write_zip"]
 

@@ -12,9 +12,9 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from pacavit.data.image import Region
+from pacavit.data.formats.image import Region
 from pacavit.engine.system import pick_device
-from pacavit.engine.weights import LoadedModel, load_model, packaged_names
+from pacavit.engine.weights.load import LoadedModel, load_model, packaged_names
 from pacavit.errors import DataError, UnknownNameError
 from pacavit.explain import (
     FailedImage,

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pacavit._templates import Templates
 from pacavit.demo.explaining import Explained, attended, mask, patch_region
 from pacavit.explain import METHODS, StageClusters, keep, mask_area, method_title, remove
 from pacavit.explain.render import (
@@ -26,6 +25,7 @@ from pacavit.explain.render import (
     png_bytes,
     thumbnail,
 )
+from pacavit.utils.templates import Templates
 
 __all__ = [
     "comparison",

@@ -2,7 +2,7 @@
 
 from pacavit.engine.evaluate import ClassScores, Evaluation, evaluate
 from pacavit.engine.train import train
-from pacavit.engine.weights import LoadedModel, load_model, packaged_names, save_weights
+from pacavit.engine.weights.load import LoadedModel, load_model, packaged_names, save_weights
 
 __all__ = [
     "ClassScores",

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import pacavit.models  # noqa: F401 (registers the models with timm)
-from pacavit._text import one_line
 from pacavit.data import (
     DATASETS,
     DataInfo,
@@ -25,6 +24,7 @@ from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.layers import evaluation_mode
 from pacavit.recipes.schema import DataConfig, ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
+from pacavit.utils.text import one_line
 
 __all__ = ["check", "data_source", "eval_loader", "image_set", "model", "task", "train_loader"]
 

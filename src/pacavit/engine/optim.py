@@ -12,10 +12,10 @@ from timm.models import group_parameters
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from pacavit._text import one_line
 from pacavit.clustering import Clustering
 from pacavit.errors import RecipeError, UnknownNameError
 from pacavit.recipes.schema import TrainConfig
+from pacavit.utils.text import one_line
 
 __all__ = ["create_average", "create_optimizer", "lr_at", "set_lr"]
 

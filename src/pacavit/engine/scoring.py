@@ -11,7 +11,7 @@ from torch import Tensor
 from pacavit.data import Batch, DataInfo, ImageSet, Split
 from pacavit.engine import build
 from pacavit.engine.evaluate import Evaluation, evaluate
-from pacavit.engine.weights import LoadedModel
+from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import DataError
 from pacavit.tasks.classification import Prediction
 

@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from pacavit.data import Batch, Loader, describe_broken
-from pacavit.engine import build, checkpoint, diagnostics, distributed, files, folder, optim, system
+from pacavit.engine import build, diagnostics, distributed, optim, system
 from pacavit.engine.distributed import World
 from pacavit.engine.evaluate import measure
-from pacavit.engine.log import RunLog
-from pacavit.engine.pace import Pace
-from pacavit.engine.transfer import initialise
-from pacavit.engine.weights import CHECKPOINTS, WEIGHTS, best_weights
+from pacavit.engine.run import folder
+from pacavit.engine.run.log import RunLog
+from pacavit.engine.run.timer import Pace
+from pacavit.engine.weights import checkpoint
+from pacavit.engine.weights.load import CHECKPOINTS, WEIGHTS, best_weights
+from pacavit.engine.weights.transfer import initialise
 from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks.base import Task
+from pacavit.utils import files
 
 __all__ = ["train"]
 

@@ -3,8 +3,27 @@
 Importing this package registers the methods.
 """
 
-from pacavit.explain import baselines, contributions
-from pacavit.explain.geometry import Placement, Sampling, samplings, upsample
+from pacavit.explain.core.geometry import Placement, Sampling, samplings, upsample
+from pacavit.explain.core.maps import (
+    attention_map,
+    class_map,
+    heatmaps,
+    importance,
+    partition,
+    patch_attention,
+    patch_map,
+    received,
+)
+from pacavit.explain.core.masks import (
+    THRESHOLDS,
+    binary_mask,
+    keep,
+    mask_area,
+    remove,
+    restored_mask,
+)
+from pacavit.explain.core.record import BlockRecord, Recording, record
+from pacavit.explain.core.rollout import relevance, rollout
 from pacavit.explain.images import (
     FailedImage,
     ImageExplanation,
@@ -16,27 +35,7 @@ from pacavit.explain.images import (
     find_class,
     has_clusters,
 )
-from pacavit.explain.maps import (
-    attention_map,
-    class_map,
-    heatmaps,
-    importance,
-    partition,
-    patch_attention,
-    patch_map,
-    received,
-)
-from pacavit.explain.masks import (
-    THRESHOLDS,
-    binary_mask,
-    keep,
-    mask_area,
-    remove,
-    restored_mask,
-)
-from pacavit.explain.methods import METHODS, Method, method_title
-from pacavit.explain.record import BlockRecord, Recording, record
-from pacavit.explain.rollout import relevance, rollout
+from pacavit.explain.methods import METHODS, Method, baselines, contributions, method_title
 
 __all__ = [
     "METHODS",

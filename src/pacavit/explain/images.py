@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from pacavit.data import ImageSet, SampleRandom, read_image
 from pacavit.data.base import DataInfo
-from pacavit.engine.predict import ClassProbability
-from pacavit.engine.weights import LoadedModel
+from pacavit.engine.predictor import ClassProbability
+from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError, PacavitError, UnknownNameError
-from pacavit.explain import maps
-from pacavit.explain.geometry import Placement, Sampling, find_pacavit, samplings, upsample
-from pacavit.explain.masks import restored_mask
-from pacavit.explain.methods import METHODS, Method, holds_pacavit, method_title, untouched
-from pacavit.explain.record import BlockRecord, choose_stage, record
+from pacavit.explain.core import maps
+from pacavit.explain.core.geometry import Placement, Sampling, find_pacavit, samplings, upsample
+from pacavit.explain.core.masks import restored_mask
+from pacavit.explain.core.record import BlockRecord, choose_stage, record
+from pacavit.explain.methods.base import METHODS, Method, holds_pacavit, method_title, untouched
 from pacavit.types import Grid
 
 __all__ = [

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pacavit.explain.geometry import Placement
+from pacavit.explain.core.geometry import Placement
+from pacavit.explain.core.masks import THRESHOLDS, restored_mask
 from pacavit.explain.images import ImageExplanation, StageClusters
-from pacavit.explain.masks import THRESHOLDS, restored_mask
-from pacavit.explain.methods import METHODS
+from pacavit.explain.methods.base import METHODS
 
 __all__ = [
     "COLOURS",

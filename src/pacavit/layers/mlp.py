@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pacavit._linear import Linear
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
+from pacavit.utils.linear import Linear
 
 __all__ = ["DepthwiseMlp"]
 

@@ -19,7 +19,6 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from pacavit._text import first_few
 from pacavit.errors import CheckpointError, RecipeError
 from pacavit.layers import (
     Block,
@@ -47,6 +46,7 @@ from pacavit.models.mixers import (
 from pacavit.models.stage import Stage
 from pacavit.models.teacher import Lessons, build_teacher
 from pacavit.models.variants import VARIANTS
+from pacavit.utils.text import first_few
 
 __all__ = ["PacaViT"]
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pacavit.engine.log import read_metrics
+from pacavit.engine.run.log import read_metrics
 from pacavit.errors import CheckpointError
 
 __all__ = ["curves_svg", "loss_curves", "plot_curves", "score_curves", "svg_picture"]

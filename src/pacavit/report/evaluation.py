@@ -17,15 +17,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pacavit._text import one_line
-from pacavit.engine import files
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore, TopClasses
-from pacavit.engine.weights import LoadedModel
+from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError
-from pacavit.report.confusion import confusion_png
-from pacavit.report.examples import Examples, pick_examples
-from pacavit.report.heatmaps import Heatmaps
+from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.tasks.classification.confusion import confusion_png
+from pacavit.report.tasks.classification.examples import Examples, pick_examples
+from pacavit.utils import files
+from pacavit.utils.text import one_line
 
 __all__ = [
     "FILES",

@@ -16,7 +16,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pacavit._templates import Templates
+from pacavit.utils.templates import Templates
 
 __all__ = [
     "Cell",

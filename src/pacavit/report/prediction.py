@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pacavit.engine.predict import ImagePrediction
+from pacavit.engine.predictor import ImagePrediction
 
 __all__ = ["predictions_json", "print_predictions"]
 

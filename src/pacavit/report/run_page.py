@@ -11,25 +11,30 @@ from markupsafe import Markup
 
 from pacavit import recipes
 from pacavit.data import Split
-from pacavit.engine import files
-from pacavit.engine.log import read_metrics
+from pacavit.engine.run.log import read_metrics
 from pacavit.engine.system import ENVIRONMENT, read_environment
 from pacavit.engine.train import BROKEN_IMAGES
-from pacavit.engine.weights import LoadedModel
+from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report import html
-from pacavit.report.card import with_clusterings
-from pacavit.report.command import WEIGHTS, changed_fields, needs_weights, training_command
 from pacavit.report.curves import curves_svg, loss_curves, score_curves
 from pacavit.report.evaluation import StoredEvaluation, read_evaluation, weights_digest
-from pacavit.report.evaluation_sections import (
+from pacavit.report.publishing.card import with_clusterings
+from pacavit.report.publishing.command import (
+    WEIGHTS,
+    changed_fields,
+    needs_weights,
+    training_command,
+)
+from pacavit.report.tasks.classification.sections import (
     confusion_section,
     examples_section,
     heatmaps_section,
     left_out,
     results_section,
 )
+from pacavit.utils import files
 
 __all__ = ["REPORT", "evaluation_folder", "evaluations", "run_page", "write_run_page"]
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from pacavit._registry import Registry
 from pacavit.data import BatchTransform, DataInfo, Framing
+from pacavit.utils.registry import Registry
 
 __all__ = ["TASKS", "Task", "TaskConfig"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, Resize
 
 from pacavit.data import SampleRandom, lent_generators
-from pacavit.data.image import Region
+from pacavit.data.formats.image import Region
 from pacavit.tasks.classification.config import CropConfig
 
 __all__ = ["CentreCrop", "RandomCrop"]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pacavit.data import DataInfo, SampleRandom, crop_centre
-from pacavit.data.image import Region, centre_region
+from pacavit.data.formats.image import Region, centre_region
 from pacavit.errors import RecipeError
 from pacavit.tasks.classification.augment import RandAugment, RandomErasing
 from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig

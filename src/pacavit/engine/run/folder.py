@@ -1,0 +1,99 @@
+"""The folder of a run: who may write into it, and what lies in it before training starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from pacavit.engine import system
+from pacavit.engine.weights import checkpoint
+from pacavit.engine.weights.load import CHECKPOINTS
+from pacavit.errors import CheckpointError, RecipeError
+from pacavit.recipes import io
+from pacavit.recipes.schema import Recipe
+from pacavit.utils import files
+
+__all__ = ["check", "claimed", "prepare", "recipe_to_resume"]
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """A folder, made if it is not there, in which nobody else trains meanwhile.
+
+    Raises:
+        CheckpointError: somebody does.
+    """
+    lock = FileLock(out / files.LOCK, timeout=0)
+    with files.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise CheckpointError(
+                f"another process is training in {out}; wait for it, or stop it first"
+            ) from None
+    try:
+        yield
+    finally:
+        (out / files.LOCK).unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):  # of a run that did not begin nothing stays
+            out.rmdir()
+
+
+def check(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to train into a folder that holds anything but the run to go on with or to replace."""
+    if resume and overwrite:
+        raise CheckpointError("choose one of resume and overwrite, not both")
+    is_run = (out / io.RECIPE_FILE).is_file()
+    if resume:
+        if not is_run:
+            raise CheckpointError(f"no run to resume in {out}: it holds no {io.RECIPE_FILE}")
+    elif out.exists() and not out.is_dir():
+        raise CheckpointError(f"{out} is a file; choose another folder")
+    elif out.is_dir() and any(not files.is_leftover(path) for path in out.iterdir()):
+        if not is_run:
+            raise CheckpointError(
+                f"{out} holds other files than a run's and is left alone; choose another folder"
+            )
+        if not overwrite:
+            raise CheckpointError(
+                f"{out} holds a run; give --resume, --overwrite or another folder"
+            )
+
+
+def recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe, which must be that of the run in ``out``; names the run's data if it names none.
+
+    Raises:
+        RecipeError: the run has another recipe.
+    """
+    own = io.load(out)
+    changed = io.difference(own, recipe)
+    if changed is not None:
+        raise RecipeError(
+            f"the run in {out} cannot go on with another recipe: {changed}; "
+            "repeat its settings, or start a new run in another folder"
+        )
+    return own if recipe.data.root is None else recipe
+
+
+def prepare(
+    out: Path, recipe: Recipe, device: torch.device, processes: int, *, overwrite: bool
+) -> None:
+    """Clear the claimed folder, of an old run too where asked for, and write what the run is."""
+    with files.writing(out):
+        if overwrite:
+            files.empty_folder(out, last=io.RECIPE_FILE)
+        files.remove_leftovers(out)
+        checkpoint.remove_leftovers(out / CHECKPOINTS)
+        io.dump(recipe, out / io.RECIPE_FILE)
+        # The first session's, which made the random weights, stays.
+        if not (out / system.ENVIRONMENT).exists():
+            facts = system.environment(device) | {"processes": processes}
+            files.replace_file(out / system.ENVIRONMENT, json.dumps(facts, indent=2).encode())

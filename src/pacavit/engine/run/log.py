@@ -1,0 +1,153 @@
+"""What a run tells: JSON lines, TensorBoard, and a live line or plain lines on the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from pacavit.engine.diagnostics import PREFIX
+from pacavit.engine.run.tensorboard import Board
+from pacavit.engine.run.timer import Pace
+from pacavit.utils import files
+
+__all__ = ["METRICS", "RunLog", "read_metrics"]
+
+METRICS = "metrics.jsonl"
+
+
+class RunLog:
+    """Records one session of a run; a context manager.
+
+    Args:
+        out: run folder. Rows of ``metrics.jsonl`` beyond ``first_step`` are dropped: the session
+            repeats those steps.
+        first_step: steps that earlier sessions have done.
+        total_steps: steps in the whole run.
+        epochs: epochs in the whole run.
+        progress: show progress on the terminal, a live line, or a line an epoch where the output
+            is no terminal.
+        console: where to show it; None is standard output.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        first_step: int,
+        total_steps: int,
+        epochs: int,
+        progress: bool,
+        console: Console | None = None,
+    ) -> None:
+        self.path = out / METRICS
+        self.first_step, self.total_steps, self.epochs = first_step, total_steps, epochs
+        self.console = console or Console(quiet=not progress)
+        self.live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=self.console,
+            disable=not (progress and self.console.is_terminal),
+        )
+        self.bar = self.live.add_task("", total=total_steps, completed=first_step, text="")
+        self.accuracy = ""
+        self.warned: set[str] = set()
+        with files.writing(self.path):
+            # Even with no step done there may be a row: an epoch is told before it is saved.
+            if self.path.is_file():
+                rows = [row for row in read_metrics(out) if row["step"] <= first_step]
+                lines = "".join(json.dumps(row) + "\n" for row in rows)
+                files.replace_file(self.path, lines.encode())
+            self.board = Board(out / "tensorboard", first_step + 1)
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.live.stop()
+        # After a failed write this one fails as well; what is told then is the first.
+        with suppress(OSError) if error is not None else files.writing(self.path.parent):
+            self.board.close()
+
+    def say(self, text: str) -> None:
+        """Print a line, above the live one."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning, once however often it is given."""
+        if text not in self.warned:
+            self.warned.add(text)
+            self.say(f"warning: {text}")
+
+    def step(self, step: int, loss: float, lr: float) -> None:
+        """Record a training step, counted from 1."""
+        with files.writing(self.path.parent):
+            self.board.add_scalar("train/loss", loss, step)
+            self.board.add_scalar("train/lr", lr, step)
+            self.board.flush()
+
+    def show(self, step: int, epoch: int, loss: float, pace: Pace, batch_size: int) -> None:
+        """Renew the live line; all counts are of things done."""
+        speed = pace.steps_per_second()
+        images = "?" if speed is None else f"{speed * batch_size:.0f}"
+        left = _time_left(pace, step)
+        self.live.update(
+            self.bar,
+            completed=step,
+            description=f"epoch {epoch + 1}/{self.epochs}",
+            text=f"loss {loss:.3f}{self.accuracy}  {images} images/s  {left} left",
+        )
+
+    def epoch(self, row: dict[str, Any], main_metric: str, pace: Pace) -> None:
+        """Record an epoch in ``metrics.jsonl`` and TensorBoard; print it where no line is live."""
+        with files.writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            # The checkpoint that follows will not be trained again to tell this row.
+            file.flush()
+            os.fsync(file.fileno())
+        with files.writing(self.path.parent):
+            for name, value in row.items():
+                if name.startswith(("val_", PREFIX)):
+                    self.board.add_scalar(name.replace("_", "/", 1), value, row["step"])
+            self.board.flush()
+        score = f"{main_metric} {row[f'val_{main_metric}']:.4f}"
+        self.accuracy = f"  {score}"
+        if self.live.disable:
+            self.say(
+                f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  {score}  "
+                f"{row['images_per_second']:.0f} images/s  {_time_left(pace, row['step'])} left"
+            )
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """Rows of a run's ``metrics.jsonl``, one an epoch; a line cut short by a crash is left out."""
+    path = out / METRICS
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _time_left(pace: Pace, step: int) -> str:
+    seconds = pace.seconds_left(step)
+    if seconds is None:
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

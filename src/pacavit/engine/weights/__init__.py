@@ -1,0 +1,1 @@
+"""Weights as files: format, checkpoints, loading, transfer, conversion, the Hugging Face Hub."""

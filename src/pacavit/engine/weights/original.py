@@ -1,0 +1,169 @@
+"""The authors' checkpoints made into weights files of ours."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageNetInfo
+
+from pacavit.data.base import DataInfo
+from pacavit.data.sources.imagenet import describe_synsets
+from pacavit.engine import build
+from pacavit.engine.weights.load import save_weights
+from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
+from pacavit.models.convert import ORIGINALS, convert_state_dict, recognise
+from pacavit.recipes import io
+from pacavit.recipes.schema import ModelConfig, Recipe
+from pacavit.utils.text import one_line
+
+__all__ = ["Conversion", "convert_checkpoint"]
+
+_IMAGENET_CLASSES = 1000
+_IMAGE_SIZE = 224
+_PUBLISHED = "imagenet_tiny"  # its training is that of all the authors' classifiers
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a checkpoint. Names of weights are ours, as far as ours have them.
+
+    Attributes:
+        path: the weights file that was written.
+        original: the authors' name of the model, None where they have no such model.
+        model: our name.
+        settings: keyword arguments in which it differs from our model of that name.
+        loaded: weights that were taken over.
+        reinitialised: weights of the model that the checkpoint lacks or has with another shape;
+            they are random.
+        unexpected: weights of the checkpoint that the model has no place for.
+    """
+
+    path: Path
+    original: str | None
+    model: str
+    settings: Mapping[str, Any]
+    loaded: tuple[str, ...]
+    reinitialised: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def convert_checkpoint(
+    official: Path, out: Path, *, model: str | None = None, overwrite: bool = False
+) -> Conversion:
+    """Turn one of the authors' checkpoints into a weights file that every command takes.
+
+    Args:
+        official: file that ``torch.save`` wrote; it is read without executing anything in it.
+        out: weights file to write, its name ends in ``.safetensors``.
+        model: the authors' name of the model; None finds it out from the shapes of the weights.
+        overwrite: replace the file ``out``.
+
+    Raises:
+        UnknownNameError: the authors have no such model.
+        CheckpointError: ``official`` is missing, broken or no PaCa-ViT, its weights match nothing
+            in the model, or ``out`` is in the way or cannot be written.
+    """
+    if model is not None and model not in ORIGINALS:
+        raise UnknownNameError("original model", model, ORIGINALS)
+    if out.suffix != ".safetensors":
+        raise CheckpointError(f"the name of the weights file {out} must end in .safetensors")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise CheckpointError(f"{out} exists; give another name, or --overwrite to replace a file")
+    try:
+        weights = convert_state_dict(_read(official))
+        original, name, settings = _named(model) if model else recognise(weights)
+        recipe = _recipe(original, name, settings)
+        num_classes = len(weights["head.weight"]) if "head.weight" in weights else _IMAGENET_CLASSES
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what must stay random is the same every time
+            network = build.model(recipe.model, num_classes)
+    except PacavitError as error:
+        raise CheckpointError(f"{official}: {error}") from error
+    own = network.state_dict()
+    fitting = {
+        key: value for key, value in weights.items() if key in own and value.shape == own[key].shape
+    }
+    if not fitting:
+        raise CheckpointError(
+            f"no weight of {official} has a place in {original or name}; choose another --model"
+        )
+    network.load_state_dict(fitting, strict=False)
+    save_weights(out, network, recipe, _data_info(num_classes), {})
+    return Conversion(
+        path=out,
+        original=original,
+        model=name,
+        settings=settings,
+        loaded=tuple(fitting),
+        reinitialised=tuple(key for key in own if key not in fitting),
+        unexpected=tuple(key for key in weights if key not in fitting),
+    )
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """What ``torch.save`` wrote, if it is a mapping and holds nothing that would have to run."""
+    if not path.is_file():
+        raise CheckpointError("there is no such file")
+    # timm's training script stores its arguments, a plain record, beside the weights.
+    safe = torch.serialization.safe_globals([argparse.Namespace])
+    try:
+        with safe, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are then refused anyway
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            "it is no checkpoint of PyTorch, or holds other things than weights; nothing in it was "
+            "executed; save the state dict alone"
+        ) from error
+    except Exception as error:  # torch names no errors of its own for files that are broken
+        raise CheckpointError(
+            f"it is truncated or no checkpoint of PyTorch ({one_line(error, kind=True)})"
+        ) from error
+    if not isinstance(checkpoint, Mapping):
+        raise CheckpointError(f"it holds a {type(checkpoint).__name__} instead of named weights")
+    return checkpoint
+
+
+def _named(name: str) -> tuple[str, str, dict[str, Any]]:
+    original = ORIGINALS[name]
+    return name, original.model, dict(original.settings)
+
+
+def _recipe(original: str | None, model: str, settings: Mapping[str, Any]) -> Recipe:
+    """The published training of this model."""
+    fields = {key: value for key, value in settings.items() if key in ModelConfig.model_fields}
+    options = {key: value for key, value in settings.items() if key not in fields}
+    drop_path = ORIGINALS[original].drop_path if original else 0.1
+    name = original or model
+    published = io.load(_PUBLISHED).model_dump(mode="json")
+    return io.parse(
+        published
+        | {
+            "name": name,
+            "description": "trained by the authors of PaCa-ViT",
+            "model": {"name": model, **fields, "drop_path": drop_path, "options": options},
+        },
+        f"the recipe of {name}",
+    )
+
+
+def _data_info(num_classes: int) -> DataInfo:
+    """ImageNet-1k, or nameless classes where their number is another."""
+    is_imagenet = num_classes == _IMAGENET_CLASSES
+    return DataInfo(
+        name="imagenet",
+        copy="ImageNet-1k" if is_imagenet else f"images of {num_classes} classes unknown to us",
+        class_names=describe_synsets(ImageNetInfo("imagenet-1k").label_names())
+        if is_imagenet
+        else tuple(f"class {index}" for index in range(num_classes)),
+        image_size=(_IMAGE_SIZE, _IMAGE_SIZE),
+        mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD,
+    )

@@ -1,0 +1,143 @@
+"""Start a network from trained weights; layers that have to differ keep their random start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import nn
+
+from pacavit.attention import Attention
+from pacavit.clustering import Clustering
+from pacavit.data import DataInfo
+from pacavit.engine.weights.load import load_model, load_state
+from pacavit.errors import CheckpointError
+from pacavit.models import Teacher
+
+__all__ = ["initialise"]
+
+
+def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
+    """Copy trained weights into a network, whose clusters and classes may be others.
+
+    What may differ, and then keeps the random weights it was built with:
+
+    - the classifier, if the classes are not the same by name and order;
+    - a clustering, as a whole if it is of another kind, else those of its layers that have
+      another size;
+    - a teacher that the other one lacks;
+    - a part of an attention that the other one lacks, such as the norm of clusters.
+
+    Args:
+        model: on any device; its other weights are replaced.
+        info: of the data it shall learn.
+        source: run folder, weights file or packaged name.
+
+    Returns:
+        Lines that tell what was loaded and what was not.
+
+    Raises:
+        UnknownNameError: no packaged weights have that name.
+        CheckpointError: the file is missing or broken, or other layers, numbers of heads or
+            activations differ.
+    """
+    loaded = load_model(source)
+    trained, same_classes = loaded.task.model, loaded.info.class_names == info.class_names
+    _refuse_other_arithmetic(model, trained, loaded.path)
+    fresh = _parts_of_its_own(model, trained, same_classes)
+    unused = _parts_of_its_own(trained, model, same_classes)
+    tensors = {name: value for name, value in trained.state_dict().items() if name not in unused}
+    tensors |= {name: value for name, value in model.state_dict().items() if name in fresh}
+    load_state(model, tensors, f"model.init: {loaded.path}")
+    lines = [f"started from {loaded.path}, trained on {loaded.info.copy}"]
+    if fresh:
+        lines.append(f"newly initialised: {', '.join(dict.fromkeys(fresh.values()))}")
+    left_out = dict.fromkeys(part for part in unused.values() if part not in fresh.values())
+    if left_out:
+        lines.append(f"left out: {', '.join(left_out)}")
+    return lines
+
+
+def _refuse_other_arithmetic(model: nn.Module, trained: nn.Module, path: Path) -> None:
+    """Raise CheckpointError for what makes other networks of weights that fit by their shapes."""
+    own, others = _shapeless_facts(model), _shapeless_facts(trained)
+    for name, fact in own.items():
+        if name in others and fact != others[name]:
+            raise CheckpointError(
+                f"model.init: {path} does not fit the model: "
+                f"its {name} is {others[name]} and must be {fact}"
+            )
+
+
+def _shapeless_facts(network: nn.Module) -> dict[str, int | str]:
+    """Heads and activations, by the attributes that timm's layers and ours have for them.
+
+    Those of clusterings, which may be others, are left out.
+    """
+    facts: dict[str, int | str] = {}
+    clusterings = {module for module in network.modules() if isinstance(module, Clustering)}
+    left_out = {part for clustering in clusterings for part in clustering.modules()}
+    for path, module in network.named_modules():
+        if module in left_out:
+            continue
+        heads, activation = getattr(module, "num_heads", None), getattr(module, "act", None)
+        if isinstance(heads, int):
+            facts[f"{path}.num_heads"] = heads
+        if isinstance(activation, nn.Module):
+            facts[f"{path}.act"] = type(activation).__name__
+    return facts
+
+
+def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) -> dict[str, str]:
+    """Tensors of a model that need no equal in the other one -> the part they are told as."""
+    counterparts = dict(other.named_modules())
+    classifiers = [] if same_classes else _classifiers(model)
+    found: dict[str, str] = {}
+    for path, module in model.named_modules():
+        part: dict[str, str] = {}
+        counterpart = counterparts.get(path)
+        if isinstance(module, Clustering):
+            if counterpart is not None and type(counterpart) is type(module):
+                part = _layers_that_differ(path, module, counterpart)
+            else:
+                part = _whole(path, module)
+        elif isinstance(module, Attention) and isinstance(counterpart, Attention):
+            for name, child in module.named_children():
+                if not hasattr(counterpart, name):
+                    part |= _whole(f"{path}.{name}", child)
+        elif (isinstance(module, Teacher) and counterpart is None) or module in classifiers:
+            part = _whole(path, module)
+        # What lies in a part that is told already is not told again.
+        found |= {name: told for name, told in part.items() if name not in found}
+    return found
+
+
+def _classifiers(model: nn.Module) -> Iterable[nn.Module]:
+    """What timm calls the classifier; distilled networks have two."""
+    get_classifier = getattr(model, "get_classifier", None)
+    found = () if get_classifier is None else get_classifier()
+    return (found,) if isinstance(found, nn.Module) else found
+
+
+def _whole(path: str, module: nn.Module) -> dict[str, str]:
+    return {f"{path}.{name}": path for name in module.state_dict()}
+
+
+def _layers_that_differ(path: str, module: nn.Module, counterpart: nn.Module) -> dict[str, str]:
+    """All tensors of those layers of which one tensor is missing or has another shape."""
+    own, others = module.state_dict(), counterpart.state_dict()
+    layers = {
+        _layer(name)
+        for name in own.keys() | others.keys()
+        if name not in own or name not in others or own[name].shape != others[name].shape
+    }
+    return {
+        f"{path}.{name}": f"{path}.{_layer(name)}".rstrip(".")
+        for name in own
+        if _layer(name) in layers
+    }
+
+
+def _layer(name: str) -> str:
+    """The layer that a tensor belongs to; empty for a module's own tensors."""
+    return name.rpartition(".")[0]

@@ -1,0 +1,335 @@
+"""Attention, its gradient and the clusters of one forward pass, recorded by hooks.
+
+::
+
+    with record(model) as recording:
+        logits = model(images)
+        recording.backward(logits[:, 3])
+    recording.blocks[0].attention()
+
+The network needs no code for this, and keeps no trace of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pacavit.errors import PacavitError
+from pacavit.explain.core.geometry import find_pacavit
+from pacavit.explain.core.taps import Tap, find_taps
+from pacavit.types import Assignment, Grid
+
+__all__ = [
+    "BlockRecord",
+    "Recording",
+    "choose_stage",
+    "record",
+    "record_until",
+    "uncompiled",
+]
+
+# Of the largest value: far above rounding (TF32 and 16 bits), far below another formula's answer.
+_TOLERANCE, _TOLERANCE_16_BIT = 1e-2, 5e-2
+
+
+@dataclass(frozen=True)
+class BlockRecord:
+    """What one attention computed in the recorded pass. All tensors are detached.
+
+    Attributes:
+        name: path of the attention in the network.
+        stage: index of its stage; None in networks that have none.
+        block: index of its block in the stage, or in the network.
+        grid: height and width of its patches; None where the tokens are not a plain grid.
+        assignment: the clusters it could read, (B, M, N); None where there are none.
+        q: (B, h, N, d) queries.
+        k: (B, h, K, d) keys, of clusters (K = M) or patches (K = N).
+        v: (B, h, K, d) values.
+        valid: (B, K) bool, False where keys are ignored; None is all valid.
+        scale: of the products of queries and keys.
+        mixed: (B, N, C), the attention times the values, heads side by side.
+        gradient: (B, N, C), of what was differentiated with respect to ``mixed``; None if nothing
+            was.
+    """
+
+    name: str
+    stage: int | None
+    block: int
+    grid: Grid | None
+    assignment: Assignment | None
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    valid: Tensor | None
+    scale: float
+    mixed: Tensor
+    gradient: Tensor | None
+
+    def attention(self) -> Tensor:
+        """A = softmax(q k^T / sqrt d), (B, h, N, K) in fp32 or better; rows sum to 1.
+
+        Raises:
+            PacavitError: the module computes its answer otherwise, so this is not its attention.
+        """
+        q, k, v = (_at_least_fp32(tensor) for tensor in (self.q, self.k, self.v))
+        scores = q @ k.transpose(2, 3) * self.scale
+        if self.valid is not None:
+            scores = scores.masked_fill(~self.valid[:, None, None], -torch.inf)
+        attention = scores.softmax(3)
+        answer = (attention @ v).transpose(1, 2).flatten(2)
+        mixed = _at_least_fp32(self.mixed)
+        tolerance = _TOLERANCE_16_BIT if self.mixed.dtype.itemsize == 2 else _TOLERANCE
+        if answer.shape != mixed.shape or (answer - mixed).abs().max() > tolerance * v.abs().max():
+            raise PacavitError(
+                f"the attention {self.name} does not answer softmax(q k^T / sqrt d) v, so its "
+                "attention cannot be shown; dropout, a bias or another formula changes it"
+            )
+        return attention
+
+    def attention_gradient(self) -> Tensor:
+        """dy/dA = g V^T per head, (B, h, N, K), exactly: g is the gradient at ``mixed``.
+
+        Raises:
+            PacavitError: nothing was differentiated.
+        """
+        if self.gradient is None:
+            raise PacavitError(
+                f"no gradient arrived at the attention {self.name}: call recording.backward(score) "
+                "inside the recording, on a forward pass with gradients"
+            )
+        num_heads = self.v.shape[1]
+        gradient = _at_least_fp32(self.gradient).unflatten(2, (num_heads, -1)).transpose(1, 2)
+        return gradient @ _at_least_fp32(self.v).transpose(2, 3)
+
+    def clusters(self) -> tuple[Assignment, Grid]:
+        """The assignment and the grid of its patches.
+
+        Raises:
+            PacavitError: the block has no clusters.
+        """
+        if self.assignment is None or self.grid is None:
+            raise PacavitError(
+                f"the attention {self.name} has no clusters; choose a stage that has some"
+            )
+        return self.assignment, self.grid
+
+
+def choose_stage(clustered: Sequence[int], index: int | None) -> int:
+    """A stage with clusters: the one asked for, or the last.
+
+    Raises:
+        PacavitError: it has none, or no stage has any.
+    """
+    if not clustered:
+        raise PacavitError(
+            "the model has no stage with clusters; methods such as rollout need none"
+        )
+    if index is None:
+        return clustered[-1]
+    if index not in clustered:
+        known = ", ".join(map(str, clustered))
+        raise PacavitError(f"stage {index} has no clusters; choose among: {known}")
+    return index
+
+
+class Recording:
+    """What the attentions of a network computed in its last forward pass; see :func:`record`.
+
+    Attributes:
+        image_size: (height, width) of the images of that pass, in pixels; None before it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model_name = type(model).__name__
+        self._taps = find_taps(model)
+        self.image_size: tuple[int, int] | None = None
+
+    @property
+    def blocks(self) -> tuple[BlockRecord, ...]:
+        """One record an attention, from the first block to the last.
+
+        Raises:
+            PacavitError: no forward pass was recorded, or an attention ran more than once in it.
+        """
+        return tuple(_read(tap, number) for number, tap in enumerate(self._ran()))
+
+    @property
+    def clustered_stages(self) -> tuple[int, ...]:
+        """Stages in which attention goes to clusters, in order; empty where there are none."""
+        stages = {block.stage for block in self.blocks if block.assignment is not None}
+        return tuple(sorted(stage for stage in stages if stage is not None))
+
+    def stage(self, index: int | None = None) -> tuple[BlockRecord, ...]:
+        """The blocks of a stage with clusters, by default of the last one.
+
+        Raises:
+            PacavitError: there is no such stage, or it has no clusters.
+        """
+        index = choose_stage(self.clustered_stages, index)
+        return tuple(block for block in self.blocks if block.stage == index)
+
+    def backward(
+        self, score: Tensor, *, stage: int | None = None, retain_graph: bool = False
+    ) -> None:
+        """Differentiate a score of every image with respect to the attentions, and nothing else.
+
+        ``.grad`` of the parameters stays as it is. A ``backward()`` of the caller's own, inside
+        the recording, does as well.
+
+        Args:
+            score: (B,), for example one column of the logits; images do not mix.
+            stage: differentiate down to this one only, which is quicker; None is all.
+            retain_graph: keep the graph for another score.
+
+        Raises:
+            PacavitError: there is nothing to differentiate.
+        """
+        inputs = [
+            tap.mixed
+            for tap in self._ran()
+            if stage is None or getattr(tap.module, "stage", stage) >= stage
+        ]
+        if not score.requires_grad or not all(
+            mixed is not None and mixed.requires_grad for mixed in inputs
+        ):
+            raise PacavitError(
+                f"the forward pass of {self._model_name} has no gradients: call it inside the "
+                "recording, without torch.no_grad, on images that require gradients if the "
+                "parameters do not"
+            )
+        # The hooks on these tensors keep what arrives.
+        torch.autograd.grad(
+            score.sum(), [mixed for mixed in inputs if mixed is not None], retain_graph=retain_graph
+        )
+
+    def _ran(self) -> list[Tap[Any]]:
+        ran = [tap for tap in self._taps if tap.runs]
+        if not ran:
+            raise PacavitError(
+                f"no forward pass of {self._model_name} was recorded: call the model itself "
+                "inside the recording"
+            )
+        for tap in ran:
+            if tap.runs > 1:
+                raise PacavitError(
+                    f"the attention {tap.name} ran {tap.runs} times in one pass; record networks "
+                    "that run each block once"
+                )
+        return ran
+
+    def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        images = args[0] if args else next(iter(kwargs.values()))
+        self.image_size = (images.shape[-2], images.shape[-1])
+        for tap in self._taps:
+            tap.clear()
+            tap.active = True
+
+    def _end(self, _: nn.Module, args: Any, output: Any) -> None:
+        # What blocks compute anew in a backward pass with checkpointing is not recorded.
+        for tap in self._taps:
+            tap.active = False
+
+
+@contextmanager
+def record(model: nn.Module) -> Iterator[Recording]:
+    """Record what the attentions of a network compute, of the last forward pass inside.
+
+    Works for every clustering and attention here, and for timm's plain vision transformers; in
+    training and evaluation, in any precision, with gradient checkpointing. A compiled network
+    runs uncompiled inside, because compiled programs skip hooks. Afterwards the network is as it
+    was, and the recording stays readable.
+
+    Args:
+        model: the network itself, which has to be called; of a task, ``task.model``.
+
+    Raises:
+        PacavitError: it has no attention that can be recorded.
+    """
+    root = uncompiled(model)
+    recording = Recording(root)
+    handles = [
+        root.register_forward_pre_hook(recording._begin, with_kwargs=True),
+        root.register_forward_hook(recording._end, always_call=True),
+    ]
+    try:
+        for tap in recording._taps:
+            tap.attach()
+        with torch.compiler.set_stance("force_eager"):
+            yield recording
+    finally:
+        for handle in handles:
+            handle.remove()
+        for tap in recording._taps:
+            tap.active = False
+            tap.detach()
+
+
+class _ReachedError(Exception):
+    """The pass has come as far as it was wanted."""
+
+
+@torch.no_grad()
+def record_until(model: nn.Module, images: Tensor, stage: int) -> Recording:
+    """Record a pass that ends after the last attention of a stage; what follows costs nothing.
+
+    Args:
+        model: a PacaViT, or a network with one inside.
+        images: (B, 3, height, width), normalised.
+        stage: its index.
+
+    Raises:
+        PacavitError: the network has no PacaViT inside.
+    """
+    model = uncompiled(model)
+    stages: Any = find_pacavit(model).stages
+
+    def end(*_: Any) -> None:
+        raise _ReachedError
+
+    with record(model) as recording:
+        # After the recording's own hooks, which are the first to be called.
+        handle = stages[stage].blocks[-1].attn.register_forward_hook(end)
+        try:
+            model(images)
+        except _ReachedError:
+            pass
+        finally:
+            handle.remove()
+    return recording
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network behind ``torch.compile``."""
+    inner = getattr(model, "_orig_mod", model)
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
+def _read(tap: Tap[Any], number: int) -> BlockRecord:
+    q, k, v = tap.heads()
+    assert tap.mixed is not None
+    return BlockRecord(
+        name=tap.name,
+        stage=getattr(tap.module, "stage", None),
+        block=getattr(tap.module, "block", number),
+        grid=tap.grid,
+        assignment=tap.assignment if getattr(tap.module, "uses_clusters", False) else None,
+        q=q,
+        k=k,
+        v=v,
+        valid=tap.valid,
+        scale=tap.scale,
+        mixed=tap.mixed.detach(),
+        gradient=tap.gradient,
+    )
+
+
+def _at_least_fp32(tensor: Tensor) -> Tensor:
+    """Half precision becomes fp32; fp32 and fp64 stay."""
+    return tensor.float() if tensor.dtype.itemsize == 2 else tensor

@@ -1,0 +1,1 @@
+"""Measures of how faithful explanations are, and the runs that collect them."""

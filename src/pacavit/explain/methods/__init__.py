@@ -1,0 +1,9 @@
+"""Ways to explain a decision: ours, and peers to compare with.
+
+Importing this package registers them.
+"""
+
+from pacavit.explain.methods import baselines, contributions
+from pacavit.explain.methods.base import METHODS, Method, method_title
+
+__all__ = ["METHODS", "Method", "baselines", "contributions", "method_title"]

@@ -1,0 +1,283 @@
+"""One interface for every way to explain a decision: images and classes in, maps out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import timm.layers
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pacavit.errors import PacavitError
+from pacavit.explain.core import maps
+from pacavit.explain.core.geometry import find_pacavit, samplings, upsample
+from pacavit.explain.core.record import BlockRecord, choose_stage, record, record_until, uncompiled
+from pacavit.explain.core.rollout import relevance, rollout
+from pacavit.layers import evaluation_mode
+from pacavit.models import PacaViT
+from pacavit.utils.registry import Registry
+
+__all__ = [
+    "METHODS",
+    "AttentionMap",
+    "ClassMap",
+    "ClusterMethod",
+    "Method",
+    "Relevance",
+    "Rollout",
+    "class_scores",
+    "holds_pacavit",
+    "method_title",
+    "prefix_tokens",
+    "token_maps",
+    "untouched",
+]
+
+
+class Method(ABC):
+    """Images and classes to maps: higher is where the decision comes from.
+
+    Args:
+        model: a classifier, (B, 3, height, width) -> (B, num_classes).
+
+    Attributes:
+        class_specific: the map depends on the class.
+        works_on: what networks it needs, for people.
+        sums_blocks: the map is a sum over the blocks of a stage.
+        stages: whose clusters make the map; none where it is not of clusters.
+
+    Raises:
+        PacavitError: it cannot explain this network; one line says why.
+    """
+
+    class_specific: ClassVar[bool] = True
+    works_on: ClassVar[str] = "any classifier"
+    sums_blocks: ClassVar[bool] = False
+    stages: Sequence[int] = ()
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = uncompiled(model)
+
+    def __call__(self, images: Tensor, classes: Tensor) -> Tensor:
+        """(B, 3, height, width) normalised and (B,) int64 -> (B, height, width) finite fp32.
+
+        Modes, gradients and hooks of the network are afterwards what they were.
+        """
+        with untouched(self.model), torch.enable_grad():
+            found = self.explain(images.detach().clone().requires_grad_(), classes)
+        return found.detach().float()
+
+    @abstractmethod
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        """The same, in evaluation mode; the images require gradients, the parameters do not."""
+
+
+METHODS: Registry[Method] = Registry("explanation method")
+
+
+def method_title(method: str, stages: Sequence[int] = ()) -> str:
+    """The name of a method for people, with the stages whose clusters make its map."""
+    title = method.replace("_", " ")
+    if not stages:
+        return title
+    kind = "stage" if len(stages) == 1 else "stages"
+    return f"{title}, {kind} {' and '.join(map(str, stages))}"
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and frozen parameters inside; all as it was afterwards, ``.grad`` too."""
+    before = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    try:
+        for parameter, _, _ in before:
+            parameter.requires_grad_(False)
+        with evaluation_mode(model):
+            yield
+    finally:
+        for parameter, requires_grad, gradient in before:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = gradient
+
+
+def holds_pacavit(model: nn.Module) -> bool:
+    """Whether a network is one of this package, or has one inside."""
+    return any(isinstance(module, PacaViT) for module in model.modules())
+
+
+class ClusterMethod(Method):
+    """A map made of the clusters of a stage.
+
+    Args:
+        model: a PacaViT with clusters in some stage.
+        stage: whose clusters; None is the last that has some.
+
+    Attributes:
+        clustered: the stages that have clusters.
+        stage: the one chosen.
+        stages: the same; subclasses may put several together.
+    """
+
+    works_on = "models of this package with clusters"
+
+    def __init__(self, model: nn.Module, *, stage: int | None = None) -> None:
+        super().__init__(model)
+        mixers = find_pacavit(self.model).mixers
+        self.clustered = [index for index, mixer in enumerate(mixers) if mixer.num_clusters]
+        self.stage = choose_stage(self.clustered, stage)
+        self.stages = (self.stage,)
+        self.sampling = samplings(self.model)[self.stage]
+
+
+@METHODS.register("class_map")
+class ClassMap(ClusterMethod):
+    """Cluster heatmaps, weighted by gradient x attention of the class.
+
+    Args:
+        model: a PacaViT with clusters in some stage.
+        stage: whose clusters; None is the last that has some.
+    """
+
+    sums_blocks = True
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        """(B, 3, height, width) and (B,) -> (B, height, width)."""
+        with record(self.model) as recording:
+            recording.backward(class_scores(self.model, images, classes), stage=self.stage)
+        return upsample(maps.class_map(recording, self.stage), self.sampling, _size(images))
+
+
+@METHODS.register("attention_map")
+class AttentionMap(ClusterMethod):
+    """Cluster heatmaps, weighted by the attention that the clusters receive; for no class.
+
+    Args:
+        model: a PacaViT with clusters in some stage.
+        stage: whose clusters; None is the last that has some.
+    """
+
+    class_specific = False
+    sums_blocks = True
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        """(B, 3, height, width) and (B,) -> (B, height, width)."""
+        recording = record_until(self.model, images, self.stage)
+        return upsample(maps.attention_map(recording, self.stage), self.sampling, _size(images))
+
+
+class _FlowMethod(Method):
+    """Attention followed through all blocks."""
+
+    works_on = "models of this package, and timm's plain vision transformers"
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.ours = holds_pacavit(self.model)
+        if not self.ours:
+            prefix_tokens(self.model)
+
+
+@METHODS.register("rollout")
+class Rollout(_FlowMethod):
+    """Attention rollout: where the answer's attention comes from, through all blocks.
+
+    Abnar and Zuidema, "Quantifying attention flow in transformers", ACL 2020; see
+    :mod:`pacavit.explain.core.rollout` for networks without a class token.
+
+    Args:
+        model: of this package, or one of timm's plain vision transformers.
+    """
+
+    class_specific = False
+
+    @torch.no_grad()
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        """(B, 3, height, width) and (B,) -> (B, height, width)."""
+        with record(self.model) as recording:
+            self.model(images)
+        if self.ours:
+            found = rollout(recording, self.model)
+            return upsample(found, samplings(self.model)[0], _size(images))
+        steps = [block.attention().mean(1) for block in recording.blocks]
+        identity = torch.eye(steps[0].shape[1], device=images.device)
+        flow = identity
+        for step in steps:
+            flow = (step + identity) / 2 @ flow
+        return token_maps(self.model, _answering(self.model, flow), _size(images))
+
+
+@METHODS.register("relevance")
+class Relevance(_FlowMethod):
+    """Gradient-weighted relevance: attention times its gradient, through all blocks.
+
+    Chefer et al., "Generic attention-model explainability for interpreting bi-modal and
+    encoder-decoder transformers", ICCV 2021; for networks without a class token the class-specific
+    form of rollout, see :func:`pacavit.explain.core.rollout.relevance`.
+
+    Args:
+        model: of this package, or one of timm's plain vision transformers.
+    """
+
+    def explain(self, images: Tensor, classes: Tensor) -> Tensor:
+        """(B, 3, height, width) and (B,) -> (B, height, width)."""
+        with record(self.model) as recording:
+            recording.backward(class_scores(self.model, images, classes))
+        if self.ours:
+            found = relevance(recording, self.model)
+            return upsample(found, samplings(self.model)[0], _size(images))
+        steps = [_chefer(block) for block in recording.blocks]
+        identity = torch.eye(steps[0].shape[1], device=images.device)
+        flow = torch.zeros_like(identity)  # without what the shortcuts alone pass on
+        for step in steps:
+            flow = flow + step @ (identity + flow)
+        return token_maps(self.model, _answering(self.model, flow), _size(images))
+
+
+def _chefer(block: BlockRecord) -> Tensor:
+    """Attention times its gradient, negative products cut off, the mean over heads: (B, N, N)."""
+    return (block.attention() * block.attention_gradient()).clamp(min=0).mean(1)
+
+
+def class_scores(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """The logits of the classes: (B,)."""
+    logits: Tensor = model(images)
+    return logits.gather(1, classes[:, None])[:, 0]
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
+
+
+def prefix_tokens(model: nn.Module) -> int:
+    """How many tokens of one of timm's plain vision transformers are no patches.
+
+    Raises:
+        PacavitError: it is none.
+    """
+    plain = any(isinstance(module, timm.layers.Attention) for module in model.modules())
+    number = getattr(model, "num_prefix_tokens", None)
+    if not plain or not isinstance(number, int):
+        raise PacavitError(
+            f"attention cannot be followed through {type(model).__name__}, which is neither a "
+            "model of this package nor a plain vision transformer; choose a method for any "
+            "classifier, such as grad_cam"
+        )
+    return number
+
+
+def token_maps(model: nn.Module, values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Values of all tokens (B, N) -> maps of the image (B, height, width), without the prefix."""
+    embed: Any = model.patch_embed
+    height, width = embed.dynamic_feat_size(size)
+    patches = values[:, prefix_tokens(model) :].unflatten(1, (height, width))
+    return F.interpolate(patches[:, None], size=size, mode="bilinear")[:, 0]
+
+
+def _answering(model: nn.Module, flow: Tensor) -> Tensor:
+    """What goes from every token to those that the head reads: (B, N, N) -> (B, N)."""
+    prefix = prefix_tokens(model)
+    reads_class_token = getattr(model, "global_pool", "") == "token" and prefix
+    return flow[:, 0] if reads_class_token else flow[:, prefix:].mean(1)

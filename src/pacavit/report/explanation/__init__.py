@@ -1,0 +1,1 @@
+"""Explanations and their evaluation as pages, pictures and files."""

@@ -1,0 +1,323 @@
+"""Explanations as a folder of pictures, a page to explore, JSON, and lines on the console."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from base64 import b64encode
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from rich.console import Console
+from torch import Tensor
+
+from pacavit.explain.images import FailedImage, ImageExplanation, StageClusters
+from pacavit.explain.methods.base import METHODS, method_title
+from pacavit.explain.render import (
+    COLOURS,
+    cluster_colours,
+    display_size,
+    fitted_size,
+    png_bytes,
+    thumbnail,
+)
+from pacavit.report import html
+from pacavit.report.explanation.pictures import BORDER, write_pictures
+from pacavit.report.folders import check_folder
+from pacavit.utils import files
+
+__all__ = [
+    "NUMBERS",
+    "PAGE",
+    "ExplainedImage",
+    "check_explanation_folder",
+    "explanations_json",
+    "print_explanations",
+    "write_explanations",
+]
+
+PAGE, NUMBERS = "index.html", "explanations.json"
+_CONTRIBUTIONS = (
+    "Each patch of an image attends to clusters of patches. The map of the class shows where what "
+    "the clusters contribute to its score, and the attention that speaks for it, come from: bright "
+    "is where most does."
+)
+_LEADS = {
+    "cluster_contributions": _CONTRIBUTIONS,
+    "cluster_gradient": _CONTRIBUTIONS,
+    "class_map": (
+        "Each patch of an image attends to clusters of patches. The map of the class shows those "
+        "that speak for it: bright is where most of the evidence lies."
+    ),
+    "attention_map": (
+        "Each patch of an image attends to clusters of patches. The map shows those that receive "
+        "most attention, whatever the class."
+    ),
+}
+_EXPLORED = 24  # images of the page; each weighs up to a megabyte
+_THUMBNAIL = 96  # pixels of the longer side
+
+
+@dataclass(frozen=True)
+class ExplainedImage:
+    """What was written of one image.
+
+    Attributes:
+        path: the image file.
+        folder: its pictures; None if there was an error.
+        numbers: what is told of it in ``explanations.json``.
+        error: why it could not be explained, in one line; None if it could.
+    """
+
+    path: Path
+    folder: Path | None
+    numbers: Mapping[str, Any]
+    error: str | None = None
+
+
+def check_explanation_folder(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds anything, or with ``overwrite`` anything but explanations.
+
+    Raises:
+        PacavitError: it does, or it is a file.
+    """
+    check_folder(out, mark=NUMBERS, what="explanations", overwrite=overwrite)
+
+
+def write_explanations(
+    explanations: Iterable[ImageExplanation | FailedImage],
+    out: Path,
+    *,
+    title: str,
+    overwrite: bool = False,
+) -> list[ExplainedImage]:
+    """Write a folder of pictures an image, ``index.html`` and ``explanations.json``.
+
+    Args:
+        explanations: one by one, so that only one is held at a time.
+        out: the folder.
+        title: of the page.
+        overwrite: replace the explanations in the folder.
+
+    Raises:
+        PacavitError: the folder holds something else, or cannot be written.
+    """
+    check_explanation_folder(out, overwrite=overwrite)
+    written: list[ExplainedImage] = []
+    explored: list[tuple[dict[str, Any], Markup]] = []
+    with files.writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        files.empty_folder(out, last=NUMBERS)
+        # By this file the folder is known, also where the pictures are never finished.
+        (out / NUMBERS).write_text(explanations_json([]) + "\n", "utf-8")
+        taken = {out / PAGE, out / NUMBERS}
+        for explanation in explanations:
+            if isinstance(explanation, FailedImage):
+                failed = {"path": str(explanation.path), "error": explanation.error}
+                written.append(ExplainedImage(explanation.path, None, failed, explanation.error))
+                continue
+            folder = _free_name(out, explanation.path.stem, taken)
+            taken.add(folder)
+            areas, pictures = write_pictures(explanation, folder)
+            numbers = _numbers(explanation, folder, areas)
+            written.append(ExplainedImage(explanation.path, folder, numbers))
+            if len(explored) < _EXPLORED:
+                explored.append((_explorer_data(explanation), pictures))
+        (out / PAGE).write_text(_page(title, written, explored), "utf-8")
+        (out / NUMBERS).write_text(explanations_json(written) + "\n", "utf-8")
+    return written
+
+
+def explanations_json(explained: Sequence[ExplainedImage]) -> str:
+    """A JSON list with one object an image."""
+    return json.dumps([image.numbers for image in explained], indent=2)
+
+
+def print_explanations(
+    explained: Sequence[ExplainedImage], out: Path, *, console: Console | None = None
+) -> None:
+    """One line an image, and where the page is; images with an error are left out."""
+    console = console or Console()
+    for image in explained:
+        if image.error is None:
+            told = image.numbers["explained"]
+            line = f"{image.path}: {told['class']} {told['probability']:.1%}, in {image.folder}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"page in {out / PAGE}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _free_name(out: Path, stem: str, taken: Collection[Path]) -> Path:
+    folder, number = out / stem, 2
+    while folder in taken:
+        folder, number = out / f"{stem}-{number}", number + 1
+    return folder
+
+
+def _numbers(
+    explanation: ImageExplanation, folder: Path, areas: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """What JSON tells of an image; areas of masks are by method and threshold."""
+    return {
+        "path": str(explanation.path),
+        "error": None,
+        "folder": str(folder),
+        "top": [
+            {"class": guess.name, "probability": round(guess.probability, 6)}
+            for guess in explanation.top
+        ],
+        "explained": {
+            "class": explanation.explained.name,
+            "probability": round(explanation.explained.probability, 6),
+        },
+        "seen": explanation.placement.region._asdict(),
+        "method": next(iter(explanation.maps)),
+        "maps": [
+            {"method": method, "stages": list(explanation.map_stages[method])}
+            for method in explanation.maps
+        ],
+        "mask_area": {
+            method: {threshold: round(area, 4) for threshold, area in by_threshold.items()}
+            for method, by_threshold in areas.items()
+        },
+        "stages": [
+            {
+                "stage": clusters.stage,
+                "block": clusters.block,
+                "grid": list(clusters.grid),
+                "clusters": len(clusters.weights),
+                "valid": int(clusters.valid.sum()),
+                "importance": _rounded(clusters.shares()),
+                "received": _rounded(clusters.received),
+                "patches": clusters.partition.clamp(min=-1)
+                .add(1)
+                .bincount(minlength=len(clusters.weights) + 1)[1:]
+                .tolist(),
+            }
+            for clusters in explanation.stages
+        ],
+    }
+
+
+def _page(
+    title: str,
+    written: Sequence[ExplainedImage],
+    explored: Sequence[tuple[dict[str, Any], Markup]],
+) -> str:
+    failed = [image for image in written if image.error is not None]
+    sections = []
+    if explored:
+        palette = (mpl.colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+        data = {"images": [one for one, _ in explored], "colours": _base64(palette)}
+        parts = [
+            html.render(
+                "explorer.html",
+                {
+                    "images": data["images"],
+                    "clusters": bool(explored[0][0]["stages"]),
+                    "border": BORDER,
+                },
+            ),
+            html.data_block("explorer-data", data),
+        ]
+        done = len(written) - len(failed)
+        if len(explored) < done:
+            parts.append(
+                html.paragraph(
+                    f"The first {len(explored)} of {done} images; the pictures of the others are "
+                    "in folders beside this page."
+                )
+            )
+        sections.append(html.Section("Explore", parts))
+        sections.extend(
+            html.Section(f"{number}. {one['name']}", [html.paragraph(one["label"]), pictures])
+            for number, (one, pictures) in enumerate(explored, 1)
+        )
+    if failed:
+        parts = [html.paragraph(image.error or "") for image in failed]
+        sections.append(html.Section("Images that could not be explained", parts))
+    script = html.template_text("explorer.js") if explored else ""
+    lead = _lead(explored[0][0]) if explored else "None of the images could be explained."
+    return html.page(title, lead, sections, script=script)
+
+
+def _lead(image: Mapping[str, Any]) -> str:
+    """What the first map of the page's images shows, and what is beside it."""
+    method = image["maps"][0]["name"]
+    if method in _LEADS:
+        return _LEADS[method]
+    about = (inspect.getdoc(METHODS.get(method)) or "").partition("\n")[0]
+    beside = " Beside it stand the clusters of patches." * bool(image["stages"])
+    return f"The first map is by {method_title(method)}. {about}{beside}"
+
+
+def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
+    """What the page's script needs of an image; boxes are (top, left, height, width) in 0..1."""
+    placement = explanation.placement
+    size = display_size(placement.image_size)
+    unit = placement.resized((1, 1))
+    small = thumbnail(explanation.image, fitted_size(size, _THUMBNAIL))
+    name, probability = explanation.explained
+    label = f"{name} {probability:.1%}"
+    if name != explanation.top[0].name:
+        label += f", likeliest {explanation.top[0].name} {explanation.top[0].probability:.1%}"
+    return {
+        "name": explanation.path.name,
+        "label": label,
+        "thumbnail": html.data_uri(png_bytes(small), "image/png"),
+        "picture": html.data_uri(png_bytes(thumbnail(explanation.image, size)), "image/png"),
+        "seen": _rounded(unit.region),
+        "border": placement.has_border,
+        "maps": [
+            {
+                "name": method,
+                "title": explanation.title(method),
+                "size": list(_bounded(found).shape),
+                "bytes": _base64(_relative_bytes(_bounded(found).flatten()[None])),
+            }
+            for method, found in explanation.maps.items()
+        ],
+        "stages": [_stage_data(explanation, clusters) for clusters in explanation.stages],
+    }
+
+
+def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[str, Any]:
+    box = explanation.placement.resized((1, 1)).grid_region(clusters.grid, clusters.sampling)
+    return {
+        "stage": clusters.stage,
+        "grid": list(clusters.grid),
+        "box": _rounded(box),
+        "clusters": len(clusters.weights),
+        "weightBytes": _base64(_relative_bytes(clusters.weights)),
+        "attentionBytes": _base64(_relative_bytes(clusters.attention)),
+        "importance": _rounded(clusters.shares()),
+        "partition": clusters.partition.tolist(),
+        "colours": [[round(255 * part) for part in one] for one in cluster_colours(clusters)],
+    }
+
+
+def _bounded(found: Tensor) -> Tensor:
+    """A map of the network's input, thinned out where that is larger than the page needs."""
+    step = max(1, max(found.shape) // 112)
+    return found[step // 2 :: step, step // 2 :: step]
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(float(value), 5) for value in values]
+
+
+def _relative_bytes(rows: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(rows, n) >= 0 -> bytes, 255 is the largest of each row."""
+    largest = rows.amax(1, keepdim=True).clamp(min=1e-30)
+    scaled: np.ndarray[Any, np.dtype[np.uint8]] = (
+        (rows / largest * 255).round().numpy().astype(np.uint8)
+    )
+    return scaled
+
+
+def _base64(array: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
+    return b64encode(array.tobytes()).decode()

@@ -1,0 +1,1 @@
+"""Model cards, packaged weights, Hub folders and the published numbers."""

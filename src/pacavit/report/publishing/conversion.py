@@ -1,0 +1,30 @@
+"""What became of an original checkpoint, for a person."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from pacavit.engine.weights.original import Conversion
+
+__all__ = ["print_conversion"]
+
+
+def print_conversion(conversion: Conversion, console: Console | None = None) -> None:
+    """Print which model was recognised and which weights were taken over, made anew or left."""
+    console = console or Console()
+    settings = ", ".join(f"{key}={value!r}" for key, value in conversion.settings.items())
+    ours = f"{conversion.model}({settings})" if settings else conversion.model
+    total = len(conversion.loaded) + len(conversion.reinitialised)
+    lines = [
+        f"model: {conversion.original or 'none of the published ones'}, here {ours}",
+        f"loaded: {len(conversion.loaded)} of {total} weights",
+        *_listing("re-initialised, random now", conversion.reinitialised),
+        *_listing("unexpected, left out", conversion.unexpected),
+        f"written: {conversion.path}",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _listing(title: str, names: tuple[str, ...]) -> list[str]:
+    return [f"{title}: {len(names) or 'none'}", *(f"  {name}" for name in names)]

@@ -1,0 +1,113 @@
+"""Turn a run into a folder for the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.weights import hub
+from pacavit.engine.weights.load import LoadedModel, load_model, weights_metadata
+from pacavit.errors import CheckpointError
+from pacavit.models import PacaViT
+from pacavit.report.publishing.card import model_card
+from pacavit.report.publishing.packaging import run_facts, score_for_card
+
+__all__ = ["publish_run"]
+
+
+def publish_run(
+    run: Path,
+    folder: Path,
+    *,
+    repository: str | None = None,
+    license_name: str = "apache-2.0",
+    data: Path | None = None,
+    progress: bool = False,
+) -> Path:
+    """Write the weights of a finished run, their configuration and a model card.
+
+    The card's scores are of the test split.
+
+    Args:
+        run: its folder.
+        folder: to write, see ``engine.hub.save_pretrained``.
+        repository: USER/NAME on the hub, for the card's examples; None is the folder's name.
+        license_name: of the weights, as the hub abbreviates it.
+        data: folder with the data set, instead of the run's.
+        progress: show a progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the run is not usable, or its network is no PaCa-ViT; the folder is in
+            use, or cannot be written.
+        DataError: the test images cannot be read.
+    """
+    hub.check_folder(folder)
+    trained = load_model(run)
+    facts = run_facts(run, trained)
+    network = trained.task.model
+    if not isinstance(network, PacaViT):
+        raise CheckpointError(
+            f"{trained.recipe.model.name} is no PaCa-ViT; timm.models.push_to_hf_hub publishes it"
+        )
+    repository = repository or f"USER/{folder.absolute().name}"
+    name, source = repository.rpartition("/")[2], f"{hub.PREFIX}{repository}"
+    evaluation, command = score_for_card(trained, source, data=data, progress=progress)
+    text = model_card(
+        name,
+        trained,
+        evaluation,
+        **facts._asdict(),
+        evaluation_command=command,
+        source=source,
+        license_name=license_name,
+    )
+    header = _header(name, trained, evaluation, license_name)
+    info, config = trained.info, trained.classifier.config
+    size, crop = config.image_size, config.crop
+    return hub.save_pretrained(
+        network,
+        folder,
+        f"---\n{header}\n---\n\n{text}",
+        class_names=info.class_names,
+        facts={
+            "input_size": (3, *(info.image_size if size is None else (size, size))),
+            "mean": info.mean,
+            "std": info.std,
+            "interpolation": "bilinear" if crop is None else crop.interpolation,
+            "crop_pct": 1.0 if crop is None else crop.eval_part,
+            "license": license_name,
+        },
+        metadata=weights_metadata(trained.recipe, info, trained.metrics),
+    )
+
+
+def _header(name: str, model: LoadedModel, evaluation: Evaluation, license_name: str) -> str:
+    """What the hub reads of a card, as YAML."""
+    kind = "image-classification"
+    scores = {"accuracy": evaluation.accuracy, "f1": evaluation.f1_macro}
+    results = [
+        EvalResult(
+            task_type=kind,
+            dataset_type=model.info.name,
+            dataset_name=model.info.copy,
+            dataset_split="test",
+            metric_type=metric,
+            metric_value=round(score, 4),
+        )
+        for metric, score in scores.items()
+    ]
+    data = ModelCardData(
+        license=license_name,
+        library_name="pacavit",
+        pipeline_tag=kind,
+        tags=[kind, "pacavit", "timm"],
+        metrics=list(scores),
+        model_name=name,
+        eval_results=results,
+    )
+    return data.to_yaml()

@@ -1,0 +1,1 @@
+"""What pages show of a task's results, one package a task."""

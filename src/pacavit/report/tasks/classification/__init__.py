@@ -1,0 +1,1 @@
+"""Classification on pages: scores, confusion matrix, example images."""

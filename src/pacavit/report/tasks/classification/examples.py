@@ -1,0 +1,116 @@
+"""Images that a classifier gets right and wrong, with what it says of them."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pacavit.engine.predictor import ClassProbability
+from pacavit.engine.scoring import SplitScore, TopClasses
+from pacavit.report.explanation.heatmaps import Heatmaps
+
+__all__ = ["NUM_EXAMPLES", "Example", "Examples", "choose_examples", "choose_few", "pick_examples"]
+
+NUM_EXAMPLES = 12
+"""Images of either kind; fewer where there are not as many."""
+
+_FEW, _FEW_WRONG = 6, 3  # images that heatmaps are made of, and how many of them are wrong ones
+_MAX_SIDE = 128  # pixels of a thumbnail
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image and what a classifier says of it.
+
+    Attributes:
+        index: position in the split.
+        label: name of the true class.
+        guesses: the likeliest classes, likeliest first, and the true one if it is not among them.
+        png: thumbnail, base64 of a PNG file.
+    """
+
+    index: int
+    label: str
+    guesses: tuple[ClassProbability, ...]
+    png: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images that say what the numbers mean.
+
+    Attributes:
+        right: a sample of those whose likeliest class is the true one.
+        wrong: those of the others that the classifier is surest of.
+        heatmaps: of a few of both kinds; None in evaluations of earlier versions.
+    """
+
+    right: tuple[Example, ...]
+    wrong: tuple[Example, ...]
+    heatmaps: Heatmaps | None = None
+
+
+class _Choice(NamedTuple):
+    right: Tensor
+    wrong: Tensor
+
+
+def choose_examples(top: TopClasses, num: int = NUM_EXAMPLES) -> _Choice:
+    """Which rows of ``top`` to show, up to ``num`` of either kind; equal rows, equal choices.
+
+    Returns:
+        ``right``: evenly spread over all images whose likeliest class is the true one; ``wrong``:
+        those of the others that the classifier is surest of, surest first.
+    """
+    correct = top.classes[:, 0] == top.labels
+    hits, misses = correct.nonzero()[:, 0], (~correct).nonzero()[:, 0]
+    spread = torch.linspace(0, len(hits) - 1, min(num, len(hits))).round().long()
+    surest = top.probabilities[misses, 0].argsort(descending=True, stable=True)
+    return _Choice(hits[spread], misses[surest[:num]])
+
+
+def choose_few(top: TopClasses) -> list[int]:
+    """Positions in the split of the few images to look into: right ones, then some wrong ones."""
+    wrong = choose_examples(top, _FEW_WRONG).wrong
+    right = choose_examples(top, _FEW - len(wrong)).right
+    positions: list[int] = top.indices[torch.cat([right, wrong])].tolist()
+    return positions
+
+
+def pick_examples(score: SplitScore, heatmaps: Heatmaps | None = None) -> Examples:
+    """The chosen images of a scored split, with thumbnails."""
+    names = [row.name for row in score.evaluation.per_class]
+    right, wrong = (_examples(score, rows, names) for rows in choose_examples(score.top))
+    return Examples(right, wrong, heatmaps)
+
+
+def _examples(score: SplitScore, rows: Tensor, names: Sequence[str]) -> tuple[Example, ...]:
+    if len(rows) == 0:
+        return ()
+    top = TopClasses(*(values[rows] for values in score.top))
+    pixels = score.images.batch(top.indices.to(score.images.device))[0].cpu()
+    found = []
+    for row, index in enumerate(top.indices.tolist()):
+        label = int(top.labels[row])
+        pairs = zip(top.classes[row].tolist(), top.probabilities[row].tolist(), strict=True)
+        guesses = [ClassProbability(names[guess], value) for guess, value in pairs]
+        if label not in top.classes[row]:
+            guesses.append(ClassProbability(names[label], float(top.true_probabilities[row])))
+        found.append(Example(index, names[label], tuple(guesses), _thumbnail(pixels[row])))
+    return tuple(found)
+
+
+def _thumbnail(image: Tensor) -> str:
+    """(3, H, W) uint8 -> base64 of a PNG file with sides of at most ``_MAX_SIDE`` pixels."""
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    picture.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    file = BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return b64encode(file.getvalue()).decode()

@@ -1,0 +1,144 @@
+"""One small registry for everything that has a name: clusterings, attentions, data sets, tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pacavit.errors import PacavitError, UnknownNameError
+from pacavit.utils.text import one_line
+
+__all__ = ["Registry", "load_plugin"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Classes by name.
+
+    Entries come from the ``register`` decorator, or from the installed entry points of the
+    group ``pacavit.<kind>``, which are loaded when a name is first looked up. One that fails to
+    load or takes another's name makes every look-up raise PacavitError.
+
+    Args:
+        kind: what the entries are, in the singular, as error messages shall call them.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, type[T]] = {}
+        self._discovered = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Decorate a class to enter it under ``name``; a name that is taken raises ValueError."""
+
+        def enter(cls: type[T]) -> type[T]:
+            if name in self._entries:
+                raise ValueError(
+                    f"{self.kind} {name!r} is already registered, as {_where(self._entries[name])}"
+                )
+            self._entries[name] = cls
+            return cls
+
+        return enter
+
+    def get(self, name: str) -> type[T]:
+        """The class registered as ``name``; raises UnknownNameError with the nearest names."""
+        self._discover()
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(self.kind, name, self.names()) from None
+
+    def create(self, name: str, *args: Any, options: Mapping[str, Any], **kwargs: Any) -> T:
+        """Build the class registered as ``name`` from fixed arguments and a user's named options.
+
+        Raises UnknownNameError for an option that the class's own signature does not have, and
+        for one that the fixed keyword arguments already give.
+        """
+        cls = self.get(name)
+        parameters = list(inspect.signature(cls).parameters.values())[len(args) :]
+        known = [parameter.name for parameter in parameters if parameter.name not in kwargs]
+        for option in options:
+            if option not in known:
+                raise UnknownNameError("option", option, known, f"of {self.kind} {name!r}")
+        return cls(*args, **kwargs, **options)
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order in which they were registered."""
+        self._discover()
+        return tuple(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def _discover(self) -> None:
+        """Enter what installed packages bring: all of it, or nothing and PacavitError."""
+        if self._discovered:
+            return
+        before = dict(self._entries)
+        # A package that looks up names while it is imported must not start this again.
+        self._discovered = True
+        try:
+            for point in entry_points(group=f"pacavit.{self.kind}"):
+                self._enter(point)
+        except BaseException:
+            self._entries, self._discovered = before, False
+            raise
+
+    def _enter(self, point: EntryPoint) -> None:
+        package = point.dist.name if point.dist else "of unknown name"
+        culprit = f"{self.kind} {point.name!r} ({point.value}) of the installed package {package}"
+        try:
+            cls: type[T] = point.load()
+        except Exception as error:
+            reason = one_line(error, kind=True)
+            raise PacavitError(
+                f"{culprit} failed to load: {reason}; mend or uninstall the package"
+            ) from error
+        # The package may have decorated the class too.
+        known = self._entries.setdefault(point.name, cls)
+        if known is not cls:
+            raise PacavitError(
+                f"{culprit} has the name of {_where(known)}; rename one, or uninstall the package"
+            )
+
+
+def _where(cls: type) -> str:
+    """The full name of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def load_plugin(path: str | Path) -> None:
+    """Run a user's Python file so that the classes it decorates are registered.
+
+    Loading the same file twice does nothing the second time. Raises PacavitError when the file
+    is missing or fails to import.
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise PacavitError(f"no plugin file at {path}")
+    name = f"pacavit_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PacavitError(f"plugin {path} is not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise PacavitError(
+            f"plugin {path} failed to load: {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,130 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pacavit.data import FileImages, Folder, MemoryImages
+from pacavit.data.sources import folder as folder_module
+from pacavit.errors import DataError
+
+MakeFolder = Callable[..., Path]
+
+
+def sizes(source: Folder) -> dict[str, int]:
+    found = {}
+    for split in ("train", "val", "test"):
+        try:
+            found[split] = len(source.load(split))
+        except DataError:
+            found[split] = 0
+    return found
+
+
+def names(source: Folder, split: Any) -> set[str]:
+    images = source.load(split)
+    assert isinstance(images, FileImages)
+    return {str(images.path(index)) for index in range(len(images))}
+
+
+def test_one_folder_is_parted_always_the_same_way(make_folder: MakeFolder) -> None:
+    root = make_folder(num=20)
+    source = Folder(root, in_memory=False)
+    assert sizes(source) == {"train": 28, "val": 7, "test": 5}
+    parts = [names(source, split) for split in ("train", "val", "test")]
+    assert len(set.union(*parts)) == 40
+    assert parts == [names(Folder(root, in_memory=False), s) for s in ("train", "val", "test")]
+    assert source.info.class_names == ("ant", "bee")
+    assert source.info.copy.startswith("folder of 40 images in 2 classes (")
+
+
+@pytest.mark.parametrize("num", [3, 9, 40])
+def test_added_images_turn_no_training_image_into_another(
+    make_folder: MakeFolder, num: int
+) -> None:
+    root = make_folder(num=num)
+    before = names(Folder(root, in_memory=False), "train")
+    pixels = (root / "ant" / "0.png").read_bytes()
+    for number in range(30):
+        (root / "ant" / f"0{number}.png").write_bytes(pixels)  # at the front of the listing
+        source = Folder(root, in_memory=False)
+        assert not before & (names(source, "val") | names(source, "test"))
+
+
+def test_sizes_of_the_parts_can_be_given(make_folder: MakeFolder) -> None:
+    assert sizes(Folder(make_folder(), val_size=2, test_size=4)) == {
+        "train": 6,
+        "val": 2,
+        "test": 4,
+    }
+
+
+def test_folders_for_the_splits(make_folder: MakeFolder) -> None:
+    make_folder("data/train")
+    make_folder("data/valid", num=2)
+    root = make_folder("data/testing", num=3).parent
+    assert sizes(Folder(root)) == {"train": 12, "val": 4, "test": 6}
+    with pytest.raises(DataError, match="val_size has no effect"):
+        Folder(root, val_size=3)
+    with pytest.raises(DataError, match="test_size has no effect"):
+        Folder(root, test_size=3)
+
+
+def test_folders_for_some_splits(make_folder: MakeFolder) -> None:
+    root = make_folder("data/train", num=10).parent
+    source = Folder(root)
+    assert sizes(source) == {"train": 17, "val": 3, "test": 0}
+    assert sizes(Folder(root, val_size=4, test_size=2)) == {"train": 14, "val": 4, "test": 2}
+    with pytest.raises(DataError, match=r"has no test images: .*add the folder"):
+        source.load("test")
+    alone = make_folder("other/test").parent
+    assert sizes(Folder(alone)) == {"train": 0, "val": 0, "test": 12}
+
+
+def test_a_class_may_be_called_train(make_folder: MakeFolder) -> None:
+    assert Folder(make_folder(classes="bus train")).info.class_names == ("bus", "train")
+
+
+def test_in_memory_or_in_files_the_pixels_are_the_same(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    memory = Folder(root, image_size=16).load("train")
+    files = Folder(root, image_size=16, in_memory=False).load("train")
+    assert isinstance(memory, MemoryImages)
+    everything = torch.arange(len(files))
+    assert torch.equal(memory.images, files.batch(everything)[0])
+    assert torch.equal(memory.labels, files.labels)
+
+
+def test_broken_images_do_not_count(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    (root / "ant" / "2.png").write_text("no image")
+    source = Folder(root, val_size=0, test_size=0)
+    images = source.load("train")
+    assert len(images) == 11
+    assert list(images.broken) == [str(root / "ant" / "2.png")]
+
+
+def test_what_a_user_can_get_wrong(
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder()
+    with pytest.raises(DataError, match="needed: name it with --data ROOT"):
+        Folder()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no class folders"):
+        Folder(tmp_path / "empty")
+    with pytest.raises(DataError, match=r"one class folder only, 'ant'"):
+        Folder(make_folder("single", "ant"))
+    with pytest.raises(DataError, match="holds images but no class folders"):
+        Folder(root / "ant")
+    with pytest.raises(DataError, match="cannot hold out 12 of 12 images"):
+        Folder(root, test_size=12)
+    with pytest.raises(DataError, match="class 'ant' has no images left to train on"):
+        Folder(make_folder("few", num=1), test_size=1, val_size=0)
+    monkeypatch.setattr(folder_module, "_MEMORY_LIMIT", 1000)
+    with pytest.raises(DataError, match=r"data\.options\.in_memory=false"):
+        Folder(root).load("train")
+    (root / "cat").mkdir()
+    with pytest.raises(DataError, match="class 'cat' has no images in its folder"):
+        Folder(root)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
+
+from pacavit.engine.run.log import METRICS, RunLog, read_metrics
+from pacavit.engine.run.timer import Pace
+
+
+def open_log(out: Path, first_step: int = 0, console: Console | None = None) -> RunLog:
+    return RunLog(
+        out,
+        first_step=first_step,
+        total_steps=4,
+        epochs=2,
+        progress=console is not None,
+        console=console or Console(quiet=True),
+    )
+
+
+def steady_pace(steps: int) -> Pace:
+    """After so many steps of half a second, two an epoch."""
+    seconds = iter(range(100))
+    pace = Pace([1.0, 1.0], 2, lambda: next(seconds) / 2)
+    for _ in range(steps):
+        pace.lap(1, 0)
+    return pace
+
+
+def tell(log: RunLog, epoch: int) -> None:
+    """Two steps and the end of an epoch, counted from 1."""
+    for step in (2 * epoch - 1, 2 * epoch):
+        log.step(step, loss=1.25, lr=0.1)
+    row: dict[str, Any] = {
+        "epoch": epoch,
+        "step": 2 * epoch,
+        "train_loss": 1.25,
+        "images_per_second": 100.0,
+        "val_loss": 0.75,
+        "val_accuracy": 0.5,
+    }
+    log.epoch(row, "accuracy", steady_pace(4))
+
+
+def test_a_terminal_shows_how_the_run_goes(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with open_log(tmp_path, console=console) as log:
+        tell(log, 1)
+        log.show(3, 1, loss=1.125, pace=steady_pace(4), batch_size=10)
+        log.live.refresh()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    for part in ("epoch 2/2", "loss 1.125", "accuracy 0.5000", "20 images/s  0:00 left"):
+        assert part in text
+
+
+def test_what_is_not_known_yet_is_not_told(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with open_log(tmp_path, console=console) as log:
+        log.show(1, 0, loss=1.125, pace=steady_pace(1), batch_size=10)
+        log.live.refresh()
+    assert "? images/s  ? left" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+
+
+def test_tensorboard_reads_what_was_told_without_what_was_repeated(tmp_path: Path) -> None:
+    with open_log(tmp_path) as log:
+        tell(log, 1)
+        tell(log, 2)
+    with open_log(tmp_path, first_step=2) as log:
+        tell(log, 2)
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert set(board.Tags()["scalars"]) == {"train/loss", "train/lr", "val/loss", "val/accuracy"}
+    assert [event.step for event in board.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert [(event.step, event.value) for event in board.Scalars("val/accuracy")] == [
+        (2, 0.5),
+        (4, 0.5),
+    ]
+
+
+def test_a_torn_last_line_does_not_spoil_the_next(tmp_path: Path) -> None:
+    with open_log(tmp_path) as log:
+        tell(log, 1)
+    path = tmp_path / METRICS
+    path.write_text(path.read_text() + '{"epoch": 2, "st')
+    with open_log(tmp_path, first_step=2) as log:
+        tell(log, 2)
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2]
+    path.write_text('{"epoch": 1, "st')
+    with open_log(tmp_path) as log:
+        tell(log, 1)
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == [1]
