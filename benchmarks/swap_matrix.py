@@ -62,7 +62,7 @@ def measure(name: str, root: Path | None, device: Any, known: dict[str, Any]) ->
     network = loaded.classifier.model
     kind = network.mixers[0].clustering_name
     digest = weights_digest(loaded)
-    if known.get("weights_sha256") != digest or known.get("data") != source.info.copy:
+    if known.get("weights_sha256") != digest or known.get("data") != source.info.version:
         known = {}
 
     def accuracy(found: float | None, *swap: Any, **options: Any) -> float:
@@ -87,7 +87,7 @@ def measure(name: str, root: Path | None, device: Any, known: dict[str, Any]) ->
     return {
         "model": Path(name).name,
         "clustering": kind,
-        "data": source.info.copy,
+        "data": source.info.version,
         "weights_sha256": digest,
         "accuracy": own,
         "single": accuracy(known.get("single"), "grid", 1),

@@ -81,7 +81,7 @@ def summary(run: Steps, batch_size: int) -> dict[str, Any]:
 
 def measure(recipe: recipes.Recipe, steps: int) -> tuple[Steps, Steps]:
     """The engine's steps and plain ones, by turns."""
-    source = build.data_source(recipe.data)
+    source = build.data_source(recipe)
     system.configure(system.pick_device(recipe.train.device))
     images = build.image_set(source, "train", system.pick_device(recipe.train.device))
     runs = [Steps(recipe, source, images, plain=plain) for plain in (False, True)]

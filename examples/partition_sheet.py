@@ -38,7 +38,7 @@ def main() -> None:
 
 def draw(model: LoadedModel) -> Figure:
     """A column a scene: what is seen, what is there, and what the model makes of it."""
-    source, device = build.data_source(model.recipe.data), torch.device("cpu")
+    source, device = build.data_source(model.recipe), torch.device("cpu")
     objects = source.instances("test", torch.tensor(SCENES))
     if objects is None:
         raise SystemExit(f"{model.info.name} has no masks of objects to compare with")

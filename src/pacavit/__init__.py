@@ -20,7 +20,6 @@ from pacavit.attention import ATTENTIONS, Attention
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, MemoryImages
 from pacavit.engine.evaluate import Evaluation
-from pacavit.engine.predictor import ImagePrediction
 from pacavit.engine.weights.original import Conversion
 from pacavit.errors import (
     CheckpointError,
@@ -30,6 +29,7 @@ from pacavit.errors import (
     UnknownNameError,
 )
 from pacavit.recipes import Recipe
+from pacavit.report.tasks.classification import ImagePrediction
 from pacavit.tasks import TASKS, Task
 from pacavit.types import Assignment, Grid, StageState
 from pacavit.utils.registry import Registry, load_plugin

@@ -26,7 +26,7 @@ def evaluate(
         typer.Option(metavar="DIR", help="Folder for the results; inside a run if not given."),
     ] = None,
 ) -> None:
-    """Measure accuracy, precision, recall and F1: pacavit evaluate runs/digits."""
+    """Measure a model, for example its accuracy and F1: pacavit evaluate runs/digits."""
     from pacavit import api
     from pacavit.report.evaluation import print_evaluation
 

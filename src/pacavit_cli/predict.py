@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 
 def predict(
@@ -17,15 +18,14 @@ def predict(
     ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Name what images show, the five likeliest classes: pacavit predict runs/digits a.png."""
+    """Predict images, such as their five most probable classes: pacavit predict runs/digits a.png."""
     from pacavit import api
-    from pacavit.report.prediction import predictions_json, print_predictions
 
-    predictions = api.predict(model, images, progress=True)
+    report, predictions = api.predict_for_report(model, images, progress=True)
     if json:
-        typer.echo(predictions_json(predictions))
+        typer.echo(report.predictions_json(predictions))
     else:
-        print_predictions(predictions)
+        report.print_predictions(predictions, Console())
     for prediction in predictions:
         if prediction.error:
             typer.echo(f"error: {prediction.error}", err=True)

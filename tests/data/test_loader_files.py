@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pacavit.data import Batch, FileImages, Loader, SampleRandom, lent_generators
+from pacavit.data import Batch, FileImages, Loader, SampleRandom, seeded_generators
 from pacavit.data.formats.files import list_images
 from pacavit.errors import DataError
 
@@ -16,7 +16,7 @@ MakeFolder = Callable[..., Path]
 
 def framing(image: Tensor, random: SampleRandom) -> Tensor:
     """A random window of 8 x 8 pixels, drawn from a generator as libraries do."""
-    with lent_generators() as seed:
+    with seeded_generators() as seed:
         seed(random.seeds("window")[0])
         top = int(torch.randint(0, image.shape[1] - 7, ()))
         left = int(torch.randint(0, image.shape[2] - 7, ()))

@@ -69,7 +69,7 @@ class Noisy(nn.Module):
 
 def test_check_leaves_no_trace(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
-    info = build.data_source(recipe.data).info
+    info = build.data_source(recipe).info
     task = build.task(recipe, 3)
     task.model = nn.Sequential(Noisy(), task.model)
     task.train()
@@ -84,7 +84,7 @@ def test_check_leaves_no_trace(make_recipe: MakeRecipe) -> None:
 
 def test_check_tries_images_of_every_size_of_the_run(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
-    info = replace(build.data_source(recipe.data).info, image_size=(6, 8))
+    info = replace(build.data_source(recipe).info, image_size=(6, 8))
     task = build.task(recipe, 3)
     seen: list[tuple[int, ...]] = []
     task.model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
@@ -112,7 +112,7 @@ def test_check_tells_a_misfit_in_one_line(
     task = build.task(recipe, 3)
     task.model = model
     with pytest.raises(RecipeError, match=message) as caught:
-        build.check(task, recipe, build.data_source(recipe.data).info)
+        build.check(task, recipe, build.data_source(recipe).info)
     assert "\n" not in str(caught.value)
     assert task.training
 
@@ -146,7 +146,7 @@ def test_clustering_fields_reach_a_pacavit(make_recipe: MakeRecipe) -> None:
 
 def test_loaders_of_a_recipe(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe(eval_batch_size=4)
-    source = build.data_source(recipe.data)
+    source = build.data_source(recipe)
     images = build.image_set(source, "val", torch.device("cpu"))
     assert isinstance(images, ImageSet)
     loader = build.eval_loader(recipe, images, source.info)

@@ -115,7 +115,7 @@ def make_files(root: Path, broken: slice) -> Recipe:
             pixels = rng.integers(low, low + 100, (8, 8, 3), np.uint8)
             Image.fromarray(pixels).save(root / name / f"{number:02}.png")
     made = files_recipe(root)
-    images = build.data_source(made.data).load("val")
+    images = build.data_source(made).load("val")
     assert isinstance(images, FileImages)
     for index in range(8)[broken]:
         images.path(index).write_bytes(b"no image")
@@ -301,7 +301,7 @@ def test_micro_batches_that_leave_a_process_without_images_are_refused() -> None
         changed = recipe("ddp").model_copy(
             update={"train": recipe("ddp").train.model_copy(update={"batch_size": batch_size})}
         )
-        info = build.data_source(changed.data).info
+        info = build.data_source(changed).info
         return _num_parts(build.train_loader(changed, images, info, part=(1, 2)), micro_batch)
 
     assert [parts(9, 4), parts(9, 2), parts(10, 1), parts(9, 5)] == [2, 3, 5, 1]

@@ -16,7 +16,7 @@ from pacavit.tasks.classification import ClassificationMetrics, ClassificationTa
 
 def test_scores_agree_with_scikit_learn(finished: Path) -> None:
     loaded = load_model(finished)
-    images = build.data_source(loaded.recipe.data).load("test")
+    images = build.data_source(loaded.recipe).load("test")
     loader = build.eval_loader(loaded.recipe, images, loaded.info)
     result = evaluate(loaded.classifier, loader, loaded.info.class_names)
     probabilities = loaded.task.predict(next(loader.epoch(0)).images).probabilities
@@ -58,7 +58,7 @@ def test_further_numbers_of_the_task_are_kept(
     monkeypatch.setattr(ClassificationTask, "metrics", more)
     loaded = load_model(finished)
     loader = build.eval_loader(
-        loaded.recipe, build.data_source(loaded.recipe.data).load("test"), loaded.info
+        loaded.recipe, build.data_source(loaded.recipe).load("test"), loaded.info
     )
     result = evaluate(loaded.classifier, loader, loaded.info.class_names)
     assert result.other_scores.keys() == {"calibration_error", "top2"}

@@ -118,7 +118,7 @@ def test_measuring_counts_readable_images_and_predicting_frames_alike(
     root: Path, tmp_path: Path
 ) -> None:
     model = load_model(train(recipe(root), tmp_path / "run", progress=False))
-    source = build.data_source(model.recipe.data)
+    source = build.data_source(model.recipe)
     images = source.load("test")
     loader = build.eval_loader(model.recipe, images, model.info)
     evaluation = evaluate(model.classifier, loader, model.info.class_names)

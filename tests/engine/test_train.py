@@ -213,7 +213,7 @@ def test_resuming_on_other_data_is_refused(
     with at_step(monkeypatch, 7, crash), pytest.raises(RuntimeError):
         train(with_root(recipe, tmp_path / "data"), out, progress=False)
     source = DATASETS.get("tiny-stripes")
-    other = dataclasses.replace(source().info, copy="another copy")
+    other = dataclasses.replace(source().info, version="another copy")
     monkeypatch.setattr(source, "info", other)
     with pytest.raises(CheckpointError, match="copy was 'made by the tests'") as caught:
         train(with_root(recipe, tmp_path / "moved"), out, resume=True, progress=False)

@@ -19,7 +19,7 @@ def untrained(name: str, folder: Path) -> Path:
     recipe = recipes.load(name, ["data.options.test_size=8"] if name == "shapes_nano" else [])
     info = DATASETS.get(recipe.data.name)().info
     path = folder / "w.safetensors"
-    model = build.task(recipe, len(info.class_names)).model
+    model = build.task(recipe, info).model
     save_weights(path, model, recipe, info, {})
     return path
 

@@ -107,7 +107,7 @@ def test_the_grid_lies_over_the_image(squares: list[Square]) -> None:
     """Cells of equal size in its region are the patches, as pages and the demo draw them."""
     middles = []
     for explanation, clusters, _ in squares:
-        region = explanation.placement.grid_region(clusters.grid, clusters.sampling)
+        region = explanation.placement.grid_region(clusters.grid, *clusters.sampling)
         corner = torch.tensor([region.top, region.left])
         cell = torch.tensor([region.height, region.width]) / torch.tensor(clusters.grid)
         bright = clusters.partition.unflatten(0, clusters.grid) == BRIGHT

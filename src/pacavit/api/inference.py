@@ -5,11 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
 
 from pacavit.api._console import print_line
 from pacavit.data import check_split
 from pacavit.demo import HOST, PORT, serve
-from pacavit.engine.predictor import ImagePrediction, find_images, predict_images
+from pacavit.engine.predictor import Predictor, find_images
 from pacavit.engine.system import check_precision, configure, environment, pick_device
 from pacavit.engine.weights.load import load_model
 from pacavit.errors import Interrupted
@@ -27,8 +31,11 @@ from pacavit.report.explanation.page import (
     check_explanation_folder,
     write_explanations,
 )
+from pacavit.report.tasks import report_of
 
 __all__ = ["demo", "explain", "explain_bench", "predict"]
+
+_MANY = 20  # with more images than this, waiting is worth a progress bar
 
 
 def predict(
@@ -37,8 +44,8 @@ def predict(
     *,
     top_k: int = 5,
     progress: bool = False,
-) -> list[ImagePrediction]:
-    """Name what images show: the ``top_k`` likeliest classes of each, with probabilities.
+) -> list[Any]:
+    """Predict images: of a classifier the ``top_k`` most probable classes of each.
 
     Args:
         model: run folder, weights file or packaged name.
@@ -47,14 +54,24 @@ def predict(
         progress: show a progress bar when there are many images.
 
     Returns:
-        One prediction an image, in order; an image that cannot be read has its ``error`` set.
+        One record an image, in order, for classifiers an ``ImagePrediction``; an image that
+        cannot be read has its ``error`` set.
 
     Raises:
         PacavitError: the model cannot be loaded, or a folder has no images.
     """
     paths = find_images([images] if isinstance(images, str | Path) else images)
     loaded = load_model(model)
-    return predict_images(loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress)
+    predictor = Predictor(loaded, pick_device("auto"))
+    found = track(
+        predictor.stream(paths),
+        description="predicting",
+        total=len(paths),
+        console=Console(stderr=True),
+        disable=not progress or len(paths) <= _MANY,
+    )
+    report = report_of(loaded.recipe.task.name)
+    return report.predictions(list(found), loaded.info, top_k)
 
 
 def explain(

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,8 +26,7 @@ from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import weights_digest, write_evaluation
 from pacavit.report.explanation.heatmaps import make_heatmaps
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
-from pacavit.report.tasks.classification.examples import choose_few
-from pacavit.tasks import ClassificationTask
+from pacavit.report.tasks import report_of
 
 __all__ = ["evaluate", "report_file", "results_folder", "train"]
 
@@ -105,11 +105,13 @@ def evaluate(
     folder = results_folder(model, split=split, out=out)
     loaded = load_model(model)
     device = pick_device("auto")
+    observed = report_of(loaded.recipe.task.name).observer()
     score = score_model(
         loaded,
         check_split(split),
         root=None if data is None else Path(data),
         device=device,
+        observe=observed,
         progress=progress,
     )
     notes = [score.note] if score.note else []
@@ -123,7 +125,7 @@ def evaluate(
         for option, value in (("--data", data), ("--out", out)):
             command += [] if value is None else [option, str(value)]
         command += [] if split == "test" else ["--split", split]
-        _save_score(score, loaded, folder, split=split, command=command, device=device)
+        _save_score(score, observed, loaded, folder, split=split, command=command, device=device)
     if report_file(model, out=out) is not None:
         try:
             _write_report(Path(model), loaded, progress=progress)
@@ -176,12 +178,13 @@ def _report_training(run: Path, *, progress: bool) -> None:
     model = load_model(run)
     plot_curves(run, model.task.main_metric)
     # A finished run that is "resumed" has been measured, and its images may be elsewhere by now.
-    if isinstance(model.task, ClassificationTask) and "val" not in evaluations(run, model):
+    if "val" not in evaluations(run, model):
         device = pick_device(model.recipe.train.device)
-        score = score_model(model, "val", device=device, progress=progress)
+        observed = report_of(model.recipe.task.name).observer()
+        score = score_model(model, "val", device=device, observe=observed, progress=progress)
         command = ["pacavit", "evaluate", str(run), "--split", "val"]
         folder = evaluation_folder(run, "val")
-        _save_score(score, model, folder, split="val", command=command, device=device)
+        _save_score(score, observed, model, folder, split="val", command=command, device=device)
     _write_report(run, model, progress=progress)
 
 
@@ -193,6 +196,7 @@ def _write_report(run: Path, model: LoadedModel, *, progress: bool) -> None:
 
 def _save_score(
     score: SplitScore,
+    observed: Any,
     model: LoadedModel,
     folder: Path,
     *,
@@ -205,13 +209,14 @@ def _save_score(
         "command": shlex.join(command),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": score.info.name,
-        "data": score.info.copy,
-        "trained_on": model.info.copy,
+        "data": score.info.version,
+        "trained_on": model.info.version,
         "split": split,
         "broken_images": list(score.images.broken.values()),
         "weights_sha256": weights_digest(model),
         "environment": environment(device),
     }
-    heatmaps = make_heatmaps(model, score.images, choose_few(score.top), device=device)
-    title = f"{score.info.copy}, {split}"
-    write_evaluation(score, folder, title=title, facts=facts, heatmaps=heatmaps)
+    few = report_of(model.recipe.task.name).choose_few(observed)
+    heatmaps = make_heatmaps(model, score.images, few, device=device) if few else None
+    title = f"{score.info.version}, {split}"
+    write_evaluation(score, folder, title=title, facts=facts, observed=observed, heatmaps=heatmaps)

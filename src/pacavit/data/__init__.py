@@ -10,15 +10,20 @@ from pacavit.data.base import (
     DataInfo,
     DataSource,
     ImageSet,
+    LabelledImages,
     MemoryImages,
+    Sample,
     Split,
+    TargetKind,
     check_split,
 )
 from pacavit.data.formats.files import FileImages, describe_broken
 from pacavit.data.formats.image import crop_centre, decode_image, fit_image, read_image
-from pacavit.data.loader import BatchTransform, Framing, Loader, Transform
+from pacavit.data.loader import Loader
 from pacavit.data.options import check_options
-from pacavit.data.random import SampleRandom, epoch_order, lent_generators
+from pacavit.data.placement import Placement, Region
+from pacavit.data.preprocess import Preprocess
+from pacavit.data.random import SampleRandom, epoch_order, seeded_generators
 from pacavit.data.sources.cifar10 import Cifar10
 from pacavit.data.sources.digits import Digits
 from pacavit.data.sources.folder import Folder
@@ -31,23 +36,26 @@ __all__ = [
     "DATASETS",
     "SPLITS",
     "Batch",
-    "BatchTransform",
     "Cifar10",
     "DataInfo",
     "DataSource",
     "Digits",
     "FileImages",
     "Folder",
-    "Framing",
     "ImageNet",
     "ImageSet",
+    "LabelledImages",
     "Loader",
     "MemoryImages",
+    "Placement",
+    "Preprocess",
+    "Region",
+    "Sample",
     "SampleRandom",
     "Scenes",
     "Shapes",
     "Split",
-    "Transform",
+    "TargetKind",
     "available_cores",
     "check_options",
     "check_split",
@@ -57,8 +65,8 @@ __all__ = [
     "epoch_order",
     "fit_image",
     "hold_out_validation",
-    "lent_generators",
     "read_image",
     "render_scenes",
+    "seeded_generators",
     "stratified_holdout",
 ]

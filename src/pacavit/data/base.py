@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
+from pydantic import AliasChoices, Field
 from torch import Tensor
 
+from pacavit.data.placement import Placement
 from pacavit.errors import UnknownNameError
 from pacavit.utils.registry import Registry
 
@@ -22,8 +25,11 @@ __all__ = [
     "DataInfo",
     "DataSource",
     "ImageSet",
+    "LabelledImages",
     "MemoryImages",
+    "Sample",
     "Split",
+    "TargetKind",
     "check_split",
 ]
 
@@ -42,18 +48,92 @@ def check_split(split: str) -> Split:
     return split
 
 
-class Batch(NamedTuple):
-    """Images ready for a network, with their labels.
+class Sample(NamedTuple):
+    """One image as it is stored, with its target.
 
     Attributes:
-        images: (B, 3, height, width) float, normalised, channels-last.
-        labels: (B,) int64; where images are mixed, (B, classes) float target probabilities.
-        indices: (B,) int64, positions in the split, so that any image can be found again.
+        image: (3, H, W) uint8 RGB.
+        target: what the task learns from it, for example an int label.
+        index: position in the split.
+    """
+
+    image: Tensor
+    target: Any
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images ready for a network, with their targets.
+
+    Attributes:
+        images: (B, 3, height, width) float, normalized, channels-last.
+        targets: a tensor of B rows, a sequence of B items (tensors, or mappings of tensors), or
+            None for images without targets. Classification: (B,) int64 labels, or (B, classes)
+            float target probabilities where images are mixed.
+        indices: (B,) int64, positions in the split, so that every image can be found again.
+        pixel_mask: (B, height, width) bool, False at padding; None: nothing is padded.
+        placements: where each image lies in its input, B items; empty where it is not recorded.
     """
 
     images: Tensor
-    labels: Tensor
+    targets: Any
     indices: Tensor
+    pixel_mask: Tensor | None = None
+    placements: Sequence[Placement] = ()
+
+    @classmethod
+    def unlabelled(cls, images: Tensor, placements: Sequence[Placement] = ()) -> Batch:
+        """Images (B, 3, height, width) without targets, numbered from 0."""
+        indices = torch.arange(len(images), device=images.device)
+        return cls(images, None, indices, placements=placements)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with all tensors on a device; not copied if they are there."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The batch in memory that a GPU can copy from while it computes."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def chunk(self, num_chunks: int) -> list[Batch]:
+        """The batch in contiguous chunks of sizes as equal as can be, larger ones first."""
+        small, num_large = divmod(len(self), num_chunks)
+        sizes = [small + (number < num_large) for number in range(num_chunks)]
+        ends = list(itertools.accumulate(sizes))
+        return [self[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+    def __getitem__(self, rows: slice) -> Batch:
+        return Batch(
+            self.images[rows],
+            None if self.targets is None else self.targets[rows],
+            self.indices[rows],
+            None if self.pixel_mask is None else self.pixel_mask[rows],
+            self.placements[rows],
+        )
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(
+            function(self.images),
+            _map_tensors(function, self.targets),
+            function(self.indices),
+            None if self.pixel_mask is None else function(self.pixel_mask),
+            self.placements,
+        )
+
+
+def _map_tensors(function: Callable[[Tensor], Tensor], targets: Any) -> Any:
+    """Apply a function to every tensor of nested sequences and mappings."""
+    if isinstance(targets, Tensor):
+        return function(targets)
+    if isinstance(targets, Mapping):
+        return {name: _map_tensors(function, value) for name, value in targets.items()}
+    if isinstance(targets, list | tuple):
+        return [_map_tensors(function, item) for item in targets]
+    return targets
 
 
 @dataclass(frozen=True)
@@ -62,17 +142,18 @@ class DataInfo:
 
     Attributes:
         name: registered name.
-        copy: which copy of the data this is, for example "CIFAR-10 (JPEG copy)"; stands beside
+        version: which copy of the data this is, for example "CIFAR-10 (JPEG copy)"; stands beside
             every reported number.
         class_names: one per class, in label order.
         image_size: (height, width) of the stored images, in pixels.
-        mean: what images are normalised with, per RGB channel, of pixel values scaled to 0..1: of
-            the training images, or of ImageNet for sets that are not known beforehand.
-        std: likewise.
+        mean: per RGB channel, subtracted from pixel values scaled to 0..1: of the training images,
+            or of ImageNet for sets that are not known beforehand.
+        std: per RGB channel, what the difference is divided by.
     """
 
     name: str
-    copy: str
+    # Weights of earlier releases call it "copy".
+    version: Annotated[str, Field(validation_alias=AliasChoices("version", "copy"))]
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     mean: tuple[float, float, float]
@@ -83,46 +164,82 @@ class ImageSet(ABC):
     """One split of a data set, wherever its images are kept: in memory, or in files.
 
     Attributes:
-        labels: (num,) int64, of all images; known without decoding any.
+        in_files: images are decoded when they are accessed, so a Loader reads them in worker
+            processes.
         broken: why images could not be read, by path: those left out when the set was loaded, and
             those that a Loader has met since.
     """
 
-    labels: Tensor
+    in_files: ClassVar[bool] = False
     broken: Mapping[str, str] = MappingProxyType({})
 
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self.labels)
+        """Number of images."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """The image at a position as it is stored; raises DataError if it is broken."""
+
+    @abstractmethod
+    def target(self, index: int) -> Any:
+        """The target of the image at a position, without decoding the image."""
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where labels and batches lie, and the positions that ``batch`` is asked for."""
+        """Where targets and batches lie."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> ImageSet:
+        """The same images, with targets and batches on another device."""
+
+    def location(self, index: int) -> str:
+        """What messages call the image at a position: its path, where it has one."""
+        return f"image {index}"
+
+    def add_broken(self, broken: Mapping[str, str]) -> None:
+        """Record images that could not be read, by path; sets in files implement it."""
+        raise NotImplementedError(f"{type(self).__name__} has no images in files")
+
+
+class LabelledImages(ImageSet):
+    """Images whose targets are the rows of one tensor, which offers whole batches at once.
+
+    Attributes:
+        labels: of all images, known without decoding any: (num,) int64, one class an image; or
+            (num, classes) uint8, 1 for each class that the image shows.
+    """
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image at a position as it is stored; raises DataError if it is broken."""
+        images, labels = self.batch(torch.tensor([index], device=self.device))
+        return Sample(images[0], labels[0], index)
+
+    def target(self, index: int) -> Tensor:
+        """The label of the image at a position: () int64 or (classes,) uint8."""
+        return self.labels[index]
 
     @abstractmethod
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) positions -> (B, 3, height, width) uint8 RGB images and (B,) int64 labels.
+        """(B,) positions -> (B, 3, height, width) uint8 RGB images and the B rows of ``labels``.
 
         A batch has one size: a set whose stored images differ in size resizes them.
         """
 
-    def image(self, index: int) -> Tensor:
-        """The image at a position as it is stored, (3, H, W) uint8; DataError if it is broken."""
-        images, _ = self.batch(torch.tensor([index], device=self.device))
-        return images[0]
-
-    @abstractmethod
-    def to(self, device: torch.device) -> ImageSet:
-        """The same images, with labels and batches on another device."""
-
 
 @dataclass(frozen=True, eq=False)
-class MemoryImages(ImageSet):
+class MemoryImages(LabelledImages):
     """One split, decoded and kept in the memory of a device.
 
     Attributes:
         images: (num, 3, height, width) uint8, RGB.
-        labels: (num,) int64, on the same device.
+        labels: (num,) int64 or (num, classes) uint8, on the same device.
         broken: why images that belong here could not be read, by path; they are not counted.
     """
 
@@ -136,7 +253,7 @@ class MemoryImages(ImageSet):
         return self.images.device
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) positions -> (B, 3, height, width) uint8 images and (B,) int64 labels, copied."""
+        """(B,) positions -> (B, 3, height, width) uint8 images and B rows of labels, copied."""
         return self.images[indices], self.labels[indices]
 
     def to(self, device: torch.device) -> MemoryImages:
@@ -144,16 +261,25 @@ class MemoryImages(ImageSet):
         return MemoryImages(self.images.to(device), self.labels.to(device), self.broken)
 
 
+TargetKind = Literal["label", "labels"]
+"""What an image's target is: one class (an int64 label), or several (a row of 0 and 1)."""
+
+
 class DataSource(ABC):
     """A data set: the third extension point. One decorated class in one file a source.
 
     Args:
         root: folder with the data, or None for the source's own default.
-        val_size: images held out of the official training images for validation, drawn
+        val_size: images held out of the original training images for validation, drawn
             stratified and always the same ones; None takes the source's default.
+
+    Attributes:
+        targets: the kinds of target that its images can have. The constructor of a source with
+            several takes the wanted one as the keyword argument ``target``.
     """
 
     default_val_size: ClassVar[int]
+    targets: ClassVar[tuple[TargetKind, ...]] = ("label",)
 
     def __init__(self, root: Path | None = None, *, val_size: int | None = None) -> None:
         self.root = root
@@ -174,7 +300,7 @@ class DataSource(ABC):
 
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
-        """One split; "train" and "val" are disjoint parts of the official training set."""
+        """One split; "train" and "val" are disjoint parts of the original training set."""
 
     def instances(self, split: Split, indices: Tensor) -> Tensor | None:
         """Which object each pixel shows: (B,) positions -> (B, height, width) uint8.

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["SampleRandom", "epoch_order", "lent_generators"]
+__all__ = ["SampleRandom", "epoch_order", "seeded_generators"]
 
 
 def _signed(value: int) -> int:
@@ -106,7 +106,7 @@ class SampleRandom:
         return low + ((_shift_right(self._bits(stream, count), 32) * (high - low)) >> 32)
 
     def seeds(self, stream: int | str) -> list[int]:
-        """B seeds for what can only draw from generators, see ``lent_generators``."""
+        """B seeds for what can only draw from generators, see ``seeded_generators``."""
         return self.integers(stream, 0, 2**31).flatten().tolist()
 
     def _bits(self, stream: int | str, count: int) -> Tensor:
@@ -125,7 +125,7 @@ def epoch_order(num: int, seed: int, epoch: int) -> Tensor:
 
 
 @contextmanager
-def lent_generators() -> Iterator[Callable[[int], None]]:
+def seeded_generators() -> Iterator[Callable[[int], None]]:
     """Lend out the generators of the process to a library that draws from them, for an image.
 
     Yields a function that seeds those of Python, NumPy and torch (on the CPU); at the end they

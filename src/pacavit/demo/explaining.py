@@ -12,7 +12,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from pacavit.data.formats.image import Region
+from pacavit.data.placement import Region
 from pacavit.engine.system import pick_device
 from pacavit.engine.weights.load import LoadedModel, load_model, packaged_names
 from pacavit.errors import DataError, UnknownNameError
@@ -178,7 +178,7 @@ def find_patch(
     explained: Explained, clusters: StageClusters, x: float, y: float
 ) -> tuple[int, int]:
     """Row and column of the patch at a pixel of the picture, or of the nearest one."""
-    region, grid = explained.placement.grid_region(clusters.grid, clusters.sampling), clusters.grid
+    region, grid = explained.placement.grid_region(clusters.grid, *clusters.sampling), clusters.grid
     row = math.floor((y + 0.5 - region.top) / region.height * grid.height)
     column = math.floor((x + 0.5 - region.left) / region.width * grid.width)
     return min(max(row, 0), grid.height - 1), min(max(column, 0), grid.width - 1)
@@ -186,7 +186,7 @@ def find_patch(
 
 def patch_region(explained: Explained, clusters: StageClusters, row: int, column: int) -> Region:
     """The part of the picture that a patch stands for."""
-    region = explained.placement.grid_region(clusters.grid, clusters.sampling)
+    region = explained.placement.grid_region(clusters.grid, *clusters.sampling)
     height, width = region.height / clusters.grid.height, region.width / clusters.grid.width
     return Region(region.top + row * height, region.left + column * width, height, width)
 

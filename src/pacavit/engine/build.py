@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -13,20 +15,29 @@ from pacavit.data import (
     DATASETS,
     DataInfo,
     DataSource,
-    FileImages,
     ImageSet,
     Loader,
+    Preprocess,
     Split,
     available_cores,
     check_options,
 )
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.layers import evaluation_mode
-from pacavit.recipes.schema import DataConfig, ModelConfig, Recipe
+from pacavit.recipes.schema import ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
 from pacavit.utils.text import one_line
 
-__all__ = ["check", "data_source", "eval_loader", "image_set", "model", "task", "train_loader"]
+__all__ = [
+    "check",
+    "data_source",
+    "eval_loader",
+    "eval_preprocess",
+    "image_set",
+    "model",
+    "task",
+    "train_loader",
+]
 
 # What these make timm do is download, unpickle or compile, or give another kind of network. The
 # recipe may come out of a stranger's weights file.
@@ -56,16 +67,32 @@ _REFUSALS = (
 )
 
 
-def data_source(config: DataConfig) -> DataSource:
-    """The data set of a recipe; loads no images yet.
+def data_source(recipe: Recipe, root: Path | None = None) -> DataSource:
+    """The data set of a recipe, with the targets that its task learns from; loads no images yet.
+
+    Args:
+        recipe: names the data set and the task.
+        root: folder with the data, instead of the recipe's.
 
     Raises:
         UnknownNameError: no data set has that name, or it has no such option.
-        RecipeError: an option has another type, or is out of range.
+        RecipeError: the data set has no targets for the task, or an option has another type or is
+            out of range.
         DataError: it takes no such folder or size.
     """
-    options = check_options(DATASETS.get(config.name), config.options)
-    return DATASETS.create(config.name, config.root, options=options, val_size=config.val_size)
+    config, wanted = recipe.data, TASKS.get(recipe.task.name).target
+    kind = DATASETS.get(config.name)
+    if wanted not in kind.targets:
+        able = [name for name in TASKS if TASKS.get(name).target in kind.targets]
+        raise RecipeError(
+            f"data set {config.name!r} has no targets for the task {recipe.task.name!r}; choose "
+            f"another data set, or task.name among: {', '.join(able)}"
+        )
+    fixed: dict[str, Any] = {"val_size": config.val_size}
+    if len(kind.targets) > 1:
+        fixed["target"] = wanted
+    options = check_options(kind, config.options)
+    return DATASETS.create(config.name, root or config.root, options=options, **fixed)
 
 
 def image_set(source: DataSource, split: Split, device: torch.device) -> ImageSet:
@@ -105,17 +132,14 @@ def model(config: ModelConfig, num_classes: int) -> nn.Module:
     return network
 
 
-def task(recipe: Recipe, num_classes: int) -> Task:
-    """The task around its model, with convolution weights laid out channels-last."""
-    network = model(recipe.model, num_classes).to(memory_format=torch.channels_last)
-    # Every task takes the same three arguments; the base class leaves constructors open.
-    kind: Any = TASKS.get(recipe.task.name)
-    built: Task = kind(network, recipe.task, num_classes)
-    return built
+def task(recipe: Recipe, info: DataInfo) -> Task:
+    """The task around its network, with convolution weights laid out channels-last."""
+    built = TASKS.get(recipe.task.name).build(recipe.task, info, partial(model, recipe.model))
+    return built.to(memory_format=torch.channels_last)
 
 
 def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
-    """Try a task on two random images of each size it trains on: misfits show before a run begins.
+    """Try a task on two random images of each size it trains on, so that misfits show at once.
 
     Leaves the task (modes, running statistics) and the random generators as they were.
 
@@ -125,7 +149,7 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
         info: of the data to train on.
 
     Raises:
-        RecipeError: the network fails, or does not answer what the task needs.
+        RecipeError: the network fails, or its output is not what the task needs.
     """
     smaller = [size for _, size in recipe.train.progressive or ()]
     device = next((parameter.device for parameter in task.parameters()), torch.device("cpu"))
@@ -133,7 +157,7 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
         with evaluation_mode(task), torch.no_grad():
             for size in dict.fromkeys([recipe.task.image_size, *smaller]):
                 # Refuses augmentation that the images are too small for.
-                task.train_transform(recipe.task, info, size)
+                task.preprocess(recipe.task, info, training=True, image_size=size)
                 height, width = info.image_size if size is None else (size, size)
                 # Networks may draw random numbers in evaluation mode too.
                 with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -152,30 +176,33 @@ def train_loader(
     images: ImageSet,
     info: DataInfo,
     image_size: int | None = None,
-    part: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
 ) -> Loader:
-    """Shuffled, augmented batches; ``image_size`` replaces the task's own for a while.
+    """Shuffled, augmented batches.
 
-    ``part`` is the share of this process in each batch: (rank, processes).
+    Args:
+        recipe: of the run.
+        images: of training.
+        info: of their data.
+        image_size: replaces the task's own for a while.
+        shard: of each batch, for this process: (rank, processes).
     """
     train = recipe.train
     if len(images) < train.batch_size:
         raise RecipeError(
             f"train.batch_size {train.batch_size} is more than the {len(images)} training images"
         )
-    kind = TASKS.get(recipe.task.name)
-    num_classes = len(info.class_names)
     return Loader(
         images,
         train.batch_size,
-        kind.train_transform(recipe.task, info, image_size),
+        TASKS.get(recipe.task.name).preprocess(
+            recipe.task, info, training=True, image_size=image_size, epochs=train.epochs
+        ),
         shuffle=True,
         drop_last=True,
         seed=train.seed,
-        framing=kind.train_framing(recipe.task, info, image_size),
         num_workers=_num_workers(recipe, images),
-        batch_transform=kind.train_batch_transform(recipe.task, num_classes, train.epochs),
-        part=part,
+        shard=shard,
     )
 
 
@@ -183,7 +210,7 @@ def eval_loader(
     recipe: Recipe,
     images: ImageSet,
     info: DataInfo,
-    part: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
     *,
     shuffle: bool = False,
 ) -> Loader:
@@ -193,26 +220,29 @@ def eval_loader(
         recipe: gives image size and batch size.
         images: any split of any data with the classes of ``info``.
         info: of the data the model was trained on.
-        part: the share of this process in each batch: (rank, processes).
+        shard: of each batch, for this process: (rank, processes).
         shuffle: in an order drawn once and for all; else in stored order.
     """
-    kind = TASKS.get(recipe.task.name)
     return Loader(
         images,
         recipe.train.eval_batch_size,
-        kind.eval_transform(info, recipe.task.image_size),
+        eval_preprocess(recipe, info),
         shuffle=shuffle,
         drop_last=False,
         seed=0,
-        framing=kind.eval_framing(recipe.task, info),
         num_workers=_num_workers(recipe, images),
-        part=part,
+        shard=shard,
     )
+
+
+def eval_preprocess(recipe: Recipe, info: DataInfo) -> Preprocess:
+    """The path from stored images to a trained network, without augmentation."""
+    return TASKS.get(recipe.task.name).preprocess(recipe.task, info, training=False)
 
 
 def _num_workers(recipe: Recipe, images: ImageSet) -> int:
     """Processes that read the images; those in memory need none."""
-    if not isinstance(images, FileImages):
+    if not images.in_files:
         return 0
     wanted = recipe.data.num_workers
     return available_cores() if wanted is None else wanted

@@ -65,8 +65,8 @@ class World:
         return self.rank == 0
 
     @property
-    def part(self) -> tuple[int, int]:
-        """The share of this process in each batch, as loaders take it."""
+    def shard(self) -> tuple[int, int]:
+        """Which shard of each batch this process computes, as loaders take it."""
         return self.rank, self.size
 
     def device(self, name: str) -> torch.device:
@@ -139,6 +139,14 @@ class World:
         counts = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(counts)
         return tuple(count > 0 for count in counts.tolist())
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the processes of a tensor; each has one of that shape."""
+        if self.size == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes of a tensor on the CPU; each has one of that shape."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -16,12 +16,14 @@ from pacavit.data import Batch, Loader, describe_broken
 from pacavit.engine import system
 from pacavit.engine.distributed import World
 from pacavit.errors import DataError
-from pacavit.tasks import ClassificationTask, Task
+from pacavit.tasks import Task
 
-__all__ = ["ClassScores", "Evaluation", "Measurement", "Watch", "evaluate", "measure"]
+__all__ = ["ClassScores", "Evaluation", "Measurement", "Observer", "evaluate", "measure"]
 
-Watch: TypeAlias = Callable[[Any, Batch], None]
-"""Is shown every prediction of a task, with the batch it is for."""
+Observer: TypeAlias = Callable[[Sequence[Any], Batch], None]
+"""Is called with the predictions for every batch, and the batch."""
+
+_PER_CLASS = "_per_class"
 
 
 class Measurement(NamedTuple):
@@ -44,117 +46,125 @@ class Measurement(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class; ``support`` is its number of images."""
+    """Scores of one class; each is an attribute too, as in ``row.f1``.
+
+    Attributes:
+        name: of the class.
+        scores: by name, in the order of the table's columns.
+        support: number of its images (or objects, or pixels, as the task counts).
+    """
 
     name: str
-    precision: float
-    recall: float
-    f1: float
+    scores: Mapping[str, float]
     support: int
+
+    def __getattr__(self, name: str) -> float:
+        return _from_mappings(self, name, "scores")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: name, scores and support side by side."""
+        return {"name": self.name, **self.scores, "support": self.support}
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a classifier scores on a split.
+    """What a task scores on a split; scores and arrays are attributes too, as in ``.accuracy``.
 
     Attributes:
-        num_images: images seen.
-        accuracy: fraction of images whose most probable class is the true one.
-        loss: mean negative log-probability of the true class.
-        precision_macro: mean over classes, as for recall and F1.
-        precision_weighted: mean over classes, weighted by their images, as for recall and F1.
+        task: registered name.
+        scores: single numbers by name.
         per_class: one row a class, in label order.
-        confusion: (K, K) int64 counts, true classes as rows, predicted ones as columns.
+        arrays: everything else by name, for example a confusion matrix.
+        num_images: images seen.
         images_per_second: throughput, a warm-up batch excluded.
-        other_scores: single numbers that the task measures beside these, by name:
-            ``calibration_error`` and, for more than five classes, ``top5_accuracy``.
     """
 
-    num_images: int
-    accuracy: float
-    loss: float
-    precision_macro: float
-    recall_macro: float
-    f1_macro: float
-    precision_weighted: float
-    recall_weighted: float
-    f1_weighted: float
+    task: str
+    scores: Mapping[str, float]
     per_class: tuple[ClassScores, ...]
-    confusion: Tensor
+    arrays: Mapping[str, Tensor]
+    num_images: int
     images_per_second: float
-    other_scores: dict[str, float] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        return _from_mappings(self, name, "scores", "arrays")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
-        return asdict(self) | {"confusion": self.confusion.tolist()}
+        return {
+            "task": self.task,
+            "num_images": self.num_images,
+            "images_per_second": self.images_per_second,
+            "scores": dict(self.scores),
+            "per_class": [row.to_dict() for row in self.per_class],
+            "arrays": {name: value.tolist() for name, value in self.arrays.items()},
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
-        """What ``to_dict`` gave, again; other keys are left out.
+        """The evaluation that ``to_dict`` was called on; other keys are left out.
 
         Raises:
             KeyError, TypeError, ValueError: a number is missing or is none.
         """
-        other: dict[str, Any] = {
-            "per_class": tuple(ClassScores(**row) for row in data["per_class"]),
-            "confusion": torch.tensor(data["confusion"], dtype=torch.int64),
-            "num_images": int(data["num_images"]),
-            "other_scores": {name: float(value) for name, value in data["other_scores"].items()},
-        }
-        scores = (each.name for each in fields(cls) if each.name not in other)
-        return cls(**other | {name: float(data[name]) for name in scores})
+        return cls(
+            task=str(data["task"]),
+            scores={str(name): float(value) for name, value in data["scores"].items()},
+            per_class=tuple(_row(row) for row in data["per_class"]),
+            arrays={str(name): torch.tensor(value) for name, value in data["arrays"].items()},
+            num_images=int(data["num_images"]),
+            images_per_second=float(data["images_per_second"]),
+        )
 
 
 def evaluate(
-    task: ClassificationTask,
+    task: Task,
     loader: Loader,
     class_names: Sequence[str],
     *,
     device: torch.device | str = "cpu",
-    watch: Watch | None = None,
+    observe: Observer | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Score a classifier on a split, in fp32.
+    """Score a task on a split, in fp32.
 
     Args:
         task: is moved to ``device`` and set to evaluation mode.
         loader: batches of the split, see ``build.eval_loader``.
         class_names: K names, in label order.
         device: where to compute.
-        watch: is shown every prediction, batch by batch.
+        observe: is called with the predictions for every batch.
         progress: show a progress bar.
 
     Raises:
-        DataError: the split has labels beyond the classes of the task.
+        DataError: the split has targets that the task does not know.
     """
-    highest = int(loader.images.labels.max())
-    if highest >= len(class_names):
-        raise DataError(
-            f"the images have labels up to {highest}, "
-            f"but the model knows {len(class_names)} classes"
-        )
+    task.check_data(loader.images)
     device = torch.device(device)
     measured = measure(
-        task.to(device), loader, device, warm_up=True, watch=watch, progress=progress
+        task.to(device), loader, device, warm_up=True, observe=observe, progress=progress
     )
-    metrics, confusion = measured.metrics, measured.metrics["confusion"]
-    rows = zip(
-        class_names,
-        *(metrics[f"{score}_per_class"].tolist() for score in ("precision", "recall", "f1")),
-        confusion.sum(1).tolist(),
-        strict=True,
-    )
-    scalars = measured.scalars()
-    named = {
-        each.name: scalars.pop(each.name) for each in fields(Evaluation) if each.name in scalars
+    results = task.summarize(measured.metrics)
+    columns = {
+        key.removesuffix(_PER_CLASS): values.tolist()
+        for key, values in results.items()
+        if key.endswith(_PER_CLASS)
     }
+    support = columns.pop("support")
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
     return Evaluation(
+        task=task.config.name,
+        scores={key: value.item() for key, value in results.items() if value.ndim == 0},
+        per_class=tuple(rows) if columns else (),
+        arrays={
+            key: value
+            for key, value in results.items()
+            if value.ndim > 0 and not key.endswith(_PER_CLASS)
+        },
         num_images=measured.num_images,
-        per_class=tuple(ClassScores(*row) for row in rows),
-        confusion=confusion,
         images_per_second=measured.images_per_second,
-        other_scores=scalars,
-        **named,
     )
 
 
@@ -165,7 +175,7 @@ def measure(
     *,
     precision: str = "fp32",
     warm_up: bool = False,
-    watch: Watch | None = None,
+    observe: Observer | None = None,
     progress: bool = False,
     world: World | None = None,
 ) -> Measurement:
@@ -178,9 +188,9 @@ def measure(
         precision: of the arithmetic, "fp32" or "bf16".
         warm_up: predict the first batch once beforehand, so that the throughput is that of a
             running system.
-        watch: is shown every prediction, batch by batch.
+        observe: is called with the predictions for every batch.
         progress: show a progress bar.
-        world: the processes that measure together, each with its part of the loader's batches;
+        world: the processes that measure together, each with its shard of the loader's batches;
             None: this one alone. The metrics are those of all images.
 
     Raises:
@@ -191,21 +201,22 @@ def measure(
     metrics = task.metrics().to(device)
     with system.autocast(device, precision):
         if warm_up:
-            task.predict(_to_device(next(loader.epoch(0)), device).images)
+            task.predict(next(loader.epoch(0)).to(device))
         start, num_images = time.perf_counter(), 0
         for batch in track(
             loader.epoch(0), "evaluating", len(loader), disable=not progress, transient=True
         ):
-            batch = _to_device(batch, device)
-            if not len(batch.labels):
-                # Its images are broken; but processes with a part of a network compute together.
-                task.predict(batch.images.new_zeros(1, *batch.images.shape[1:]))
+            batch = batch.to(device)
+            if not len(batch):
+                # Its images are broken; but processes with a shard of a network compute together.
+                blank = batch.images.new_zeros(1, *batch.images.shape[1:])
+                task.predict(Batch.unlabelled(blank))
                 continue
-            prediction = task.predict(batch.images)
-            metrics.update(prediction, batch.labels)
-            if watch is not None:
-                watch(prediction, batch)
-            num_images += len(batch.labels)
+            predictions = task.predict(batch)
+            metrics.update(predictions, batch.targets)
+            if observe is not None:
+                observe(predictions, batch)
+            num_images += len(batch)
         if not any(world.any(num_images > 0)):
             broken = describe_broken(world.merge(loader.images.broken))
             raise world.shared(DataError(f"no usable image to measure with: {broken}"))
@@ -217,5 +228,19 @@ def measure(
     return Measurement(results, num_images, num_images / (time.perf_counter() - start))
 
 
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+def _from_mappings(owner: Any, name: str, *mappings: str) -> Any:
+    """An entry of one of an object's mappings, as an attribute."""
+    for mapping in mappings:
+        entries = owner.__dict__.get(mapping, {})
+        if name in entries:
+            return entries[name]
+    raise AttributeError(f"{type(owner).__name__} has no attribute or score {name!r}")
+
+
+def _row(data: Mapping[str, Any]) -> ClassScores:
+    """A row as ``ClassScores.to_dict`` returned it."""
+    scores = {name: float(value) for name, value in data.items() if name not in _ROW_FIELDS}
+    return ClassScores(str(data["name"]), scores, int(data["support"]))
+
+
+_ROW_FIELDS = frozenset({"name", "support"})

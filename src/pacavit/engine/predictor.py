@@ -1,47 +1,46 @@
-"""Image files in, likeliest classes out."""
+"""Images of any kind in, the records of a trained task out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from pacavit.data import SampleRandom
-from pacavit.data.formats.image import IMAGE_SUFFIXES, read_image
+from pacavit.data import Batch, Placement, Sample, SampleRandom, decode_image, read_image
+from pacavit.data.formats.image import IMAGE_SUFFIXES
+from pacavit.engine import build
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError
 
-__all__ = ["ClassProbability", "ImagePrediction", "find_images", "predict_images"]
+__all__ = ["ImageInput", "Predicted", "Predictor", "find_images"]
 
-_BATCH_SIZE = 16  # the progress bar moves once a batch
-_MANY = 20  # with more images than this, waiting is worth a progress bar
+ImageInput: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image | Tensor"
+"""A file's path, an encoded file, (H, W) or (H, W, 3) uint8, a PIL image, or (3, H, W) uint8."""
 
-
-class ClassProbability(NamedTuple):
-    """A class and how likely it is, 0..1."""
-
-    name: str
-    probability: float
+_NO_DRAWS = SampleRandom(seed=0, epoch=0, indices=torch.zeros(1, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
-class ImagePrediction:
-    """What a model says of one image.
+class Predicted:
+    """One input and what the task predicts for it.
 
     Attributes:
-        path: the image file.
-        top: the likeliest classes, likeliest first; empty if there was an error.
+        source: the path, or a name with the input's position where there is no path.
+        record: of the task's own kind; None if there was an error.
         error: why the image could not be read, in one line; None if it could.
     """
 
-    path: Path
-    top: tuple[ClassProbability, ...]
+    source: Path
+    record: Any
     error: str | None = None
 
 
@@ -63,75 +62,126 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def predict_images(
-    model: LoadedModel,
-    paths: Sequence[Path],
-    *,
-    top_k: int = 5,
-    device: torch.device,
-    progress: bool = False,
-) -> list[ImagePrediction]:
-    """The likeliest classes of image files of any size and mode, in the order of the paths.
+class Predictor:
+    """A trained model behind the preprocessing that it was evaluated with.
 
-    A file that cannot be read does not stop the others: its prediction carries the error.
+    Threads may share one: images are decoded and preprocessed side by side, and one batch at a
+    time passes through the network.
 
     Args:
         model: as loaded by ``load_model``; its task moves to ``device``.
-        paths: image files.
-        top_k: classes to name an image; all of them when there are fewer.
         device: where to compute.
-        progress: show a progress bar on stderr when there are many images.
+        batch_size: images that pass through the network at once.
 
-    Raises:
-        CheckpointError: the model is no classifier, or answers with what is not a number.
+    Example:
+        >>> predictor = Predictor(load_model("cifar10_nano_conv"))  # doctest: +SKIP
+        >>> [predicted] = predictor(["cat.jpg"])  # doctest: +SKIP
     """
-    model.classifier.to(device)
-    starts = track(
-        range(0, len(paths), _BATCH_SIZE),
-        description="predicting",
-        console=Console(stderr=True),
-        disable=not progress or len(paths) <= _MANY,
-    )
-    return [
-        prediction
-        for start in starts
-        for prediction in _predict_batch(model, paths[start : start + _BATCH_SIZE], top_k, device)
-    ]
 
+    def __init__(
+        self, model: LoadedModel, device: torch.device | str = "cpu", *, batch_size: int = 16
+    ) -> None:
+        self.model, self.device, self.batch_size = model, torch.device(device), batch_size
+        self.task = model.task.to(self.device).eval()
+        self.preprocess = build.eval_preprocess(model.recipe, model.info)
+        self._lock = threading.Lock()
 
-def _predict_batch(
-    model: LoadedModel, paths: Sequence[Path], top_k: int, device: torch.device
-) -> list[ImagePrediction]:
-    transform = model.task.eval_transform(model.info, model.recipe.task.image_size)
-    framing = model.task.eval_framing(model.recipe.task, model.info)
-    no_draws = SampleRandom(seed=0, epoch=0, indices=torch.zeros(1, dtype=torch.int64))
-    images: dict[int, Tensor] = {}
-    errors: dict[int, str] = {}
-    for position, path in enumerate(paths):
-        try:
-            pixels = read_image(path)
-        except DataError as error:
-            errors[position] = str(error)
-        else:
-            if framing is not None:
-                pixels = framing(pixels, no_draws)
-            images[position] = transform(pixels[None])  # one by one: their sizes differ
-    top: dict[int, tuple[ClassProbability, ...]] = {}
-    if images:
-        names = model.info.class_names
-        batch = torch.cat(list(images.values())).to(device)
-        probabilities = model.classifier.predict(batch).probabilities
-        if not probabilities.isfinite().all():
-            raise CheckpointError(
-                f"{model.path} answers {paths[next(iter(images))]} or an image near it with "
-                "probabilities that are not numbers; take weights of an earlier checkpoint"
+    def __call__(self, inputs: Iterable[ImageInput]) -> list[Predicted]:
+        """One result an input, in order; an image that cannot be read does not stop the others."""
+        return list(self.stream(inputs))
+
+    def stream(self, inputs: Iterable[ImageInput]) -> Iterator[Predicted]:
+        """The same, one by one, from as few inputs at a time as fill a batch."""
+        remaining, first = iter(inputs), 0
+        while chunk := list(islice(remaining, self.batch_size)):
+            yield from self._predict(chunk, first)
+            first += len(chunk)
+
+    def decode(self, source: ImageInput, name: str = "the image", *, still: bool = False) -> Tensor:
+        """One input as (3, H, W) uint8, before preprocessing.
+
+        Args:
+            source: the image.
+            name: what messages call an image without a path.
+            still: refuse animations.
+
+        Raises:
+            DataError: it is missing, broken, too large, or no image.
+        """
+        if isinstance(source, str | Path):
+            return read_image(source, still=still)
+        if isinstance(source, bytes):
+            return decode_image(source, name, still=still)
+        if isinstance(source, Image.Image):
+            source = np.asarray(source.convert("RGB"))
+        if isinstance(source, np.ndarray):
+            source = _from_array(source, name)
+        if source.ndim != 3 or source.shape[0] != 3 or source.dtype != torch.uint8:
+            raise DataError(
+                f"{name} is a {source.dtype} tensor of shape {tuple(source.shape)}; give uint8 "
+                "RGB of shape (3, H, W)"
             )
-        values, labels = probabilities.topk(min(top_k, len(names)))
-        rows = zip(images, values.tolist(), labels.tolist(), strict=True)
-        for position, row_values, row_labels in rows:
-            pairs = zip(row_labels, row_values, strict=True)
-            top[position] = tuple(ClassProbability(names[label], value) for label, value in pairs)
-    return [
-        ImagePrediction(path, top.get(position, ()), errors.get(position))
-        for position, path in enumerate(paths)
-    ]
+        return source
+
+    def prepare(self, images: Iterable[Tensor]) -> Batch:
+        """Decoded images (3, H, W) -> the network's input with placements, on the device."""
+        return self._collate([self._fit(image) for image in images])
+
+    def records(self, batch: Batch, sources: Sequence[Path] = ()) -> Sequence[Any]:
+        """What the task predicts for a prepared batch.
+
+        Raises:
+            CheckpointError: the network returns numbers that are not finite.
+        """
+        with self._lock:
+            records = self.task.predict(batch)
+        if not self.task.is_finite(records):
+            where = f" {sources[0]} or an image near it" if sources else " an image"
+            raise CheckpointError(
+                f"{self.model.path} returns values for{where} that are not numbers; take weights "
+                "of an earlier checkpoint"
+            )
+        return records
+
+    def _predict(self, chunk: Sequence[ImageInput], first: int) -> list[Predicted]:
+        names = [
+            Path(source) if isinstance(source, str | Path) else Path(f"image {first + offset}")
+            for offset, source in enumerate(chunk)
+        ]
+        samples: dict[int, tuple[Sample, Placement]] = {}
+        errors: dict[int, str] = {}
+        for position, (source, name) in enumerate(zip(chunk, names, strict=True)):
+            try:
+                # Of large images only the network's input is kept.
+                samples[position] = self._fit(self.decode(source, str(name)))
+            except DataError as error:
+                errors[position] = str(error)
+        records: dict[int, Any] = {}
+        if samples:
+            batch = self._collate(list(samples.values()))
+            readable = [names[position] for position in samples]
+            records = dict(zip(samples, self.records(batch, readable), strict=True))
+        return [
+            Predicted(name, records.get(position), errors.get(position))
+            for position, name in enumerate(names)
+        ]
+
+    def _fit(self, image: Tensor) -> tuple[Sample, Placement]:
+        return self.preprocess.sample(Sample(image.cpu(), None, 0), _NO_DRAWS)
+
+    def _collate(self, samples: Sequence[tuple[Sample, Placement]]) -> Batch:
+        batch = self.preprocess.collate(samples)
+        random = SampleRandom(seed=0, epoch=0, indices=batch.indices)
+        return self.preprocess.batch(batch, random).to(self.device)
+
+
+def _from_array(array: NDArray[Any], name: str) -> Tensor:
+    """(H, W) or (H, W, 3) uint8 -> (3, H, W)."""
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
+        raise DataError(
+            f"{name} is a {array.dtype} array of shape {array.shape}; give uint8 of shape "
+            "(H, W, 3), or (H, W) for grey values"
+        )
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)

@@ -6,51 +6,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from pacavit.data import Batch, DataInfo, ImageSet, Split
+from pacavit.data import DataInfo, ImageSet, Split
 from pacavit.engine import build
-from pacavit.engine.evaluate import Evaluation, evaluate
+from pacavit.engine.evaluate import Evaluation, Observer, evaluate
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import DataError
-from pacavit.tasks.classification import Prediction
 
-__all__ = ["SplitScore", "TopClasses", "check_classes", "score_model"]
-
-_TOP = 3  # classes remembered of every image
-
-
-class TopClasses(NamedTuple):
-    """What a classifier says of each of N images, in stored order; on the CPU.
-
-    Attributes:
-        indices: (N,) int64, their positions in the split.
-        labels: (N,) int64, the true classes.
-        true_probabilities: (N,) of the true classes.
-        classes: (N, k) int64, the likeliest classes, likeliest first.
-        probabilities: (N, k) of these.
-    """
-
-    indices: Tensor
-    labels: Tensor
-    true_probabilities: Tensor
-    classes: Tensor
-    probabilities: Tensor
+__all__ = ["SplitScore", "check_classes", "score_model"]
 
 
 class SplitScore(NamedTuple):
-    """A model's answers for a split.
+    """A model's scores on a split.
 
     Attributes:
         evaluation: the scores.
-        top: the likeliest classes of each image.
         images: that were scored.
         info: facts of the data they come from.
         note: what to know of the data when they are not those that the model was trained on.
     """
 
     evaluation: Evaluation
-    top: TopClasses
     images: ImageSet
     info: DataInfo
     note: str | None
@@ -62,6 +38,7 @@ def score_model(
     *,
     root: Path | None = None,
     device: torch.device,
+    observe: Observer | None = None,
     progress: bool = False,
 ) -> SplitScore:
     """Measure a loaded model on a split.
@@ -71,30 +48,25 @@ def score_model(
         split: which images.
         root: folder with the data, instead of the recipe's.
         device: where to compute.
+        observe: is called with the predictions for every batch.
         progress: show a progress bar.
 
     Raises:
-        CheckpointError: the model is no classifier.
         DataError: the data are missing or broken, or their classes are not those of the model.
     """
-    config = model.recipe.data
-    if root is not None:
-        config = config.model_copy(update={"root": root})
-    source = build.data_source(config)
+    source = build.data_source(model.recipe, root)
     check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
-    parts: list[TopClasses] = []
     evaluation = evaluate(
-        model.classifier,
+        model.task,
         build.eval_loader(model.recipe, images, model.info),
         model.info.class_names,
         device=device,
-        watch=lambda prediction, batch: parts.append(_top_classes(prediction, batch)),
+        observe=observe,
         progress=progress,
     )
-    top = TopClasses(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
     note = _other_data(source.info, model.info, split, len(images))
-    return SplitScore(evaluation, top, images, source.info, note)
+    return SplitScore(evaluation, images, source.info, note)
 
 
 def check_classes(data: DataInfo, trained: DataInfo) -> None:
@@ -108,22 +80,15 @@ def check_classes(data: DataInfo, trained: DataInfo) -> None:
         first = next(i for i, pair in enumerate(zip(found, known, strict=True)) if len({*pair}) > 1)
         what = f"class {first} named {found[first]!r}, which the model knows as {known[first]!r}"
     raise DataError(
-        f"{data.copy} has {what}; give the data that the model was trained on: {trained.copy}"
+        f"{data.version} has {what}; give the data that the model was trained on: {trained.version}"
     )
 
 
 def _other_data(data: DataInfo, trained: DataInfo, split: Split, num: int) -> str | None:
     """A line, where splits of other data may hold images that a model was trained on."""
-    if data.copy == trained.copy:
+    if data.version == trained.version:
         return None
     return (
-        f"note: these are the {num:,} images of the {split} split of {data.copy}; the model was "
-        f"trained on {trained.copy}, and images that it has seen may be among them"
+        f"note: these are the {num:,} images of the {split} split of {data.version}; the model was "
+        f"trained on {trained.version}, and images that it has seen may be among them"
     )
-
-
-def _top_classes(prediction: Prediction, batch: Batch) -> TopClasses:
-    probabilities, labels = prediction.probabilities, batch.labels
-    values, classes = probabilities.topk(min(_TOP, probabilities.shape[1]))
-    true_probabilities = probabilities.gather(1, labels[:, None])[:, 0]
-    return TopClasses(batch.indices, labels, true_probabilities, classes, values)

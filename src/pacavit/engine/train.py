@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -34,6 +34,7 @@ from pacavit.utils import files
 __all__ = ["train"]
 
 BROKEN_IMAGES = "broken_images.txt"
+_TINY = 1e-12  # instead of the weight of a batch in which nothing is labelled
 
 
 def train(
@@ -140,12 +141,12 @@ class Trainer:
         with world.together():
             self.device = world.device(self.config.device)
             system.configure(self.device)
-            source = build.data_source(recipe.data)
+            source = build.data_source(recipe)
 
             # Before the images, which may take a download: most mistakes in a recipe show here.
             self.info = source.expected_info
             torch.manual_seed(self.config.seed)
-            self.task = build.task(recipe, len(self.info.class_names)).to(self.device)
+            self.task = build.task(recipe, self.info).to(self.device)
             self.origin: list[str] = []
             if fresh and recipe.model.init is not None:
                 self.origin = initialise(self.task.model, self.info, recipe.model.init)
@@ -168,9 +169,9 @@ class Trainer:
             self.info = source.info
             self.images = build.image_set(source, "train", self.device)
             val_images = build.image_set(source, "val", self.device)
-        self.val_loader = build.eval_loader(recipe, val_images, self.info, world.part)
+        self.val_loader = build.eval_loader(recipe, val_images, self.info, world.shard)
         loader = self._train_loader(0)
-        self.num_parts = _num_parts(loader, self.config.micro_batch)
+        self.num_chunks = _num_chunks(loader, self.config.micro_batch)
         self.steps_per_epoch = len(loader)
         self.total_steps = self.steps_per_epoch * self.config.epochs
 
@@ -191,6 +192,7 @@ class Trainer:
         )
         self.stop_requested = False
         self.num_broken = 0
+        self.loss_names: tuple[str, ...] = ()
         self.unread: list[tuple[Tensor, float]] = []
         # Reading a loss waits for a GPU, so there losses are read many at a time.
         self.read_every = 20 if self.device.type == "cuda" else 1
@@ -230,12 +232,12 @@ class Trainer:
         for batch in loader.epoch(progress.epoch, start=progress.batch):
             lr = optim.lr_at(progress.step, self.total_steps, config)
             optim.set_lr(self.optimizer, lr)
-            loss = self._train_step(batch)
+            losses = self._train_step(batch)
             progress.step += 1
             progress.batch += 1
             if self.average is not None:
                 self.average.update(self.task, step=progress.step)
-            self.unread.append((loss, lr))
+            self.unread.append((losses, lr))
             last = progress.batch == len(loader)
             # Several processes can only stop together, where they exchange their losses.
             stop = self.stop_requested and self.world.size == 1
@@ -257,31 +259,44 @@ class Trainer:
             self._save()
 
     def _train_step(self, batch: Batch) -> Tensor:
-        """One optimiser step; returns this process's part of the loss, still on the device."""
+        """One optimizer step.
+
+        Returns:
+            (losses,) of this process in the order of ``loss_names``, still on the device; their
+            mean over the processes is that of the whole batch.
+        """
         if self.sharded:
             distributed.sync_buffers(self.task, self.world)
-        parts = _cut(batch, self.num_parts)
-        losses = [self._backward(part, last=part is parts[-1]) for part in parts]
+        chunks = batch.chunk(self.num_chunks)
+        weights = torch.stack([self.task.loss_weight(chunk) for chunk in chunks])
+        # Processes average their gradients, chunks add up.
+        factors = weights * self.world.size / self.world.sum(weights.sum()).clamp_min(_TINY)
+        losses = [
+            self._backward(chunk, factor, last=chunk is chunks[-1])
+            for chunk, factor in zip(chunks, factors, strict=True)
+        ]
         if self.config.clip is not None:
             clip_grad_norm_(self.task.parameters(), self.config.clip)
         self.optimizer.step()
         # Keeping the memory of gradients saves a CPU from asking for it anew in every step.
         self.optimizer.zero_grad(set_to_none=self.device.type != "cpu")
-        return torch.stack(losses).sum()
+        self.loss_names = tuple(losses[0])
+        return torch.stack(
+            [torch.stack([chunk[name] for chunk in losses]).sum() for name in self.loss_names]
+        )
 
-    def _backward(self, part: Batch, *, last: bool) -> Tensor:
-        """Add the gradients of a part of a step's images; returns its part of the loss."""
+    def _backward(self, chunk: Batch, factor: Tensor, *, last: bool) -> dict[str, Tensor]:
+        """Add the gradients of a chunk of a step's images; returns its weighted losses."""
         with distributed.gradient_sync(self.stepper, self.task.model, last):
             with (
                 system.autocast(self.device, self.config.precision),
                 system.training_kernels(self.device),
             ):
-                losses = self.run_step(part)
-                # Processes average, parts add up: both together to the mean over all images.
-                share = len(part.labels) * self.world.size / self.config.batch_size
-                loss = torch.stack(list(losses.values())).sum() * share
+                losses = self.run_step(chunk)
+                loss = torch.stack(list(losses.values())).sum()
+                loss = loss * factor.to(loss)
             loss.backward()
-        return loss.detach()
+        return {name: value.detach() * factor.to(value) for name, value in losses.items()}
 
     def _finish_epoch(self, log: RunLog | None) -> None:
         """Measure, record and save."""
@@ -298,14 +313,14 @@ class Trainer:
         progress.metrics = {f"val_{name}": value for name, value in scores.items()}
         score = scores[self.task.main_metric]
         progress.best = score if progress.best is None else max(score, progress.best)
-        loss = progress.loss_sum / progress.batch
-        progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        losses = progress.mean_losses()
+        progress.start_epoch()
         self._count_time()
         self.pace.pause()
         row = {
             "epoch": progress.epoch,
             "step": progress.step,
-            "train_loss": loss,
+            **losses,
             "lr": optim.lr_at(progress.step - 1, self.total_steps, self.config),
             "images_per_second": self.pace.end_epoch() * self.config.batch_size,
             "elapsed": progress.elapsed,
@@ -326,15 +341,17 @@ class Trainer:
         """Fetch the latest losses from the device; none is kept that is not a number."""
         progress = self.progress
         first = progress.step - len(self.unread) + 1
-        losses = self.world.mean(torch.stack([loss for loss, _ in self.unread]).cpu()).tolist()
-        self.pace.lap(len(losses), progress.epoch)
+        rows = self.world.mean(torch.stack([losses for losses, _ in self.unread]).cpu()).tolist()
+        self.pace.lap(len(rows), progress.epoch)
         with self.world.together():
-            for step, (loss, (_, lr)) in enumerate(zip(losses, self.unread, strict=True), first):
+            for step, (row, (_, lr)) in enumerate(zip(rows, self.unread, strict=True), first):
+                losses = dict(zip(self.loss_names, row, strict=True))
+                loss = sum(row)
                 if not math.isfinite(loss):
-                    raise self._diverged(f"the loss is {loss} in step {step}")
-                progress.loss_sum += loss
+                    raise self._diverged(f"{_not_finite(losses)} in step {step}")
+                progress.add_losses(loss, losses)
                 if log is not None:
-                    log.step(step, loss, lr)
+                    log.step(step, loss, lr, losses)
         self.unread.clear()
         if log is not None:
             log.show(progress.step, progress.epoch, loss, self.pace, self.config.batch_size)
@@ -399,7 +416,7 @@ class Trainer:
 
     def _train_loader(self, epoch: int) -> Loader:
         size = self._smaller_size(epoch)
-        return build.train_loader(self.recipe, self.images, self.info, size, self.world.part)
+        return build.train_loader(self.recipe, self.images, self.info, size, self.world.shard)
 
     def _smaller_size(self, epoch: int) -> int | None:
         """The image size of an epoch that has not the task's own."""
@@ -415,31 +432,33 @@ class Trainer:
         return [height * width if size is None else size**2 for size in smaller]
 
 
-def _num_parts(loader: Loader, micro_batch: int | None) -> int:
-    """Into how many parts every process cuts its share of a batch, for the largest to fit.
+def _num_chunks(loader: Loader, micro_batch: int | None) -> int:
+    """Into how many chunks every process cuts its shard of a batch, for the largest to fit.
 
-    All the same number: processes with a part of the network compute together.
+    All the same number: processes with a shard of the network compute together.
 
     Raises:
-        RecipeError: the smallest share has fewer images than that.
+        RecipeError: the smallest shard has fewer images than that.
     """
     if micro_batch is None:
         return 1
-    largest, smallest = loader.share_sizes
-    parts = math.ceil(largest / micro_batch)
-    if parts > smallest:
+    largest, smallest = loader.shard_sizes
+    chunks = math.ceil(largest / micro_batch)
+    if chunks > smallest:
         raise RecipeError(
-            f"train.micro_batch {micro_batch} cuts a share of {largest} images into {parts} parts, "
-            f"and the smallest share has {smallest}; raise it, or choose a train.batch_size that "
+            f"train.micro_batch {micro_batch} cuts {largest} images into {chunks} chunks, "
+            f"and one process has only {smallest}; raise it, or choose a train.batch_size that "
             "the processes share evenly"
         )
-    return parts
+    return chunks
 
 
-def _cut(batch: Batch, num_parts: int) -> list[Batch]:
-    """A batch in parts, as equal as can be, to be computed one after the other."""
-    parts = zip(*(tensor.tensor_split(num_parts) for tensor in batch), strict=True)
-    return [Batch(*part) for part in parts]
+def _not_finite(losses: Mapping[str, float]) -> str:
+    """Names the losses that are no finite numbers."""
+    if len(losses) == 1:
+        return f"the loss is {next(iter(losses.values()))}"
+    wrong = [f"{name} {value}" for name, value in losses.items() if not math.isfinite(value)]
+    return f"the losses are not finite: {', '.join(wrong) or 'their sum'}"
 
 
 def _printer(shown: bool) -> Callable[[str], None]:

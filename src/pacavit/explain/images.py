@@ -13,16 +13,17 @@ from rich.progress import Progress
 from rich.text import Text
 from torch import Tensor, nn
 
-from pacavit.data import ImageSet, SampleRandom, read_image
+from pacavit.data import Batch, ImageSet, Placement, read_image
 from pacavit.data.base import DataInfo
-from pacavit.engine.predictor import ClassProbability
+from pacavit.engine.predictor import Predictor
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError, PacavitError, UnknownNameError
 from pacavit.explain.core import maps
-from pacavit.explain.core.geometry import Placement, Sampling, find_pacavit, samplings, upsample
+from pacavit.explain.core.geometry import Sampling, find_pacavit, samplings, upsample
 from pacavit.explain.core.masks import restored_mask
 from pacavit.explain.core.record import BlockRecord, choose_stage, record
 from pacavit.explain.methods.base import METHODS, Method, holds_pacavit, method_title, untouched
+from pacavit.tasks.classification import ClassProbability, top_classes
 from pacavit.types import Grid
 
 __all__ = [
@@ -226,8 +227,8 @@ def explain_images(
         PacavitError: the method cannot explain this model, or the model is no classifier.
     """
     methods = _methods(model.classifier.to(device).model, method, stage)
-    prepare = _Preparation(model)
-    return _explain_each(model, paths, label, methods, prepare, device, progress)
+    prepare = _Preparation(model, device)
+    return _explain_each(model, paths, label, methods, prepare, progress)
 
 
 def explain_split(
@@ -255,13 +256,11 @@ def explain_split(
     network = model.classifier.to(device).model
     method = method or default_method(network)
     methods = {method: METHODS.create(method, network, options={})}
-    prepare = _Preparation(model)
+    prepare = _Preparation(model, device)
     found = []
     for position in positions:
-        name, image = Path(f"image {position}"), images.image(position).cpu()
-        pixels, placement = prepare(image, name)
-        pixels = pixels.to(device)
-        found.append(_explain_image(model, name, image, pixels, placement, None, methods))
+        name, image = Path(f"image {position}"), images[position].image.cpu()
+        found.append(_explain_image(model, name, image, prepare(image, name), None, methods))
     return found
 
 
@@ -281,18 +280,17 @@ def _explain_each(
     label: int | None,
     methods: Mapping[str, Method],
     prepare: _Preparation,
-    device: torch.device,
     progress: bool,
 ) -> Iterator[ImageExplanation | FailedImage]:
     with _watched(paths, progress) as watched:
         for path in watched:
             try:
                 image = read_image(path, still=True)
-                pixels, placement = prepare(image, path)
+                batch = prepare(image, path)
             except DataError as error:
                 yield FailedImage(path, str(error))
                 continue
-            yield _explain_image(model, path, image, pixels.to(device), placement, label, methods)
+            yield _explain_image(model, path, image, batch, label, methods)
 
 
 @contextmanager
@@ -313,28 +311,25 @@ def _explain_image(
     model: LoadedModel,
     path: Path,
     image: Tensor,
-    pixels: Tensor,
-    placement: Placement,
+    batch: Batch,
     label: int | None,
     methods: Mapping[str, Method],
 ) -> ImageExplanation:
-    names = model.info.class_names
-    probabilities = model.classifier.predict(pixels).probabilities[0]
+    names, pixels = model.info.class_names, batch.images
+    probabilities = model.classifier.predict(batch).probabilities[0]
     if not probabilities.isfinite().all():
         raise CheckpointError(
             f"{model.path} answers {path} with probabilities that are not numbers; take weights of "
             "an earlier checkpoint"
         )
-    values, labels = probabilities.topk(min(_TOP, len(names)))
-    pairs = zip(labels.tolist(), values.tolist(), strict=True)
-    explained = int(labels[0]) if label is None else label
+    explained = int(probabilities.argmax()) if label is None else label
     classes = torch.tensor([explained], device=pixels.device)
     found = {name: method(pixels, classes)[0].cpu() for name, method in methods.items()}
     return ImageExplanation(
         path=path,
         image=image,
-        placement=placement,
-        top=tuple(ClassProbability(names[index], value) for index, value in pairs),
+        placement=batch.placements[0],
+        top=top_classes(probabilities, names, _TOP),
         explained=ClassProbability(names[explained], float(probabilities[explained])),
         maps=found,
         map_stages={name: tuple(method.stages) for name, method in methods.items()},
@@ -375,28 +370,17 @@ def _stage_clusters(stage: int, block: BlockRecord, sampling: Sampling) -> Stage
 class _Preparation:
     """An image to what the network sees of it, and where that lies in it."""
 
-    def __init__(self, model: LoadedModel) -> None:
-        config, info = model.recipe.task, model.info
-        self.framing = model.classifier.eval_framing(model.classifier.config, info)
-        self.transform = model.classifier.eval_transform(info, config.image_size)
+    def __init__(self, model: LoadedModel, device: torch.device) -> None:
+        self.predictor = Predictor(model, device)
         network = model.task.model
         self.patch = samplings(network)[0].stride if holds_pacavit(network) else 1
 
-    def __call__(self, image: Tensor, path: Path) -> tuple[Tensor, Placement]:
-        """(3, H, W) uint8 -> (1, 3, height, width); DataError if it is too small."""
-        size = (image.shape[1], image.shape[2])
-        if min(size) < self.patch:
+    def __call__(self, image: Tensor, path: Path) -> Batch:
+        """(3, H, W) uint8 -> a batch of one; DataError if the image is too small."""
+        height, width = image.shape[1:]
+        if min(height, width) < self.patch:
             raise DataError(
-                f"{path} has {size[1]} x {size[0]} pixels, less than one patch of the model "
+                f"{path} has {width} x {height} pixels, less than one patch of the model "
                 f"({self.patch} x {self.patch}); take a larger image"
             )
-        seen = image
-        if self.framing is not None:
-            no_draws = SampleRandom(seed=0, epoch=0, indices=torch.zeros(1, dtype=torch.int64))
-            seen = self.framing(image, no_draws)
-        framed = (seen.shape[1], seen.shape[2])
-        region = self.transform.region(framed)
-        if self.framing is not None:
-            region = region.inside(self.framing.region(size), framed)
-        pixels: Tensor = self.transform(seen[None])
-        return pixels, Placement(size, region, (pixels.shape[2], pixels.shape[3]))
+        return self.predictor.prepare([image])

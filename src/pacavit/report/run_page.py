@@ -19,7 +19,7 @@ from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report import html
 from pacavit.report.curves import curves_svg, loss_curves, score_curves
-from pacavit.report.evaluation import StoredEvaluation, read_evaluation, weights_digest
+from pacavit.report.evaluation import read_evaluation, weights_digest
 from pacavit.report.publishing.card import with_clusterings
 from pacavit.report.publishing.command import (
     WEIGHTS,
@@ -27,13 +27,8 @@ from pacavit.report.publishing.command import (
     needs_weights,
     training_command,
 )
-from pacavit.report.tasks.classification.sections import (
-    confusion_section,
-    examples_section,
-    heatmaps_section,
-    left_out,
-    results_section,
-)
+from pacavit.report.tasks import StoredEvaluation, report_of
+from pacavit.report.tasks.base import left_out
 from pacavit.utils import files
 
 __all__ = ["REPORT", "evaluation_folder", "evaluations", "run_page", "write_run_page"]
@@ -77,13 +72,9 @@ def run_page(run: Path, model: LoadedModel) -> str:
     stored = evaluations(run, model)
     rows = read_metrics(run)
     sections = [_curves(run, rows, model.task.main_metric)] if rows else []
-    for split, measured in list(stored.items())[:1]:
-        name = _SPLITS[split]
-        sections.append(results_section({_SPLITS[key]: each for key, each in stored.items()}))
-        sections.append(confusion_section(measured.evaluation, name))
-        sections.append(examples_section(measured.examples, name))
-        if (heatmaps := measured.examples.heatmaps) is not None:
-            sections.append(heatmaps_section(heatmaps, name))
+    if stored:
+        report = report_of(model.recipe.task.name)
+        sections += report.sections({_SPLITS[split]: each for split, each in stored.items()})
     sections += [_settings(model.recipe), _repeat(model.recipe)]
     if (run / ENVIRONMENT).is_file():
         sections.append(html.environment(read_environment(run)))
@@ -114,7 +105,7 @@ def evaluations(run: Path, model: LoadedModel) -> dict[Split, StoredEvaluation]:
 def _lead(model: LoadedModel, rows: Sequence[Mapping[str, Any]]) -> str:
     recipe = model.recipe
     kind = f"{recipe.model.name}{with_clusterings(model.task.model)}"
-    text = f"{kind}, trained on {model.info.copy}."
+    text = f"{kind}, trained on {model.info.version}."
     if len(rows) < recipe.train.epochs:
         text += f" The run is not finished: {len(rows)} of {recipe.train.epochs} epochs are done."
     return f"{text} {recipe.description}".strip()
@@ -127,9 +118,9 @@ def _highlights(
 ) -> dict[str, str]:
     shown = {}
     for split, measured in list(stored.items())[:1]:
-        evaluation, name = measured.evaluation, _SPLITS[split]
-        shown[f"{name} accuracy"] = html.percent(evaluation.accuracy)
-        shown[f"{name} F1 (macro)"] = html.percent(evaluation.f1_macro)
+        report = report_of(measured.evaluation.task)
+        for name, text in report.highlights(measured.evaluation).items():
+            shown[f"{_SPLITS[split]} {name}"] = text
     num_parameters = sum(parameter.numel() for parameter in model.task.model.parameters())
     shown["parameters"] = f"{num_parameters:,}"
     if rows:

@@ -1,6 +1,13 @@
 """What can be learned; importing this package registers the tasks."""
 
-from pacavit.tasks.base import TASKS, Task, TaskConfig
-from pacavit.tasks.classification import ClassificationTask
+from pacavit.tasks.base import TASKS, NetworkFactory, Task, TaskConfig
+from pacavit.tasks.classification import ClassificationTask, ImageClassifier
 
-__all__ = ["TASKS", "ClassificationTask", "Task", "TaskConfig"]
+__all__ = [
+    "TASKS",
+    "ClassificationTask",
+    "ImageClassifier",
+    "NetworkFactory",
+    "Task",
+    "TaskConfig",
+]

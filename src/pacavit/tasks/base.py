@@ -1,19 +1,20 @@
-"""What a task is to the engine: losses for a batch, predictions for images, and its metrics."""
+"""What a task is to the engine: its network, losses for a batch, predictions, and its metrics."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from pacavit.data import BatchTransform, DataInfo, Framing
+from pacavit.data import Batch, DataInfo, ImageSet, Preprocess, TargetKind
 from pacavit.utils.registry import Registry
 
-__all__ = ["TASKS", "Task", "TaskConfig"]
+__all__ = ["TASKS", "NetworkFactory", "Task", "TaskConfig"]
 
 
 class TaskConfig(BaseModel):
@@ -30,75 +31,108 @@ class TaskConfig(BaseModel):
     )
 
 
-class Task(nn.Module, ABC):
-    """A model with its losses. Data-parallel wrappers wrap the task: a training step IS forward.
+class NetworkFactory(Protocol):
+    """Builds the network that the ``[model]`` section of a recipe describes."""
 
-    Every task is built from a model, its config and the number of classes.
+    def __call__(self, *, num_classes: int) -> nn.Module:
+        """The timm model with a head of ``num_classes`` outputs, randomly initialized."""
+
+
+class Task(nn.Module, ABC):
+    """A network with its losses. Data-parallel wrappers wrap the task: a training step IS forward.
 
     Attributes:
         model: the network; holds all weights of the task.
-        config_type: what a recipe may say of the task.
-        main_metric: key of the one metric that sums up a run, larger is better.
-        train_transform: (task config, data info, image size) -> what a Loader applies to a batch
-            of training images.
-        eval_transform: (data info, image size) -> what it applies when measuring.
+        config: of the task, a ``config_type``.
+        config_type: what a recipe may contain in its ``[task]`` section.
+        main_metric: name of the one score that sums up a run, larger is better.
+        target: the kind of target that the task learns from; data sets declare theirs.
     """
 
     model: nn.Module
+    config: Any
     config_type: ClassVar[type[TaskConfig]]
     main_metric: ClassVar[str]
-    train_transform: ClassVar[Callable[..., Any]]
-    eval_transform: ClassVar[Callable[..., Any]]
+    target: ClassVar[TargetKind]
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, info: DataInfo, network: NetworkFactory) -> Self:
+        """The task for a data set, around a network that it asks the factory for.
+
+        Args:
+            config: of the task, a ``config_type``.
+            info: of the data to learn from.
+            network: builds the network; a task chooses its head.
+        """
+
+    @classmethod
+    @abstractmethod
+    def preprocess(
+        cls,
+        config: Any,
+        info: DataInfo,
+        *,
+        training: bool,
+        image_size: int | None = None,
+        epochs: int = 1,
+    ) -> Preprocess:
+        """The path from stored images to this task's network.
+
+        Args:
+            config: of the task.
+            info: of the data that the model is, or was, trained on.
+            training: with augmentation.
+            image_size: replaces the config's own, for training that changes it on the way.
+            epochs: of the run, for augmentation that ends before it does.
+
+        Raises:
+            RecipeError: the images are too small for an augmentation.
+        """
 
     @abstractmethod
-    def forward(self, batch: Any) -> dict[str, Tensor]:
-        """Named scalar losses; the engine back-propagates their sum."""
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar losses, each a mean over ``loss_weight``; their sum is minimized."""
+
+    def loss_weight(self, batch: Batch) -> Tensor:
+        """What the losses of a batch are averaged over, as a scalar: by default its images.
+
+        Losses of the chunks of a batch, computed one after the other or by several processes, are
+        combined with these weights, so that the step equals that of the whole batch. A task whose
+        losses are means over pixels or boxes returns their number.
+        """
+        return torch.tensor(float(len(batch)), dtype=torch.float64)
 
     @abstractmethod
-    def predict(self, images: Tensor) -> Any:
-        """(B, 3, height, width) normalised images -> the task's own record, without gradients."""
+    def predict(self, batch: Batch) -> Sequence[Any]:
+        """One record an image, without gradients; positions are in pixels of the original."""
 
     @abstractmethod
     def metrics(self) -> MetricCollection:
-        """Fresh metrics; the engine updates them with (what ``predict`` gave, labels)."""
+        """Fresh metrics; updated with (what ``predict`` returned, the batch's targets)."""
 
-    @classmethod
-    def train_batch_transform(
-        cls, config: Any, num_classes: int, epochs: int
-    ) -> BatchTransform | None:
-        """What a Loader applies to whole batches of training images and labels; None by default.
+    def summarize(self, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What an evaluation keeps of the computed metrics, by name; by default all.
 
-        Args:
-            config: of the task.
-            num_classes: K.
-            epochs: of the run.
+        Scalars are scores; (classes,) tensors whose names end in ``_per_class`` are columns of
+        the table of classes, in this order, and ``support_per_class`` counts what they were
+        measured on; all others are arrays.
         """
-        return None
+        return dict(results)
 
-    @classmethod
-    def train_framing(
-        cls, config: Any, info: DataInfo, image_size: int | None = None
-    ) -> Framing | None:
-        """What a Loader applies to each training image before its batch is made; None by default.
+    def is_finite(self, records: Sequence[Any]) -> bool:
+        """Whether what ``predict`` returned holds finite numbers only."""
+        return True
 
-        Args:
-            config: of the task.
-            info: of the data.
-            image_size: instead of the config's own, for training that changes it on the way.
-        """
-        return None
-
-    @classmethod
-    def eval_framing(cls, config: Any, info: DataInfo) -> Framing | None:
-        """The same when measuring and predicting."""
-        return None
+    def check_data(self, images: ImageSet) -> None:
+        """Raise DataError if the targets of a split do not fit the task."""
 
     def check(self, images: Tensor) -> None:
         """Try the network on (B, 3, height, width) images before a run starts.
 
-        A task extends this by what its network's answer must look like, and raises RecipeError.
+        A task extends this by what its network's output must look like, and raises RecipeError.
         """
-        self.predict(images)
+        self.predict(Batch.unlabelled(images))
 
 
 TASKS: Registry[Task] = Registry("task")

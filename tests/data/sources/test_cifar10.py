@@ -93,7 +93,7 @@ def write_archive(folder: Path, *members: tarfile.TarInfo) -> Path:
 
 
 def check(source: Cifar10, copy: str) -> None:
-    assert source.info.copy == copy + PARTIAL
+    assert source.info.version == copy + PARTIAL
     train, val, test = (source.load(split) for split in ("train", "val", "test"))
     assert (len(train), len(val), len(test)) == (40, 10, 10)
     assert np.array_equal(test.images.numpy(), PIXELS[TRAIN:])
@@ -117,7 +117,7 @@ def test_parquet(tmp_path: Path, subfolder: str, column: str, shards: int) -> No
 
 def test_jpeg_parquet_says_so(tmp_path: Path) -> None:
     source = Cifar10(write_parquet(tmp_path, "JPEG"), val_size=10)
-    assert source.info.copy == "CIFAR-10 (JPEG copy)" + PARTIAL
+    assert source.info.version == "CIFAR-10 (JPEG copy)" + PARTIAL
     assert len(source.load("test")) == TEST
 
 
@@ -140,10 +140,10 @@ def test_all_images_or_a_part_of_them(
 ) -> None:
     root = write(tmp_path)
     monkeypatch.setattr(cifar10, "_OFFICIAL", {"train": TRAIN, "test": TEST})
-    name = Cifar10(root).info.copy
+    name = Cifar10(root).info.version
     assert name in ("CIFAR-10", "CIFAR-10 (PNG parquet)")
     monkeypatch.setattr(cifar10, "_OFFICIAL", {"train": TRAIN, "test": 9})
-    assert Cifar10(root).info.copy == name + " with 10 instead of 9 test images"
+    assert Cifar10(root).info.version == name + " with 10 instead of 9 test images"
 
 
 def test_official_batches_are_read_once(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_official_batches_are_read_once(tmp_path: Path) -> None:
 def test_counting_does_not_decode(tmp_path: Path) -> None:
     write_parquet(tmp_path)
     write_shard(tmp_path / "train-00000-of-00001.parquet", [b"broken"] * 7, [0] * 7)
-    assert "with 7 instead of 50,000 train images" in Cifar10(tmp_path).info.copy
+    assert "with 7 instead of 50,000 train images" in Cifar10(tmp_path).info.version
 
 
 def test_all_layouts_hold_out_the_same_images(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.realdata
 def test_real_images(shared_dir: Path) -> None:
     source = Cifar10(shared_dir / "data" / "cifar10-jpeg")
-    assert source.info.copy == "CIFAR-10 (JPEG copy)"
+    assert source.info.version == "CIFAR-10 (JPEG copy)"
     sizes = {"train": 45_000, "val": 5000, "test": 10_000}
     for split in ("train", "val", "test"):
         images = source.load(split)

@@ -36,7 +36,7 @@ def test_one_folder_is_parted_always_the_same_way(make_folder: MakeFolder) -> No
     assert len(set.union(*parts)) == 40
     assert parts == [names(Folder(root, in_memory=False), s) for s in ("train", "val", "test")]
     assert source.info.class_names == ("ant", "bee")
-    assert source.info.copy.startswith("folder of 40 images in 2 classes (")
+    assert source.info.version.startswith("folder of 40 images in 2 classes (")
 
 
 @pytest.mark.parametrize("num", [3, 9, 40])

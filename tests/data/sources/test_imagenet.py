@@ -38,7 +38,7 @@ def test_class_names_say_what_the_synsets_mean(root: Path) -> None:
         "crane (n02012849)",
         "crane (n03126707)",
     )
-    assert "24 instead of 1,281,167 train images and 8 instead of 50,000" in info.copy
+    assert "24 instead of 1,281,167 train images and 8 instead of 50,000" in info.version
     assert info.image_size == (224, 224)
 
 

@@ -19,7 +19,7 @@ MakeRecipe = Callable[..., Recipe]
 
 
 def make_state(recipe: Recipe, step: int = 0) -> TrainState:
-    info = build.data_source(recipe.data).info
+    info = build.data_source(recipe).info
     model = build.model(recipe.model, 3)
     optimizer = optim.create_optimizer(model, recipe.train)
     return TrainState(model, None, optimizer, Progress(step=step), recipe, info)

@@ -26,7 +26,7 @@ TRAINED = {"name": "pacavit_nano", "num_clusters": [4, 2, 0], "options": SIZES}
 
 
 def make_info(recipe: Recipe) -> DataInfo:
-    return build.data_source(recipe.data).info
+    return build.data_source(recipe).info
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pacavit.data import DataInfo
-from pacavit.data.formats.image import Region
+from pacavit.data.placement import Region
 from pacavit.errors import PacavitError
 from pacavit.explain.core.geometry import Placement, Sampling, samplings, upsample, windows
 from pacavit.models import PacaViT

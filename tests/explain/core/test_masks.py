@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pacavit.data.formats.image import Region
+from pacavit.data.placement import Region
 from pacavit.errors import PacavitError, UnknownNameError
 from pacavit.explain.core.geometry import Placement
 from pacavit.explain.core.masks import (

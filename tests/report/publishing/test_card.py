@@ -23,7 +23,7 @@ ENVIRONMENT: dict[str, Any] = {
 def model() -> LoadedModel:
     recipe = recipes.load("digits", ["model.clustering=mlp", "train.seed=7"])
     info = DATASETS.get("digits")().info
-    task = build.task(recipe, len(info.class_names)).eval()
+    task = build.task(recipe, info).eval()
     return LoadedModel(task, recipe, info, {}, Path("weights.safetensors"))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.datasets.folder import make_dataset
 
-from pacavit.data.base import ImageSet, MemoryImages
+from pacavit.data.base import LabelledImages, MemoryImages, Sample
 from pacavit.data.formats.image import IMAGE_SUFFIXES, MAX_PIXELS, fit_image, read_image
 from pacavit.data.workers import available_cores, map_in_workers
 from pacavit.errors import DataError, ReadError
@@ -53,7 +53,7 @@ class Listing:
         return Listing(self.files[positions.numpy()], self.labels[positions])
 
 
-class FileImages(ImageSet):
+class FileImages(LabelledImages):
     """One split whose images are decoded when they are asked for.
 
     Args:
@@ -63,6 +63,8 @@ class FileImages(ImageSet):
         max_pixels: largest image that is decoded.
         device: where labels and batches lie.
     """
+
+    in_files = True
 
     def __init__(
         self,
@@ -86,6 +88,23 @@ class FileImages(ImageSet):
     def path(self, index: int) -> Path:
         """The file of the image at a position."""
         return self.root / os.fsdecode(self.files[index])
+
+    def location(self, index: int) -> str:
+        """The path of the image at a position."""
+        return str(self.path(index))
+
+    def add_broken(self, broken: Mapping[str, str]) -> None:
+        """Record images that could not be read, by path."""
+        self.broken.update(broken)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image at a position as it is stored: (3, H, W) uint8 of any size, on the CPU.
+
+        Raises:
+            ReadError: the system failed to read the file.
+            DataError: the file is broken or too large; one line with its path.
+        """
+        return Sample(self.image(index), self.labels[index], index)
 
     def image(self, index: int) -> Tensor:
         """Decode the image at a position -> (3, H, W) uint8, on the CPU.

@@ -7,7 +7,7 @@ import time
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 import torch
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from pacavit.data.placement import Region
 from pacavit.errors import DataError, ReadError
 from pacavit.utils.text import one_line
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
-    "Region",
     "centre_region",
     "crop_centre",
     "decode_image",
@@ -32,25 +32,6 @@ __all__ = [
 
 MAX_PIXELS = 64_000_000
 """Images with more pixels are refused unless the caller asks for more."""
-
-
-class Region(NamedTuple):
-    """A part of an image, in its pixels; not necessarily whole ones."""
-
-    top: float
-    left: float
-    height: float
-    width: float
-
-    def inside(self, outer: Region, size: tuple[int, int]) -> Region:
-        """A region of a picture of ``size``, which shows ``outer``, in the pixels of ``outer``."""
-        rows, columns = outer.height / size[0], outer.width / size[1]
-        return Region(
-            outer.top + self.top * rows,
-            outer.left + self.left * columns,
-            self.height * rows,
-            self.width * columns,
-        )
 
 
 _RETRY_SECONDS = 0.5  # network file systems recover from most failures

@@ -45,7 +45,7 @@ _CLASSES = (
 _SIZE = (32, 32)
 _INFO = DataInfo(
     name="cifar10",
-    copy="CIFAR-10",
+    version="CIFAR-10",
     class_names=_CLASSES,
     image_size=_SIZE,
     mean=(0.4914, 0.4822, 0.4465),
@@ -109,7 +109,7 @@ class Cifar10(DataSource):
             if counts[split] != official
         ]
         copy = self._copy.name + (f" with {' and '.join(other)}" if other else "")
-        return replace(_INFO, copy=copy)
+        return replace(_INFO, version=copy)
 
     @property
     def expected_info(self) -> DataInfo:

@@ -51,7 +51,7 @@ class Digits(DataSource):
         """Facts of the data; mean and std are those of the 1437 images outside the test set."""
         return DataInfo(
             name="digits",
-            copy="digits (scikit-learn, 8 x 8 enlarged to 32 x 32)",
+            version="digits (scikit-learn, 8 x 8 enlarged to 32 x 32)",
             class_names=tuple("0123456789"),
             image_size=(_SIZE, _SIZE),
             mean=(_MEAN, _MEAN, _MEAN),

@@ -79,10 +79,10 @@ class Folder(DataSource):
 
     @property
     def info(self) -> DataInfo:
-        """Facts of the data; ``copy`` has a fingerprint of the names of all images."""
+        """Facts of the data; ``version`` has a fingerprint of the names of all images."""
         return DataInfo(
             name="folder",
-            copy=self._copy,
+            version=self._copy,
             class_names=self.classes,
             image_size=(self.size, self.size),
             mean=IMAGENET_DEFAULT_MEAN,

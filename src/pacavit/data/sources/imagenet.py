@@ -77,10 +77,10 @@ class ImageNet(DataSource):
 
     @property
     def info(self) -> DataInfo:
-        """Facts of the data; ``copy`` says when images are missing."""
+        """Facts of the data; ``version`` says when images are missing."""
         return DataInfo(
             name="imagenet",
-            copy=self._copy,
+            version=self._copy,
             class_names=self._class_names,
             image_size=self.image_size,
             mean=IMAGENET_DEFAULT_MEAN,

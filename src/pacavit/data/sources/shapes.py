@@ -68,7 +68,7 @@ class Shapes(DataSource):
         """Facts of the data; mean and std are round numbers near those of the pictures."""
         return DataInfo(
             name="shapes",
-            copy=f"shapes ({self.image_size} x {self.image_size}, seed {self.seed})",
+            version=f"shapes ({self.image_size} x {self.image_size}, seed {self.seed})",
             class_names=SHAPE_NAMES,
             image_size=(self.image_size, self.image_size),
             mean=_MEAN,

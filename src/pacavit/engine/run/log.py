@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -92,10 +93,13 @@ class RunLog:
             self.warned.add(text)
             self.say(f"warning: {text}")
 
-    def step(self, step: int, loss: float, lr: float) -> None:
-        """Record a training step, counted from 1."""
+    def step(self, step: int, loss: float, lr: float, losses: Mapping[str, float]) -> None:
+        """Record a training step, counted from 1: the sum of its losses, and each by name."""
         with files.writing(self.path.parent):
             self.board.add_scalar("train/loss", loss, step)
+            if len(losses) > 1:
+                for name, value in losses.items():
+                    self.board.add_scalar(f"train/loss_{name}", value, step)
             self.board.add_scalar("train/lr", lr, step)
             self.board.flush()
 

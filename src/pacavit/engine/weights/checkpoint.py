@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class Progress:
         epoch: epochs done.
         batch: batches done in the epoch under way.
         loss_sum: sum of the losses of those batches.
+        loss_sums: by name, where a task has several losses.
         best: best validation score of the task's main metric so far.
         metrics: scores of the latest validation.
         elapsed: seconds of training so far, over all sessions.
@@ -51,9 +53,28 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     loss_sum: float = 0.0
+    loss_sums: dict[str, float] = field(default_factory=dict)
     best: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     elapsed: float = 0.0
+
+    def add_losses(self, loss: float, losses: Mapping[str, float]) -> None:
+        """Add the losses of one step: their sum, and each by name."""
+        self.loss_sum += loss
+        if len(losses) > 1:
+            for name, value in losses.items():
+                self.loss_sums[name] = self.loss_sums.get(name, 0.0) + value
+
+    def mean_losses(self) -> dict[str, float]:
+        """Means over the epoch under way: ``train_loss``; of several also ``train_loss_NAME``."""
+        sums = {"train_loss": self.loss_sum}
+        sums |= {f"train_loss_{name}": value for name, value in self.loss_sums.items()}
+        return {name: value / self.batch for name, value in sums.items()}
+
+    def start_epoch(self) -> None:
+        """Count the epoch under way as done."""
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.loss_sum, self.loss_sums = 0.0, {}
 
 
 @dataclass
@@ -165,7 +186,8 @@ def _check_data(file: Path, info: DataInfo) -> None:
     _, metadata = _tensors(file)
     try:
         stored = json.loads(metadata[METADATA_KEY])["data"]
-        was = {name: stored[name] for name in ("copy", "class_names", "mean", "std")}
+        stored.setdefault("version", stored.get("copy"))  # its name in earlier releases
+        was = {name: stored[name] for name in ("version", "class_names", "mean", "std")}
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} does not tell its data; remove its folder") from error
     present = json.loads(json.dumps(asdict(info)))

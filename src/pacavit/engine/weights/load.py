@@ -20,7 +20,7 @@ from pacavit.errors import CheckpointError, UnknownNameError
 from pacavit.models.convert import name_faults
 from pacavit.recipes import io
 from pacavit.recipes.schema import Recipe
-from pacavit.tasks import ClassificationTask, Task
+from pacavit.tasks import ImageClassifier, Task
 from pacavit.utils import files
 from pacavit.utils.text import first_few, one_line
 
@@ -65,12 +65,12 @@ class LoadedModel:
     path: Path
 
     @property
-    def classifier(self) -> ClassificationTask:
-        """The task of a model that classifies; raises CheckpointError for any other."""
-        if not isinstance(self.task, ClassificationTask):
+    def classifier(self) -> ImageClassifier:
+        """The task of a model that scores classes of images; CheckpointError for any other."""
+        if not isinstance(self.task, ImageClassifier):
             raise CheckpointError(
-                f"{self.path} is no classifier, it learned the task {self.recipe.task.name!r}; "
-                "evaluate and predict need one"
+                f"{self.path} was trained for the task {self.recipe.task.name!r} and does not "
+                "classify images; this needs a model that does"
             )
         return self.task
 
@@ -259,6 +259,6 @@ def _load_file(path: Path) -> LoadedModel:
         ) from error
     # Building draws random weights, which are overwritten: the caller's generator shall not move.
     with torch.random.fork_rng(devices=[]):
-        task = build.task(recipe, len(info.class_names))
+        task = build.task(recipe, info)
     load_state(task.model, tensors, path)
     return LoadedModel(task.eval(), recipe, info, metrics, path)

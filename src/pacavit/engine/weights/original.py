@@ -159,7 +159,7 @@ def _data_info(num_classes: int) -> DataInfo:
     is_imagenet = num_classes == _IMAGENET_CLASSES
     return DataInfo(
         name="imagenet",
-        copy="ImageNet-1k" if is_imagenet else f"images of {num_classes} classes unknown to us",
+        version="ImageNet-1k" if is_imagenet else f"images of {num_classes} classes unknown to us",
         class_names=describe_synsets(ImageNetInfo("imagenet-1k").label_names())
         if is_imagenet
         else tuple(f"class {index}" for index in range(num_classes)),

@@ -49,7 +49,7 @@ def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
     tensors = {name: value for name, value in trained.state_dict().items() if name not in unused}
     tensors |= {name: value for name, value in model.state_dict().items() if name in fresh}
     load_state(model, tensors, f"model.init: {loaded.path}")
-    lines = [f"started from {loaded.path}, trained on {loaded.info.copy}"]
+    lines = [f"started from {loaded.path}, trained on {loaded.info.version}"]
     if fresh:
         lines.append(f"newly initialised: {', '.join(dict.fromkeys(fresh.values()))}")
     left_out = dict.fromkeys(part for part in unused.values() if part not in fresh.values())

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pacavit.data.formats.image import Region
+from pacavit.data.placement import interpolation
 from pacavit.errors import PacavitError
 from pacavit.models import PacaViT
-from pacavit.types import Grid
 
-__all__ = ["Placement", "Sampling", "Window", "samplings", "upsample", "windows"]
+__all__ = ["Sampling", "Window", "samplings", "upsample", "windows"]
 
 
 class Window(NamedTuple):
@@ -101,89 +99,10 @@ def find_pacavit(model: nn.Module) -> PacaViT:
 def upsample(maps: Tensor, sampling: Sampling, size: tuple[int, int]) -> Tensor:
     """Maps of a grid -> maps of the image: (..., H, W) -> (..., height, width), bilinearly."""
     rows, columns = (
-        _interpolation((torch.arange(pixels) - sampling.offset) / sampling.stride, cells)
+        interpolation((torch.arange(pixels) - sampling.offset) / sampling.stride, cells)
         for pixels, cells in zip(size, maps.shape[-2:], strict=True)
     )
     return rows.to(maps) @ maps @ columns.T.to(maps)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the network's input lies in the original image.
-
-    Attributes:
-        image_size: (height, width) of the original, in pixels.
-        region: the part of it that the network saw.
-        input_size: (height, width) of what the network saw, in pixels of its own.
-    """
-
-    image_size: tuple[int, int]
-    region: Region
-    input_size: tuple[int, int]
-
-    def resized(self, image_size: tuple[int, int]) -> Placement:
-        """The same, in a picture of the image of another size."""
-        rows, columns = (new / old for new, old in zip(image_size, self.image_size, strict=True))
-        top, left, height, width = self.region
-        region = Region(top * rows, left * columns, height * rows, width * columns)
-        return Placement(image_size, region, self.input_size)
-
-    def grid_region(self, grid: Grid, sampling: Sampling) -> Region:
-        """The part of the image that the patches of a grid share; it may reach over the edge."""
-        first = sampling.offset + 0.5 - sampling.stride / 2  # half a stride before its centre
-        height, width = grid.height * sampling.stride, grid.width * sampling.stride
-        return Region(first, first, height, width).inside(self.region, self.input_size)
-
-    def input_positions(self) -> list[tuple[Tensor, Tensor]]:
-        """Where the rows of the image, and its columns, lie in the input, and which it has.
-
-        Returns:
-            For each side (pixels,) float, in pixels of the input from the centre of its first, and
-            (pixels,) bool.
-        """
-        found = []
-        for pixels, start, length, cells in zip(
-            self.image_size, self.region[:2], self.region[2:], self.input_size, strict=True
-        ):
-            share = (torch.arange(pixels) + 0.5 - start) / length
-            found.append((share * cells - 0.5, (share >= 0) & (share <= 1)))
-        return found
-
-    def seen_pixels(self) -> tuple[Tensor, Tensor]:
-        """The rows of the image that the network saw, and the columns: (rows,), (columns,) long."""
-        rows, columns = (seen.nonzero()[:, 0] for _, seen in self.input_positions())
-        return rows, columns
-
-    @property
-    def has_border(self) -> bool:
-        """Whether preprocessing cut something off the image."""
-        seen = tuple(len(pixels) for pixels in self.seen_pixels())
-        return seen != self.image_size
-
-    def restore(self, maps: Tensor) -> Tensor:
-        """(..., height, width) of the input -> (..., H, W) of the original, bilinearly.
-
-        The network never saw what its preprocessing cut off: there the maps are NaN, no data.
-        """
-        if tuple(maps.shape[-2:]) != self.input_size:
-            raise ValueError(f"maps of {tuple(maps.shape[-2:])} for an input of {self.input_size}")
-        weights = []
-        for (position, seen), cells in zip(self.input_positions(), self.input_size, strict=True):
-            matrix = _interpolation(position, cells)
-            matrix[~seen] = torch.nan
-            weights.append(matrix.to(maps))
-        rows, columns = weights
-        # NaN rows and columns make NaN of all they touch, which is what is wanted.
-        return rows @ maps @ columns.T
-
-
-def _interpolation(position: Tensor, cells: int) -> Tensor:
-    """Positions (n,) in units of cells -> weights (n, cells) of linear interpolation.
-
-    Beyond the centres of the first and the last cell their values hold.
-    """
-    position = position.clamp(0, cells - 1)
-    return (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)
 
 
 def _sides(value: int | Sequence[int]) -> tuple[int, int]:

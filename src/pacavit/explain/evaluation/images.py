@@ -174,7 +174,7 @@ def run_bench(
         key = batch_key(batch)
         with torch.no_grad():
             predicted = network(batch.images).argmax(1)
-        right.append(predicted == batch.labels)
+        right.append(predicted == batch.targets)
         inside = None if objects is None else objects(batch.indices).to(batch.images.device)
         for name, method in measuring.items():
             measure = partial(method.measure, batch, predicted, inside)
@@ -223,7 +223,7 @@ class _Measuring:
 
         Maps are of the likeliest classes, and anew of the right ones where those are others.
         """
-        images, labels = batch.images, batch.labels
+        images, labels = batch.images, batch.targets
         maps, seconds = self._timed(images, predicted)
         shaken = torch.arange(len(images), device=images.device) % _SHAKEN == 0
         likeliest = self._scores(images, maps, predicted, inside, shaken)

@@ -69,8 +69,7 @@ def bench_model(
     else:
         names = list(methods)
     chosen = {name: METHODS.get(name) for name in names}
-    config = model.recipe.data
-    source = build.data_source(config if root is None else config.model_copy(update={"root": root}))
+    source = build.data_source(model.recipe, root)
     check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
     loader = build.eval_loader(model.recipe, images, model.info, shuffle=True)
@@ -92,7 +91,7 @@ def bench_model(
         settings = {
             "weights": _fingerprint(model),
             "methods": names,
-            "data": source.info.copy,
+            "data": source.info.version,
             "split": split,
             "limit": limit,
             "skip": skip,
@@ -104,7 +103,7 @@ def bench_model(
     found = run_bench(network, chosen, batches, objects=subjects, precision=precision, keep=keep)
     batches = _some(loader, few, "clusters" if progress else None)
     clusters = bench_clusters(network, batches, objects=instances, keep=keep)
-    return replace(found, left_out=left_out, clusters=clusters, data=source.info.copy)
+    return replace(found, left_out=left_out, clusters=clusters, data=source.info.version)
 
 
 def _able(network: nn.Module) -> tuple[list[str], dict[str, str]]:
@@ -148,10 +147,10 @@ def _some(loader: Loader, few: range, measured: str | None) -> Iterator[Batch]:
         task = bar.add_task(f"measuring {measured}", total=len(few))
         for batch in loader.epoch(0):
             part = slice(max(0, few.start - start), max(0, few.stop - start))
-            chosen = Batch(*(tensor[part] for tensor in batch))
-            if len(chosen.labels):
+            chosen = batch[part]
+            if len(chosen):
                 yield chosen
-                bar.update(task, advance=len(chosen.labels))
-            start += len(batch.labels)
+                bar.update(task, advance=len(chosen))
+            start += len(batch)
             if start >= few.stop:
                 return

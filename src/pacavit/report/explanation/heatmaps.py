@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pacavit.data import ImageSet
-from pacavit.engine.predictor import ClassProbability
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import PacavitError
 from pacavit.explain import ImageExplanation, default_method, explain_split
@@ -21,6 +20,7 @@ from pacavit.explain.render import (
     png_bytes,
     thumbnail,
 )
+from pacavit.tasks.classification import ClassProbability
 
 __all__ = ["Heatmap", "Heatmaps", "make_heatmaps"]
 
@@ -85,7 +85,7 @@ def make_heatmaps(
         return Heatmaps(method, (), error=str(error))
     names = model.info.class_names
     found = tuple(
-        _heatmap(position, names[int(images.labels[position])], method, explanation)
+        _heatmap(position, names[int(images.target(position))], method, explanation)
         for position, explanation in zip(positions, explained, strict=True)
     )
     stages = explained[0].stages

@@ -286,7 +286,7 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
 
 
 def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[str, Any]:
-    box = explanation.placement.resized((1, 1)).grid_region(clusters.grid, clusters.sampling)
+    box = explanation.placement.resized((1, 1)).grid_region(clusters.grid, *clusters.sampling)
     return {
         "stage": clusters.stage,
         "grid": list(clusters.grid),

@@ -47,8 +47,8 @@ def model_card(
     sections = (
         f"# {name}",
         f"`{model.recipe.model.name}`{with_clusterings(model.task.model)}, trained on "
-        f"{info.copy}: test accuracy {evaluation.accuracy:.4f} ({evaluation.num_images:,} images, "
-        "no test-time augmentation).",
+        f"{info.version}: test accuracy {evaluation.accuracy:.4f} "
+        f"({evaluation.num_images:,} images, no test-time augmentation).",
         _use(source or name),
         _results(evaluation, evaluation_command, "half" if half else "full"),
         _training(model, environment, seconds),
@@ -115,7 +115,7 @@ def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float
             "",
             f"- Network: `{recipe.model.name}`{with_clusterings(network)}; "
             f"{num_parameters:,} parameters, {macs / 1e6:.1f} M multiply-accumulates an image",
-            f"- Data: {info.copy}, {len(info.class_names)} classes; choices were made on "
+            f"- Data: {info.version}, {len(info.class_names)} classes; choices were made on "
             "validation images held out of the training set",
             f"- Recipe: `{recipe.name}`, {recipe.train.epochs} epochs, seed {recipe.train.seed}, "
             "one run",

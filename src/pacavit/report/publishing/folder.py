@@ -94,7 +94,7 @@ def _header(name: str, model: LoadedModel, evaluation: Evaluation, license_name:
         EvalResult(
             task_type=kind,
             dataset_type=model.info.name,
-            dataset_name=model.info.copy,
+            dataset_name=model.info.version,
             dataset_split="test",
             metric_type=metric,
             metric_value=round(score, 4),

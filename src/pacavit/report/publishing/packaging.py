@@ -99,10 +99,10 @@ def score_for_card(
         DataError: they are not the data that the model was trained on, which the card names.
     """
     score = score_model(model, "test", root=data, device=pick_device("auto"), progress=progress)
-    if score.info.copy != model.info.copy:
+    if score.info.version != model.info.version:
         raise DataError(
-            f"the test images are of {score.info.copy}, and the model was trained on "
-            f"{model.info.copy}; give those data, the card tells of no others"
+            f"the test images are of {score.info.version}, and the model was trained on "
+            f"{model.info.version}; give those data, the card tells of no others"
         )
     command = ["pacavit", "evaluate", source]
     if (data or model.recipe.data.root) is not None:

@@ -1,1 +1,6 @@
-"""What pages show of a task's results, one package a task."""
+"""What pages show of a task's results, one package a task; importing this registers them."""
+
+from pacavit.report.tasks.base import REPORTS, StoredEvaluation, TaskReport, report_of
+from pacavit.report.tasks.classification import ClassificationReport
+
+__all__ = ["REPORTS", "ClassificationReport", "StoredEvaluation", "TaskReport", "report_of"]

@@ -9,7 +9,7 @@ from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing as TimmRandomErasing
 from torch import Tensor
 
-from pacavit.data import SampleRandom, lent_generators
+from pacavit.data import SampleRandom, seeded_generators
 
 __all__ = ["RandAugment", "RandomErasing"]
 
@@ -39,7 +39,7 @@ class RandAugment:
         change = rand_augment_transform(self.name, options)
         pictures = images.permute(0, 2, 3, 1).cpu().numpy()
         changed = np.empty_like(pictures, order="C")
-        with lent_generators() as seed:
+        with seeded_generators() as seed:
             for number, key in enumerate(random.seeds("rand augment")):
                 seed(key)
                 changed[number] = change(Image.fromarray(pictures[number]))
@@ -61,7 +61,7 @@ class RandomErasing:
 
     def __call__(self, pixels: Tensor, random: SampleRandom) -> Tensor:
         """Erase in place with the random numbers of the samples; returns the same tensor."""
-        with lent_generators() as seed:
+        with seeded_generators() as seed:
             for image, key in zip(pixels, random.seeds("random erasing"), strict=True):
                 seed(key)
                 self.erase(image)

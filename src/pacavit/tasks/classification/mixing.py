@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ _QUANTILES = 4096
 
 
 class Mix:
-    """Mixes neighbours in a batch: labels (B,) become target probabilities (B, num_classes).
+    """Mixes neighbours in a batch: labels become target probabilities (B, num_classes).
 
     The first image with the second, the third with the fourth and so on, each pair with draws of
     its own, like timm's ``Mixup`` with ``mode="pair"``. Draws are those of the pair's first image
@@ -43,7 +45,7 @@ class Mix:
         """Mix a batch with the random numbers of its samples."""
         if random.epoch >= self.end:
             return batch
-        num_pairs = len(batch.labels) // 2
+        num_pairs = len(batch) // 2
         first, second = slice(0, 2 * num_pairs, 2), slice(1, 2 * num_pairs, 2)
         draws = SampleRandom(random.seed, random.epoch, random.indices[first])
         height, width = batch.images.shape[2:]
@@ -51,8 +53,10 @@ class Mix:
         images = _blend(batch.images, first, second, own)
         # What pixels were kept is exact also for a rectangle that reached over the edge.
         share = own.mean((1, 2, 3))[:, None]
-        labels = F.one_hot(batch.labels, self.num_classes).float()
-        return Batch(images, _blend(labels, first, second, share), batch.indices)
+        labels = batch.targets
+        if labels.ndim == 1:
+            labels = F.one_hot(labels, self.num_classes)
+        return replace(batch, images=images, targets=_blend(labels.float(), first, second, share))
 
     def _own_part(self, draws: SampleRandom, height: int, width: int) -> Tensor:
         """(pairs, 1, height, width): how much of each pixel an image of a pair keeps."""

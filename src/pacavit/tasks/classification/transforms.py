@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pacavit.data import DataInfo, SampleRandom, crop_centre
-from pacavit.data.formats.image import Region, centre_region
 from pacavit.errors import RecipeError
 from pacavit.tasks.classification.augment import RandAugment, RandomErasing
 from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig
@@ -42,10 +41,6 @@ class EvalTransform:
         mean, std = (_per_channel(fact).to(images.device) for fact in (self.mean, self.std))
         return torch.addcmul(-mean / std, pixels, 1 / (255 * std))
 
-    def region(self, image_size: tuple[int, int]) -> Region:
-        """What the network sees of an image of (H, W) pixels."""
-        return centre_region(image_size, self.size)
-
 
 class TrainTransform:
     """(B, 3, H, W) uint8 -> (B, 3, height, width) augmented, normalised float32, channels-last.
@@ -70,7 +65,7 @@ class TrainTransform:
         self, config: ClassificationConfig, info: DataInfo, image_size: int | None = None
     ) -> None:
         size = config.image_size if image_size is None else image_size
-        # As ClassificationTask.train_framing cuts them.
+        # As ClassificationPreprocess crops them.
         side = size or min(info.image_size)
         height, width = (side, side) if config.crop else info.image_size
         if config.augment.shift >= min(height, width):

@@ -1,4 +1,4 @@
-"""Images that a classifier gets right and wrong, with what it says of them."""
+"""Images that a classifier gets right and wrong, with its most probable classes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pacavit.engine.predictor import ClassProbability
-from pacavit.engine.scoring import SplitScore, TopClasses
+from pacavit.engine.scoring import SplitScore
 from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.tasks.classification.observe import TopClasses
+from pacavit.tasks.classification import ClassProbability
 
 __all__ = ["NUM_EXAMPLES", "Example", "Examples", "choose_examples", "choose_few", "pick_examples"]
 
@@ -27,12 +28,13 @@ _MAX_SIDE = 128  # pixels of a thumbnail
 
 @dataclass(frozen=True)
 class Example:
-    """One image and what a classifier says of it.
+    """One image and its most probable classes.
 
     Attributes:
         index: position in the split.
         label: name of the true class.
-        guesses: the likeliest classes, likeliest first, and the true one if it is not among them.
+        guesses: the most probable classes, most probable first, and the true one if it is not
+            among them.
         png: thumbnail, base64 of a PNG file.
     """
 
@@ -44,11 +46,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Images that say what the numbers mean.
+    """Images that show what the numbers mean.
 
     Attributes:
-        right: a sample of those whose likeliest class is the true one.
-        wrong: those of the others that the classifier is surest of.
+        right: a sample of those whose top-1 class is the true one.
+        wrong: those of the others with the highest top-1 probabilities.
         heatmaps: of a few of both kinds; None in evaluations of earlier versions.
     """
 
@@ -66,8 +68,8 @@ def choose_examples(top: TopClasses, num: int = NUM_EXAMPLES) -> _Choice:
     """Which rows of ``top`` to show, up to ``num`` of either kind; equal rows, equal choices.
 
     Returns:
-        ``right``: evenly spread over all images whose likeliest class is the true one; ``wrong``:
-        those of the others that the classifier is surest of, surest first.
+        ``right``: evenly spread over all images whose top-1 class is the true one; ``wrong``:
+        those of the others with the highest top-1 probabilities, highest first.
     """
     correct = top.classes[:, 0] == top.labels
     hits, misses = correct.nonzero()[:, 0], (~correct).nonzero()[:, 0]
@@ -84,18 +86,17 @@ def choose_few(top: TopClasses) -> list[int]:
     return positions
 
 
-def pick_examples(score: SplitScore, heatmaps: Heatmaps | None = None) -> Examples:
+def pick_examples(score: SplitScore, top: TopClasses, heatmaps: Heatmaps | None = None) -> Examples:
     """The chosen images of a scored split, with thumbnails."""
     names = [row.name for row in score.evaluation.per_class]
-    right, wrong = (_examples(score, rows, names) for rows in choose_examples(score.top))
+    right, wrong = (_examples(score, top, rows, names) for rows in choose_examples(top))
     return Examples(right, wrong, heatmaps)
 
 
-def _examples(score: SplitScore, rows: Tensor, names: Sequence[str]) -> tuple[Example, ...]:
-    if len(rows) == 0:
-        return ()
-    top = TopClasses(*(values[rows] for values in score.top))
-    pixels = score.images.batch(top.indices.to(score.images.device))[0].cpu()
+def _examples(
+    score: SplitScore, all_top: TopClasses, rows: Tensor, names: Sequence[str]
+) -> tuple[Example, ...]:
+    top = TopClasses(*(values[rows] for values in all_top))
     found = []
     for row, index in enumerate(top.indices.tolist()):
         label = int(top.labels[row])
@@ -103,7 +104,8 @@ def _examples(score: SplitScore, rows: Tensor, names: Sequence[str]) -> tuple[Ex
         guesses = [ClassProbability(names[guess], value) for guess, value in pairs]
         if label not in top.classes[row]:
             guesses.append(ClassProbability(names[label], float(top.true_probabilities[row])))
-        found.append(Example(index, names[label], tuple(guesses), _thumbnail(pixels[row])))
+        picture = _thumbnail(score.images[index].image.cpu())
+        found.append(Example(index, names[label], tuple(guesses), picture))
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""Images of any size cut to the size of the network, one by one: the framing of a Loader."""
+"""Images of any size cropped to the size of the network, one by one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_interp_mode
 from torch import Tensor
-from torchvision.transforms import CenterCrop, Compose, Resize
+from torchvision.transforms import CenterCrop as TorchCenterCrop
+from torchvision.transforms import Compose, Resize
+from torchvision.transforms.functional import resized_crop
 
-from pacavit.data import SampleRandom, lent_generators
-from pacavit.data.formats.image import Region
+from pacavit.data import SampleRandom, seeded_generators
+from pacavit.data.placement import Region
 from pacavit.tasks.classification.config import CropConfig
 
-__all__ = ["CentreCrop", "RandomCrop"]
+__all__ = ["CenterCrop", "RandomCrop"]
 
 
 class RandomCrop:
@@ -33,15 +35,18 @@ class RandomCrop:
             size, scale=config.scale, ratio=config.ratio, interpolation=config.interpolation
         )
 
-    def __call__(self, image: Tensor, random: SampleRandom) -> Tensor:
-        """Cut an image with the random numbers of its sample."""
-        with lent_generators() as seed:
+    def __call__(self, image: Tensor, random: SampleRandom) -> tuple[Tensor, Region]:
+        """Crop an image with the random numbers of its sample; returns which part was kept."""
+        picture, crop = _to_pillow(image), self.crop
+        with seeded_generators() as seed:
             seed(random.seeds("crop")[0])
-            return _to_tensor(self.crop(_to_pillow(image)))
+            top, left, height, width = crop.get_params(picture, crop.scale, crop.ratio)
+        part = resized_crop(picture, top, left, height, width, crop.size, crop.interpolation)
+        return _to_tensor(part), Region(top, left, height, width)
 
 
-class CentreCrop:
-    """(3, H, W) uint8 -> (3, size, size) uint8: resized by Pillow, then cut around the centre.
+class CenterCrop:
+    """(3, H, W) uint8 -> (3, size, size) uint8: resized by Pillow, then cut around the center.
 
     Args:
         config: what part of the shorter side is kept, and the interpolation.
@@ -51,13 +56,14 @@ class CentreCrop:
     def __init__(self, config: CropConfig, size: int) -> None:
         mode = str_to_interp_mode(config.interpolation)
         self.size, self.shorter_side = size, math.floor(size / config.eval_part)
-        self.crop = Compose([Resize(self.shorter_side, interpolation=mode), CenterCrop(size)])
+        self.crop = Compose([Resize(self.shorter_side, interpolation=mode), TorchCenterCrop(size)])
 
-    def __call__(self, image: Tensor, random: SampleRandom | None = None) -> Tensor:
-        """Cut an image; ``random`` is not used, it is what every framing is called with."""
-        return _to_tensor(self.crop(_to_pillow(image)))
+    def __call__(self, image: Tensor, random: SampleRandom | None = None) -> tuple[Tensor, Region]:
+        """Crop an image, without random numbers; returns which part was kept."""
+        height, width = image.shape[1:]
+        return _to_tensor(self.crop(_to_pillow(image))), self._region((height, width))
 
-    def region(self, image_size: tuple[int, int]) -> Region:
+    def _region(self, image_size: tuple[int, int]) -> Region:
         """What is left of an image of (H, W) pixels."""
         # The arithmetic of torchvision's Resize and CenterCrop.
         shorter = min(image_size)

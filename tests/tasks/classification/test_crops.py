@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import timm.data
 import torch
+from pacavit.tasks.classification.framing import CentreCrop, RandomCrop
 from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
@@ -10,7 +11,6 @@ from pacavit.data import DataInfo, SampleRandom
 from pacavit.tasks import ClassificationTask
 from pacavit.tasks.classification import ClassificationConfig
 from pacavit.tasks.classification.config import CropConfig
-from pacavit.tasks.classification.framing import CentreCrop, RandomCrop
 
 INFO = DataInfo("test", "test", ("a", "b"), (32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

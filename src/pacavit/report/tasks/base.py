@@ -1,0 +1,282 @@
+"""What files, pages and the console show of a task's results.
+
+``TaskReport`` itself works from the scores of any task; a task adds what only it can show.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pacavit.data import Batch, DataInfo
+from pacavit.engine.evaluate import ClassScores, Evaluation
+from pacavit.engine.predictor import Predicted
+from pacavit.engine.scoring import SplitScore
+from pacavit.report import html
+from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.utils.registry import Registry
+
+__all__ = [
+    "REPORTS",
+    "ImagesCorrect",
+    "ObservedPredictions",
+    "StoredEvaluation",
+    "TaskReport",
+    "csv_bytes",
+    "left_out",
+    "report_of",
+]
+
+MANY_CLASSES = 30
+"""Of more classes than this a page shows the extremes, and the rest on request."""
+
+_FEW = 10  # rows of a table that shows extremes only
+
+
+class ObservedPredictions(Protocol):
+    """Keeps what a report needs of the predictions for a split; called once a batch."""
+
+    def __call__(self, predictions: Sequence[Any], batch: Batch) -> None:
+        """Add the predictions for a batch."""
+
+
+class ImagesCorrect(NamedTuple):
+    """Which images of a split were predicted correctly, for paired tests.
+
+    Attributes:
+        images: of each image its position and its target, as text.
+        correct: (images,) bool.
+    """
+
+    images: tuple[tuple[str, str], ...]
+    correct: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredEvaluation:
+    """An evaluation as it lies in a folder.
+
+    Attributes:
+        evaluation: what was measured.
+        details: what the task's report has stored beside the scores.
+        data: which version of the data it was measured on.
+        date: when.
+        broken: a line on each image that was left out because it could not be read.
+    """
+
+    evaluation: Evaluation
+    details: Any
+    data: str
+    date: datetime
+    broken: tuple[str, ...] = ()
+
+
+class TaskReport:
+    """Files, sections, tables and lines of a task's results.
+
+    Attributes:
+        files: names of the files that ``contents`` writes.
+        labels: what tables call scores whose names do not read well.
+        headline: scores that sum up an evaluation, the main one first, by what pages call them.
+    """
+
+    files: ClassVar[tuple[str, ...]] = ("per_class.csv",)
+    labels: ClassVar[Mapping[str, str]] = {}
+    headline: ClassVar[Mapping[str, str]] = {}
+
+    def observer(self) -> ObservedPredictions | None:
+        """A fresh observer of predictions, which ``contents`` gets back; None for none."""
+        return None
+
+    def choose_few(self, observed: Any) -> list[int]:
+        """Positions of the few images that heatmaps are made of; none by default."""
+        return []
+
+    def contents(
+        self, score: SplitScore, observed: Any, *, title: str, heatmaps: Heatmaps | None
+    ) -> dict[str, bytes]:
+        """The ``files`` of an evaluation, beside its scores, by name.
+
+        Args:
+            score: what was measured.
+            observed: the observer after all batches.
+            title: which data and split.
+            heatmaps: of a few of the images; None leaves them out.
+        """
+        rows = score.evaluation.per_class
+        header = list(rows[0].scores) if rows else []
+        lines = ((row.name, *row.scores.values(), row.support) for row in rows)
+        return {"per_class.csv": csv_bytes(("class", *header, "support"), lines)}
+
+    def read_details(self, folder: Path) -> Any:
+        """What ``sections`` needs beside the scores, from the files of an evaluation.
+
+        Raises:
+            OSError, ValueError, KeyError, TypeError: a file is missing or broken.
+        """
+        return None
+
+    def images_correct(self, folder: Path) -> ImagesCorrect | None:
+        """Which images were correct, from the files of an evaluation; None if no such thing.
+
+        Raises:
+            OSError, ValueError, KeyError: a file is missing or broken.
+        """
+        return None
+
+    def highlights(self, evaluation: Evaluation) -> dict[str, str]:
+        """The few numbers that readers come for, as text, by name; the main one first."""
+        names = self.headline or {name: self.label(name) for name in list(evaluation.scores)[:2]}
+        return {label: html.percent(evaluation.scores[name]) for name, label in names.items()}
+
+    def label(self, name: str) -> str:
+        """What tables call a score."""
+        return self.labels.get(name, name.replace("_", " "))
+
+    def sections(self, stored: Mapping[str, StoredEvaluation]) -> list[html.Section]:
+        """The part of a run's page that shows its results.
+
+        Args:
+            stored: evaluations by the names of their splits, at least one; the first counts most.
+        """
+        return [self.results_section(stored)]
+
+    def results_section(self, stored: Mapping[str, StoredEvaluation]) -> html.Section:
+        """Scores of one model on one or more splits; per class on the first."""
+        columns = [self.scores_as_text(each.evaluation) for each in stored.values()]
+        names = dict.fromkeys(name for column in columns for name in column)
+        rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
+        summary = html.table(self.scores_caption(), ["score", *stored], rows)
+        sources = [
+            html.paragraph(
+                f"{split.capitalize()} images: {each.data}, measured {each.date:%Y-%m-%d %H:%M %Z}."
+            )
+            for split, each in stored.items()
+        ]
+        sources += [
+            html.paragraph(f"{left_out(split, len(each.broken))}, named in its evaluation.json.")
+            for split, each in stored.items()
+            if each.broken
+        ]
+        split, first = next(iter(stored.items()))
+        left = Markup("").join([summary, *sources])
+        if not first.evaluation.per_class:
+            return html.Section("Results", [left])
+        right = Markup("").join(self._per_class(first.evaluation.per_class, split))
+        return html.Section("Results", [html.side_by_side(left, right)])
+
+    def scores_caption(self) -> str:
+        """What the table of scores shows."""
+        return "Scores"
+
+    def scores_as_text(self, evaluation: Evaluation) -> dict[str, str]:
+        """Every single number of an evaluation, by what tables call it."""
+        return {
+            **{self.label(name): html.number(value) for name, value in evaluation.scores.items()},
+            "images": f"{evaluation.num_images:,}",
+            "images/s": html.number(evaluation.images_per_second, digits=0),
+        }
+
+    def print(self, evaluation: Evaluation, console: Console, *, title: str) -> None:
+        """Print the scores, and the table of classes."""
+        summary = Table("score", title=escape(title), title_justify="left")
+        summary.add_column("value", justify="right")
+        for name, value in evaluation.scores.items():
+            summary.add_row(escape(self.label(name)), f"{value:.4f}")
+        console.print(summary)
+        self.print_classes(evaluation, console)
+
+    def print_classes(self, evaluation: Evaluation, console: Console) -> None:
+        """Print the table of classes, if there is one."""
+        if not evaluation.per_class:
+            return
+        classes = Table("class")
+        for name in (*evaluation.per_class[0].scores, "images"):
+            classes.add_column(escape(self.label(name)), justify="right")
+        for row in evaluation.per_class:
+            scores = [f"{score:.4f}" for score in row.scores.values()]
+            classes.add_row(escape(row.name), *scores, str(row.support))
+        console.print(classes)
+
+    def predictions(self, found: Sequence[Predicted], info: DataInfo, top_k: int) -> list[Any]:
+        """What ``pacavit.predict`` returns: one public record an input, with path and error.
+
+        Args:
+            found: what the task predicted.
+            info: of the data that it was trained on.
+            top_k: classes to name an image, for tasks that name some.
+        """
+        return list(found)
+
+    def predictions_json(self, predictions: Sequence[Any]) -> str:
+        """A JSON list with one object an image."""
+        records = [
+            {"path": str(each.source), "prediction": str(each.record), "error": each.error}
+            for each in predictions
+        ]
+        return json.dumps(records, indent=2)
+
+    def print_predictions(self, predictions: Sequence[Any], console: Console) -> None:
+        """Print what was predicted; images with an error are left out."""
+        for each in predictions:
+            if each.error is None:
+                text = f"{each.source}: {each.record}"
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _per_class(self, classes: Sequence[ClassScores], split: str) -> list[Markup]:
+        """A table of all classes; of many the worst ones first, and all of them folded."""
+        caption = f"Scores of each class, {split} images"
+        if len(classes) <= MANY_CLASSES:
+            return [self._class_table(caption, classes)]
+        last = list(classes[0].scores)[-1]
+        worst = sorted(classes, key=lambda row: row.scores[last])[:_FEW]
+        title = f"The {_FEW} classes with the lowest {self.label(last)}, {split} images"
+        return [
+            self._class_table(title, worst),
+            html.folded(f"All {len(classes):,} classes", self._class_table(caption, classes)),
+        ]
+
+    def _class_table(self, caption: str, classes: Sequence[ClassScores]) -> Markup:
+        names = list(classes[0].scores)
+        rows: list[list[str | html.Cell]] = []
+        for row in classes:
+            *others, last = row.scores.values()
+            cells: list[str | html.Cell] = [row.name, *map(html.number, others)]
+            rows.append([*cells, html.Cell(html.number(last), share=last), f"{row.support:,}"])
+        return html.table(caption, ["class", *map(self.label, names), "images"], rows)
+
+
+REPORTS: Registry[TaskReport] = Registry("task report")
+
+
+def report_of(task: str) -> TaskReport:
+    """The report of a task; one that shows its scores if the task has none of its own."""
+    return REPORTS.get(task)() if task in REPORTS else TaskReport()
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
+    """A table as a CSV file."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def left_out(split: str, number: int) -> str:
+    """How many images of a split could not be read; no files, whose folders others need not see."""
+    images = "image was" if number == 1 else "images were"
+    return f"{number:,} {split} {images} left out because they could not be read"

@@ -1,0 +1,182 @@
+"""The report of classification with one class an image."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pydantic
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pacavit.data import DataInfo
+from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.predictor import Predicted
+from pacavit.engine.scoring import SplitScore
+from pacavit.report import html
+from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.tasks.base import (
+    REPORTS,
+    ImagesCorrect,
+    StoredEvaluation,
+    TaskReport,
+    csv_bytes,
+)
+from pacavit.report.tasks.classification import predictions, sections
+from pacavit.report.tasks.classification.confusion import confusion_png
+from pacavit.report.tasks.classification.examples import Examples, choose_few, pick_examples
+from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
+
+__all__ = ["ClassificationReport"]
+
+EXAMPLES, PREDICTIONS = "examples.json", "predictions.csv"
+_EXAMPLES = pydantic.TypeAdapter(Examples)
+_KINDS = {"precision": "precision", "recall": "recall", "f1": "F1"}
+
+
+@REPORTS.register("classification")
+class ClassificationReport(TaskReport):
+    """Confusion matrix, examples with probabilities, and precision, recall and F1 of all kinds."""
+
+    files = ("per_class.csv", "confusion.csv", "confusion.png", PREDICTIONS, EXAMPLES)
+    headline: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "f1_macro": "F1 (macro)"}
+    labels: ClassVar[Mapping[str, str]] = {
+        "loss": "log loss",
+        "f1": "F1",
+        **{
+            f"{kind}_{average}": f"{label}, {average}"
+            for average in ("macro", "weighted")
+            for kind, label in _KINDS.items()
+        },
+    }
+
+    def observer(self) -> TopClassesObserver:
+        """Keeps the most probable classes of every image."""
+        return TopClassesObserver()
+
+    def choose_few(self, observed: TopClassesObserver) -> list[int]:
+        """Some correct images, then some incorrect ones."""
+        return choose_few(observed.top())
+
+    def contents(
+        self,
+        score: SplitScore,
+        observed: TopClassesObserver,
+        *,
+        title: str,
+        heatmaps: Heatmaps | None,
+    ) -> dict[str, bytes]:
+        """Tables of classes, confusions and predictions, a picture, and example images."""
+        evaluation, top = score.evaluation, observed.top()
+        names = [row.name for row in evaluation.per_class]
+        confusion = evaluation.arrays["confusion"].cpu().numpy()
+        accuracy = evaluation.scores["accuracy"]
+        title = f"{title}: accuracy {accuracy:.4f} of {evaluation.num_images:,} images"
+        examples = pick_examples(score, top, heatmaps)
+        return {
+            EXAMPLES: _EXAMPLES.dump_json(examples, indent=2) + b"\n",
+            **super().contents(score, observed, title=title, heatmaps=heatmaps),
+            "confusion.csv": csv_bytes(
+                ("true class / predicted class", *names),
+                ((name, *counts) for name, counts in zip(names, confusion.tolist(), strict=True)),
+            ),
+            PREDICTIONS: csv_bytes(
+                (
+                    "image",
+                    "true_class",
+                    "true_class_probability",
+                    "predicted_class",
+                    "predicted_class_probability",
+                ),
+                _predictions(top, names),
+            ),
+            "confusion.png": confusion_png(confusion, names, title=title),
+        }
+
+    def read_details(self, folder: Path) -> Examples:
+        """The examples of a stored evaluation."""
+        return _EXAMPLES.validate_json((folder / EXAMPLES).read_bytes())
+
+    def images_correct(self, folder: Path) -> ImagesCorrect:
+        """Which images have the true class as their top-1 class, from ``predictions.csv``."""
+        text = (folder / PREDICTIONS).read_text(encoding="utf-8")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        correct = [row["true_class"] == row["predicted_class"] for row in rows]
+        images = tuple((row["image"], row["true_class"]) for row in rows)
+        return ImagesCorrect(images, np.array(correct, dtype=bool))
+
+    def sections(self, stored: Mapping[str, StoredEvaluation]) -> list[html.Section]:
+        """Scores, confusion matrix, examples, and heatmaps where there are some."""
+        split, first = next(iter(stored.items()))
+        examples: Examples = first.details
+        found = [
+            self.results_section(stored),
+            sections.confusion_section(first.evaluation, split),
+            sections.examples_section(examples, split),
+        ]
+        if examples.heatmaps is not None:
+            found.append(sections.heatmaps_section(examples.heatmaps, split))
+        return found
+
+    def scores_caption(self) -> str:
+        """What the table of scores shows."""
+        return "Precision, recall and F1 are means over classes"
+
+    def scores_as_text(self, evaluation: Evaluation) -> dict[str, str]:
+        """Accuracy and loss, means over classes, everything else, and counts."""
+        texts = super().scores_as_text(evaluation)
+        main = ["accuracy", "loss", *(name for name in self.labels if name in evaluation.scores)]
+        order = dict.fromkeys([*map(self.label, main), *texts])
+        return {name: texts[name] for name in order if name in texts}
+
+    def print(self, evaluation: Evaluation, console: Console, *, title: str) -> None:
+        """Print averages over classes, further scores, and the table of classes."""
+        scores = dict(evaluation.scores)
+        accuracy = scores.pop("accuracy")
+        summary = Table(title=escape(title), title_justify="left")
+        summary.add_column("average")
+        for name in ("accuracy", *_KINDS.values()):
+            summary.add_column(name, justify="right")
+        for average in ("macro", "weighted"):
+            values = [scores.pop(f"{kind}_{average}") for kind in _KINDS]
+            summary.add_row(average, *(f"{value:.4f}" for value in (accuracy, *values)))
+        console.print(summary)
+        further = Table()
+        for name in scores:
+            further.add_column(escape(self.label(name)), justify="right")
+        further.add_row(*(f"{value:.4f}" for value in scores.values()))
+        console.print(further)
+        self.print_classes(evaluation, console)
+
+    def predictions(
+        self, found: Sequence[Predicted], info: DataInfo, top_k: int
+    ) -> list[predictions.ImagePrediction]:
+        """The most probable classes of each image."""
+        return predictions.public_predictions(found, info, top_k)
+
+    def predictions_json(self, found: Sequence[Any]) -> str:
+        """A JSON list with path, classes with probabilities, and error of each image."""
+        return predictions.predictions_json(found)
+
+    def print_predictions(self, found: Sequence[Any], console: Console) -> None:
+        """Print a small table of probabilities an image."""
+        predictions.print_predictions(found, console)
+
+
+def _predictions(top: TopClasses, names: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+    """A row an image, in stored order."""
+    rows = zip(
+        top.indices.tolist(),
+        top.labels.tolist(),
+        top.true_probabilities.tolist(),
+        top.classes[:, 0].tolist(),
+        top.probabilities[:, 0].tolist(),
+        strict=True,
+    )
+    for index, label, true, predicted, probability in rows:
+        yield index, names[label], round(true, 6), names[predicted], round(probability, 6)

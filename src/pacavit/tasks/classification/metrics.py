@@ -1,0 +1,90 @@
+"""Scores of a classifier with one class an image."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from pacavit.tasks.classification.classifier import Predictions
+
+__all__ = ["CalibrationError", "ClassificationMetrics", "LogLoss"]
+
+
+class LogLoss(Metric):
+    """Mean negative log-probability of the true class, without label smoothing."""
+
+    full_state_update = False
+    higher_is_better = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Add (B, classes) probabilities and (B,) labels."""
+        chosen = probabilities.gather(1, labels[:, None]).clamp_min(1e-12)
+        self.total -= chosen.double().log().sum()
+        self.count += len(labels)
+
+    def compute(self) -> Tensor:
+        """The mean so far."""
+        return self.total / self.count
+
+
+class CalibrationError(MulticlassCalibrationError):
+    """torchmetrics' score, which has a bin of its own for a confidence of exactly 1."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add (B, classes) probabilities and (B,) labels; 1 counts to the last bin."""
+        super().update(preds.clamp_max(1 - torch.finfo(preds.dtype).eps), target)
+
+
+class ClassificationMetrics(MetricCollection):
+    """Accuracy, loss, calibration, confusion, and precision, recall and F1 of all kinds.
+
+    ``calibration_error`` is the expected calibration error of the top-1 class, in 15 bins of
+    equal width (Guo et al., "On calibration of modern neural networks", ICML 2017).
+
+    Args:
+        num_classes: K; ``confusion`` is (K, K) with true classes as rows, the ``_per_class``
+            scores are (K,), all others scalars. With five classes or fewer ``top5_accuracy``
+            would always be 1 and is left out.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        metrics: dict[str, Metric] = {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "loss": LogLoss(),
+            "calibration_error": CalibrationError(num_classes, n_bins=15),
+            "confusion": MulticlassConfusionMatrix(num_classes),
+        }
+        if num_classes > 5:
+            metrics["top5_accuracy"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
+        kinds = {
+            "precision": MulticlassPrecision,
+            "recall": MulticlassRecall,
+            "f1": MulticlassF1Score,
+        }
+        for average, suffix in (("macro", "macro"), ("weighted", "weighted"), (None, "per_class")):
+            for name, kind in kinds.items():
+                metrics[f"{name}_{suffix}"] = kind(num_classes, average=cast(Any, average))
+        # torchmetrics takes a dict of metrics or of collections and declares only the union.
+        super().__init__(cast(Any, metrics))
+
+    def update(self, predictions: Predictions, labels: Tensor) -> None:  # type: ignore[override]
+        """Add what a task predicted for B images, and their (B,) labels."""
+        super().update(predictions.probabilities, labels)
