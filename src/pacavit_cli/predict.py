@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 
 def predict(
@@ -18,14 +17,15 @@ def predict(
     ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Predict images, such as their five most probable classes: pacavit predict runs/digits a.png."""
+    """Predict, for example the five most probable classes: pacavit predict runs/digits a.png."""
     from pacavit import api
+    from pacavit.report.prediction import predictions_json, print_predictions
 
-    report, predictions = api.predict_for_report(model, images, progress=True)
+    predictions = api.predict(model, images, progress=True)
     if json:
-        typer.echo(report.predictions_json(predictions))
+        typer.echo(predictions_json(predictions))
     else:
-        report.print_predictions(predictions, Console())
+        print_predictions(predictions)
     for prediction in predictions:
         if prediction.error:
             typer.echo(f"error: {prediction.error}", err=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -31,7 +30,7 @@ from pacavit.report.explanation.page import (
     check_explanation_folder,
     write_explanations,
 )
-from pacavit.report.tasks import report_of
+from pacavit.report.tasks import TaskPrediction, report_of
 
 __all__ = ["demo", "explain", "explain_bench", "predict"]
 
@@ -44,7 +43,7 @@ def predict(
     *,
     top_k: int = 5,
     progress: bool = False,
-) -> list[Any]:
+) -> list[TaskPrediction]:
     """Predict images: of a classifier the ``top_k`` most probable classes of each.
 
     Args:
@@ -71,7 +70,7 @@ def predict(
         disable=not progress or len(paths) <= _MANY,
     )
     report = report_of(loaded.recipe.task.name)
-    return report.predictions(list(found), loaded.info, top_k)
+    return [report.prediction(each, loaded.info, top_k) for each in found]
 
 
 def explain(

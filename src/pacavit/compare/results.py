@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from pacavit.models import count_macs
 from pacavit.report.evaluation import read_evaluation, weights_digest
 from pacavit.report.publishing.card import input_size
 from pacavit.report.run_page import evaluation_folder
+from pacavit.report.tasks import report_of
+from pacavit.report.tasks.base import ImagesCorrect
 from pacavit.utils.statistics import Interval
 
 __all__ = ["Comparison", "Row", "RunResult", "Spread", "compare_runs", "read_run"]
@@ -144,7 +145,7 @@ def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResu
     network, epochs = model.task.model, read_metrics(folder)
     if not epochs:
         raise CheckpointError(f"{folder} holds no numbers of its epochs; train it again")
-    images, correct = _predictions(measured / "predictions.csv")
+    images, correct = _images_correct(stored.evaluation.task, measured)
     if len(correct) != stored.evaluation.num_images:
         raise CheckpointError(f"{measured} is not complete; remove it, and evaluate {folder} again")
     return RunResult(
@@ -201,11 +202,13 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
-def _predictions(path: Path) -> tuple[list[tuple[str, str]], np.ndarray]:
+def _images_correct(task: str, folder: Path) -> ImagesCorrect:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = sorted(csv.DictReader(file), key=lambda row: int(row["image"]))
-        correct = np.array([row["true_class"] == row["predicted_class"] for row in rows])
-        return [(row["image"], row["true_class"]) for row in rows], correct
+        found = report_of(task).images_correct(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read; evaluate the run again") from error
+        raise CheckpointError(
+            f"the predictions in {folder} cannot be read; evaluate the run again"
+        ) from error
+    if found is None:
+        raise CheckpointError(f"runs of the task {task!r} cannot be compared image by image")
+    return found

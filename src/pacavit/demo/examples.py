@@ -32,7 +32,8 @@ def example_images(folder: Path, dataset: str) -> list[Path]:
         images = DATASETS.create(dataset, options={}).load("val")
         files = [folder / f"{dataset}-{index}.png" for index in range(_NUMBER)]
         for index, file in enumerate(files):
-            Image.fromarray(images.image(index).permute(1, 2, 0).contiguous().numpy()).save(file)
+            picture = images[index].image.permute(1, 2, 0).contiguous().numpy()
+            Image.fromarray(picture).save(file)
         return files
     files = []
     for name in _DRAWN:

@@ -20,7 +20,7 @@ from pacavit.tasks import Task
 
 __all__ = ["ClassScores", "Evaluation", "Measurement", "Observer", "evaluate", "measure"]
 
-Observer: TypeAlias = Callable[[Sequence[Any], Batch], None]
+Observer: TypeAlias = Callable[[Any, Batch], None]
 """Is called with the predictions for every batch, and the batch."""
 
 _PER_CLASS = "_per_class"
@@ -150,9 +150,10 @@ def evaluate(
         for key, values in results.items()
         if key.endswith(_PER_CLASS)
     }
-    support = columns.pop("support")
+    support = columns.pop("support", [0] * len(class_names))
     rows = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+        ClassScores(class_name, {key: values[label] for key, values in columns.items()}, number)
+        for label, (class_name, number) in enumerate(zip(class_names, support, strict=True))
     ]
     return Evaluation(
         task=task.config.name,

@@ -3,7 +3,8 @@
 Importing this package registers the methods.
 """
 
-from pacavit.explain.core.geometry import Placement, Sampling, samplings, upsample
+from pacavit.data.placement import Placement
+from pacavit.explain.core.geometry import Sampling, samplings, upsample
 from pacavit.explain.core.maps import (
     attention_map,
     class_map,

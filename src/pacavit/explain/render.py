@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pacavit.explain.core.geometry import Placement
+from pacavit.data.placement import Placement
 from pacavit.explain.core.masks import THRESHOLDS, restored_mask
 from pacavit.explain.images import ImageExplanation, StageClusters
 from pacavit.explain.methods.base import METHODS

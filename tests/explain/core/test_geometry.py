@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pacavit.tasks.classification.framing import CentreCrop
 from torch import nn
 
 from pacavit.data import DataInfo
-from pacavit.data.placement import Region
+from pacavit.data.placement import Placement, Region
 from pacavit.errors import PacavitError
-from pacavit.explain.core.geometry import Placement, Sampling, samplings, upsample, windows
+from pacavit.explain.core.geometry import Sampling, samplings, upsample, windows
 from pacavit.models import PacaViT
 from pacavit.tasks.classification.config import CropConfig
-from pacavit.tasks.classification.framing import CentreCrop
 from pacavit.tasks.classification.transforms import EvalTransform
 
 THREE_STAGES: dict[str, Any] = {

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pacavit.data.placement import Region
+from pacavit.data.placement import Placement, Region
 from pacavit.errors import PacavitError, UnknownNameError
-from pacavit.explain.core.geometry import Placement
 from pacavit.explain.core.masks import (
     THRESHOLDS,
     binary_mask,

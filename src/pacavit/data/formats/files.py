@@ -104,16 +104,8 @@ class FileImages(LabelledImages):
             ReadError: the system failed to read the file.
             DataError: the file is broken or too large; one line with its path.
         """
-        return Sample(self.image(index), self.labels[index], index)
-
-    def image(self, index: int) -> Tensor:
-        """Decode the image at a position -> (3, H, W) uint8, on the CPU.
-
-        Raises:
-            ReadError: the system failed to read the file.
-            DataError: the file is broken or too large; one line with its path.
-        """
-        return read_image(self.path(index), max_pixels=self.max_pixels)
+        image = read_image(self.path(index), max_pixels=self.max_pixels)
+        return Sample(image, self.labels[index], index)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(B,) positions -> (B, 3, height, width) uint8 and (B,) labels.
@@ -121,7 +113,7 @@ class FileImages(LabelledImages):
         Raises:
             DataError: one of the files is broken or too large; a Loader goes on without it.
         """
-        images = [fit_image(self.image(index), self.size) for index in indices.tolist()]
+        images = [fit_image(self[index].image, self.size) for index in indices.tolist()]
         return torch.stack(images).to(self.device), self.labels[indices]
 
     def to(self, device: torch.device) -> FileImages:
@@ -165,7 +157,7 @@ class FileImages(LabelledImages):
     def _fitted(self, index: int) -> Tensor | str:
         """The image, or why there is none."""
         try:
-            return fit_image(self.image(index), self.size)
+            return fit_image(self[index].image, self.size)
         except ReadError:
             raise
         except DataError as error:

@@ -8,8 +8,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from pacavit.data.placement import Placement
 from pacavit.errors import PacavitError, UnknownNameError
-from pacavit.explain.core.geometry import Placement
 
 __all__ = [
     "THRESHOLDS",

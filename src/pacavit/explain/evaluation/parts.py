@@ -32,7 +32,7 @@ def measured_anew(_: str, measure: Measure) -> dict[str, Tensor]:
 def batch_key(batch: Batch) -> str:
     """A fingerprint of images, labels and positions: a part belongs to these and to no others."""
     digest = hashlib.sha256()
-    for tensor in batch:
+    for tensor in (batch.images, batch.targets, batch.indices):
         digest.update(str((tensor.shape, tensor.dtype)).encode())
         digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:32]

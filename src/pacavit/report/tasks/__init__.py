@@ -1,6 +1,19 @@
 """What pages show of a task's results, one package a task; importing this registers them."""
 
-from pacavit.report.tasks.base import REPORTS, StoredEvaluation, TaskReport, report_of
+from pacavit.report.tasks.base import (
+    REPORTS,
+    StoredEvaluation,
+    TaskPrediction,
+    TaskReport,
+    report_of,
+)
 from pacavit.report.tasks.classification import ClassificationReport
 
-__all__ = ["REPORTS", "ClassificationReport", "StoredEvaluation", "TaskReport", "report_of"]
+__all__ = [
+    "REPORTS",
+    "ClassificationReport",
+    "StoredEvaluation",
+    "TaskPrediction",
+    "TaskReport",
+    "report_of",
+]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,12 +16,12 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from pacavit.data import Batch, DataInfo
-from pacavit.engine.evaluate import ClassScores, Evaluation
+from pacavit.data import DataInfo
+from pacavit.engine.evaluate import ClassScores, Evaluation, Observer
 from pacavit.engine.predictor import Predicted
 from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
@@ -32,8 +31,8 @@ from pacavit.utils.registry import Registry
 __all__ = [
     "REPORTS",
     "ImagesCorrect",
-    "ObservedPredictions",
     "StoredEvaluation",
+    "TaskPrediction",
     "TaskReport",
     "csv_bytes",
     "left_out",
@@ -46,13 +45,6 @@ MANY_CLASSES = 30
 _FEW = 10  # rows of a table that shows extremes only
 
 
-class ObservedPredictions(Protocol):
-    """Keeps what a report needs of the predictions for a split; called once a batch."""
-
-    def __call__(self, predictions: Sequence[Any], batch: Batch) -> None:
-        """Add the predictions for a batch."""
-
-
 class ImagesCorrect(NamedTuple):
     """Which images of a split were predicted correctly, for paired tests.
 
@@ -63,6 +55,40 @@ class ImagesCorrect(NamedTuple):
 
     images: tuple[tuple[str, str], ...]
     correct: NDArray[np.bool_]
+
+
+class TaskPrediction(Protocol):
+    """What was predicted for one image; rich can print it."""
+
+    @property
+    def path(self) -> Path:
+        """The image file, or a name with its position."""
+
+    @property
+    def error(self) -> str | None:
+        """Why the image could not be read, in one line; None if it could."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with ``path`` and ``error``, ready for JSON."""
+
+    def __rich__(self) -> RenderableType:
+        """What the console shows below the path."""
+
+
+@dataclass(frozen=True)
+class RecordPrediction:
+    """The record of a task that has no report of its own."""
+
+    path: Path
+    record: Any
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Path, the record as text, and error."""
+        return {"path": str(self.path), "prediction": str(self.record), "error": self.error}
+
+    def __rich__(self) -> RenderableType:
+        return escape(str(self.record))
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +123,7 @@ class TaskReport:
     labels: ClassVar[Mapping[str, str]] = {}
     headline: ClassVar[Mapping[str, str]] = {}
 
-    def observer(self) -> ObservedPredictions | None:
+    def observer(self) -> Observer | None:
         """A fresh observer of predictions, which ``contents`` gets back; None for none."""
         return None
 
@@ -211,30 +237,15 @@ class TaskReport:
             classes.add_row(escape(row.name), *scores, str(row.support))
         console.print(classes)
 
-    def predictions(self, found: Sequence[Predicted], info: DataInfo, top_k: int) -> list[Any]:
-        """What ``pacavit.predict`` returns: one public record an input, with path and error.
+    def prediction(self, found: Predicted, info: DataInfo, top_k: int) -> TaskPrediction:
+        """What ``pacavit.predict`` returns for an input.
 
         Args:
             found: what the task predicted.
             info: of the data that it was trained on.
             top_k: classes to name an image, for tasks that name some.
         """
-        return list(found)
-
-    def predictions_json(self, predictions: Sequence[Any]) -> str:
-        """A JSON list with one object an image."""
-        records = [
-            {"path": str(each.source), "prediction": str(each.record), "error": each.error}
-            for each in predictions
-        ]
-        return json.dumps(records, indent=2)
-
-    def print_predictions(self, predictions: Sequence[Any], console: Console) -> None:
-        """Print what was predicted; images with an error are left out."""
-        for each in predictions:
-            if each.error is None:
-                text = f"{each.source}: {each.record}"
-                console.print(text, markup=False, highlight=False, soft_wrap=True)
+        return RecordPrediction(found.source, found.record, found.error)
 
     def _per_class(self, classes: Sequence[ClassScores], split: str) -> list[Markup]:
         """A table of all classes; of many the worst ones first, and all of them folded."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pacavit.data import Batch, DataInfo, Placement, Preprocess, Sample, SampleRandom
 from pacavit.data.formats.image import centre_region, fit_image
 from pacavit.tasks.classification.config import ClassificationConfig
@@ -68,7 +70,7 @@ class ClassificationPreprocess(Preprocess):
             image, region = self.crop(sample.image, random)
         fitted = (image.shape[1], image.shape[2])
         region = centre_region(fitted, self.transform.size).inside(region, fitted)
-        return sample._replace(image=image), Placement(full, region, self.transform.size)
+        return replace(sample, image=image), Placement(full, region, self.transform.size)
 
     def batch(self, batch: Batch, random: SampleRandom) -> Batch:
         """(B, 3, H, W) uint8 -> (B, 3, height, width) float32, channels-last, maybe mixed."""

@@ -27,10 +27,12 @@ from pacavit.report.tasks.base import (
     TaskReport,
     csv_bytes,
 )
-from pacavit.report.tasks.classification import predictions, sections
+from pacavit.report.tasks.classification import sections
 from pacavit.report.tasks.classification.confusion import confusion_png
 from pacavit.report.tasks.classification.examples import Examples, choose_few, pick_examples
 from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
+from pacavit.report.tasks.classification.predictions import ImagePrediction
+from pacavit.tasks.classification import top_classes
 
 __all__ = ["ClassificationReport"]
 
@@ -153,19 +155,12 @@ class ClassificationReport(TaskReport):
         console.print(further)
         self.print_classes(evaluation, console)
 
-    def predictions(
-        self, found: Sequence[Predicted], info: DataInfo, top_k: int
-    ) -> list[predictions.ImagePrediction]:
-        """The most probable classes of each image."""
-        return predictions.public_predictions(found, info, top_k)
-
-    def predictions_json(self, found: Sequence[Any]) -> str:
-        """A JSON list with path, classes with probabilities, and error of each image."""
-        return predictions.predictions_json(found)
-
-    def print_predictions(self, found: Sequence[Any], console: Console) -> None:
-        """Print a small table of probabilities an image."""
-        predictions.print_predictions(found, console)
+    def prediction(self, found: Predicted, info: DataInfo, top_k: int) -> ImagePrediction:
+        """The most probable classes of an image."""
+        if found.record is None:
+            return ImagePrediction(found.source, (), found.error)
+        top = top_classes(found.record.probabilities, info.class_names, top_k)
+        return ImagePrediction(found.source, top)
 
 
 def _predictions(top: TopClasses, names: Sequence[str]) -> Iterable[tuple[Any, ...]]:

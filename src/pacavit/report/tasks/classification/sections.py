@@ -43,9 +43,7 @@ def confusion_section(evaluation: Evaluation, split: str) -> html.Section:
         matrix = _matrix(evaluation, names, split)
     else:
         matrix = html.picture(
-            html.data_uri(
-                confusion_png(evaluation.arrays["confusion"].numpy(), names), "image/png"
-            ),
+            html.data_uri(confusion_png(counts.numpy(), names), "image/png"),
             f"Confusion matrix of {len(names)} classes; its largest entries are in the next table",
             f"{split.capitalize()} images: true classes as rows, predicted ones as columns.",
         )

@@ -3,10 +3,10 @@
 import io
 from pathlib import Path
 
-from pacavit.report.prediction import print_predictions
 from rich.console import Console
 
 from pacavit.engine.predictor import ClassProbability, ImagePrediction
+from pacavit.report.prediction import print_predictions
 
 
 def test_names_and_paths_are_shown_as_they_are() -> None:

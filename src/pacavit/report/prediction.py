@@ -1,0 +1,33 @@
+"""Predictions as JSON and on the console, whatever their task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from pacavit.report.tasks.base import TaskPrediction
+
+__all__ = ["predictions_json", "print_predictions"]
+
+
+def predictions_json(predictions: Sequence[TaskPrediction]) -> str:
+    """A JSON list with one object an image: path, what was predicted, error or null."""
+    return json.dumps([prediction.to_dict() for prediction in predictions], indent=2)
+
+
+def print_predictions(
+    predictions: Sequence[TaskPrediction], *, console: Console | None = None
+) -> None:
+    """Print each prediction below the path of its image; images with an error are left out.
+
+    Args:
+        predictions: what was predicted.
+        console: where to print; None takes standard output.
+    """
+    console = console or Console()
+    for prediction in predictions:
+        if prediction.error is None:
+            console.print(str(prediction.path), style="bold", markup=False, highlight=False)
+            console.print(prediction)
