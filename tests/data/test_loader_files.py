@@ -12,9 +12,11 @@ from pacavit.data.formats.files import list_images
 from pacavit.errors import DataError
 
 MakeFolder = Callable[..., Path]
+MakeLoader = Callable[..., Loader]
+MakeBatches = Callable[..., list[Batch]]
 
 
-def framing(image: Tensor, random: SampleRandom) -> Tensor:
+def window(image: Tensor, random: SampleRandom) -> Tensor:
     """A random window of 8 x 8 pixels, drawn from a generator as libraries do."""
     with seeded_generators() as seed:
         seed(random.seeds("window")[0])
@@ -33,37 +35,43 @@ def images(make_folder: MakeFolder) -> FileImages:
     return FileImages(root, list_images(root, root, ("ant", "bee")), (8, 8))
 
 
-def batches(
-    images: FileImages, num_workers: int = 0, *, start: int = 0, training: bool = True
-) -> list[Batch]:
-    loader = Loader(
-        images,
-        5,
-        noisy,
-        shuffle=training,
-        drop_last=training,
-        seed=3,
-        framing=framing,
-        num_workers=num_workers,
-    )
-    return list(loader.epoch(1, start))
+@pytest.fixture
+def batches(make_loader: MakeLoader) -> MakeBatches:
+    def make(
+        images: FileImages, num_workers: int = 0, *, start: int = 0, training: bool = True
+    ) -> list[Batch]:
+        loader = make_loader(
+            images,
+            5,
+            noisy,
+            shuffle=training,
+            drop_last=training,
+            seed=3,
+            crop=window,
+            num_workers=num_workers,
+        )
+        return list(loader.epoch(1, start))
+
+    return make
 
 
 def same(first: list[Batch], second: list[Batch]) -> bool:
     return len(first) == len(second) and all(
-        torch.equal(*pair)
+        torch.equal(getattr(one, name), getattr(other, name))
         for one, other in zip(first, second, strict=True)
-        for pair in zip(one, other, strict=True)
+        for name in ("images", "targets", "indices")
     )
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_batches_are_the_same_for_any_number_of_workers(images: FileImages, broken: bool) -> None:
+def test_batches_are_the_same_for_any_number_of_workers(
+    images: FileImages, broken: bool, batches: MakeBatches
+) -> None:
     if broken:
         images.path(4).write_bytes(b"no image")
     generator = torch.get_rng_state()
     here = batches(images)
-    assert [len(batch.labels) for batch in here] == [5, 5]
+    assert [len(batch.targets) for batch in here] == [5, 5]
     for num_workers in (1, 2):
         listing = list_images(images.root, images.root, ("ant", "bee"))
         fresh = FileImages(images.root, listing, (8, 8))
@@ -73,27 +81,31 @@ def test_batches_are_the_same_for_any_number_of_workers(images: FileImages, brok
     assert torch.equal(torch.get_rng_state(), generator)
 
 
-def test_an_image_is_the_same_in_any_batch(images: FileImages) -> None:
-    loader = Loader(images, 1, noisy, shuffle=False, drop_last=False, seed=3, framing=framing)
+def test_an_image_is_the_same_in_any_batch(
+    images: FileImages, make_loader: MakeLoader, batches: MakeBatches
+) -> None:
+    loader = make_loader(images, 1, noisy, shuffle=False, drop_last=False, seed=3, crop=window)
     many = batches(images, training=False)[0]
     assert torch.equal(next(loader.epoch(1)).images[0], many.images[0])
 
 
-def test_images_in_memory_are_framed_too(images: FileImages) -> None:
+def test_images_in_memory_are_cropped_too(images: FileImages, make_loader: MakeLoader) -> None:
     images.size = (16, 16)
-    loader = Loader(
-        images.into_memory(), 5, noisy, shuffle=True, drop_last=True, seed=3, framing=framing
+    loader = make_loader(
+        images.into_memory(), 5, noisy, shuffle=True, drop_last=True, seed=3, crop=window
     )
     assert [tuple(batch.images.shape) for batch in loader.epoch(0)] == [(5, 3, 8, 8)] * 2
 
 
-def test_without_framing_files_are_fitted(images: FileImages) -> None:
-    loader = Loader(images, 12, noisy, shuffle=False, drop_last=False, seed=0)
+def test_without_a_crop_files_are_fitted(images: FileImages, make_loader: MakeLoader) -> None:
+    loader = make_loader(images, 12, noisy, shuffle=False, drop_last=False, seed=0)
     batch = next(loader.epoch(0))
     assert torch.equal(batch.images.floor(), images.batch(torch.arange(12))[0].float())
 
 
-def test_in_training_the_next_image_takes_the_place_of_a_broken_one(images: FileImages) -> None:
+def test_in_training_the_next_image_takes_the_place_of_a_broken_one(
+    images: FileImages, batches: MakeBatches
+) -> None:
     whole = torch.cat([batch.indices for batch in batches(images)]).tolist()
     images.path(4).write_bytes(b"no image")
     images.path(5).write_bytes(b"")
@@ -101,11 +113,11 @@ def test_in_training_the_next_image_takes_the_place_of_a_broken_one(images: File
     expected = [6 if index in (4, 5) else index for index in whole]
     assert torch.cat([batch.indices for batch in mended]).tolist() == expected
     for batch in mended:
-        assert torch.equal(batch.labels, images.labels[batch.indices])
+        assert torch.equal(batch.targets, images.labels[batch.indices])
     assert set(images.broken) == {str(images.path(4)), str(images.path(5))}
 
 
-def test_in_measuring_broken_images_are_left_out(images: FileImages) -> None:
+def test_in_measuring_broken_images_are_left_out(images: FileImages, batches: MakeBatches) -> None:
     for index in (1, 5, 6, 7, 8, 9):
         images.path(index).write_bytes(b"no image")
     measured = batches(images, training=False)
@@ -113,25 +125,29 @@ def test_in_measuring_broken_images_are_left_out(images: FileImages) -> None:
     assert len(images.broken) == 6
 
 
-def test_a_part_without_readable_images_has_as_many_batches(images: FileImages) -> None:
+def test_a_shard_without_readable_images_has_as_many_batches(
+    images: FileImages, make_loader: MakeLoader
+) -> None:
     for index in (3, 4, 8, 9, 11):
         images.path(index).write_bytes(b"no image")
-    parts = [
-        Loader(images, 5, noisy, shuffle=False, drop_last=False, seed=3, part=(own, 2))
+    shards = [
+        make_loader(images, 5, noisy, shuffle=False, drop_last=False, seed=3, shard=(own, 2))
         for own in range(2)
     ]
-    (whole, rest), (empty, also_empty) = ([*part.epoch(0)][:2] for part in parts)
+    (whole, rest), (empty, also_empty) = ([*shard.epoch(0)][:2] for shard in shards)
     assert whole.indices.tolist() == [0, 1, 2]
     assert rest.indices.tolist() == [5, 6, 7]
     for batch in (empty, also_empty):
-        assert batch.indices.tolist() == batch.labels.tolist() == []
+        assert batch.indices.tolist() == batch.targets.tolist() == []
         assert batch.images.shape == (0, *whole.images.shape[1:])
         assert batch.images.dtype == whole.images.dtype
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_no_usable_image_is_an_error(images: FileImages, training: bool, num_workers: int) -> None:
+def test_no_usable_image_is_an_error(
+    images: FileImages, training: bool, num_workers: int, batches: MakeBatches
+) -> None:
     for index in range(12):
         images.path(index).write_bytes(b"")
     with pytest.raises(DataError, match=r"no usable image in .*12 images are left out"):

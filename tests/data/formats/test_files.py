@@ -21,11 +21,12 @@ def images(make_folder: MakeFolder) -> FileImages:
 def test_images_are_read_at_their_own_size_and_batched_at_one(images: FileImages) -> None:
     assert len(images) == 12
     assert images.labels.tolist() == [0] * 6 + [1] * 6
-    assert torch.equal(images.image(7), read_image(images.root / "bee" / "1.png"))
+    assert torch.equal(images[7].image, read_image(images.root / "bee" / "1.png"))
+    assert (int(images[7].target), images[7].index) == (1, 7)
     pixels, labels = images.batch(torch.tensor([0, 7]))
     assert pixels.shape == (2, 3, 8, 12)
     assert pixels.dtype == torch.uint8
-    assert torch.equal(pixels[1], fit_image(images.image(7), (8, 12)))
+    assert torch.equal(pixels[1], fit_image(images[7].image, (8, 12)))
     assert labels.tolist() == [0, 1]
 
 
