@@ -25,6 +25,7 @@ from pacavit.data.placement import Placement, Region
 from pacavit.data.preprocess import Preprocess
 from pacavit.data.random import SampleRandom, epoch_order, seeded_generators
 from pacavit.data.sources.cifar10 import Cifar10
+from pacavit.data.sources.csv import CsvLabels
 from pacavit.data.sources.digits import Digits
 from pacavit.data.sources.folder import Folder
 from pacavit.data.sources.imagenet import ImageNet
@@ -37,6 +38,7 @@ __all__ = [
     "SPLITS",
     "Batch",
     "Cifar10",
+    "CsvLabels",
     "DataInfo",
     "DataSource",
     "Digits",

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -50,7 +51,8 @@ class ClassScores:
 
     Attributes:
         name: of the class.
-        scores: by name, in the order of the table's columns.
+        scores: by name, in the order of the table's columns; NaN where one is not defined, for
+            example of a class without images.
         support: number of its images (or objects, or pixels, as the task counts).
     """
 
@@ -63,7 +65,8 @@ class ClassScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: name, scores and support side by side."""
-        return {"name": self.name, **self.scores, "support": self.support}
+        scores = {name: None if isnan(value) else value for name, value in self.scores.items()}
+        return {"name": self.name, **scores, "support": self.support}
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +243,11 @@ def _from_mappings(owner: Any, name: str, *mappings: str) -> Any:
 
 def _row(data: Mapping[str, Any]) -> ClassScores:
     """A row as ``ClassScores.to_dict`` returned it."""
-    scores = {name: float(value) for name, value in data.items() if name not in _ROW_FIELDS}
+    scores = {
+        name: nan if value is None else float(value)
+        for name, value in data.items()
+        if name not in _ROW_FIELDS
+    }
     return ClassScores(str(data["name"]), scores, int(data["support"]))
 
 

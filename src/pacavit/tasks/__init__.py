@@ -2,11 +2,13 @@
 
 from pacavit.tasks.base import TASKS, NetworkFactory, Task, TaskConfig
 from pacavit.tasks.classification import ClassificationTask, ImageClassifier
+from pacavit.tasks.multilabel import MultilabelTask
 
 __all__ = [
     "TASKS",
     "ClassificationTask",
     "ImageClassifier",
+    "MultilabelTask",
     "NetworkFactory",
     "Task",
     "TaskConfig",

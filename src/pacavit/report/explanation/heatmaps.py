@@ -85,7 +85,7 @@ def make_heatmaps(
         return Heatmaps(method, (), error=str(error))
     names = model.info.class_names
     found = tuple(
-        _heatmap(position, names[int(images.target(position))], method, explanation)
+        _heatmap(position, _in_words(images.target(position), names), method, explanation)
         for position, explanation in zip(positions, explained, strict=True)
     )
     stages = explained[0].stages
@@ -107,6 +107,13 @@ def _heatmap(position: int, label: str, method: str, explanation: ImageExplanati
         overlay=_base64(heat_picture(picture, heat)),
         partition=partition,
     )
+
+
+def _in_words(target: Tensor, names: Sequence[str]) -> str:
+    """A label () int64, or a row of 0 and 1 (classes,), as the names of its classes."""
+    if target.ndim == 0:
+        return names[int(target)]
+    return ", ".join(names[label] for label in target.nonzero()[:, 0].tolist()) or "none"
 
 
 def _base64(picture: Tensor) -> str:

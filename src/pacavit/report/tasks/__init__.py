@@ -8,10 +8,12 @@ from pacavit.report.tasks.base import (
     report_of,
 )
 from pacavit.report.tasks.classification import ClassificationReport
+from pacavit.report.tasks.multilabel import MultilabelReport
 
 __all__ = [
     "REPORTS",
     "ClassificationReport",
+    "MultilabelReport",
     "StoredEvaluation",
     "TaskPrediction",
     "TaskReport",

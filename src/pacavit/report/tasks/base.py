@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import isnan
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -265,8 +266,9 @@ class TaskReport:
         rows: list[list[str | html.Cell]] = []
         for row in classes:
             *others, last = row.scores.values()
-            cells: list[str | html.Cell] = [row.name, *map(html.number, others)]
-            rows.append([*cells, html.Cell(html.number(last), share=last), f"{row.support:,}"])
+            cells: list[str | html.Cell] = [row.name, *map(_number, others)]
+            bar = html.Cell(_number(last), share=None if isnan(last) else last)
+            rows.append([*cells, bar, f"{row.support:,}"])
         return html.table(caption, ["class", *map(self.label, names), "images"], rows)
 
 
@@ -276,6 +278,10 @@ REPORTS: Registry[TaskReport] = Registry("task report")
 def report_of(task: str) -> TaskReport:
     """The report of a task; one that shows its scores if the task has none of its own."""
     return REPORTS.get(task)() if task in REPORTS else TaskReport()
+
+
+def _number(value: float) -> str:
+    return "n/a" if isnan(value) else html.number(value)
 
 
 def csv_bytes(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pacavit.tasks.base import TaskConfig
 
-__all__ = ["AugmentConfig", "ClassificationConfig", "CropConfig", "MixConfig"]
+__all__ = ["AugmentConfig", "ClassificationConfig", "CropConfig", "ImageConfig", "MixConfig"]
 
 # timm ignores parts of such a name that it does not understand; here they are a mistake.
 _RAND_AUGMENT = re.compile(r"rand(-(m|n|mmax)[1-9]\d*|-(mstd|p)\d+(\.\d+)?|-inc[01])*", re.ASCII)
@@ -140,16 +140,9 @@ class CropConfig(BaseModel):
         return self
 
 
-class ClassificationConfig(TaskConfig):
-    """Settings of the classification task."""
+class ImageConfig(TaskConfig):
+    """How images become the input of a network that classifies them."""
 
-    name: Literal["classification"] = Field(default="classification", description="The task.")
-    label_smoothing: float = Field(
-        default=0.1,
-        ge=0,
-        lt=1,
-        description="Part of the target probability that is spread over all classes.",
-    )
     augment: AugmentConfig = Field(
         default_factory=AugmentConfig, description="Random changes of the training images."
     )
@@ -160,4 +153,16 @@ class ClassificationConfig(TaskConfig):
         default=None,
         description="How images of all sizes are cut to image_size; leave it out for images that "
         "are stored with one size.",
+    )
+
+
+class ClassificationConfig(ImageConfig):
+    """Settings of the classification task."""
+
+    name: Literal["classification"] = Field(default="classification", description="The task.")
+    label_smoothing: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Part of the target probability that is spread over all classes.",
     )

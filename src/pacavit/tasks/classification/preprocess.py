@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pacavit.data import Batch, DataInfo, Placement, Preprocess, Sample, SampleRandom
 from pacavit.data.formats.image import centre_region, fit_image
-from pacavit.tasks.classification.config import ClassificationConfig
+from pacavit.tasks.classification.config import ImageConfig
 from pacavit.tasks.classification.crops import CenterCrop, RandomCrop
 from pacavit.tasks.classification.mixing import Mix
 from pacavit.tasks.classification.transforms import EvalTransform, TrainTransform
@@ -34,7 +34,7 @@ class ClassificationPreprocess(Preprocess):
 
     def __init__(
         self,
-        config: ClassificationConfig,
+        config: ImageConfig,
         info: DataInfo,
         *,
         training: bool,

@@ -15,7 +15,7 @@ from torch import Tensor
 from pacavit.data import DataInfo, SampleRandom, crop_centre
 from pacavit.errors import RecipeError
 from pacavit.tasks.classification.augment import RandAugment, RandomErasing
-from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig
+from pacavit.tasks.classification.config import AugmentConfig, ImageConfig
 
 __all__ = ["EvalTransform", "TrainTransform"]
 
@@ -61,9 +61,7 @@ class TrainTransform:
         RecipeError: the shift is not smaller than the images.
     """
 
-    def __init__(
-        self, config: ClassificationConfig, info: DataInfo, image_size: int | None = None
-    ) -> None:
+    def __init__(self, config: ImageConfig, info: DataInfo, image_size: int | None = None) -> None:
         size = config.image_size if image_size is None else image_size
         # As ClassificationPreprocess crops them.
         side = size or min(info.image_size)

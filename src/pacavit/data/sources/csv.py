@@ -1,0 +1,315 @@
+"""Images whose labels stand in a CSV file: one class an image, or any number."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+
+from pacavit.data.base import DATASETS, DataInfo, DataSource, ImageSet, Split, TargetKind
+from pacavit.data.formats.files import FileImages, Listing, fingerprint
+from pacavit.data.formats.image import MAX_PIXELS
+from pacavit.data.splits import named_holdout
+from pacavit.errors import DataError
+from pacavit.utils.text import first_few
+
+__all__ = ["CsvLabels"]
+
+_FRACTION = 0.15  # of the images, for validation and for testing, unless a size is given
+_IMAGE_COLUMNS = ("image", "file", "filename", "path")
+_LABEL_COLUMNS = ("labels", "label", "class", "classes")
+_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_SEPARATORS = ";|"
+_MAX_BYTES = 2**30
+_MAX_CLASSES = 10_000
+
+
+class _Row(NamedTuple):
+    """One line of the file: where it is, the image, its classes, and its split if it names one."""
+
+    line: int
+    image: str
+    classes: tuple[str, ...]
+    split: Split | None
+
+
+@DATASETS.register("csv")
+class CsvLabels(DataSource):
+    """A folder of images with a CSV file of their labels.
+
+    The first line names the columns. One is ``image`` (or ``file``, ``filename``, ``path``): paths
+    relative to the folder of the file. The classes stand in one column ``labels`` (or ``label``,
+    ``class``, ``classes``), several of them separated by ``;`` or ``|``; or in one column a class,
+    with 1 where the image shows it and 0 where not. A column ``split`` may contain ``train``,
+    ``val`` or ``test``; without it, images are held out by a hash of their names.
+
+    Single-label tasks need exactly one class an image. Images are normalized with ImageNet's mean
+    and standard deviation.
+
+    Args:
+        root: the CSV file, or a folder with one named ``labels.csv``.
+        val_size: images held out for validation; None: about 15 % of those not for testing.
+        test_size: images held out for testing where there is no column ``split``; None: 15 %.
+        image_size: height and width in pixels that images are kept with: cut to their central
+            square, then resized. The size of the network's input is set by the task.
+        in_memory: decode all images once, at the start; else whenever one is needed.
+        max_pixels: images with more pixels are left out, as broken ones are.
+        target: "label" for one class an image, "labels" for a row of 0 and 1; set by the task.
+
+    Raises:
+        DataError: the file is missing or broken, images are missing, or a size does not fit.
+    """
+
+    targets = ("label", "labels")
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        *,
+        val_size: int | None = None,
+        test_size: NonNegativeInt | None = None,
+        image_size: PositiveInt = 64,
+        in_memory: bool = True,
+        max_pixels: PositiveInt = MAX_PIXELS,
+        target: TargetKind = "label",
+    ) -> None:
+        if root is None:
+            raise DataError("a CSV file of labels is needed: name it with --data FILE.csv")
+        file = root / "labels.csv" if root.is_dir() else root
+        self.folder, rows = file.parent, _read(file)
+        self.classes = tuple(sorted({name for row in rows for name in row.classes}))
+        if len(self.classes) < 2:
+            raise DataError(
+                f"{file} has fewer than two classes: {', '.join(self.classes) or 'none'}"
+            )
+        if len(self.classes) > _MAX_CLASSES:
+            raise DataError(
+                f"{file} has {len(self.classes):,} different classes; check its separators"
+            )
+        if target == "label":
+            _check_single(file, rows)
+        _check_files(self.folder, file, rows)
+        full = Listing(
+            np.array([os.fsencode(row.image) for row in rows]), _labels(rows, self.classes, target)
+        )
+        self._version = f"{file.name} with {len(rows):,} images in {len(self.classes)} classes " + (
+            f"({fingerprint({'': full})})"
+        )
+        self._listings = _splits(file, rows, full, self.classes, val_size, test_size)
+        super().__init__(root, val_size=len(self._listings["val"]))
+        self.size, self.in_memory, self.max_pixels = image_size, in_memory, max_pixels
+        self._loaded: dict[Split, ImageSet] = {}
+
+    @property
+    def info(self) -> DataInfo:
+        """Facts of the data; ``version`` has a fingerprint of the names of all images."""
+        return DataInfo(
+            name="csv",
+            version=self._version,
+            class_names=self.classes,
+            image_size=(self.size, self.size),
+            mean=IMAGENET_DEFAULT_MEAN,
+            std=IMAGENET_DEFAULT_STD,
+        )
+
+    def load(self, split: Split) -> ImageSet:
+        """The images of one split, in memory or as files; read once and kept."""
+        if split not in self._loaded:
+            listing = self._listings[split]
+            if len(listing) == 0:
+                raise DataError(
+                    f"{self.root} has no {split} images; give some of them the split {split!r}, or "
+                    "choose another split"
+                )
+            size = (self.size, self.size)
+            files = FileImages(self.folder, listing, size, max_pixels=self.max_pixels)
+            self._loaded[split] = files.into_memory() if self.in_memory else files
+        return self._loaded[split]
+
+
+def _read(file: Path) -> list[_Row]:
+    """All lines of a file of labels."""
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{file} is larger than {_MAX_BYTES >> 20} MiB; split it")
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(_rows(file, csv.reader(stream, strict=True)))
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no file of labels {file}; name it with --data FILE.csv"
+        ) from None
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} is not a CSV file in UTF-8: {error}") from error
+    if not rows:
+        raise DataError(f"{file} names no images")
+    repeated = [name for name, count in Counter(row.image for row in rows).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"{file} names {len(repeated)} images more than once: {first_few(repeated)}; keep one "
+            "line of each"
+        )
+    return rows
+
+
+def _rows(file: Path, lines: Iterator[list[str]]) -> Iterator[_Row]:
+    header = [name.strip() for name in next(lines, [])]
+    lower = [name.lower() for name in header]
+    image = _column(lower, _IMAGE_COLUMNS)
+    if image is None:
+        raise DataError(
+            f"{file} has no column {_IMAGE_COLUMNS[0]!r} in its first line, which has "
+            f"{', '.join(header) or 'nothing'}"
+        )
+    label, split = _column(lower, _LABEL_COLUMNS), _column(lower, ("split",))
+    flags = [place for place in range(len(header)) if place not in (image, split)]
+    if label is None and not flags:
+        raise DataError(f"{file} has no column of labels beside {header[image]!r}")
+    for cells in lines:
+        line = lines.line_num  # type: ignore[attr-defined]  # of csv.reader
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise DataError(f"{file}, line {line}: {len(cells)} cells instead of {len(header)}")
+        if not cells[image].strip():
+            raise DataError(f"{file}, line {line} names no image")
+        if label is None:
+            classes = tuple(
+                header[place] for place in flags if _flag(file, line, header[place], cells[place])
+            )
+        else:
+            classes = _names(cells[label])
+        wanted = None if split is None else _split(file, line, cells[split])
+        yield _Row(line, cells[image].strip(), classes, wanted)
+
+
+def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((header.index(name) for name in names if name in header), None)
+
+
+def _names(cell: str) -> tuple[str, ...]:
+    """The classes in a cell, each once."""
+    for separator in _SEPARATORS[1:]:
+        cell = cell.replace(separator, _SEPARATORS[0])
+    names = (name.strip() for name in cell.split(_SEPARATORS[0]))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _flag(file: Path, line: int, column: str, cell: str) -> bool:
+    try:
+        return _FLAGS[cell.strip().lower()]
+    except KeyError:
+        raise DataError(
+            f"{file}, line {line}, column {column!r}: {cell!r} is neither 0 nor 1; classes stand "
+            "in a column 'labels', or in one column each of 0 and 1"
+        ) from None
+
+
+def _split(file: Path, line: int, cell: str) -> Split:
+    try:
+        return _SPLITS[cell.strip().lower()]
+    except KeyError:
+        raise DataError(
+            f"{file}, line {line}: {cell!r} is no split; choose among: train, val, test"
+        ) from None
+
+
+def _check_single(file: Path, rows: Sequence[_Row]) -> None:
+    wrong = [row for row in rows if len(row.classes) != 1]
+    if wrong:
+        first = wrong[0]
+        raise DataError(
+            f"{file} has {len(wrong)} images without exactly one class, the first in line "
+            f"{first.line} ({first.image}: {', '.join(first.classes) or 'none'}); the task "
+            "'multilabel' takes any number"
+        )
+
+
+def _check_files(folder: Path, file: Path, rows: Sequence[_Row]) -> None:
+    missing = [row.image for row in rows if not (folder / row.image).is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of the {len(rows)} images in {file} are not there: "
+            f"{first_few(missing)}; paths start from the folder of the file"
+        )
+
+
+def _labels(rows: Sequence[_Row], classes: Sequence[str], target: TargetKind) -> Tensor:
+    """(num,) int64, or (num, classes) uint8."""
+    number = {name: label for label, name in enumerate(classes)}
+    if target == "label":
+        return torch.tensor([number[row.classes[0]] for row in rows])
+    labels = torch.zeros(len(rows), len(classes), dtype=torch.uint8)
+    for place, row in enumerate(rows):
+        labels[place, [number[name] for name in row.classes]] = 1
+    return labels
+
+
+def _splits(
+    file: Path,
+    rows: Sequence[_Row],
+    full: Listing,
+    classes: Sequence[str],
+    val_size: int | None,
+    test_size: int | None,
+) -> dict[Split, Listing]:
+    """The images of each split: those of the column, the others held out by their names."""
+    rarest = _rarest(rows, classes)
+    named = rows[0].split is not None
+    places = {
+        split: torch.tensor(
+            [place for place, row in enumerate(rows) if (row.split or "train") == split]
+        )
+        for split in ("train", "val", "test")
+    }
+    places = {split: each.long() for split, each in places.items()}
+    if named and test_size is not None:
+        raise DataError(f"test_size has no effect: {file} has a column of splits")
+    if len(places["val"]) and val_size is not None:
+        raise DataError(f"val_size has no effect: {file} has validation images")
+    for split, size in (("test", test_size), ("val", val_size)):
+        if len(places[split]) or (named and split == "test") or not len(places["train"]):
+            continue
+        train = places["train"]
+        kept, held = named_holdout(
+            full.files[train.numpy()], rarest[train], _FRACTION if size is None else size, split
+        )
+        places["train"], places[split] = train[kept], train[held]
+    if not len(places["train"]) and not named:
+        raise DataError(f"{file} leaves no images to train on")
+    return {split: full.at(positions) for split, positions in places.items()}  # type: ignore[misc]
+
+
+def _rarest(rows: Sequence[_Row], classes: Sequence[str]) -> Tensor:
+    """(num,) int64: of each image's classes the one with the fewest images, or one number more."""
+    counts = Counter(name for row in rows for name in row.classes)
+    number = {name: label for label, name in enumerate(classes)}
+    return torch.tensor(
+        [
+            min(
+                (number[name] for name in row.classes),
+                key=lambda n: (counts[classes[n]], n),
+                default=len(classes),
+            )
+            for row in rows
+        ]
+    )

@@ -1,0 +1,193 @@
+"""The report of classification with any number of classes an image."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from pacavit.data import Batch, DataInfo
+from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.predictor import Predicted
+from pacavit.engine.scoring import SplitScore
+from pacavit.report import html
+from pacavit.report.curves import svg_picture
+from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.tasks.base import (
+    REPORTS,
+    ImagesCorrect,
+    StoredEvaluation,
+    TaskReport,
+    csv_bytes,
+)
+from pacavit.report.tasks.multilabel.predictions import LabelsPrediction
+from pacavit.tasks.classification import Predictions, top_classes
+from pacavit.tasks.multilabel.metrics import f1_by_threshold
+
+__all__ = ["MultilabelReport"]
+
+PREDICTIONS, THRESHOLDS = "predictions.csv", "thresholds.csv"
+_FEW = 6  # images that heatmaps are made of
+_LINES = 10  # classes whose curves can be told apart
+
+
+class _Probabilities:
+    """Keeps the probabilities and the targets of all images, on the CPU."""
+
+    def __init__(self) -> None:
+        self._chunks: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, predictions: Predictions, batch: Batch) -> None:
+        chunk = (batch.indices, predictions.probabilities, batch.targets)
+        self._chunks.append(tuple(each.cpu() for each in chunk))  # type: ignore[arg-type]
+
+    def gather(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions (N,), probabilities (N, classes), targets (N, classes) of 0 and 1."""
+        indices, probabilities, targets = zip(*self._chunks, strict=True)
+        return torch.cat(indices), torch.cat(probabilities), torch.cat(targets)
+
+
+@REPORTS.register("multilabel")
+class MultilabelReport(TaskReport):
+    """Average precision and F1 of each class, and the threshold that suits each."""
+
+    files = ("per_class.csv", THRESHOLDS, PREDICTIONS)
+    headline: ClassVar[Mapping[str, str]] = {"mAP": "mAP", "f1_macro": "F1 (macro)"}
+    labels: ClassVar[Mapping[str, str]] = {
+        "f1": "F1",
+        "f1_macro": "F1, macro",
+        "f1_micro": "F1, micro",
+    }
+
+    def observer(self) -> _Probabilities:
+        """Keeps all probabilities."""
+        return _Probabilities()
+
+    def choose_few(self, observed: _Probabilities) -> list[int]:
+        """Images spread evenly over the split."""
+        indices = observed.gather()[0]
+        spread = torch.linspace(0, len(indices) - 1, min(_FEW, len(indices))).round().long()
+        positions: list[int] = indices[spread].tolist()
+        return positions
+
+    def contents(
+        self, score: SplitScore, observed: _Probabilities, *, title: str, heatmaps: Heatmaps | None
+    ) -> dict[str, bytes]:
+        """Tables of classes, thresholds, and probabilities of every image."""
+        evaluation = score.evaluation
+        names = [row.name for row in evaluation.per_class]
+        indices, probabilities, targets = observed.gather()
+        thresholds, f1 = _best_thresholds(evaluation)
+        header = ("image", "true_classes", *names)
+        lines = (
+            (
+                index,
+                ";".join(name for name, shown in zip(names, row, strict=True) if shown),
+                *(round(value, 6) for value in values),
+            )
+            for index, row, values in zip(
+                indices.tolist(), targets.tolist(), probabilities.tolist(), strict=True
+            )
+        )
+        return {
+            **super().contents(score, observed, title=title, heatmaps=heatmaps),
+            THRESHOLDS: csv_bytes(
+                ("class", "threshold", "f1"), zip(names, thresholds, f1, strict=True)
+            ),
+            PREDICTIONS: csv_bytes(header, lines),
+        }
+
+    def images_correct(self, folder: Path) -> ImagesCorrect:
+        """Which images have exactly their own classes at a threshold of 0.5."""
+        text = (folder / PREDICTIONS).read_text(encoding="utf-8")
+        header, *rows = csv.reader(io.StringIO(text, newline=""))
+        correct = [
+            {name for name, value in zip(header[2:], row[2:], strict=True) if float(value) >= 0.5}
+            == set(filter(None, row[1].split(";")))
+            for row in rows
+        ]
+        return ImagesCorrect(tuple((row[0], row[1]) for row in rows), np.array(correct, dtype=bool))
+
+    def sections(self, stored: Mapping[str, StoredEvaluation]) -> list[html.Section]:
+        """Scores, and the thresholds."""
+        return [self.results_section(stored), _thresholds_section(stored)]
+
+    def scores_caption(self) -> str:
+        """What the table of scores shows."""
+        return "mAP is the mean over classes of average precision; F1 at the task's threshold"
+
+    def prediction(self, found: Predicted, info: DataInfo, top_k: int) -> LabelsPrediction:
+        """The classes of an image."""
+        if found.record is None:
+            return LabelsPrediction(found.source, (), found.error)
+        every = top_classes(found.record.probabilities, info.class_names, len(info.class_names))
+        labels = tuple(name for name, probability in every if probability >= 0.5)
+        return LabelsPrediction(found.source, every[:top_k], None, labels)
+
+
+def _best_thresholds(evaluation: Evaluation) -> tuple[list[float], list[float]]:
+    """Of each class the threshold with the highest F1 on these images, and that F1."""
+    f1, places = f1_by_threshold(evaluation.arrays["threshold_counts"]).max(1)
+    return [(place + 1) / 100 for place in places.tolist()], f1.tolist()
+
+
+def _thresholds_section(stored: Mapping[str, StoredEvaluation]) -> html.Section:
+    """Thresholds chosen on validation images where they were measured, and what they give."""
+    split, first = next(iter(stored.items()))
+    chosen_on = "validation" if "validation" in stored else split
+    thresholds, _ = _best_thresholds(stored[chosen_on].evaluation)
+    curves = f1_by_threshold(first.evaluation.arrays["threshold_counts"])
+    rows: list[list[str | html.Cell]] = []
+    for row, threshold, values in zip(first.evaluation.per_class, thresholds, curves, strict=True):
+        there = float(values[round(threshold * 100) - 1])
+        rows.append(
+            [
+                row.name,
+                f"{threshold:.2f}",
+                html.number(row.scores["f1"]),
+                html.Cell(html.number(there), share=there),
+            ]
+        )
+    caption = f"Thresholds with the highest F1 on {chosen_on} images, and F1 on {split} images"
+    header = ["class", "threshold", "F1 at the task's threshold", "F1 at this threshold"]
+    names = [row.name for row in first.evaluation.per_class]
+    light, dark = (_f1_svg(curves, names, dark=dark) for dark in (False, True))
+    picture = html.picture(
+        html.data_uri(light, "image/svg+xml"),
+        "F1 of each class by threshold",
+        f"F1 by threshold, {split} images"
+        + (f"; the mean of {len(names)} classes" if len(names) > _LINES else ""),
+        dark=html.data_uri(dark, "image/svg+xml"),
+    )
+    parts = [html.table(caption, header, rows), picture]
+    if chosen_on == split:
+        note = (
+            "The thresholds were chosen on the images that they are measured on, so their F1 is "
+            "too high; evaluate the validation images to choose there."
+        )
+        parts.append(html.paragraph(note))
+    return html.Section("Thresholds", [html.side_by_side(parts[0], parts[1]), *parts[2:]])
+
+
+def _f1_svg(curves: Tensor, names: Sequence[str], *, dark: bool) -> bytes:
+    """F1 over the threshold: a line a class, or the mean of many."""
+    if len(names) > _LINES:
+        curves, names = curves.mean(0, keepdim=True), ["mean"]
+    thresholds = np.arange(1, curves.shape[1] + 1) / 100
+
+    def draw(axes: Axes) -> None:
+        for number, (name, values) in enumerate(zip(names, curves.tolist(), strict=True)):
+            label = name.replace("$", r"\$")
+            axes.plot(thresholds, values, label=label, color=colormaps["tab10"](number))
+        axes.set(xlabel="threshold", ylabel="F1", xlim=(0, 1), ylim=(0, 1.02))
+        axes.legend(fontsize=8, frameon=False)
+
+    return svg_picture(draw, (5, 3.5), dark=dark)

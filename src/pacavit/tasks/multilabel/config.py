@@ -1,0 +1,30 @@
+"""What a recipe may contain about multi-label classification."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pacavit.tasks.classification.config import ImageConfig
+
+__all__ = ["MultilabelConfig"]
+
+
+class MultilabelConfig(ImageConfig):
+    """Settings of the multi-label task."""
+
+    name: Literal["multilabel"] = Field(default="multilabel", description="The task.")
+    positive_weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="Weight of the classes that an image shows, over that of those it does not; "
+        "above 1 where classes are rare.",
+    )
+    threshold: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="Probability from which a class counts as predicted, in precision, recall and "
+        "F1; average precision needs none.",
+    )

@@ -1,0 +1,123 @@
+"""Scores of a classifier with any number of classes an image."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    MultilabelAveragePrecision,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+    MultilabelPrecision,
+    MultilabelRecall,
+)
+
+from pacavit.tasks.classification import Predictions
+
+__all__ = ["MultilabelMetrics", "ThresholdCounts", "f1_by_threshold"]
+
+NUM_THRESHOLDS = 99
+
+
+class AveragePrecision(MultilabelAveragePrecision):
+    """torchmetrics' score; a class without any image is NaN and left out of the mean, silently."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """Average precision: of each class, or their mean."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No positive samples found in target")
+            warnings.filterwarnings("ignore", "Average precision score for one or more classes")
+            return super().compute()
+
+
+class Support(Metric):
+    """How many images show each class."""
+
+    full_state_update = False
+    count: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        zeros = torch.zeros(num_classes, dtype=torch.int64)
+        self.add_state("count", zeros, dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, targets: Tensor) -> None:
+        """Add (B, classes) probabilities, which are ignored, and targets of 0 and 1."""
+        self.count += targets.sum(0)
+
+    def compute(self) -> Tensor:
+        """(classes,) int64."""
+        return self.count
+
+
+class ThresholdCounts(Metric):
+    """Hits, false alarms and misses of each class at thresholds 0.01, 0.02 .. 0.99."""
+
+    full_state_update = False
+    thresholds: Tensor
+    counts: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        thresholds = torch.arange(1, NUM_THRESHOLDS + 1) / (NUM_THRESHOLDS + 1)
+        self.register_buffer("thresholds", thresholds, persistent=False)
+        zeros = torch.zeros(3, num_classes, NUM_THRESHOLDS, dtype=torch.int64)
+        self.add_state("counts", zeros, dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, targets: Tensor) -> None:
+        """Add (B, classes) probabilities and targets of 0 and 1."""
+        called = probabilities[..., None] >= self.thresholds
+        shown = targets.bool()[..., None]
+        self.counts += torch.stack([(called & shown), (called & ~shown), (~called & shown)]).sum(1)
+
+    def compute(self) -> Tensor:
+        """(3, classes, thresholds) int64: true positives, false positives, false negatives."""
+        return self.counts
+
+
+def f1_by_threshold(counts: Tensor) -> Tensor:
+    """F1 of each class at each threshold: (3, classes, thresholds) -> (classes, thresholds).
+
+    0 where a class neither occurs nor is predicted, as scikit-learn has it.
+    """
+    hits, alarms, misses = counts.double()
+    return 2 * hits / (2 * hits + alarms + misses).clamp_min(1)
+
+
+class MultilabelMetrics(MetricCollection):
+    """Average precision, and precision, recall and F1 at a threshold, in the mean and per class.
+
+    Args:
+        num_classes: K; the ``_per_class`` scores are (K,), ``threshold_counts`` is (3, K, 99), all
+            others are scalars.
+        threshold: probability from which a class counts as predicted.
+    """
+
+    def __init__(self, num_classes: int, threshold: float) -> None:
+        per_class = cast(Any, None)  # torchmetrics' own name for it is the string "none"
+        metrics: dict[str, Metric] = {
+            "mAP": AveragePrecision(num_classes, average="macro"),
+            "average_precision_per_class": AveragePrecision(num_classes, average=per_class),
+            "exact_match": MultilabelExactMatch(num_classes, threshold=threshold),
+            "f1_macro": MultilabelF1Score(num_classes, threshold=threshold, average="macro"),
+            "f1_micro": MultilabelF1Score(num_classes, threshold=threshold, average="micro"),
+            "support_per_class": Support(num_classes),
+            "threshold_counts": ThresholdCounts(num_classes),
+        }
+        kinds = {
+            "precision": MultilabelPrecision,
+            "recall": MultilabelRecall,
+            "f1": MultilabelF1Score,
+        }
+        for name, kind in kinds.items():
+            metrics[f"{name}_per_class"] = kind(num_classes, threshold=threshold, average=per_class)
+        # torchmetrics takes a dict of metrics or of collections and declares only the union.
+        super().__init__(cast(Any, metrics))
+
+    def update(self, predictions: Predictions, targets: Tensor) -> None:  # type: ignore[override]
+        """Add what a task predicted for B images, and their (B, classes) targets of 0 and 1."""
+        super().update(predictions.probabilities, targets.long())

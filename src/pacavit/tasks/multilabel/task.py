@@ -1,0 +1,65 @@
+"""Multi-label image classification: binary cross-entropy a class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pacavit.data import Batch, ImageSet, LabelledImages
+from pacavit.errors import DataError
+from pacavit.tasks.base import TASKS
+from pacavit.tasks.classification import ImageClassifier
+from pacavit.tasks.multilabel.config import MultilabelConfig
+from pacavit.tasks.multilabel.metrics import MultilabelMetrics
+
+__all__ = ["MultilabelTask"]
+
+
+@TASKS.register("multilabel")
+class MultilabelTask(ImageClassifier):
+    """Any number of classes an image; the probability of each is a sigmoid of its own logit.
+
+    Args:
+        model: (B, 3, height, width) -> (B, num_classes) logits.
+        config: a ``MultilabelConfig``: weights, threshold, image size, augmentation, mixing.
+        num_classes: K.
+    """
+
+    config_type = MultilabelConfig
+    main_metric = "mAP"
+    target = "labels"
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Mean binary cross-entropy over images and classes, as a scalar named "loss"."""
+        logits = self.model(batch.images).float()  # under autocast they are bf16
+        weight = torch.full((self.num_classes,), self.config.positive_weight, device=logits.device)
+        targets = batch.targets.to(logits)
+        return {"loss": F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)}
+
+    @staticmethod
+    def probabilities(logits: Tensor) -> Tensor:
+        """(..., classes) logits -> the sigmoid of each."""
+        return logits.sigmoid()
+
+    def metrics(self) -> MultilabelMetrics:
+        """Fresh scores for ``num_classes`` classes at the config's threshold."""
+        return MultilabelMetrics(self.num_classes, self.config.threshold)
+
+    def summarize(self, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The metrics in the order of tables; mAP is the mean over the classes that occur."""
+        kinds = ("average_precision", "precision", "recall", "f1")
+        order = dict.fromkeys(
+            ["mAP", "f1_macro", "f1_micro", "exact_match", *(f"{kind}_per_class" for kind in kinds)]
+        )
+        return {name: results[name] for name in dict.fromkeys([*order, *results])}
+
+    def check_data(self, images: ImageSet) -> None:
+        """Raise DataError unless the rows of labels have one column a class."""
+        if isinstance(images, LabelledImages) and images.labels.shape[1:] != (self.num_classes,):
+            raise DataError(
+                f"the images have labels of shape {tuple(images.labels.shape)}, "
+                f"but the model knows {self.num_classes} classes"
+            )
