@@ -95,6 +95,8 @@ class CsvLabels(DataSource):
             raise DataError("a CSV file of labels is needed: name it with --data FILE.csv")
         file = root / "labels.csv" if root.is_dir() else root
         self.folder, rows = file.parent, _read(file)
+        if target == "label":
+            _check_single(file, rows)
         self.classes = tuple(sorted({name for row in rows for name in row.classes}))
         if len(self.classes) < 2:
             raise DataError(
@@ -104,8 +106,6 @@ class CsvLabels(DataSource):
             raise DataError(
                 f"{file} has {len(self.classes):,} different classes; check its separators"
             )
-        if target == "label":
-            _check_single(file, rows)
         _check_files(self.folder, file, rows)
         full = Listing(
             np.array([os.fsencode(row.image) for row in rows]), _labels(rows, self.classes, target)

@@ -23,17 +23,6 @@ __all__ = ["MultilabelMetrics", "ThresholdCounts", "f1_by_threshold"]
 NUM_THRESHOLDS = 99
 
 
-class AveragePrecision(MultilabelAveragePrecision):
-    """torchmetrics' score; a class without any image is NaN and left out of the mean, silently."""
-
-    def compute(self) -> Tensor:  # type: ignore[override]
-        """Average precision: of each class, or their mean."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "No positive samples found in target")
-            warnings.filterwarnings("ignore", "Average precision score for one or more classes")
-            return super().compute()
-
-
 class Support(Metric):
     """How many images show each class."""
 
@@ -100,8 +89,9 @@ class MultilabelMetrics(MetricCollection):
     def __init__(self, num_classes: int, threshold: float) -> None:
         per_class = cast(Any, None)  # torchmetrics' own name for it is the string "none"
         metrics: dict[str, Metric] = {
-            "mAP": AveragePrecision(num_classes, average="macro"),
-            "average_precision_per_class": AveragePrecision(num_classes, average=per_class),
+            "average_precision_per_class": MultilabelAveragePrecision(
+                num_classes, average=per_class
+            ),
             "exact_match": MultilabelExactMatch(num_classes, threshold=threshold),
             "f1_macro": MultilabelF1Score(num_classes, threshold=threshold, average="macro"),
             "f1_micro": MultilabelF1Score(num_classes, threshold=threshold, average="micro"),
@@ -121,3 +111,13 @@ class MultilabelMetrics(MetricCollection):
     def update(self, predictions: Predictions, targets: Tensor) -> None:  # type: ignore[override]
         """Add what a task predicted for B images, and their (B, classes) targets of 0 and 1."""
         super().update(predictions.probabilities, targets.long())
+
+    def compute(self) -> dict[str, Any]:
+        """All scores; average precision is NaN for classes without images, which mAP leaves out."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No positive samples found in target")
+            found: dict[str, Any] = super().compute()
+        absent = found["support_per_class"] == 0
+        precision = found["average_precision_per_class"].masked_fill(absent, torch.nan)
+        mean = precision[~absent].mean() if not absent.all() else precision.new_zeros(())
+        return {**found, "average_precision_per_class": precision, "mAP": mean}
