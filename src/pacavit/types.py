@@ -118,6 +118,33 @@ class AttentionRecord(NamedTuple):
     weights: Tensor
     keys: Tensor | None = None
 
+    def fault(self) -> str | None:
+        """What is wrong with the record, in words; None for a sound one."""
+        if self.weights.ndim != 4:
+            return f"weights of shape {tuple(self.weights.shape)}, not (B, h, N, K)"
+        batch, _, num_patches, num_keys = self.weights.shape
+        if self.keys is None:
+            expected: tuple[int, ...] = (num_patches,)
+            shape: tuple[int, ...] = (num_keys,)
+        else:
+            rows = (num_keys, num_patches)
+            expected = rows if self.keys.is_floating_point() else rows[::-1]
+            shape = tuple(self.keys.shape)
+            if len(shape) == 3 and shape[0] in (1, batch):
+                shape = shape[1:]
+        if shape != expected:
+            return f"keys of shape {shape}, which do not fit {num_patches} patches; see its docs"
+        if self.keys is not None and not self.keys.is_floating_point():
+            low, high = self.keys.amin(), self.keys.amax()
+            if low < 0 or high >= num_patches:
+                return f"keys from {low} to {high}, which are no indices of {num_patches} patches"
+        sums = self.weights.sum(3)
+        if not (self.weights >= 0).all() or not torch.allclose(
+            sums, torch.ones_like(sums), atol=1e-2
+        ):
+            return "weights that are negative, not finite, or do not sum to 1 over the keys"
+        return None
+
     def to_patches(self, queries: Tensor, flow: Tensor) -> Tensor:
         """Move values from queries to the patches of their keys: (B, N) -> (B, N).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -10,8 +10,6 @@ from pacavit.types import AttentionRecord, Grid, StageState
 from pacavit.utils.registry import Registry
 
 __all__ = ["ATTENTIONS", "Attention"]
-
-_MOVED = frozenset({"q", "k", "v", "proj", "attend", "num_heads"})
 
 
 class Attention(nn.Module):
@@ -74,23 +72,6 @@ class Attention(nn.Module):
             patches that each key stands for.
         """
         raise NotImplementedError
-
-    def __getattr__(self, name: str) -> Any:
-        """Parameters and submodules, as ``nn.Module`` has them.
-
-        Raises:
-            AttributeError: there is none; for names that ``Attention`` had until 0.1, with the
-                class that has them now.
-        """
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in _MOVED:
-                raise AttributeError(
-                    f"{type(self).__name__} has no {name!r}: since pacavit 0.2 Attention is only "
-                    "the interface; derive from pacavit.QkvAttention for q, k, v, proj and attend"
-                ) from None
-            raise
 
 
 ATTENTIONS: Registry[Attention] = Registry("attention")

@@ -67,7 +67,9 @@ ORIGINALS: Mapping[str, Original] = MappingProxyType(
         "pacavit_small_p2cconv_100_blockwise": Original(
             "pacavit_small", {"num_clusters": (100, 100, 100, 100), "recluster_every": 1}
         ),
-        "pacavit_convmixer_tiny_100": Original("pacavit_tiny", _with_teacher((2, 2, 2, 2), (2, 2, 2, 2))),
+        "pacavit_convmixer_tiny_100": Original(
+            "pacavit_tiny", _with_teacher((2, 2, 2, 2), (2, 2, 2, 2))
+        ),
         "pacavit_convmixer_small_100": Original(
             "pacavit_small", _with_teacher((3, 3, 7, 3), (2, 2, 2, 2))
         ),

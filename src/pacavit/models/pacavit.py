@@ -211,9 +211,7 @@ class PacaViT(nn.Module):
         fresh.extend([] if model.teacher is None else [model.teacher])
         fresh.apply(init_weights).to(next(self.parameters())).train(self.training)
         if self.settings and any(mixer.num_clusters for mixer in model.mixers):
-            in_blocks = any(
-                mixer.num_clusters and not mixer.uses_teacher for mixer in model.mixers
-            )
+            in_blocks = any(mixer.num_clusters and not mixer.uses_teacher for mixer in model.mixers)
             model.settings = {
                 **self.settings,
                 "recluster_every": [

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pacavit.engine.diagnostics import membership
 from pacavit.errors import PacavitError
 from pacavit.explain.core.geometry import samplings, upsample
 from pacavit.explain.core.record import BlockRecord, Recording, record
@@ -65,7 +64,7 @@ def memberships(block: BlockRecord) -> Tensor:
     Patches of no cluster have 0 everywhere.
     """
     assignment, grid = block.clusters()
-    return membership(assignment).unflatten(2, grid)
+    return assignment.membership().unflatten(2, grid)
 
 
 def cluster_sums(values: Tensor, members: Tensor) -> Tensor:
