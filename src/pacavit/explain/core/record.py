@@ -29,6 +29,7 @@ from pacavit.types import Assignment, AttentionRecord, Grid
 __all__ = [
     "BlockRecord",
     "Recording",
+    "check_weights",
     "choose_stage",
     "record",
     "record_until",
@@ -249,6 +250,17 @@ def record(model: nn.Module) -> Iterator[Recording]:
         for tap in recording._taps:
             tap.active = False
             tap.detach()
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuse a network with an attention whose weights cannot be known in a recording.
+
+    Raises:
+        PacavitError: it has one, or no attention at all.
+    """
+    for tap in find_taps(model):
+        if not tap.has_weights:
+            tap.read().record()
 
 
 class _ReachedError(Exception):
