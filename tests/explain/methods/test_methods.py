@@ -79,7 +79,7 @@ def test_any_network_has_a_cam() -> None:
 
 def swin(**options: Any) -> nn.Module:
     """Its maps are (B, H, W, C)."""
-    settings = {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 4)}
+    settings: dict[str, Any] = {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 4)}
     settings |= {"img_size": (64, 96), "window_size": 2, "num_classes": 3, **options}
     return timm.create_model("swin_tiny_patch4_window7_224", **settings)
 

@@ -329,7 +329,7 @@ class Centre(_Control):
 
 @METHODS.register("edges")
 class Edges(_Control):
-    """Control: the smoothed strength of edges by Sobel's filters, for no network.
+    """Control: the strength of edges by Sobel's filters, smoothed; for no network.
 
     Args:
         model: is ignored.
