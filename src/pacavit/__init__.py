@@ -16,7 +16,7 @@ from pacavit.api import (
     save_pretrained,
     train,
 )
-from pacavit.attention import ATTENTIONS, Attention
+from pacavit.attention import ATTENTIONS, Attention, QkvAttention
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, MemoryImages
 from pacavit.engine.evaluate import Evaluation
@@ -31,7 +31,7 @@ from pacavit.errors import (
 from pacavit.recipes import Recipe
 from pacavit.report.tasks.classification import ImagePrediction
 from pacavit.tasks import TASKS, Task
-from pacavit.types import Assignment, Grid, StageState
+from pacavit.types import Assignment, AttentionRecord, Grid, StageState
 from pacavit.utils.registry import Registry, load_plugin
 
 try:
@@ -46,6 +46,7 @@ __all__ = [
     "TASKS",
     "Assignment",
     "Attention",
+    "AttentionRecord",
     "CheckpointError",
     "Clustering",
     "Conversion",
@@ -59,6 +60,7 @@ __all__ = [
     "ImageSet",
     "MemoryImages",
     "PacavitError",
+    "QkvAttention",
     "Recipe",
     "RecipeError",
     "Registry",

@@ -1,4 +1,4 @@
-"""Where patches lie in the image: from grids to the network's input, and to the original image."""
+"""Where patches lie: from grids to the network's input, and from there to the whole image."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ __all__ = ["Sampling", "Window", "samplings", "upsample", "windows"]
 
 
 class Window(NamedTuple):
-    """What one convolution or pooling reads: ``kernel`` cells, every ``stride``-th, from -padding.
+    """The cells that a convolution or pooling reads along one axis.
+
+    Output i reads the ``kernel`` cells from cell ``stride * i - padding``.
 
     Attributes:
-        ceil: a last window that reaches over the edge counts too.
+        ceil: a last window that reaches beyond the edge is used too.
     """
 
     kernel: int
@@ -30,11 +32,11 @@ class Window(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """Where the centre of patch i of an axis lies: at pixel ``offset + stride * i``.
+    """The center of patch i of an axis lies at pixel ``offset + stride * i``.
 
-    With plain patches that would be the middle of each patch, (stride - 1) / 2. Strided 3 x 3
-    convolutions are centred on its first pixel instead, in the paper's models in every stage: by
-    the last one, heatmaps that took no notice would lie half a patch, 16 pixels, off.
+    The offset of plain patches is the middle of the first, (stride - 1) / 2. Strided 3 x 3
+    convolutions, in every stage of the paper's models, are centered on the first pixel of a patch
+    instead; heatmaps that ignored it would be half a patch (16 pixels) off in the last stage.
     """
 
     stride: int
@@ -42,8 +44,8 @@ class Sampling(NamedTuple):
 
     def followed_by(self, window: Window) -> Sampling:
         """The sampling after one more layer."""
-        centre = (window.kernel - 1) / 2 - window.padding
-        return Sampling(self.stride * window.stride, self.offset + self.stride * centre)
+        center = (window.kernel - 1) / 2 - window.padding
+        return Sampling(self.stride * window.stride, self.offset + self.stride * center)
 
 
 def windows(embed: nn.Module) -> list[Window]:
@@ -91,8 +93,8 @@ def find_pacavit(model: nn.Module) -> PacaViT:
         if isinstance(module, PacaViT):
             return module
     raise PacavitError(
-        f"{type(model).__name__} is none of this package's networks, so it has no clusters to "
-        "show; choose a method that works on any network, such as grad_cam"
+        f"{type(model).__name__} is not a network of this package, so it has no clusters to show; "
+        "choose a method that works on any network, such as grad_cam"
     )
 
 
