@@ -70,11 +70,10 @@ class DBSCANClustering(Clustering):
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N)."""
         x, mask = _points.prepare(x, patch_mask)
-        x = x / self.dim**0.5
         if self.eps is None:
             radius = self._radius(x, mask)
         else:
-            radius = x.new_full((x.shape[0],), self.eps**2)
+            radius = _points.wide(x.new_empty(0)).new_full((x.shape[0],), self.eps**2 * self.dim)
         labels = _dbscan.connect(x, radius, self.min_samples, mask)
         return keep_largest(labels, self.num_clusters, x, mask, self.rest)
 

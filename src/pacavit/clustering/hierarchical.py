@@ -61,8 +61,8 @@ class HierarchicalClustering(Clustering):
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N)."""
         x, mask = _points.prepare(x, patch_mask)
-        x = x / self.dim**0.5
         if self.distance_threshold is None:
             return _agglomerative.cluster(x, mask, self.linkage, self.num_clusters, None)[0]
-        labels, _ = _agglomerative.cluster(x, mask, self.linkage, None, self.distance_threshold)
+        threshold = self.distance_threshold * self.dim**0.5
+        labels, _ = _agglomerative.cluster(x, mask, self.linkage, None, threshold)
         return keep_largest(labels, self.num_clusters, x, mask, self.rest)

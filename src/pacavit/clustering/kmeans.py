@@ -18,19 +18,19 @@ STARTS = ("grid", *_starts.STARTS)
 
 @CLUSTERINGS.register("kmeans")
 class KMeansClustering(Clustering):
-    """Rounds of Lloyd's algorithm, then a soft assignment to the centres: (B, N, C) -> (B, M, N).
+    """Rounds of Lloyd's algorithm, then a soft assignment to the centers: (B, N, C) -> (B, M, N).
 
-    The rounds are without gradient; one flows through the distances of the last assignment.
+    The rounds have no gradient; the distances of the last assignment have one.
 
     Args:
         dim: channels C.
         num_clusters: M.
         n_iter: rounds.
-        init: the centres to begin with: "grid", the means of the cells of a regular grid, or
+        init: the first centers: "grid", the means of the cells of a regular grid, or
             "farthest", "k-means++" or "random" as in ``functional.kmeans``.
         temperature: of the softmax over clusters, in mean squared distances of a channel; the
-            lower, the harder.
-        hard: assign each patch to its nearest centre alone.
+            lower, the harder the assignment.
+        hard: assign each patch to its nearest center only.
         seed: of "k-means++" and "random".
         place: weight of where a patch lies beside its channels, see ``Clustering``; with some,
             clusters hang together.
@@ -69,9 +69,11 @@ class KMeansClustering(Clustering):
         with _points.precise(x.device.type):
             x, mask = _points.prepare(x, patch_mask)
             _, centers = self._iterate(x.detach(), grid, mask)
-            square = centers.square().sum(2)[:, None]
-            nearness = torch.baddbmm(square, x, centers.transpose(1, 2), beta=-1, alpha=2)
-            return F.log_softmax(nearness / (self.dim * self.temperature), 2).transpose(1, 2)
+            # In float64, because squares are large beside the distances of groups that lie far apart.
+            square, points = centers.square().sum(2)[:, None], _points.wide(x)
+            nearness = torch.baddbmm(square, points, centers.transpose(1, 2), beta=-1, alpha=2)
+            logarithms = F.log_softmax(nearness / (self.dim * self.temperature), 2)
+            return logarithms.to(x.dtype).transpose(1, 2)
 
     @_points.exact
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
@@ -89,7 +91,7 @@ class KMeansClustering(Clustering):
 def starting_centers(
     x: Tensor, num_clusters: int, init: str, grid: Grid, mask: Tensor, seed: int
 ) -> Tensor:
-    """Where iterations begin: (B, N, C), around 0 -> (B, M, C).
+    """The first centers of iterations: (B, N, C) -> (B, M, C).
 
     Args:
         x: (B, N, C), 0 at padding.
@@ -97,7 +99,7 @@ def starting_centers(
         init: one of ``STARTS``.
         grid: height and width.
         mask: (B, N) bool, False at padding.
-        seed: of what is drawn.
+        seed: of "k-means++" and "random".
     """
     if init == "grid":
         return grid_means(x, num_clusters, grid, mask)
