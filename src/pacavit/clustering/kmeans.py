@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from types import MappingProxyType
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,11 +33,12 @@ class KMeansClustering(Clustering):
             lower, the harder the assignment.
         hard: assign each patch to its nearest center only.
         seed: of "k-means++" and "random".
-        place: weight of where a patch lies beside its channels, see ``Clustering``; with some,
-            clusters hang together.
+        position_weight: weight of a patch's position beside its channels, see ``Clustering``; above
+            0, clusters are more compact.
     """
 
     masked = True
+    renamed_options = MappingProxyType({"place": "position_weight"})
 
     def __init__(
         self,
@@ -48,11 +50,11 @@ class KMeansClustering(Clustering):
         temperature: float = 0.2,
         hard: bool = False,
         seed: int = 0,
-        place: float = 0.0,
+        position_weight: float = 0.0,
     ) -> None:
         super().__init__(dim, num_clusters)
-        _points.check_number("place", place, least=0)
-        self.place = place
+        _points.check_number("position_weight", position_weight, least=0)
+        self.position_weight = position_weight
         _points.check_count("n_iter", n_iter)
         _points.check_number("temperature", temperature, least=0, above=True)
         _points.check_seed("seed", seed)
@@ -70,9 +72,8 @@ class KMeansClustering(Clustering):
             x, mask = _points.prepare(x, patch_mask)
             _, centers = self._iterate(x.detach(), grid, mask)
             # In float64, because squares are large beside the distances of groups that lie far apart.
-            square, points = centers.square().sum(2)[:, None], _points.wide(x)
-            nearness = torch.baddbmm(square, points, centers.transpose(1, 2), beta=-1, alpha=2)
-            logarithms = F.log_softmax(nearness / (self.dim * self.temperature), 2)
+            apart = _points.relative_distances(_points.wide(x), centers)
+            logarithms = F.log_softmax(apart / (-self.dim * self.temperature), 2)
             return logarithms.to(x.dtype).transpose(1, 2)
 
     @_points.exact

@@ -157,7 +157,7 @@ def _(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:  # noqa: 
 
 def merge_tensors(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
     """The same as :func:`merge`, by tensor operations: in each round all mutual nearest merge."""
-    distances = squared_distances(wide(x), wide(x))
+    distances = squared_distances(x, x)
     if linkage != "ward":
         distances.sqrt_()
     # Mutual neighbors need both directions to be equal, and numbers.

@@ -48,8 +48,8 @@ def dbscan(
 
     Args:
         x: (B, N, C) points; half precision is computed in fp32.
-        eps: radius of a neighbourhood, one or one an image (B,).
-        min_samples: points in a neighbourhood that make its center a core, itself included.
+        eps: radius of a neighborhood, one number or one an image (B,).
+        min_samples: points in a neighborhood that make its center a core, itself included.
         mask: (B, N) bool, False where a point is padding.
 
     Returns:
@@ -100,7 +100,7 @@ def _(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:  # n
 
 def connect_tensors(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
     """The same as :func:`connect`, by tensor operations: low numbers spread among the cores."""
-    distances = squared_distances(wide(x), wide(x))
+    distances = squared_distances(x, x)
     points = mask.shape[1]
     near = (distances <= radius[:, None, None]) & mask[:, None] & mask[..., None]
     core = near.sum(2) >= min_samples
@@ -152,7 +152,7 @@ def _(x: Tensor, mask: Tensor, nth: int) -> Tensor:  # noqa: ARG001
 
 def reach_tensors(x: Tensor, mask: Tensor, nth: int) -> Tensor:
     """The same as :func:`reach`, by tensor operations."""
-    distances = squared_distances(wide(x), wide(x))
+    distances = squared_distances(x, x)
     distances.masked_fill_(~(mask[:, None] & mask[..., None]), torch.inf)
     return distances.kthvalue(nth, dim=2).values
 

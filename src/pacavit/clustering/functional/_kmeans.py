@@ -16,6 +16,7 @@ from pacavit.clustering.functional._points import (
     check_points,
     check_seed,
     exact,
+    relative_distances,
     take,
     wide,
 )
@@ -146,7 +147,7 @@ def lloyd_tensors(
         for _ in range(max_iter):
             centers = _round(x, centers, mask)[1]
         rounds = mask.new_full(x.shape[:1], max_iter, dtype=torch.int64)
-        labels = _nearest(x, centers)
+        labels = relative_distances(x, centers).argmin(2)
         return labels, centers + mean, _inertia(x, centers, mask, labels), rounds
     limit = tol * x.square().sum((1, 2)) / (mask.sum(1) * x.shape[2])
     labels = mask.new_full(mask.shape, -1, dtype=torch.int64)
@@ -160,7 +161,7 @@ def lloyd_tensors(
         going = going[~settled[going] & (shift > limit[going])]
         if not len(going):
             break
-    labels = torch.where(settled[:, None], labels, _nearest(x, centers))
+    labels = torch.where(settled[:, None], labels, relative_distances(x, centers).argmin(2))
     return labels, centers + mean, _inertia(x, centers, mask, labels), rounds
 
 
@@ -169,14 +170,9 @@ def _inertia(x: Tensor, centers: Tensor, mask: Tensor, labels: Tensor) -> Tensor
     return distances.masked_fill(~mask, 0).sum(1)
 
 
-def _nearest(x: Tensor, centers: Tensor) -> Tensor:
-    square = centers.square().sum(2)[:, None]
-    return torch.baddbmm(square, x, centers.transpose(1, 2), alpha=-2).argmin(2)
-
-
 def _round(x: Tensor, centers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Labels by the nearest center, the means of equal labels, and whether no cluster was empty."""
-    labels = _nearest(x, centers)
+    labels = relative_distances(x, centers).argmin(2)
     members = x.new_zeros(*labels.shape, centers.shape[1])
     members.scatter_(2, labels[..., None], mask[..., None].to(x))
     size, total = members.sum(1), members.transpose(1, 2) @ x

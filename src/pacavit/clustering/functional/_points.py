@@ -26,6 +26,7 @@ __all__ = [
     "full_mask",
     "precise",
     "prepare",
+    "relative_distances",
     "squared_distances",
     "take",
     "wide",
@@ -180,18 +181,26 @@ def center(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """(B, N, C) and (B, M, C) -> (B, N, M), by differences.
+    """(B, N, C) and (B, M, C) -> (B, N, M) in float64 (see :func:`wide`), by differences.
 
-    Not by products (``|x|^2 + |y|^2 - 2 x y``), which lose the digits of distances that are small
-    beside the norms.
+    Products (``|x|^2 + |y|^2 - 2 x y``) would lose the digits of distances that are small beside the
+    norms, and ``torch.cdist`` takes roots, whose rounding changes which distances are equal.
     """
-    if y.shape[1] <= x.shape[2]:
-        return torch.stack([(x - point[:, None]).square().sum(2) for point in y.unbind(1)], 2)
-    found = x.new_zeros(*x.shape[:2], y.shape[1])
-    for own, other in zip(x.unbind(2), y.unbind(2), strict=True):
+    found = wide(x.new_zeros(*x.shape[:2], y.shape[1]))
+    for own, other in zip(wide(x).unbind(2), wide(y).unbind(2), strict=True):
         step = own[:, :, None] - other[:, None]
         found += step * step
     return found
+
+
+def relative_distances(x: Tensor, centers: Tensor) -> Tensor:
+    """(B, N, C) and (B, M, C), both from :func:`wide` -> (B, N, M).
+
+    Squared distances minus the squares of x, by products: enough to compare the distances of a
+    point.
+    """
+    square = centers.square().sum(2)[:, None]
+    return torch.baddbmm(square, x, centers.transpose(1, 2), alpha=-2)
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:

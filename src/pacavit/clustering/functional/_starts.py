@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pacavit.clustering.functional._points import center, squared_distances, take, wide
+from pacavit.clustering.functional._points import being_traced, center, take
 
 __all__ = ["STARTS", "initial_centers"]
 
@@ -40,11 +40,7 @@ def initial_centers(
 
 
 def _spread(x: Tensor, n_clusters: int, mask: Tensor, draws: np.random.Generator | None) -> Tensor:
-    precise = wide(x)
-    if draws is None:
-        weights = center(precise, mask)[0].square().sum(2)
-    else:
-        weights = mask.to(precise)
+    weights = center(x, mask)[0].square().sum(2) if draws is None else mask.to(x)
     nearest = torch.full_like(weights, torch.inf)
     centers = x.new_empty(x.shape[0], n_clusters, x.shape[2])
     for number in range(n_clusters):
@@ -57,6 +53,13 @@ def _spread(x: Tensor, n_clusters: int, mask: Tensor, draws: np.random.Generator
             first = mask.int().argmax(1, keepdim=True)  # all points are chosen: one of them again
             chosen = torch.where(mass[:, -1:] > 0, chosen.minimum(last), first)
         centers[:, number] = take(x, chosen)[:, 0]
-        nearest = nearest.minimum(squared_distances(precise, take(precise, chosen))[..., 0])
+        nearest = nearest.minimum(_squared_distances(x, take(x, chosen)))
         weights = nearest
     return centers
+
+
+def _squared_distances(x: Tensor, point: Tensor) -> Tensor:
+    """(B, N, C) and (B, 1, C) -> (B, N), by differences, which keep the digits of small ones."""
+    if being_traced():  # not every exporter knows cdist
+        return (x - point).square().sum(2)
+    return torch.cdist(x, point, compute_mode="donot_use_mm_for_euclid_dist").square()[..., 0]
