@@ -91,10 +91,13 @@ def agglomerative(
     return AgglomerativeResult(*cluster(x, mask, linkage, n_clusters, distance_threshold))
 
 
+@torch.library.custom_op("pacavit::agglomerate", mutates_args=())
 def cluster(
     x: Tensor, mask: Tensor, linkage: str, n_clusters: int | None, distance_threshold: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Labels (B, N) and numbers of clusters (B,); the input is not checked.
+    """Labels (B, N) and numbers of clusters (B,), opaque to compilers and tracers.
+
+    The input is not checked.
 
     Args:
         x: (B, N, C), at least fp32, 0 at padding.
@@ -111,6 +114,18 @@ def cluster(
     # The last merges are cut; what has no merge is infinitely high, but padding must not be.
     last = height.masked_fill(~mask, -1).topk(min(n_clusters, mask.shape[1]), dim=1).indices
     return cut(target, torch.ones_like(mask).scatter_(1, last, False), mask)
+
+
+@cluster.register_fake
+def _(
+    x: Tensor,  # noqa: ARG001
+    mask: Tensor,
+    linkage: str,  # noqa: ARG001
+    n_clusters: int | None,  # noqa: ARG001
+    distance_threshold: float | None,  # noqa: ARG001
+) -> tuple[Tensor, Tensor]:
+    labels = mask.new_empty(mask.shape, dtype=torch.int64)
+    return labels, labels.new_empty(mask.shape[:1])
 
 
 def cut(target: Tensor, kept: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,9 +148,8 @@ def cut(target: Tensor, kept: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return number.gather(1, root).masked_fill(~mask, -1), first.sum(1)
 
 
-@torch.library.custom_op("pacavit::merge", mutates_args=())
 def merge(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
-    """The whole tree of merges of every image, opaque to ``torch.compile``.
+    """The whole tree of merges of every image.
 
     Args:
         x: (B, N, C), 0 at padding.
@@ -148,11 +162,6 @@ def merge(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
         squared for "ward", in float64 (see ``wide``); the others have themselves and infinity.
     """
     return (merge_compiled if x.device.type == "cpu" else merge_tensors)(x, mask, linkage)
-
-
-@merge.register_fake
-def _(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-    return mask.new_empty(mask.shape, dtype=torch.int64), wide(x.new_empty(mask.shape))
 
 
 def merge_tensors(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,7 @@ def dbscan(
 
 @torch.library.custom_op("pacavit::connect", mutates_args=())
 def connect(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
-    """Labels (B, N) of density-based clusters, opaque to ``torch.compile``.
+    """Labels (B, N) of density-based clusters, opaque to compilers and tracers.
 
     Args:
         x: (B, N, C), 0 at padding.
@@ -132,7 +132,7 @@ def connect_compiled(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) 
 
 @torch.library.custom_op("pacavit::reach", mutates_args=())
 def reach(x: Tensor, mask: Tensor, nth: int) -> Tensor:
-    """Squared distances (B, N) of points to their n-th nearest, opaque to ``torch.compile``.
+    """Squared distances (B, N) of points to their n-th nearest, opaque to compilers and tracers.
 
     Args:
         x: (B, N, C), 0 at padding.

@@ -259,7 +259,7 @@ def _maximize(x, both, frame, own, moments, parts, spherical, reg_covar, tempera
         size = 0.0
         for i in range(len(row)):
             size += row[i]
-        size += 10 * eps
+        size += 10 * np.finfo(np.float64).eps
         weights[m] = size
         for c in range(width):
             shift = moment[c] / size
