@@ -52,7 +52,7 @@ def test_partitions_are_those_of_the_functions() -> None:
     assert torch.equal(tree.labels(x, grid), agglomerative(x, 5, linkage="average").labels)
 
 
-def test_with_the_heat_of_one_the_mixture_is_the_function_s() -> None:
+def test_with_a_temperature_of_one_the_mixture_is_the_function_s() -> None:
     x = torch.randn(2, 36, 12, dtype=torch.float64)
     module = build("gmm", 12, 3, init="farthest", temperature=1 / 12, reg_covar=1e-3, n_iter=4)
     centered = x - x.mean(1, keepdim=True)
@@ -105,7 +105,7 @@ def test_a_threshold_gives_each_image_its_own_number_of_clusters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "clusters", "rest", "expected"),
+    ("labels", "clusters", "outliers", "expected"),
     [
         ([0, 1, 1, 2, 2, 2], 3, "cluster", [2, 1, 1, 0, 0, 0]),
         ([0, 1, 1, 2, 2, 2], 2, "cluster", [1, 1, 1, 0, 0, 0]),
@@ -119,12 +119,12 @@ def test_a_threshold_gives_each_image_its_own_number_of_clusters() -> None:
         ([0, 1, 1, 2, 2, 2], 1, "cluster", [0] * 6),
     ],
 )
-def test_small_clusters_and_noise_find_a_place(
-    labels: list[int], clusters: int, rest: str, expected: list[int]
+def test_outliers_are_assigned(
+    labels: list[int], clusters: int, outliers: str, expected: list[int]
 ) -> None:
     x = torch.arange(6.0).view(1, 6, 1)
     mask = torch.ones(1, 6, dtype=torch.bool)
-    kept = keep_largest(torch.tensor([labels]), clusters, x, mask, rest)
+    kept = keep_largest(torch.tensor([labels]), clusters, x, mask, outliers)
     assert kept[0].tolist() == expected
 
 
@@ -166,25 +166,25 @@ def test_autocast_changes_no_partition(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["kmeans", "hierarchical"])
-def test_with_place_what_looks_alike_far_apart_is_two_clusters(name: str) -> None:
-    """Two dark corners on bright ground: one cluster by channels, two with their place."""
+def test_with_positions_what_looks_alike_far_apart_is_two_clusters(name: str) -> None:
+    """Two dark corners on bright ground: one cluster by channels, two with their positions."""
     grid = Grid(8, 8)
     bright = torch.ones(1, 8, 8, 6)
     bright[:, :2, :2] = bright[:, 6:, 6:] = 0
     x = (bright + 0.01 * torch.randn(bright.shape)).flatten(1, 2)
     found = {}
-    for place in (0.0, 1.0):
+    for weight in (0.0, 1.0):
         options = {"init": "farthest", "hard": True} if name == "kmeans" else {}
-        module = build(name, 6, 4, place=place, **options)
+        module = build(name, 6, 4, position_weight=weight, **options)
         weights, log_mass, _ = module(x, grid)
         parts = (weights.log() + log_mass[..., None]).argmax(1).unflatten(1, grid)[0]
-        found[place] = (parts[:2, :2].unique().tolist(), parts[6:, 6:].unique().tolist())
+        found[weight] = (parts[:2, :2].unique().tolist(), parts[6:, 6:].unique().tolist())
     assert set(found[0.0][0]) & set(found[0.0][1])
     assert not set(found[1.0][0]) & set(found[1.0][1])
 
 
-def test_place_is_that_in_the_image_whatever_its_padding() -> None:
-    module = build("hierarchical", 4, 5, place=0.7)
+def test_positions_are_those_in_the_image_whatever_its_padding() -> None:
+    module = build("hierarchical", 4, 5, position_weight=0.7)
     x = torch.randn(2, 6, 8, 4)
     alone, _, _ = module(x[:, :4, :5].flatten(1, 2), Grid(4, 5))
     mask = torch.zeros(2, 6, 8, dtype=torch.bool)
@@ -196,7 +196,7 @@ def test_place_is_that_in_the_image_whatever_its_padding() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("kmeans", {"place": -1}, "place must be at least 0"),
+        ("kmeans", {"position_weight": -1}, "position_weight must be at least 0"),
         ("kmeans", {"n_iter": 0}, "n_iter must be a whole number from 1 to"),
         ("kmeans", {"n_iter": 10**20}, "n_iter must be a whole number from 1 to"),
         ("kmeans", {"seed": 10**20}, "seed must be a whole number from 0 to"),
@@ -210,11 +210,11 @@ def test_place_is_that_in_the_image_whatever_its_padding() -> None:
         ("gmm", {"temperature": float("nan")}, "temperature"),
         ("hierarchical", {"linkage": "single"}, "linkage must be one of"),
         ("hierarchical", {"distance_threshold": 0}, "distance_threshold must be above 0"),
-        ("hierarchical", {"rest": "noise"}, "rest must be one of"),
+        ("hierarchical", {"outliers": "noise"}, "outliers must be one of"),
         ("dbscan", {"eps": 0}, "eps must be above 0"),
         ("dbscan", {"quantile": 1.5}, "quantile must be"),
         ("dbscan", {"min_samples": 2.5}, "min_samples must be a whole number"),
-        ("dbscan", {"rest": "noise"}, "rest must be one of"),
+        ("dbscan", {"outliers": "noise"}, "outliers must be one of"),
     ],
 )
 def test_options_out_of_range_are_named(name: str, options: dict[str, Any], message: str) -> None:

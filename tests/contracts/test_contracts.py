@@ -38,13 +38,13 @@ def test_clustering_keeps_its_contract(name: str) -> None:
         ("hierarchical", {"linkage": "average"}),
         ("hierarchical", {"linkage": "complete"}),
         ("hierarchical", {"distance_threshold": 1.5}),
-        ("hierarchical", {"distance_threshold": 1.5, "rest": "nearest"}),
+        ("hierarchical", {"distance_threshold": 1.5, "outliers": "nearest"}),
         ("hierarchical", {"distance_threshold": 100.0}),
         ("dbscan", {"eps": 1.2}),
-        ("dbscan", {"eps": 1.2, "rest": "cluster"}),
-        ("dbscan", {"eps": 1e-9, "rest": "cluster"}),
-        ("dbscan", {"rest": "cluster"}),
-        *((name, {"place": 1.0}) for name in ("kmeans", "hierarchical", "dbscan")),
+        ("dbscan", {"eps": 1.2, "outliers": "cluster"}),
+        ("dbscan", {"eps": 1e-9, "outliers": "cluster"}),
+        ("dbscan", {"outliers": "cluster"}),
+        *((name, {"position_weight": 1.0}) for name in ("kmeans", "hierarchical", "dbscan")),
     ],
 )
 def test_clustering_keeps_its_contract_with_options(name: str, options: dict[str, Any]) -> None:

@@ -222,7 +222,7 @@ ROWS = [
             ("dbscan", "eps", "nan"),
             ("dbscan", "quantile", "1.5"),
             ("dbscan", "min_samples", "0"),
-            ("dbscan", "rest", "away"),
+            ("dbscan", "outliers", "away"),
         )
     ),
     ("image size", TRAIN + " --set model.name=vit_tiny_patch16_224", ["vit_tiny", "32 x 32"]),

@@ -99,7 +99,7 @@ def test_every_clustering_is_judged_by_itself() -> None:
         ("kmeans", {"temperature": 1e9}, "every patch belongs to all clusters alike"),
         ("gmm", {"temperature": 1e9}, "every patch belongs to all clusters alike"),
         ("dbscan", {"eps": 1e-9}, "or are nothing but noise"),
-        ("dbscan", {"eps": 1e-9, "rest": "cluster"}, "or are nothing but noise"),
+        ("dbscan", {"eps": 1e-9, "outliers": "cluster"}, "or are nothing but noise"),
         ("dbscan", {"eps": 1e9}, "most images have all their patches in one cluster"),
     ],
 )

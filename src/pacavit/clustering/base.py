@@ -1,8 +1,11 @@
-"""What a clustering is: from N patches to an assignment of patches to M clusters."""
+"""The base class of clusterings: from N patches to an assignment of patches to M clusters."""
 
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +15,7 @@ from torch.nn import functional as F
 from pacavit.clustering.functional._points import at_least_fp32
 from pacavit.errors import RecipeError
 from pacavit.types import Assignment, Grid
-from pacavit.utils.registry import Registry
+from pacavit.utils.registry import Registry, rename_options
 
 __all__ = ["CLUSTERINGS", "Clustering"]
 
@@ -21,10 +24,10 @@ class Clustering(nn.Module):
     """(B, N, C) -> Assignment of weights (B, M, N). The first extension point.
 
     A method implements :meth:`scores` (soft) or :meth:`labels` (hard); one that implements both
-    chooses by its attribute ``hard``. This class alone turns either into an
-    :class:`~pacavit.types.Assignment`, so that normalisation, masks, precision and empty clusters
-    are handled in one place. Register a method with
-    ``@CLUSTERINGS.register("name")`` and check it with :func:`pacavit.testing.check_clustering`.
+    selects one by its attribute ``hard``. This class turns either into an
+    :class:`~pacavit.types.Assignment`, and handles normalization, masks, precision and empty
+    clusters. Register a method with ``@CLUSTERINGS.register("name")`` and check it with
+    :func:`pacavit.testing.check_clustering`.
 
     Args:
         dim: channels C of the tokens.
@@ -33,16 +36,19 @@ class Clustering(nn.Module):
     Attributes:
         differentiable: gradients flow from the weights to the tokens.
         order_free: permuting the patches permutes the weights and changes nothing else.
-        spatial: the answer depends on where on the grid a patch lies.
-        exportable: traces into one program for any batch and grid.
-        masked: scores and labels take ``patch_mask`` (B, N) as a third argument; without it, they
-            see zeros in the place of padding.
-        hard: labels are asked for; of methods that implement both.
+        spatial: the weights depend on the positions of the patches on the grid.
+        exportable: ``torch.export`` makes one program of it for any batch and grid.
+        masked: scores and labels take ``patch_mask`` (B, N) as a third argument; otherwise they
+            see padding as zeros.
+        hard: a method that implements both uses its labels.
         max_tokens: the method sees at most this many tokens; larger grids are average-pooled
-            first and a patch takes the cluster of its cell. None is no limit.
-        place: weight of where a patch lies beside its channels, for methods that take any number of
-            these: half of the image's longer side counts as much as a difference of ``place`` in
-            every channel. Above 0 the method is given two more channels.
+            first, and a patch gets the cluster of its cell. None is no limit.
+        position_weight: weight of a patch's position beside its channels, for methods that work
+            with any number of channels: a distance of half the image's longer side counts as much
+            as a difference of ``position_weight`` in every channel. Above 0 the method is given two
+            more channels.
+        renamed_options: old names of constructor options and their new names. An old name is
+            accepted with a FutureWarning.
     """
 
     differentiable: bool = True
@@ -52,7 +58,17 @@ class Clustering(nn.Module):
     masked: ClassVar[bool] = False
     max_tokens: ClassVar[int | None] = None
     hard: bool = False
-    place: float = 0.0
+    position_weight: float = 0.0
+    renamed_options: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "place" in vars(cls):  # the old name of position_weight, in a class body
+            _warn_of_place(cls)
+            cls.position_weight = cls.place
+            del cls.place
+        if "__init__" in vars(cls):
+            cls.__init__ = _with_old_options(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, dim: int, num_clusters: int) -> None:
         super().__init__()
@@ -60,6 +76,16 @@ class Clustering(nn.Module):
             raise RecipeError(f"num_clusters must be at least 1 to cluster, not {num_clusters}")
         self.dim = dim
         self.num_clusters = num_clusters
+
+    @property
+    def place(self) -> float:
+        """The old name of ``position_weight``, until the next release."""
+        return self.position_weight
+
+    @place.setter
+    def place(self, value: float) -> None:
+        _warn_of_place(type(self))
+        self.position_weight = value
 
     @property
     def soft(self) -> bool:
@@ -90,8 +116,8 @@ class Clustering(nn.Module):
         if self.max_tokens is not None and grid.num_patches > self.max_tokens:
             x = at_least_fp32(x)
             x, grid, cell_of_patch, mask = _pool(x, grid, self.max_tokens, patch_mask)
-        if self.place:
-            x = _with_place(at_least_fp32(x), grid, mask, self.place)
+        if self.position_weight:
+            x = _with_positions(at_least_fp32(x), grid, mask, self.position_weight)
         inputs: tuple[Any, ...] = (x, grid, mask) if self.masked else (x, grid)
         if self.soft:
             scores = self.scores(*inputs)
@@ -104,7 +130,7 @@ class Clustering(nn.Module):
         return _hard_assignment(labels, self.num_clusters, patch_mask, x.dtype)
 
     def init_weights(self) -> None:
-        """Change what the network's own initialisation has made of the layers; nothing here."""
+        """Change layers after the network's own initialization; nothing by default."""
 
     def extra_repr(self) -> str:
         """Width and number of clusters, for ``print(model)``."""
@@ -114,12 +140,30 @@ class Clustering(nn.Module):
 CLUSTERINGS: Registry[Clustering] = Registry("clustering")
 
 
+def _warn_of_place(cls: type[Clustering]) -> None:
+    warnings.warn(
+        f"the attribute 'place' of {cls.__name__} is now called 'position_weight'; the old name"
+        " stops working in the next release",
+        FutureWarning,
+    )
+
+
+def _with_old_options(construct: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that also accepts the old names of its class's renamed options."""
+
+    @wraps(construct)
+    def wrapped(self: Clustering, *args: Any, **options: Any) -> None:
+        construct(self, *args, **rename_options(type(self), options))
+
+    return wrapped
+
+
 def _soft_assignment(scores: Tensor, patch_mask: Tensor | None) -> Assignment:
     """Logits (B, M, N) -> softmax over N, computed in at least fp32."""
     scores = at_least_fp32(scores)
     if patch_mask is not None:
         scores = scores.masked_fill(~patch_mask[:, None], -math.inf)
-    # Linear layers answer (B, N, M); a softmax along its middle axis spares the copy that one
+    # Linear layers return (B, N, M); a softmax along its middle axis avoids the copy that one
     # along the last axis of the transposed view would make.
     by_patch = scores.transpose(1, 2)
     if by_patch.is_contiguous():
@@ -134,10 +178,10 @@ def _soft_assignment(scores: Tensor, patch_mask: Tensor | None) -> Assignment:
 def _hard_assignment(
     labels: Tensor, num_clusters: int, patch_mask: Tensor | None, dtype: torch.dtype
 ) -> Assignment:
-    """Labels (B, N) -> every cluster the mean of its members; an empty cluster is invalid."""
+    """Labels (B, N) -> clusters that are means of their members; an empty cluster is invalid."""
     if patch_mask is not None:
         labels = labels.masked_fill(~patch_mask, -1)
-    # An image whose every patch is noise still needs one cluster: all its patches.
+    # An image of noise only still needs one cluster: all its patches.
     all_noise = (labels < 0).all(1, keepdim=True)
     real = torch.ones_like(labels, dtype=torch.bool) if patch_mask is None else patch_mask
     labels = torch.where(all_noise & real, 0, labels)
@@ -150,32 +194,33 @@ def _hard_assignment(
     return Assignment(members / mass[..., None], mass.log(), size > 0)
 
 
-def _with_place(x: Tensor, grid: Grid, mask: Tensor | None, weight: float) -> Tensor:
-    """(B, N, C) -> (B, N, C + 2): row and column beside the channels, of the image, not of padding.
+def _with_positions(x: Tensor, grid: Grid, mask: Tensor | None, weight: float) -> Tensor:
+    """(B, N, C) -> (B, N, C + 2): row and column appended, scaled to the image without padding.
 
     Args:
         x: tokens.
         grid: their height and width.
         mask: (B, N) bool, False at padding; None is no padding.
-        weight: as ``Clustering.place``.
+        weight: as ``Clustering.position_weight``.
     """
     if mask is None:
         mask = x.new_ones((), dtype=torch.bool).expand(x.shape[:2])
     real = mask.unflatten(1, grid)
     longer = real.any(2).sum(1).maximum(real.any(1).sum(1))
     rows, columns = (torch.arange(side, device=x.device) for side in grid)
-    places = torch.stack([rows.repeat_interleave(grid.width), columns.repeat(grid.height)], 1)
+    positions = torch.stack([rows.repeat_interleave(grid.width), columns.repeat(grid.height)], 1)
     unit = weight * x.shape[2] ** 0.5 * 2 / longer.clamp(min=1).to(x.dtype)
-    return torch.cat([x, places * unit[:, None, None] * mask[..., None]], 2)
+    return torch.cat([x, positions * unit[:, None, None] * mask[..., None]], 2)
 
 
 def _pool(
     x: Tensor, grid: Grid, max_tokens: int, patch_mask: Tensor | None
 ) -> tuple[Tensor, Grid, Tensor, Tensor | None]:
-    """Average-pool tokens to at most ``max_tokens`` square cells, padding left out of the means.
+    """Average-pool tokens to at most ``max_tokens`` square cells, without their padding.
 
-    Returns the cells (B, cells, C), their grid, and the cell of every patch (N,), and
-    the mask of the cells (B, cells).
+    Returns:
+        The cells (B, cells, C), their grid, the cell of every patch (N,), and the mask of the cells
+        (B, cells).
     """
     side = 1
     while math.ceil(grid.height / side) * math.ceil(grid.width / side) > max_tokens:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from torch import Tensor
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.functional import _dbscan, _points
-from pacavit.clustering.kept import RESTS, keep_largest
+from pacavit.clustering.kept import OUTLIERS, keep_largest
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
 
@@ -17,29 +19,30 @@ __all__ = ["DBSCANClustering"]
 class DBSCANClustering(Clustering):
     """DBSCAN of each image's patches: (B, N, C) -> (B, M, N), hard, with up to M clusters.
 
-    A fixed radius would give one cluster or nothing but noise as soon as training changes the
-    scale of the tokens; the default takes the radius of each image from its own distances. Larger
+    With a fixed radius there would be one cluster, or noise only, as soon as training changes the
+    scale of the tokens; by default the radius of each image follows from its own distances. Larger
     grids are average-pooled to 256 cells first, because time and memory grow with the square of
-    the patches.
+    the number of patches.
 
     Args:
         dim: channels C.
-        num_clusters: M, clusters kept, the largest ones.
-        eps: radius of a neighbourhood, in root mean squared distances of a channel; None: by
+        num_clusters: M; the largest clusters are kept.
+        eps: radius of a neighborhood, in root mean squared distances of a channel; None: by
             ``quantile``.
-        quantile: the part of the patches, 0 to 1, that is to have ``min_samples`` patches within
-            the radius.
-        min_samples: patches in a neighbourhood that make its centre a core, itself included.
-        rest: where noise and the patches of smaller clusters go: "cluster", one cluster of their
-            own, or "nearest", the nearest of the others.
-        place: weight of where a patch lies beside its channels, see ``Clustering``; with some,
-            clusters hang together.
+        quantile: the fraction of the patches, 0 to 1, that shall have ``min_samples`` patches
+            within the radius.
+        min_samples: patches in a neighborhood that make its center a core, itself included.
+        outliers: what happens to noise and to the patches of smaller clusters: "cluster", they are
+            one cluster, or "nearest", each joins the nearest of the clusters kept.
+        position_weight: weight of a patch's position beside its channels, see ``Clustering``; above
+            0, clusters are more compact.
     """
 
     differentiable = False
     exportable = False
     masked = True
     max_tokens = 256
+    renamed_options = MappingProxyType({"place": "position_weight", "rest": "outliers"})
 
     def __init__(
         self,
@@ -49,34 +52,33 @@ class DBSCANClustering(Clustering):
         eps: float | None = None,
         quantile: float = 0.5,
         min_samples: int = 3,
-        rest: str = "nearest",
-        place: float = 0.0,
+        outliers: str = "nearest",
+        position_weight: float = 0.0,
     ) -> None:
         super().__init__(dim, num_clusters)
-        _points.check_number("place", place, least=0)
-        self.place = place
+        _points.check_number("position_weight", position_weight, least=0)
+        self.position_weight = position_weight
         if eps is not None:
             _points.check_number("eps", eps, least=0, above=True)
         if not 0 <= quantile <= 1:
             raise RecipeError(f"quantile must be in 0..1, not {quantile!r}")
         _points.check_count("min_samples", min_samples)
-        _points.check_choice("rest", rest, RESTS)
+        _points.check_choice("outliers", outliers, OUTLIERS)
         self.eps = eps
         self.quantile = quantile
         self.min_samples = min_samples
-        self.rest = rest
+        self.outliers = outliers
 
     @_points.exact
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N)."""
         x, mask = _points.prepare(x, patch_mask)
-        x = x / self.dim**0.5
         if self.eps is None:
             radius = self._radius(x, mask)
         else:
-            radius = x.new_full((x.shape[0],), self.eps**2)
+            radius = _points.wide(x.new_empty(0)).new_full((x.shape[0],), self.eps**2 * self.dim)
         labels = _dbscan.connect(x, radius, self.min_samples, mask)
-        return keep_largest(labels, self.num_clusters, x, mask, self.rest)
+        return keep_largest(labels, self.num_clusters, x, mask, self.outliers)
 
     def _radius(self, x: Tensor, mask: Tensor) -> Tensor:
         """The quantile over an image's patches of the distance to their n-th nearest: (B,)."""

@@ -16,11 +16,11 @@ COVARIANCES = ("diag", "spherical")
 
 @CLUSTERINGS.register("gmm")
 class GaussianMixtureClustering(Clustering):
-    """Rounds of expectation maximisation, then the responsibilities: (B, N, C) -> (B, M, N).
+    """Rounds of expectation maximization, then the responsibilities: (B, N, C) -> (B, M, N).
 
-    The rounds are without gradient; one flows through the densities of the last responsibilities.
-    The logarithms of all densities are divided by the number of channels and a temperature:
-    otherwise a hundred channels make every responsibility 0 or 1.
+    The rounds have no gradient; the densities of the last responsibilities have one. The logarithms
+    of all densities are divided by the number of channels and by a temperature: otherwise a hundred
+    channels make every responsibility 0 or 1.
 
     Args:
         dim: channels C.
@@ -28,10 +28,10 @@ class GaussianMixtureClustering(Clustering):
         n_iter: rounds.
         covariance: "diag", a variance a channel, or "spherical", one a component.
         reg_covar: added to all variances.
-        init: the means to begin with, as in ``kmeans``; with them, every component has the
-            variances of the whole image.
-        temperature: of the softmax over components; the lower, the harder.
-        hard: assign each patch to its likeliest component alone.
+        init: the first means, as in ``kmeans``; every component begins with the variances of the
+            whole image.
+        temperature: of the softmax over components; the lower, the harder the assignment.
+        hard: assign each patch to its most probable component only.
         seed: of "k-means++" and "random".
     """
 
@@ -71,9 +71,11 @@ class GaussianMixtureClustering(Clustering):
         with _points.precise(x.device.type):
             x, mask = _points.prepare(x, patch_mask)
             mixture = self._iterate(x.detach(), grid, mask)
-            heat = self.dim * self.temperature
-            _, log_resp = _mixture.expectation(x, mixture, self.covariance, heat)
-            return log_resp.transpose(1, 2)
+            temperature = self.dim * self.temperature
+            # In float64, because squares are large beside the distances of groups that lie far apart.
+            points = _points.wide(x)
+            _, log_resp = _mixture.expectation(points, mixture, self.covariance, temperature)
+            return log_resp.to(x.dtype).transpose(1, 2)
 
     @_points.exact
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
@@ -83,12 +85,13 @@ class GaussianMixtureClustering(Clustering):
     @_points.exact
     def _iterate(self, x: Tensor, grid: Grid, mask: Tensor) -> _mixture.Mixture:
         means = starting_centers(x, self.num_clusters, self.init, grid, mask, self.seed)
-        variances = x.square().sum(1) / mask.sum(1)[:, None] + self.reg_covar
+        around, _ = _points.center(x, mask)
+        variances = around.square().sum(1) / mask.sum(1)[:, None] + self.reg_covar
         if self.covariance == "spherical":
             variances = variances.mean(1)
         variances = variances[:, None].expand(-1, self.num_clusters, *variances.shape[1:])
         weights = x.new_full((x.shape[0], self.num_clusters), 1 / self.num_clusters)
         mixture = _mixture.Mixture(weights, means, variances, variances.rsqrt())
-        heat = self.dim * self.temperature
-        rules = _mixture.Rules(self.covariance, self.reg_covar, self.n_iter, None, heat)
+        temperature = self.dim * self.temperature
+        rules = _mixture.Rules(self.covariance, self.reg_covar, self.n_iter, None, temperature)
         return _mixture.fit(x, mixture, mask, rules).mixture

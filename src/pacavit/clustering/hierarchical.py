@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from torch import Tensor
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.functional import _agglomerative, _points
-from pacavit.clustering.kept import RESTS, keep_largest
+from pacavit.clustering.kept import OUTLIERS, keep_largest
 from pacavit.types import Grid
 
 __all__ = ["HierarchicalClustering"]
@@ -17,7 +19,7 @@ class HierarchicalClustering(Clustering):
     """Agglomerative clustering of each image's patches: (B, N, C) -> (B, M, N), hard.
 
     Larger grids are average-pooled to 256 cells first, because time and memory grow with the
-    square of the patches.
+    square of the number of patches.
 
     Args:
         dim: channels C.
@@ -25,16 +27,18 @@ class HierarchicalClustering(Clustering):
         linkage: "ward", "average" or "complete".
         distance_threshold: clusters this far apart, in root mean squared distances of a channel,
             are not merged; None: always M clusters.
-        rest: where patches go whose cluster is not among the M largest: "cluster", one of their
-            own, or "nearest", the nearest of the others; only with a threshold.
-        place: weight of where a patch lies beside its channels, see ``Clustering``; with some,
-            clusters hang together.
+        outliers: what happens to patches whose cluster is not among the M largest: "cluster", they
+            are one cluster, or "nearest", each joins the nearest of the clusters kept; only with a
+            threshold.
+        position_weight: weight of a patch's position beside its channels, see ``Clustering``; above
+            0, clusters are more compact.
     """
 
     differentiable = False
     exportable = False
     masked = True
     max_tokens = 256
+    renamed_options = MappingProxyType({"place": "position_weight", "rest": "outliers"})
 
     def __init__(
         self,
@@ -43,26 +47,26 @@ class HierarchicalClustering(Clustering):
         *,
         linkage: str = "ward",
         distance_threshold: float | None = None,
-        rest: str = "cluster",
-        place: float = 0.0,
+        outliers: str = "cluster",
+        position_weight: float = 0.0,
     ) -> None:
         super().__init__(dim, num_clusters)
-        _points.check_number("place", place, least=0)
-        self.place = place
+        _points.check_number("position_weight", position_weight, least=0)
+        self.position_weight = position_weight
         _points.check_choice("linkage", linkage, _agglomerative.LINKAGES)
-        _points.check_choice("rest", rest, RESTS)
+        _points.check_choice("outliers", outliers, OUTLIERS)
         if distance_threshold is not None:
             _points.check_number("distance_threshold", distance_threshold, least=0, above=True)
         self.linkage = linkage
         self.distance_threshold = distance_threshold
-        self.rest = rest
+        self.outliers = outliers
 
     @_points.exact
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N)."""
         x, mask = _points.prepare(x, patch_mask)
-        x = x / self.dim**0.5
         if self.distance_threshold is None:
             return _agglomerative.cluster(x, mask, self.linkage, self.num_clusters, None)[0]
-        labels, _ = _agglomerative.cluster(x, mask, self.linkage, None, self.distance_threshold)
-        return keep_largest(labels, self.num_clusters, x, mask, self.rest)
+        threshold = self.distance_threshold * self.dim**0.5
+        labels, _ = _agglomerative.cluster(x, mask, self.linkage, None, threshold)
+        return keep_largest(labels, self.num_clusters, x, mask, self.outliers)

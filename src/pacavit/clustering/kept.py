@@ -5,23 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pacavit.clustering.functional._points import squared_distances
+from pacavit.clustering.functional._points import relative_distances, wide
 
-__all__ = ["RESTS", "keep_largest"]
+__all__ = ["OUTLIERS", "keep_largest"]
 
-RESTS = ("cluster", "nearest")
+OUTLIERS = ("cluster", "nearest")
 
 
-def keep_largest(labels: Tensor, num_clusters: int, x: Tensor, mask: Tensor, rest: str) -> Tensor:
-    """Keep the largest clusters and give the other patches a place: (B, N) -> (B, N).
+def keep_largest(
+    labels: Tensor, num_clusters: int, x: Tensor, mask: Tensor, outliers: str
+) -> Tensor:
+    """Keep the largest clusters and assign the other patches, the outliers: (B, N) -> (B, N).
 
     Args:
         labels: any number of clusters from 0; -1 is noise, and padding. Ties: the lower number.
         num_clusters: M.
         x: (B, N, C) patches.
         mask: (B, N) bool, False at padding.
-        rest: "cluster": the other patches are one cluster, if need be in the place of the smallest
-            kept one; "nearest": each joins the kept cluster with the nearest mean. Without any
+        outliers: "cluster": they are one cluster, instead of the smallest kept one if there would be
+            more than M; "nearest": each joins the kept cluster with the nearest mean. Without any
             cluster all patches are one.
 
     Returns:
@@ -33,15 +35,16 @@ def keep_largest(labels: Tensor, num_clusters: int, x: Tensor, mask: Tensor, res
     order = members.sum(2).argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, number.expand_as(order))
     ranked = rank.gather(1, labels.clamp(min=0)).where(labels >= 0, points)
-    if rest == "cluster":
+    if outliers == "cluster":
         found = (labels.amax(1, keepdim=True) + 1).clamp(min=0)
         noise = ((labels < 0) & mask).any(1, keepdim=True)
         crowded = (found > num_clusters) | (noise & (found == num_clusters))
         kept = torch.where(crowded, num_clusters - 1, found)
         return ranked.minimum(kept).masked_fill(~mask, -1)
+    x = wide(x)
     kept = (ranked[:, None] == number[:num_clusters, None]).to(x)
     size = kept.sum(2)
     means = kept @ x / size.clamp(min=1)[..., None]
-    far = squared_distances(x, means).masked_fill((size == 0)[:, None], torch.inf)
+    far = relative_distances(x, means).masked_fill((size == 0)[:, None], torch.inf)
     nearest = far.argmin(2)  # 0 where no cluster was found
     return ranked.where(ranked < num_clusters, nearest).masked_fill(~mask, -1)

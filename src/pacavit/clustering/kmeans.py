@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from types import MappingProxyType
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,25 +19,26 @@ STARTS = ("grid", *_starts.STARTS)
 
 @CLUSTERINGS.register("kmeans")
 class KMeansClustering(Clustering):
-    """Rounds of Lloyd's algorithm, then a soft assignment to the centres: (B, N, C) -> (B, M, N).
+    """Rounds of Lloyd's algorithm, then a soft assignment to the centers: (B, N, C) -> (B, M, N).
 
-    The rounds are without gradient; one flows through the distances of the last assignment.
+    The rounds have no gradient; the distances of the last assignment have one.
 
     Args:
         dim: channels C.
         num_clusters: M.
         n_iter: rounds.
-        init: the centres to begin with: "grid", the means of the cells of a regular grid, or
+        init: the first centers: "grid", the means of the cells of a regular grid, or
             "farthest", "k-means++" or "random" as in ``functional.kmeans``.
         temperature: of the softmax over clusters, in mean squared distances of a channel; the
-            lower, the harder.
-        hard: assign each patch to its nearest centre alone.
+            lower, the harder the assignment.
+        hard: assign each patch to its nearest center only.
         seed: of "k-means++" and "random".
-        place: weight of where a patch lies beside its channels, see ``Clustering``; with some,
-            clusters hang together.
+        position_weight: weight of a patch's position beside its channels, see ``Clustering``; above
+            0, clusters are more compact.
     """
 
     masked = True
+    renamed_options = MappingProxyType({"place": "position_weight"})
 
     def __init__(
         self,
@@ -48,11 +50,11 @@ class KMeansClustering(Clustering):
         temperature: float = 0.2,
         hard: bool = False,
         seed: int = 0,
-        place: float = 0.0,
+        position_weight: float = 0.0,
     ) -> None:
         super().__init__(dim, num_clusters)
-        _points.check_number("place", place, least=0)
-        self.place = place
+        _points.check_number("position_weight", position_weight, least=0)
+        self.position_weight = position_weight
         _points.check_count("n_iter", n_iter)
         _points.check_number("temperature", temperature, least=0, above=True)
         _points.check_seed("seed", seed)
@@ -69,9 +71,10 @@ class KMeansClustering(Clustering):
         with _points.precise(x.device.type):
             x, mask = _points.prepare(x, patch_mask)
             _, centers = self._iterate(x.detach(), grid, mask)
-            square = centers.square().sum(2)[:, None]
-            nearness = torch.baddbmm(square, x, centers.transpose(1, 2), beta=-1, alpha=2)
-            return F.log_softmax(nearness / (self.dim * self.temperature), 2).transpose(1, 2)
+            # In float64, because squares are large beside the distances of groups that lie far apart.
+            apart = _points.relative_distances(_points.wide(x), centers)
+            logarithms = F.log_softmax(apart / (-self.dim * self.temperature), 2)
+            return logarithms.to(x.dtype).transpose(1, 2)
 
     @_points.exact
     def labels(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
@@ -89,7 +92,7 @@ class KMeansClustering(Clustering):
 def starting_centers(
     x: Tensor, num_clusters: int, init: str, grid: Grid, mask: Tensor, seed: int
 ) -> Tensor:
-    """Where iterations begin: (B, N, C), around 0 -> (B, M, C).
+    """The first centers of iterations: (B, N, C) -> (B, M, C).
 
     Args:
         x: (B, N, C), 0 at padding.
@@ -97,7 +100,7 @@ def starting_centers(
         init: one of ``STARTS``.
         grid: height and width.
         mask: (B, N) bool, False at padding.
-        seed: of what is drawn.
+        seed: of "k-means++" and "random".
     """
     if init == "grid":
         return grid_means(x, num_clusters, grid, mask)

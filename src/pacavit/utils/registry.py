@@ -6,15 +6,16 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pacavit.errors import PacavitError, UnknownNameError
+from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.utils.text import one_line
 
-__all__ = ["Registry", "load_plugin"]
+__all__ = ["Registry", "load_plugin", "rename_options"]
 
 T = TypeVar("T")
 
@@ -59,10 +60,11 @@ class Registry(Generic[T]):
     def create(self, name: str, *args: Any, options: Mapping[str, Any], **kwargs: Any) -> T:
         """Build the class registered as ``name`` from fixed arguments and a user's named options.
 
-        Raises UnknownNameError for an option that the class's own signature does not have, and
+        Old names of options are accepted, see :func:`rename_options`. Raises UnknownNameError for an option that the class's own signature does not have, and
         for one that the fixed keyword arguments already give.
         """
         cls = self.get(name)
+        options = rename_options(cls, options)
         parameters = list(inspect.signature(cls).parameters.values())[len(args) :]
         known = [parameter.name for parameter in parameters if parameter.name not in kwargs]
         for option in options:
@@ -111,6 +113,34 @@ class Registry(Generic[T]):
             raise PacavitError(
                 f"{culprit} has the name of {_where(known)}; rename one, or uninstall the package"
             )
+
+
+def rename_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a class with old names replaced by new ones, each with a FutureWarning.
+
+    Args:
+        cls: may have an attribute ``renamed_options``, from old names to new ones.
+        options: by old or new names.
+
+    Raises:
+        RecipeError: an option is given by both of its names.
+    """
+    renamed: Mapping[str, str] = getattr(cls, "renamed_options", {})
+    current = dict(options)
+    for old, new in renamed.items():
+        if old not in current:
+            continue
+        if new in current:
+            raise RecipeError(
+                f"options {old!r} and {new!r} of {cls.__name__} are the same; give only {new!r}"
+            )
+        warnings.warn(
+            f"option {old!r} of {cls.__name__} is now called {new!r}; the old name stops working in"
+            " the next release",
+            FutureWarning,
+        )
+        current[new] = current.pop(old)
+    return current
 
 
 def _where(cls: type) -> str:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pacavit.clustering.functional._points import (
-    centre,
     check_choice,
     check_count,
     check_number,
     check_points,
     exact,
     squared_distances,
+    wide,
 )
 from pacavit.errors import RecipeError
 
@@ -55,10 +54,11 @@ def agglomerative(
 ) -> AgglomerativeResult:
     """Agglomerative clustering of every image of a batch for itself, by Euclidean distances.
 
-    The same partitions as ``sklearn.cluster.AgglomerativeClustering``, but that images with fewer
-    than M points have a cluster for each. No gradients. On a CPU a compiled nearest-neighbour
-    chain works on several images at a time; on a GPU all mutual nearest neighbours of all images
-    merge at once, which gives the same tree for these linkages.
+    The same partitions as ``sklearn.cluster.AgglomerativeClustering``, which like this computes in
+    float64 whatever x is; but in images with fewer than M points each point is a cluster. No
+    gradients. On a CPU compiled nearest-neighbor chains work on several images at a time; on a GPU
+    all mutual nearest neighbors of all images merge at once, which gives the same tree for these
+    linkages.
 
     Args:
         x: (B, N, C) points; half precision is computed in fp32.
@@ -91,10 +91,13 @@ def agglomerative(
     return AgglomerativeResult(*cluster(x, mask, linkage, n_clusters, distance_threshold))
 
 
+@torch.library.custom_op("pacavit::agglomerate", mutates_args=())
 def cluster(
     x: Tensor, mask: Tensor, linkage: str, n_clusters: int | None, distance_threshold: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Labels (B, N) and numbers of clusters (B,), without looking at the input first.
+    """Labels (B, N) and numbers of clusters (B,), opaque to compilers and tracers.
+
+    The input is not checked.
 
     Args:
         x: (B, N, C), at least fp32, 0 at padding.
@@ -111,6 +114,18 @@ def cluster(
     # The last merges are cut; what has no merge is infinitely high, but padding must not be.
     last = height.masked_fill(~mask, -1).topk(min(n_clusters, mask.shape[1]), dim=1).indices
     return cut(target, torch.ones_like(mask).scatter_(1, last, False), mask)
+
+
+@cluster.register_fake
+def _(
+    x: Tensor,  # noqa: ARG001
+    mask: Tensor,
+    linkage: str,  # noqa: ARG001
+    n_clusters: int | None,  # noqa: ARG001
+    distance_threshold: float | None,  # noqa: ARG001
+) -> tuple[Tensor, Tensor]:
+    labels = mask.new_empty(mask.shape, dtype=torch.int64)
+    return labels, labels.new_empty(mask.shape[:1])
 
 
 def cut(target: Tensor, kept: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,9 +148,8 @@ def cut(target: Tensor, kept: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return number.gather(1, root).masked_fill(~mask, -1), first.sum(1)
 
 
-@torch.library.custom_op("pacavit::merge", mutates_args=())
 def merge(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
-    """The whole tree of merges of every image, opaque to ``torch.compile``.
+    """The whole tree of merges of every image.
 
     Args:
         x: (B, N, C), 0 at padding.
@@ -145,23 +159,17 @@ def merge(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
     Returns:
         For every point that is not the first of its image, the first point (B, N) of the cluster
         into which the cluster that it is first of merges, and the height (B, N) of that merge,
-        squared for "ward"; the others have themselves and infinity.
+        squared for "ward", in float64 (see ``wide``); the others have themselves and infinity.
     """
     return (merge_compiled if x.device.type == "cpu" else merge_tensors)(x, mask, linkage)
 
 
-@merge.register_fake
-def _(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:  # noqa: ARG001
-    return mask.new_empty(mask.shape, dtype=torch.int64), x.new_empty(mask.shape)
-
-
 def merge_tensors(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
-    """What :func:`merge` answers, by tensor operations: in each round all mutual nearest merge."""
-    x, _ = centre(x, mask)
+    """The same as :func:`merge`, by tensor operations: in each round all mutual nearest merge."""
     distances = squared_distances(x, x)
     if linkage != "ward":
         distances.sqrt_()
-    # Mutual neighbours need both directions to be equal, and numbers.
+    # Mutual neighbors need both directions to be equal, and numbers.
     distances = torch.minimum(distances, distances.transpose(1, 2)).nan_to_num(nan=torch.inf)
     own = torch.arange(distances.shape[1], device=distances.device).expand_as(mask)
     target, height = own.clone(), distances.new_full(mask.shape, torch.inf)
@@ -221,11 +229,11 @@ def _join(
 
 
 def merge_compiled(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor]:
-    """What :func:`merge` answers, by a compiled loop over images on the CPU."""
+    """The same as :func:`merge`, by a compiled loop over images on the CPU."""
     from pacavit.clustering.functional import kernels
 
-    target, height = torch.empty(mask.shape, dtype=torch.int64), x.new_empty(mask.shape)
-    whole = np.empty(0, f"i{x.itemsize}")
-    arrays = (x.contiguous().numpy(), mask.numpy(), LINKAGES.index(linkage), whole)
+    target = torch.empty(mask.shape, dtype=torch.int64)
+    height = torch.empty(mask.shape, dtype=torch.float64)
+    arrays = (x.contiguous().numpy(), mask.numpy(), LINKAGES.index(linkage))
     kernels.nearest_neighbour_chains(*arrays, target.numpy(), height.numpy())
     return target, height

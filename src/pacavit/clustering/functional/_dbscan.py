@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from pacavit.clustering.functional._points import (
-    centre,
     check_count,
     check_number,
     check_points,
     exact,
     squared_distances,
+    wide,
 )
 from pacavit.errors import RecipeError
 
@@ -42,13 +42,14 @@ def dbscan(
 ) -> DBSCANResult:
     """DBSCAN of every image of a batch for itself, by Euclidean distances.
 
-    The same labels as ``sklearn.cluster.DBSCAN``. No gradients. On a CPU a compiled loop grows the
-    clusters of several images at a time; on a GPU labels spread over all images at once.
+    The same labels as ``sklearn.cluster.DBSCAN``; in float32 too, close decisions are made in
+    float64. No gradients. On a CPU a compiled loop works on several images at a time; on a GPU
+    labels spread over all images at once.
 
     Args:
         x: (B, N, C) points; half precision is computed in fp32.
-        eps: radius of a neighbourhood, one or one an image (B,).
-        min_samples: points in a neighbourhood that make its centre a core, itself included.
+        eps: radius of a neighborhood, one number or one an image (B,).
+        min_samples: points in a neighborhood that make its center a core, itself included.
         mask: (B, N) bool, False where a point is padding.
 
     Returns:
@@ -68,7 +69,8 @@ def dbscan(
     if not isinstance(eps, Tensor):
         check_number("eps", eps, least=0, above=True)
     x, mask = check_points(x, mask)
-    radius = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
+    given = eps if isinstance(eps, Tensor) else torch.tensor(eps, dtype=torch.float64)
+    radius = given.to(wide(x.new_empty(0)))
     if radius.ndim and radius.shape != x.shape[:1]:
         raise RecipeError(f"eps must be one number or {len(x)}, not {tuple(radius.shape)}")
     if not (radius > 0).all():
@@ -79,11 +81,11 @@ def dbscan(
 
 @torch.library.custom_op("pacavit::connect", mutates_args=())
 def connect(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
-    """Labels (B, N) of density-based clusters, opaque to ``torch.compile``.
+    """Labels (B, N) of density-based clusters, opaque to compilers and tracers.
 
     Args:
         x: (B, N, C), 0 at padding.
-        radius: (B,), squared.
+        radius: (B,) float64, squared.
         min_samples: points within the radius that make a core, itself included.
         mask: (B, N) bool, False at padding.
     """
@@ -97,8 +99,8 @@ def _(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:  # n
 
 
 def connect_tensors(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
-    """What :func:`connect` answers, by tensor operations: low numbers spread among the cores."""
-    distances = _distances(x, mask)
+    """The same as :func:`connect`, by tensor operations: low numbers spread among the cores."""
+    distances = squared_distances(x, x)
     points = mask.shape[1]
     near = (distances <= radius[:, None, None]) & mask[:, None] & mask[..., None]
     core = near.sum(2) >= min_samples
@@ -119,18 +121,18 @@ def connect_tensors(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -
 
 
 def connect_compiled(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
-    """What :func:`connect` answers, by a compiled loop over images on the CPU."""
+    """The same as :func:`connect`, by a compiled loop over images on the CPU."""
     from pacavit.clustering.functional import kernels
 
     labels = torch.empty(mask.shape, dtype=torch.int64)
-    arrays = (x.contiguous().numpy(), radius.numpy(), min_samples, mask.numpy())
+    arrays = (x.contiguous().numpy(), radius.double().numpy(), min_samples, mask.numpy())
     kernels.connected_cores(*arrays, labels.numpy())
     return labels
 
 
 @torch.library.custom_op("pacavit::reach", mutates_args=())
 def reach(x: Tensor, mask: Tensor, nth: int) -> Tensor:
-    """Squared distances (B, N) of points to their n-th nearest, opaque to ``torch.compile``.
+    """Squared distances (B, N) of points to their n-th nearest, opaque to compilers and tracers.
 
     Args:
         x: (B, N, C), 0 at padding.
@@ -138,33 +140,27 @@ def reach(x: Tensor, mask: Tensor, nth: int) -> Tensor:
         nth: 1 to N; the nearest is the point itself.
 
     Returns:
-        Infinite at padding, and where an image has fewer points.
+        In float64 (see ``wide``); infinite at padding, and where an image has fewer points.
     """
     return (reach_compiled if x.device.type == "cpu" else reach_tensors)(x, mask, nth)
 
 
 @reach.register_fake
 def _(x: Tensor, mask: Tensor, nth: int) -> Tensor:  # noqa: ARG001
-    return x.new_empty(mask.shape)
+    return wide(x.new_empty(mask.shape))
 
 
 def reach_tensors(x: Tensor, mask: Tensor, nth: int) -> Tensor:
-    """What :func:`reach` answers, by tensor operations."""
-    distances = _distances(x, mask).masked_fill(~(mask[:, None] & mask[..., None]), torch.inf)
+    """The same as :func:`reach`, by tensor operations."""
+    distances = squared_distances(x, x)
+    distances.masked_fill_(~(mask[:, None] & mask[..., None]), torch.inf)
     return distances.kthvalue(nth, dim=2).values
 
 
 def reach_compiled(x: Tensor, mask: Tensor, nth: int) -> Tensor:
-    """What :func:`reach` answers, by a compiled loop over images on the CPU."""
+    """The same as :func:`reach`, by a compiled loop over images on the CPU."""
     from pacavit.clustering.functional import kernels
 
-    found = x.new_empty(mask.shape)
+    found = x.new_empty(mask.shape, dtype=torch.float64)
     kernels.reaches(x.contiguous().numpy(), mask.numpy(), nth, found.numpy())
     return found
-
-
-def _distances(x: Tensor, mask: Tensor) -> Tensor:
-    x, _ = centre(x, mask)
-    distances = squared_distances(x, x)
-    distances.diagonal(dim1=1, dim2=2).zero_()
-    return distances

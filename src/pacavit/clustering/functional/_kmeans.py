@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 
 from pacavit.clustering.functional._points import (
-    centre,
+    being_traced,
+    center,
     check_count,
     check_given,
     check_number,
     check_points,
     check_seed,
     exact,
+    relative_distances,
     take,
+    wide,
 )
 from pacavit.clustering.functional._starts import STARTS, initial_centers
 from pacavit.errors import RecipeError
@@ -29,7 +32,7 @@ class KMeansResult(NamedTuple):
     Attributes:
         labels: (B, N) int64, the cluster of each point; -1 at padding.
         centers: (B, M, C), means of the clusters' points.
-        inertia: (B,), sum of squared distances to the nearest centre.
+        inertia: (B,), sum of squared distances to the nearest center.
         n_iter: (B,) int64, rounds run.
     """
 
@@ -52,18 +55,19 @@ def kmeans(
 ) -> KMeansResult:
     """k-means clustering of every image of a batch for itself.
 
-    The same labels, centres, inertia and rounds as ``sklearn.cluster.KMeans`` with
-    ``algorithm="lloyd"``, ``n_init=1`` and the same centres as ``init``, empty clusters included:
-    they take the points farthest from their centres. No gradients.
+    The same labels, centers, inertia and rounds as ``sklearn.cluster.KMeans`` with
+    ``algorithm="lloyd"``, ``n_init=1`` and the same centers as ``init``, empty clusters included:
+    they take the points farthest from their centers. In float32 too, centers and all close decisions
+    are computed in float64. No gradients.
 
     Args:
         x: (B, N, C) points; half precision is computed in fp32.
         n_clusters: M; with fewer distinct points than that some clusters stay empty.
-        init: centres (B, M, C), or "k-means++", "random" or "farthest".
+        init: centers (B, M, C), or "k-means++", "random" or "farthest".
         max_iter: rounds at most.
-        tol: an image is finished when its squared centre shifts add up to no more than this, in
-            variances of a feature; None: run ``max_iter`` rounds and look at nothing, which on a
-            GPU waits for nothing.
+        tol: an image is finished when its squared center shifts add up to no more than this, in
+            variances of a feature; None: always run ``max_iter`` rounds, which on a GPU avoids
+            waiting for results.
         random_state: seed of "k-means++" and "random".
         mask: (B, N) bool, False where a point is padding.
 
@@ -89,18 +93,17 @@ def kmeans(
     if isinstance(init, Tensor):
         centers = check_given("init", init, (x.shape[0], n_clusters, x.shape[2]), x)
     elif isinstance(init, str) and init in STARTS:
-        around, mean = centre(x, mask)
-        centers = initial_centers(around, n_clusters, init, mask, random_state) + mean
+        centers = initial_centers(x, n_clusters, init, mask, random_state)
     else:
         raise RecipeError(f"init must be a tensor or one of {', '.join(STARTS)}, not {init!r}")
     labels, centers, inertia, n_iter = lloyd(x, centers, mask, max_iter, tol)
-    return KMeansResult(labels.masked_fill(~mask, -1), centers, inertia, n_iter)
+    return KMeansResult(labels.masked_fill(~mask, -1), centers.to(x), inertia.to(x), n_iter)
 
 
 def lloyd(
     x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, tol: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rounds of assigning and averaging, without looking at the input first.
+    """Rounds of assigning and averaging; the input is not checked.
 
     Args:
         x: (B, N, C), at least fp32, 0 at padding.
@@ -110,9 +113,10 @@ def lloyd(
         tol: the squared shift, in variances, at which an image is finished; None: never.
 
     Returns:
-        Labels (B, N), centres (B, M, C), inertia (B,) and rounds (B,).
+        Labels (B, N), centers (B, M, C) and inertia (B,), both in float64 (see ``wide``), and
+        rounds (B,).
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or being_traced():
         return lloyd_tensors(x, centers, mask, max_iter, tol)
     return lloyd_compiled(x, centers, mask, max_iter, tol)
 
@@ -120,11 +124,12 @@ def lloyd(
 def lloyd_compiled(
     x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, tol: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What :func:`lloyd` answers, by a compiled loop over images on the CPU."""
+    """The same as :func:`lloyd`, by a compiled loop over images on the CPU."""
     from pacavit.clustering.functional import kernels
 
-    centers = centers.clone(memory_format=torch.contiguous_format)
-    labels, inertia = mask.new_empty(mask.shape, dtype=torch.int64), x.new_empty(x.shape[:1])
+    centers = centers.to(torch.float64, memory_format=torch.contiguous_format, copy=True)
+    labels = mask.new_empty(mask.shape, dtype=torch.int64)
+    inertia = centers.new_empty(x.shape[:1])
     rounds = labels.new_empty(x.shape[:1])
     arrays = (x.contiguous().numpy(), centers.numpy(), mask.numpy())
     written = (labels.numpy(), inertia.numpy(), rounds.numpy())
@@ -135,14 +140,14 @@ def lloyd_compiled(
 def lloyd_tensors(
     x: Tensor, centers: Tensor, mask: Tensor, max_iter: int, tol: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What :func:`lloyd` answers, by tensor operations."""
-    x, mean = centre(x, mask)
-    centers = centers - mean
+    """The same as :func:`lloyd`, by tensor operations."""
+    x, mean = center(wide(x), mask)
+    centers = centers.to(x) - mean
     if tol is None:
         for _ in range(max_iter):
             centers = _round(x, centers, mask)[1]
         rounds = mask.new_full(x.shape[:1], max_iter, dtype=torch.int64)
-        labels = _nearest(x, centers)
+        labels = relative_distances(x, centers).argmin(2)
         return labels, centers + mean, _inertia(x, centers, mask, labels), rounds
     limit = tol * x.square().sum((1, 2)) / (mask.sum(1) * x.shape[2])
     labels = mask.new_full(mask.shape, -1, dtype=torch.int64)
@@ -156,7 +161,7 @@ def lloyd_tensors(
         going = going[~settled[going] & (shift > limit[going])]
         if not len(going):
             break
-    labels = torch.where(settled[:, None], labels, _nearest(x, centers))
+    labels = torch.where(settled[:, None], labels, relative_distances(x, centers).argmin(2))
     return labels, centers + mean, _inertia(x, centers, mask, labels), rounds
 
 
@@ -165,21 +170,15 @@ def _inertia(x: Tensor, centers: Tensor, mask: Tensor, labels: Tensor) -> Tensor
     return distances.masked_fill(~mask, 0).sum(1)
 
 
-def _nearest(x: Tensor, centers: Tensor) -> Tensor:
-    square = centers.square().sum(2)[:, None]
-    return torch.baddbmm(square, x, centers.transpose(1, 2), alpha=-2).argmin(2)
-
-
 def _round(x: Tensor, centers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels by the nearest centre, the means of what has the same label, and whether all are."""
-    labels = _nearest(x, centers)
+    """Labels by the nearest center, the means of equal labels, and whether no cluster was empty."""
+    labels = relative_distances(x, centers).argmin(2)
     members = x.new_zeros(*labels.shape, centers.shape[1])
     members.scatter_(2, labels[..., None], mask[..., None].to(x))
     size, total = members.sum(1), members.transpose(1, 2) @ x
     empty = size == 0
     stable = mask.new_ones(mask.shape[0])
-    waits = x.device.type != "cpu" or torch.compiler.is_compiling()
-    if waits or empty.any():  # on a CPU asking costs less than doing
+    if x.device.type != "cpu" or being_traced() or empty.any():  # a look costs less on a CPU alone
         size, total, moved = _refill(x, centers, mask, labels, size, total)
         stable = ~moved.any(1)
         largest = size.argmax(1, keepdim=True)
@@ -191,7 +190,7 @@ def _round(x: Tensor, centers: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Te
 def _refill(
     x: Tensor, centers: Tensor, mask: Tensor, labels: Tensor, size: Tensor, total: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give every empty cluster one of the points farthest from their centres."""
+    """Give every empty cluster one of the points farthest from their centers."""
     empty = size == 0
     distances = (x - take(centers, labels)).square().sum(2).masked_fill(~mask, -1)
     farthest = distances.topk(min(x.shape[1], centers.shape[1]), dim=1)

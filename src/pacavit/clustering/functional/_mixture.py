@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians by expectation maximisation, image by image, in one go."""
+"""Mixtures of Gaussians by expectation maximization, image by image, in one go."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from pacavit.clustering.functional._kmeans import kmeans
 from pacavit.clustering.functional._points import (
-    centre,
+    being_traced,
+    center,
     check_choice,
     check_count,
     check_given,
@@ -19,6 +20,7 @@ from pacavit.clustering.functional._points import (
     check_points,
     check_seed,
     exact,
+    wide,
 )
 from pacavit.errors import RecipeError
 
@@ -31,7 +33,7 @@ class GaussianMixtureResult(NamedTuple):
     """What :func:`gaussian_mixture` finds.
 
     Attributes:
-        labels: (B, N) int64, the likeliest component of each point; -1 at padding.
+        labels: (B, N) int64, the most probable component of each point; -1 at padding.
         responsibilities: (B, N, M), probabilities of the components; 0 at padding.
         weights: (B, M), sum 1.
         means: (B, M, C).
@@ -67,21 +69,21 @@ class Mixture(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How expectation maximisation goes.
+    """How expectation maximization runs.
 
     Attributes:
         covariance_type: "diag", "spherical" or "full".
         reg_covar: added to all variances.
         max_iter: rounds at most.
         tol: change of the bound at which an image is finished; None: never.
-        heat: see :func:`expectation`.
+        temperature: see :func:`expectation`.
     """
 
     covariance_type: str
     reg_covar: float
     max_iter: int
     tol: float | None
-    heat: float = 1.0
+    temperature: float = 1.0
 
 
 class Fit(NamedTuple):
@@ -91,13 +93,13 @@ class Fit(NamedTuple):
         mixture: the last one.
         bound: (B,), mean log-likelihood of a point in the last E step.
         rounds: (B,) int64.
-        shares: (B, M, N), what part of a point each component has, 0 at padding; or None.
+        responsibilities: (B, M, N), probabilities of the components, 0 at padding; or None.
     """
 
     mixture: Mixture
     bound: Tensor
     rounds: Tensor
-    shares: Tensor | None
+    responsibilities: Tensor | None
 
 
 @exact
@@ -119,20 +121,21 @@ def gaussian_mixture(
     """A Gaussian mixture for every image of a batch for itself.
 
     The same responsibilities and bounds as ``sklearn.mixture.GaussianMixture`` with the same three
-    ``*_init``. No gradients.
+    ``*_init``. In float32, an image whose groups are so far apart that rounding would show is
+    computed in float64. No gradients.
 
     Args:
         x: (B, N, C) points; half precision is computed in fp32.
         n_components: M.
         covariance_type: "diag", "spherical" or "full".
-        init: what is not given below is estimated from a k-means clustering that starts here; see
-            :func:`~pacavit.clustering.functional.kmeans`.
+        init: where a k-means clustering starts, from which the parameters that are not given below
+            are estimated; see :func:`~pacavit.clustering.functional.kmeans`.
         weights_init: (B, M), sum 1.
         means_init: (B, M, C).
         precisions_init: inverse covariances, of the shape of the result's ``covariances``.
         max_iter: rounds at most.
-        tol: an image is finished when its bound changes by less; None: run ``max_iter`` rounds and
-            look at nothing.
+        tol: an image is finished when its bound changes by less; None: always run ``max_iter``
+            rounds.
         reg_covar: added to all variances.
         random_state: seed of the k-means start.
         mask: (B, N) bool, False where a point is padding.
@@ -162,9 +165,9 @@ def gaussian_mixture(
     if weights_init is None or means_init is None or precisions_init is None:
         found = kmeans(x, n_components, init=init, random_state=random_state, mask=mask)
         hard = F.one_hot(found.labels.clamp(min=0), n_components).to(x)
-        around, center = centre(x, mask)
-        mixture = maximise(around, hard, mask, covariance_type, reg_covar)
-        mixture = mixture._replace(means=mixture.means + center)
+        around, middle = center(wide(x), mask)
+        mixture = maximize(around, hard.to(around), mask, covariance_type, reg_covar)
+        mixture = mixture._replace(means=mixture.means + middle)
     else:
         unknown = x.new_empty(0)
         mixture = Mixture(unknown, unknown, unknown, unknown)
@@ -182,15 +185,15 @@ def gaussian_mixture(
         precisions = check_given("precisions_init", precisions_init, (*shape, *more), x)
         mixture = _with_precisions(mixture, precisions, covariance_type)
     rules = Rules(covariance_type, reg_covar, max_iter, tol)
-    mixture, bound, n_iter, shares = fit(x, mixture, mask, rules, share=True)
-    assert shares is not None
+    mixture, bound, n_iter, found = fit(x, mixture, mask, rules, responsibilities=True)
+    assert found is not None
     return GaussianMixtureResult(
-        shares.max(1).indices.masked_fill(~mask, -1),  # many times as fast as argmax
-        shares.transpose(1, 2),
-        mixture.weights,
-        mixture.means,
-        mixture.covariances,
-        bound,
+        found.max(1).indices.masked_fill(~mask, -1),  # many times as fast as argmax
+        found.transpose(1, 2).to(x),
+        mixture.weights.to(x),
+        mixture.means.to(x),
+        mixture.covariances.to(x),
+        bound.to(x),
         n_iter,
     )
 
@@ -207,89 +210,95 @@ def _with_precisions(mixture: Mixture, precisions: Tensor, covariance_type: str)
     return mixture._replace(covariances=covariances, factors=roots)
 
 
-def fit(x: Tensor, mixture: Mixture, mask: Tensor, rules: Rules, *, share: bool = False) -> Fit:
-    """Rounds of expectation and maximisation, without looking at the input first.
+def fit(
+    x: Tensor, mixture: Mixture, mask: Tensor, rules: Rules, *, responsibilities: bool = False
+) -> Fit:
+    """Rounds of expectation and maximization; the input is not checked.
 
     Args:
         x: (B, N, C), at least fp32, 0 at padding.
         mixture: to begin with.
         mask: (B, N) bool, False at padding.
         rules: of the rounds.
-        share: answer the responsibilities of the last mixture, too.
+        responsibilities: compute those of the last mixture, too.
+
+    Returns:
+        A mixture and a bound in float64, see ``wide``.
     """
     diagonal = rules.covariance_type != "full"
-    compiled = diagonal and x.device.type == "cpu" and not torch.compiler.is_compiling()
-    return (fit_compiled if compiled else fit_tensors)(x, mixture, mask, rules, share)
+    compiled = diagonal and x.device.type == "cpu" and not being_traced()
+    return (fit_compiled if compiled else fit_tensors)(x, mixture, mask, rules, responsibilities)
 
 
-def fit_compiled(x: Tensor, mixture: Mixture, mask: Tensor, rules: Rules, share: bool) -> Fit:
-    """What :func:`fit` answers for "diag" and "spherical", by a compiled loop on the CPU."""
+def fit_compiled(x: Tensor, mixture: Mixture, mask: Tensor, rules: Rules, wanted: bool) -> Fit:
+    """The same as :func:`fit` for "diag" and "spherical", by a compiled loop on the CPU."""
     from pacavit.clustering.functional import kernels
 
     spherical = rules.covariance_type == "spherical"
     variances = mixture.covariances
     variances = variances[..., None].expand_as(mixture.means) if spherical else variances
     weights, means, variances = parts = [
-        each.clone(memory_format=torch.contiguous_format)
+        each.to(torch.float64, memory_format=torch.contiguous_format, copy=True)
         for each in (mixture.weights, mixture.means, variances)
     ]
-    bound, rounds = x.new_empty(x.shape[:1]), mask.new_empty(x.shape[:1], dtype=torch.int64)
-    shares = x.new_empty(len(x) if share else 0, weights.shape[1], x.shape[1])
-    tol = -1.0 if rules.tol is None else rules.tol
-    numbers = (spherical, float(rules.reg_covar), rules.max_iter, float(tol), float(rules.heat))
+    bound, rounds = means.new_empty(len(x)), mask.new_empty(len(x), dtype=torch.int64)
+    found = x.new_empty(len(x) if wanted else 0, weights.shape[1], x.shape[1])
+    tol = -1.0 if rules.tol is None else float(rules.tol)
+    numbers = (spherical, float(rules.reg_covar), rules.max_iter, tol, float(rules.temperature))
     arrays = (x.contiguous().numpy(), mask.numpy(), *(part.numpy() for part in parts))
-    kernels.fit_mixtures(*arrays, numbers, bound.numpy(), rounds.numpy(), shares.numpy())
+    kernels.fit_mixtures(*arrays, numbers, bound.numpy(), rounds.numpy(), found.numpy())
     covariances = variances[..., 0] if spherical else variances
-    mixture = Mixture(
-        weights, means, covariances, _inverse_roots(covariances, rules.covariance_type)
-    )
-    return Fit(mixture, bound, rounds, shares if share else None)
+    factors = _inverse_roots(covariances, rules.covariance_type)
+    mixture = Mixture(weights, means, covariances, factors)
+    return Fit(mixture, bound, rounds, found if wanted else None)
 
 
-def fit_tensors(x: Tensor, mixture: Mixture, mask: Tensor, rules: Rules, share: bool) -> Fit:
-    """What :func:`fit` answers, by tensor operations."""
-    covariance_type, reg_covar, max_iter, tol, heat = rules
-    x, center = centre(x, mask)
-    mixture = mixture._replace(means=mixture.means - center)
+def fit_tensors(x: Tensor, mixture: Mixture, mask: Tensor, rules: Rules, wanted: bool) -> Fit:
+    """The same as :func:`fit`, by tensor operations."""
+    covariance_type, reg_covar, max_iter, tol, temperature = rules
+    x, middle = center(wide(x), mask)
+    mixture = Mixture(*(part.to(x) for part in mixture))
+    mixture = mixture._replace(means=mixture.means - middle)
     count = mask.sum(1)
     bound, rounds = x.new_full((x.shape[0],), -math.inf), count.new_full((x.shape[0],), max_iter)
     if tol is None:
         for _ in range(max_iter):
-            likelihood, log_resp = expectation(x, mixture, covariance_type, heat)
+            likelihood, log_resp = expectation(x, mixture, covariance_type, temperature)
             bound = (likelihood * mask).sum(1) / count
-            mixture = maximise(x, log_resp.exp(), mask, covariance_type, reg_covar)
+            mixture = maximize(x, log_resp.exp(), mask, covariance_type, reg_covar)
     else:
         mixture = Mixture(*(part.clone() for part in mixture))
         going = torch.arange(x.shape[0], device=x.device)  # the images that are not finished
         for number in range(1, max_iter + 1):
             points, real = x[going], mask[going]
             current = Mixture(*(part[going] for part in mixture))
-            likelihood, log_resp = expectation(points, current, covariance_type, heat)
+            likelihood, log_resp = expectation(points, current, covariance_type, temperature)
             new_bound = (likelihood * real).sum(1) / count[going]
             change = new_bound - bound[going]
             bound[going], rounds[going] = new_bound, number
-            new = maximise(points, log_resp.exp(), real, covariance_type, reg_covar)
+            new = maximize(points, log_resp.exp(), real, covariance_type, reg_covar)
             for part, value in zip(mixture, new, strict=True):
                 part[going] = value
             going = going[change.abs() >= tol]
             if not len(going):
                 break
-    shares = None
-    if share:
-        shares = expectation(x, mixture, covariance_type, heat)[1].exp() * mask[..., None]
-        shares = shares.transpose(1, 2)
-    return Fit(mixture._replace(means=mixture.means + center), bound, rounds, shares)
+    found = None
+    if wanted:
+        found = expectation(x, mixture, covariance_type, temperature)[1].exp() * mask[..., None]
+        found = found.transpose(1, 2)
+    return Fit(mixture._replace(means=mixture.means + middle), bound, rounds, found)
 
 
 def expectation(
-    x: Tensor, mixture: Mixture, covariance_type: str, heat: float = 1.0
+    x: Tensor, mixture: Mixture, covariance_type: str, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Log-likelihoods (B, N) of points and the logarithm of their responsibilities (B, N, M).
 
-    ``heat`` divides the logarithms of the joint densities: above 1, responsibilities are softer.
+    The temperature divides the logarithms of the joint densities: above 1, responsibilities are
+    softer.
     """
     joint = log_densities(x, mixture, covariance_type) + mixture.weights.log()[:, None]
-    joint = joint / heat
+    joint = joint / temperature
     likelihood = joint.logsumexp(2)
     return likelihood, joint - likelihood[..., None]
 
@@ -314,7 +323,7 @@ def log_densities(x: Tensor, mixture: Mixture, covariance_type: str) -> Tensor:
     return log_det[:, None] - 0.5 * (square + width * math.log(2 * math.pi))
 
 
-def maximise(
+def maximize(
     x: Tensor, responsibilities: Tensor, mask: Tensor, covariance_type: str, reg_covar: float
 ) -> Mixture:
     """The mixture that fits points (B, N, C) of given responsibilities (B, N, M) best.
@@ -333,7 +342,7 @@ def maximise(
     else:
         moments = responsibilities @ torch.cat([x, x.square()], 2) / size[..., None]
         means, squares = moments.chunk(2, 2)
-        covariances = (squares - means.square()).clamp(min=0) + reg_covar  # but for rounding, it is
+        covariances = (squares - means.square()).clamp(min=0) + reg_covar  # 0 or more but for rounding
         if covariance_type == "spherical":
             covariances = covariances.mean(2)
     weights = size / size.sum(1, keepdim=True)
@@ -341,7 +350,7 @@ def maximise(
 
 
 def _inverse_roots(covariances: Tensor, covariance_type: str) -> Tensor:
-    unchecked = covariances.device.type != "cpu" or torch.compiler.is_compiling()  # would wait
+    unchecked = covariances.device.type != "cpu" or being_traced()  # a look would have to wait
     if covariance_type != "full":
         if not unchecked and not (covariances > 0).all():
             raise RecipeError("a variance is not positive; increase reg_covar")

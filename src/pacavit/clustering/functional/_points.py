@@ -1,4 +1,4 @@
-"""What all batched clusterings share: checks of their input, distances, starting points."""
+"""What all batched clusterings share: checks of their input, precision, distances."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pacavit.errors import RecipeError
 
 __all__ = [
     "at_least_fp32",
-    "centre",
+    "being_traced",
+    "center",
     "check_choice",
     "check_count",
     "check_given",
@@ -25,8 +26,10 @@ __all__ = [
     "full_mask",
     "precise",
     "prepare",
+    "relative_distances",
     "squared_distances",
     "take",
+    "wide",
 ]
 
 P = ParamSpec("P")
@@ -34,7 +37,7 @@ R = TypeVar("R")
 
 
 def exact(function: Callable[P, R]) -> Callable[P, R]:
-    """Without gradients, and in fp32 or more also where autocast would take less."""
+    """Decorate a function to run without gradients, and in at least fp32 whatever autocast is."""
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -47,7 +50,7 @@ def exact(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def precise(device: str) -> Iterator[None]:
-    """Neither autocast nor TF32: near neighbours differ in digits that those drop.
+    """Switch autocast and TF32 off: near neighbors differ in digits that those drop.
 
     Args:
         device: its type, such as "cuda".
@@ -65,7 +68,7 @@ def precise(device: str) -> Iterator[None]:
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuse an option that is no whole number of at least 1 that 64 bits can hold.
+    """Refuse an option unless it is a whole number from 1 to 2**63 - 1.
 
     Raises:
         RecipeError: names the option.
@@ -75,19 +78,19 @@ def check_count(name: str, value: int) -> None:
 
 
 def check_number(name: str, value: float, *, least: float, above: bool = False) -> None:
-    """Refuse an option that is no number of at least (or above) ``least``.
+    """Refuse an option unless it is a number of at least, or above, ``least``.
 
     Raises:
         RecipeError: names the option.
     """
-    # NaN is not right either.
+    # Written so that NaN is refused too.
     if not isinstance(value, float | int) or not (value > least if above else value >= least):
         bound = "above" if above else "at least"
         raise RecipeError(f"{name} must be {bound} {least:g}, not {value!r}")
 
 
 def check_seed(name: str, value: int) -> None:
-    """Refuse an option that is no seed of every generator.
+    """Refuse an option unless every random generator accepts it as its seed.
 
     Raises:
         RecipeError: names the option.
@@ -97,23 +100,23 @@ def check_seed(name: str, value: int) -> None:
 
 
 def check_given(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> Tensor:
-    """A starting value on the device and in the precision of ``x``.
+    """A starting value that a user gave, on the device of ``x`` and in float64, see :func:`wide`.
 
     Raises:
-        RecipeError: of another shape, or not finite.
+        RecipeError: it has another shape, or is not finite.
     """
     if value.shape != shape:
         raise RecipeError(f"{name} must be {shape}, not {tuple(value.shape)}")
     if not value.isfinite().all():
         raise RecipeError(f"{name} holds NaN or infinite values")
-    return value.to(x)
+    return value.to(wide(x.new_empty(0)))
 
 
 def check_choice(name: str, value: object, known: Sequence[str]) -> None:
-    """Refuse an option that is none of the known names.
+    """Refuse an option unless it is one of the known names.
 
     Raises:
-        RecipeError: names the option, and the names.
+        RecipeError: names the option and the known names.
     """
     if value not in known:
         raise RecipeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
@@ -124,15 +127,27 @@ def at_least_fp32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def wide(x: Tensor) -> Tensor:
+    """In float64, or in at least fp32 on devices without it."""
+    return at_least_fp32(x) if x.device.type == "mps" else x.double()
+
+
+def being_traced() -> bool:
+    """Whether a program is made of what is computed, which compiled loops cannot be part of."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def full_mask(x: Tensor, mask: Tensor | None) -> Tensor:
-    """The mask (B, N) of points (B, N, C), all of them where there is none."""
+    """The mask (B, N) of points (B, N, C); None stands for all points."""
     return x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
 
 
 def prepare(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Tokens (B, N, C), 0 at padding, in at least fp32 around their mean; and their mask (B, N)."""
-    x, mask = at_least_fp32(x), full_mask(x, mask)
-    return centre(x, mask)[0], mask
+    """Tokens (B, N, C) in at least fp32, 0 at padding; and their mask (B, N)."""
+    x = at_least_fp32(x)
+    if mask is not None:
+        x = x.masked_fill(~mask[..., None], 0)
+    return x, full_mask(x, mask)
 
 
 def check_points(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -153,27 +168,41 @@ def check_points(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
             raise ValueError("mask leaves an image without points")
         x = x.masked_fill(~mask[..., None], 0)
     x, mask = at_least_fp32(x), full_mask(x, mask)
-    # A sum is a tenth of the time; only if it is no number every single one is looked at.
+    # A sum takes a tenth of the time; single values are checked only if it is not finite.
     if not x.sum().isfinite() and not x.isfinite().all():
         raise RecipeError("x holds NaN or infinite features; nothing can be clustered")
     return x, mask
 
 
-def centre(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N, C), 0 at padding -> the same around the mean of the points; that mean (B, 1, C)."""
+def center(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, N, C), 0 at padding -> the same minus the mean of the points; that mean (B, 1, C)."""
     mean = (x.sum(1) / mask.sum(1)[:, None])[:, None]
     return (x - mean).masked_fill(~mask[..., None], 0), mean
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """(B, N, C) and (B, M, C) -> (B, N, M), by the expanded square, never negative.
+    """(B, N, C) and (B, M, C) -> (B, N, M) in float64 (see :func:`wide`), by differences.
 
-    Both should be centred: digits are lost where norms are large beside distances.
+    Products (``|x|^2 + |y|^2 - 2 x y``) would lose the digits of distances that are small beside the
+    norms, and ``torch.cdist`` takes roots, whose rounding changes which distances are equal.
     """
-    products = torch.baddbmm(y.square().sum(2)[:, None], x, y.transpose(1, 2), alpha=-2)
-    return products.add_(x.square().sum(2)[..., None]).clamp_(min=0)
+    found = wide(x.new_zeros(*x.shape[:2], y.shape[1]))
+    for own, other in zip(wide(x).unbind(2), wide(y).unbind(2), strict=True):
+        step = own[:, :, None] - other[:, None]
+        found += step * step
+    return found
+
+
+def relative_distances(x: Tensor, centers: Tensor) -> Tensor:
+    """(B, N, C) and (B, M, C), both from :func:`wide` -> (B, N, M).
+
+    Squared distances minus the squares of x, by products: enough to compare the distances of a
+    point.
+    """
+    square = centers.square().sum(2)[:, None]
+    return torch.baddbmm(square, x, centers.transpose(1, 2), alpha=-2)
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:
-    """(B, N, C) and (B, K) -> (B, K, C): one row of an image an index."""
+    """(B, N, C) and indices (B, K) -> those rows (B, K, C)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))

@@ -1,4 +1,4 @@
-"""Where iterative methods begin: centres chosen among the points of each image."""
+"""Where iterative methods begin: centers chosen among the points of each image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pacavit.clustering.functional._points import squared_distances, take
+from pacavit.clustering.functional._points import being_traced, center, take
 
 __all__ = ["STARTS", "initial_centers"]
 
@@ -16,13 +16,13 @@ STARTS = ("farthest", "k-means++", "random")
 def initial_centers(
     x: Tensor, n_clusters: int, init: str, mask: Tensor, random_state: int
 ) -> Tensor:
-    """Points to begin with, around 0 like x: (B, N, C) -> (B, M, C).
+    """Choose M points of each image as its first centers: (B, N, C) -> (B, M, C).
 
-    All draws depend on ``random_state`` alone, so that an image has the centres in a batch that it
-    has alone. Where fewer than M points are left, points repeat.
+    All draws depend on ``random_state`` alone, so that the centers of an image do not depend on
+    its batch. In an image with fewer than M points, points repeat.
 
     Args:
-        x: (B, N, C), around 0.
+        x: (B, N, C), 0 at padding.
         n_clusters: M.
         init: "farthest": the point farthest from the mean, then always the
             point farthest from those chosen; "k-means++": points drawn with probabilities
@@ -40,7 +40,7 @@ def initial_centers(
 
 
 def _spread(x: Tensor, n_clusters: int, mask: Tensor, draws: np.random.Generator | None) -> Tensor:
-    weights = x.square().sum(2) if draws is None else mask.to(x)
+    weights = center(x, mask)[0].square().sum(2) if draws is None else mask.to(x)
     nearest = torch.full_like(weights, torch.inf)
     centers = x.new_empty(x.shape[0], n_clusters, x.shape[2])
     for number in range(n_clusters):
@@ -49,10 +49,17 @@ def _spread(x: Tensor, n_clusters: int, mask: Tensor, draws: np.random.Generator
         else:
             mass = weights.masked_fill(~mask, 0).cumsum(1)
             chosen = torch.searchsorted(mass, mass[:, -1:] * draws.random(), right=True)
-            last = (mass < mass[:, -1:]).sum(1, keepdim=True)  # rounding must not pass the end
+            last = (mass < mass[:, -1:]).sum(1, keepdim=True)  # not beyond the end by rounding
             first = mask.int().argmax(1, keepdim=True)  # all points are chosen: one of them again
             chosen = torch.where(mass[:, -1:] > 0, chosen.minimum(last), first)
         centers[:, number] = take(x, chosen)[:, 0]
-        nearest = nearest.minimum(squared_distances(x, centers[:, number, None])[..., 0])
+        nearest = nearest.minimum(_squared_distances(x, take(x, chosen)))
         weights = nearest
     return centers
+
+
+def _squared_distances(x: Tensor, point: Tensor) -> Tensor:
+    """(B, N, C) and (B, 1, C) -> (B, N), by differences, which keep the digits of small ones."""
+    if being_traced():  # not every exporter knows cdist
+        return (x - point).square().sum(2)
+    return torch.cdist(x, point, compute_mode="donot_use_mm_for_euclid_dist").square()[..., 0]

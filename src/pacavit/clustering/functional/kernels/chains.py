@@ -5,38 +5,38 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from pacavit.clustering.functional.kernels.products import FAST, mirror, triangle
+from pacavit.clustering.functional.kernels.compiling import FAST, compiled, over_images
+from pacavit.clustering.functional.kernels.products import distances as squared_distances
+from pacavit.clustering.functional.kernels.products import mirror
 
 __all__ = ["nearest_neighbour_chains"]
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def nearest_neighbour_chains(x, mask, linkage, whole, target, height):
-    """Merge trees of all images.
+@over_images
+def nearest_neighbour_chains(x, mask, linkage, target, height):
+    """Merge trees of all images, in float64 as in scipy.
 
     Args:
         x: (B, N, C), 0 at padding.
         mask: (B, N) bool, False at padding.
         linkage: 0 ward, 1 average, 2 complete.
-        whole: any array of integers as wide as the floats of x.
         target: (B, N) int64, written; see ``_agglomerative.merge``.
-        height: (B, N), written.
+        height: (B, N) float64, written.
     """
-    images, number, width = x.shape
+    images, number, _ = x.shape
     for b in prange(images):
-        points, columns = np.empty((number, width), x.dtype), np.empty((width, number), x.dtype)
-        distances = np.empty((number, number), x.dtype)
-        triangle(x[b], mask[b], points, columns, distances)
+        distances = np.empty((number, number))
+        squared_distances(x[b], mask[b], distances)
         _complete(distances, linkage)
-        _chain(distances, mask[b], linkage, whole, target[b], height[b])
+        _chain(distances, mask[b], linkage, target[b], height[b])
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _complete(distances, linkage):
     """From one half of the squared distances to what a chain needs: numbers, equal both ways."""
-    most = distances.dtype.type(np.inf)
+    most = np.inf
     for i in range(len(distances)):
         row = distances[i]
         for j in range(i):
@@ -46,7 +46,7 @@ def _complete(distances, linkage):
     mirror(distances)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _lowest(row, away):
     low = row[0] | away[0]
     for i in range(len(row)):
@@ -54,7 +54,7 @@ def _lowest(row, away):
     return low
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def _first(row, away, low):
     """Where the lowest is; not by a search that ends there, which looks at one at a time."""
     kind = row.dtype.type
@@ -65,15 +65,15 @@ def _first(row, away, low):
     return np.int64(first)
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def _chain(distances, mask, linkage, whole, target, height):
+@compiled(fastmath=FAST)
+def _chain(distances, mask, linkage, target, height):
     # Muellner, "Modern hierarchical, agglomerative clustering algorithms", 2011: follow nearest
     # neighbours until two are each other's, merge them, go on from what is left of the chain.
-    points, most = len(mask), np.iinfo(whole.dtype).max
+    points, most = len(mask), np.iinfo(np.int64).max
     # Floats from 0 are in the order of their bits, and a minimum of integers fills registers.
-    bits = distances.view(whole.dtype)
-    size = np.zeros(points, distances.dtype)
-    away = np.full(points, most, whole.dtype)  # all ones where there is no cluster
+    bits = distances.view(np.int64)
+    size = np.zeros(points)
+    away = np.full(points, most, np.int64)  # all ones where there is no cluster
     alive, count = np.empty(points, np.int64), 0
     for i in range(points):
         target[i], height[i] = i, np.inf
@@ -116,12 +116,12 @@ def _chain(distances, mask, linkage, whole, target, height):
         count = left
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
+@compiled(fastmath=FAST)
 def _join(linkage, first, second, apart, first_size, second_size, size):
-    """Lance-Williams: distances of two merged clusters to all, in the place of the first's.
+    """Lance-Williams: distances of two merged clusters to all, written over the first's.
 
-    None is below both that it comes from, as rounding would have it: a chain could then come back
-    to where it was, and grow for ever.
+    Rounding must not make one smaller than both that it comes from: a chain could then return to
+    an earlier cluster, and grow for ever.
     """
     total = first_size + second_size
     for i in range(len(size)):

@@ -1,119 +1,199 @@
-"""Expectation maximisation of mixtures of Gaussians."""
+"""Expectation maximization of mixtures of Gaussians.
+
+Log-densities and variances are found from products with the points and their squares, which is
+fast. The rounding error of that grows with the squares over the variances; a component for which it
+could show is computed by differences in float64 instead.
+"""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
-from pacavit.clustering.functional.kernels.products import FAST, centre, products
+from pacavit.clustering.functional.kernels.compiling import FAST, compiled, over_images
+from pacavit.clustering.functional.kernels.products import center, products, transpose
 
 __all__ = ["fit_mixtures"]
 
+# The rounding error of a log-density (over the temperature) up to which products are used.
+_ERROR = 1e-3
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def fit_mixtures(x, mask, weights, means, variances, rules, bound, rounds, share):
-    """Expectation maximisation on all images; see ``_mixture.fit``.
+
+@over_images
+def fit_mixtures(x, mask, weights, means, variances, rules, bound, rounds, responsibilities):
+    """Expectation maximization on all images; see ``_mixture.fit``.
 
     Args:
         x: (B, N, C), 0 at padding.
         mask: (B, N) bool, False at padding.
-        weights: (B, M) to begin with; changed, as the next two.
-        means: (B, M, C).
-        variances: (B, M, C), equal in all channels if there is one a component.
+        weights: (B, M) float64, to begin with; changed, as the next two.
+        means: (B, M, C) float64.
+        variances: (B, M, C) float64, equal in all channels if there is one a component.
         rules: whether there is one; what is added to all of them; rounds at most; the change of the
             bound at which an image is finished, below 0: never; what divides the logarithms of the
             joint densities.
-        bound: (B,), written.
+        bound: (B,) float64, written.
         rounds: (B,) int64, written.
-        share: (B, M, N), the last responsibilities, written; or of no image: not wanted.
+        responsibilities: (B, M, N), the last ones, written; or of no image: not wanted.
     """
     images, number, width = x.shape
-    components, heat, halves = weights.shape[1], rules[4], _halves(x)
+    components, temperature, halves = weights.shape[1], rules[4], _halves(x)
     for b in prange(images):
-        points, columns = np.empty((number, width), x.dtype), np.empty((width, number), x.dtype)
-        mean = centre(x[b], mask[b], points, columns)
-        both, either = (
-            np.empty((number, 2 * width), x.dtype),
-            np.empty((2 * width, number), x.dtype),
-        )
-        _with_squares(points, columns, both, either)
-        means[b] -= mean
-        own = np.empty((components, number), x.dtype)
+        both = np.empty((number, 2 * width), x.dtype)
+        columns = np.empty((2 * width, number), x.dtype)
+        raw = np.empty((width, number))
+        frame = _with_squares(x[b], mask[b], both, columns)
+        transpose(x[b], raw)
         parts = (weights[b], means[b], variances[b])
+        own = np.empty((components, number), x.dtype)
         factors = np.empty((components, 2 * width), x.dtype)
-        bound[b], rounds[b] = _fit(both, either, mask[b], parts, rules, halves, factors, own)
-        if len(share):
-            _expect(either, mask[b], parts, heat, halves, factors, share[b])
-        means[b] += mean
+        bound[b], rounds[b] = _fit(
+            x[b], raw, both, columns, frame, mask[b], parts, rules, halves, factors, own
+        )
+        if len(responsibilities) > 0:
+            _expect(raw, columns, frame, mask[b], parts, temperature, halves, factors, own)
+            responsibilities[b] = own
 
 
-@njit(cache=True, error_model="numpy")
-def _with_squares(points, columns, both, either):
-    """Write points and their squares side by side (N, 2 C), and transposed (2 C, N)."""
-    number, width = points.shape
-    for i in range(number):
-        row, point = both[i], points[i]
-        for c in range(width):
-            row[c], row[width + c] = point[c], point[c] * point[c]
-    for c in range(width):
-        first, second, column = either[c], either[width + c], columns[c]
-        for i in range(number):
-            first[i], second[i] = column[i], column[i] * column[i]
-
-
-@njit(cache=True, error_model="numpy")
-def _fit(both, either, mask, parts, rules, halves, factors, share):
-    spherical, reg_covar, max_iter, tol, heat = rules
+@compiled()
+def _fit(x, raw, both, columns, frame, mask, parts, rules, halves, factors, own):
+    spherical, reg_covar, max_iter, tol, temperature = rules
     count = mask.sum()
     bound, rounds = -np.inf, 0
     while rounds < max_iter:
         rounds += 1
         before = bound
-        bound = _expect(either, mask, parts, heat, halves, factors, share) / count
-        _maximise(both, share, factors, parts, spherical, reg_covar)
+        bound = _expect(raw, columns, frame, mask, parts, temperature, halves, factors, own) / count
+        _maximize(x, both, frame, own, factors, parts, spherical, reg_covar, temperature)
         if abs(bound - before) < tol:
             break
     return bound, rounds
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def _expect(columns, mask, parts, heat, halves, factors, share):
-    """Write the responsibilities (M, N), 0 at padding; answer the log-likelihood."""
+@compiled()
+def _halves(like):
+    """Powers of 1/2, and 0 for those that a sum with a 1 in it does not show."""
+    kind = like.dtype.type
+    powers = np.empty(64, like.dtype)
+    for k in range(64):
+        powers[k] = kind(0.5**k) if 0.5 ** (k - 2) > np.finfo(like.dtype).eps else kind(0)
+    return powers
+
+
+@compiled()
+def _with_squares(x, mask, both, columns):
+    """Write points around their mean and the squares of that, side by side and transposed.
+
+    Args:
+        x: (N, C), 0 at padding.
+        mask: (N,) bool.
+        both: (N, 2 C), written.
+        columns: (2 C, N), written.
+
+    Returns:
+        That mean (C,) and the largest distance from it in each channel (C,), both float64.
+    """
+    number, width = x.shape
+    points, transposed = np.empty((number, width), x.dtype), np.empty((width, number), x.dtype)
+    mean, reach = center(x, mask, points, transposed), np.zeros(width)
+    for i in range(number):
+        row, point = both[i], points[i]
+        for c in range(width):
+            row[c], row[width + c] = point[c], point[c] * point[c]
+    for c in range(width):
+        first, second, column = columns[c], columns[width + c], transposed[c]
+        for i in range(number):
+            first[i], second[i] = column[i], column[i] * column[i]
+        reach[c] = math.sqrt(second.max())
+    return mean.astype(np.float64), reach
+
+
+@compiled(fastmath=FAST)
+def _shows(mean, variance, frame, eps, temperature):
+    """Whether the rounding error of a component's log-densities by products could show."""
+    middle, reach = frame
+    total = 0.0
+    for c in range(len(mean)):
+        far = reach[c] + abs(mean[c] - middle[c])
+        total += far * far / variance[c]
+    return not total * eps < _ERROR * temperature  # NaN shows
+
+
+@compiled(fastmath=FAST)
+def _expect(raw, columns, frame, mask, parts, temperature, halves, factors, own):
+    """Write the responsibilities (M, N), 0 at padding; return the log-likelihood.
+
+    Args:
+        raw: (C, N) float64, the points.
+        columns: (2 C, N), the same around their mean, and the squares of that.
+        frame: that mean (C,) and the largest distance from it in each channel (C,).
+        mask: (N,) bool.
+        parts: weights (M,), means (M, C) and variances (M, C).
+        temperature: what divides the logarithms of the joint densities.
+        halves: see ``_halves``.
+        factors: (M, 2 C), room.
+        own: (M, N), written.
+    """
     weights, means, variances = parts
-    points, (components, width) = columns.shape[1], means.shape
-    kind = columns.dtype.type
-    one, zero, scale = kind(1), kind(0), kind(-0.5 / heat)
-    # So many variances at a time that no float64 is too small for their product.
-    together = 8 if np.finfo(columns.dtype).eps > 1e-10 else 2
-    constants = np.empty(components, columns.dtype)
+    (components, width), points = means.shape, columns.shape[1]
+    kind, eps, scale = columns.dtype.type, np.finfo(columns.dtype).eps, -0.5 / temperature
+    middle, exact, constants = frame[0], np.empty(points), np.empty(components)
     for m in range(components):
-        factor, mean, variance = factors[m], means[m], variances[m]
-        spread, product = width * math.log(2 * math.pi), 1.0
+        mean, variance = means[m], variances[m]
+        first, second, distance = factors[m, :width], factors[m, width:], 0.0
         for c in range(width):
-            product *= variance[c]
-            if (c + 1) % together == 0:
-                spread += math.log(product)
-                product = 1.0
-        distance = zero
-        for c in range(width):
-            precision = one / variance[c]
-            distance += mean[c] * mean[c] * precision
-            factor[c] = -(precision + precision) * mean[c] * scale
-            factor[width + c] = precision * scale
-        constants[m] = (math.log(weights[m]) - 0.5 * (spread + math.log(product))) / heat
-        constants[m] += scale * distance
-    products(factors, columns, points, share)
-    top, total = np.full(points, -np.inf, columns.dtype), np.zeros(points, columns.dtype)
+            precision, shift = scale / variance[c], mean[c] - middle[c]
+            first[c] = -2 * precision * shift
+            second[c] = precision
+            distance += precision * shift * shift
+        constants[m] = distance
+    products(factors, columns, points, own)
     for m in range(components):
-        row, constant = share[m], constants[m]
+        row, mean, variance = own[m], means[m], variances[m]
+        constant = _log_factor(weights[m], variance) / temperature
+        if _shows(mean, variance, frame, eps, temperature):
+            exact[:] = constant
+            for c in range(width):
+                column, mid, factor = raw[c], mean[c], scale / variance[c]
+                for i in range(points):
+                    step = column[i] - mid
+                    exact[i] += step * step * factor
+            row[:] = exact
+            continue
+        rest = kind(constant + constants[m])
         for i in range(points):
-            row[i] += constant
-            top[i] = max(top[i], row[i])
-    room = np.empty((2, points), columns.dtype)
+            row[i] += rest
+    return _normalize(own, mask, halves)
+
+
+@compiled(fastmath=FAST)
+def _log_factor(weight, variance):
+    """The logarithm of what a component's exponential is multiplied by."""
+    spread, product = len(variance) * math.log(2 * math.pi), 1.0
+    for c in range(len(variance)):
+        product *= variance[c]
+        if not 1e-150 < product < 1e150:  # a logarithm takes as long as ten products
+            spread += math.log(product)
+            product = 1.0
+    return math.log(weight) - 0.5 * (spread + math.log(product))
+
+
+@compiled(fastmath=FAST)
+def _normalize(own, mask, halves):
+    """Log-joint densities (M, N) to responsibilities, 0 at padding; return the log-likelihood."""
+    components, points = own.shape
+    kind = own.dtype.type
+    one, zero = kind(1), kind(0)
+    top, total = np.full(points, -np.inf, own.dtype), np.zeros(points, own.dtype)
     for m in range(components):
-        row = share[m]
+        row = own[m]
+        for i in range(points):
+            top[i] = max(top[i], row[i])
+    room = np.empty((2, points), own.dtype)
+    for m in range(components):
+        row = own[m]
         for i in range(points):
             row[i] -= top[i]
         _exponentiate(row, halves, room[0], room[1])
@@ -125,25 +205,15 @@ def _expect(columns, mask, parts, heat, halves, factors, share):
             likelihood += top[i] + math.log(total[i])
         total[i] = one / total[i] if mask[i] else zero
     for m in range(components):
-        row = share[m]
+        row = own[m]
         for i in range(points):
             row[i] *= total[i]
     return likelihood
 
 
-@njit(cache=True, error_model="numpy")
-def _halves(like):
-    """Powers of 1/2, and 0 for those that a sum with a 1 in it does not show."""
-    kind = like.dtype.type
-    powers = np.empty(64, like.dtype)
-    for k in range(64):
-        powers[k] = kind(0.5**k) if 0.5 ** (k - 2) > np.finfo(like.dtype).eps else kind(0)
-    return powers
-
-
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def _exponentiate(row, halves, rest, series):
-    """In the place of numbers of at most 0 their exponentials, or 0 where 1 would not show them.
+@compiled(fastmath=FAST)
+def _exponentiate(row, halves, remainder, series):
+    """Replace numbers of at most 0 by their exponentials, or by 0 where 1 would not show them.
 
     Many times as fast as ``math.exp``, which takes one number at a time: e ** x is 2 ** -k times
     e ** r with r between plus and minus log(2) / 2, and that by its series.
@@ -154,35 +224,67 @@ def _exponentiate(row, halves, rest, series):
     for i in range(number):
         value = max(row[i], lowest)
         k = np.int32(half - value * twos)
-        rest[i] = value + kind(k) * base
+        remainder[i] = value + kind(k) * base
         row[i] = halves[k]
         series[i] = one
     for n in range(7 if np.finfo(row.dtype).eps > 1e-10 else 13, 0, -1):
         factor = one / kind(n)
         for i in range(number):
-            series[i] = one + series[i] * rest[i] * factor
+            series[i] = one + series[i] * remainder[i] * factor
     for i in range(number):
         row[i] *= series[i]
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def _maximise(both, share, moments, parts, spherical, reg_covar):
-    """Weights, means and variances that fit the responsibilities best."""
+@compiled(fastmath=FAST)
+def _maximize(x, both, frame, own, moments, parts, spherical, reg_covar, temperature):
+    """Weights, means and variances that fit the responsibilities best; see ``_expect``.
+
+    Args:
+        x: (N, C), the points.
+        both: (N, 2 C), the same around their mean, and the squares of that.
+        frame: see ``_expect``.
+        own: (M, N), the responsibilities.
+        moments: (M, 2 C), room.
+        parts: written.
+        spherical: one variance a component.
+        reg_covar: added to all variances.
+        temperature: see ``_expect``.
+    """
     weights, means, variances = parts
-    width = means.shape[1]
-    kind = both.dtype.type
-    zero, least = kind(0), kind(reg_covar)
-    products(share, both, 2 * width, moments)
+    width, middle = means.shape[1], frame[0]
+    eps = np.finfo(both.dtype).eps
+    products(own, both, 2 * width, moments)
     for m in range(len(weights)):
-        size, row, moment, mean, variance = zero, share[m], moments[m], means[m], variances[m]
+        row, moment, mean, variance = own[m], moments[m], means[m], variances[m]
+        size = 0.0
         for i in range(len(row)):
             size += row[i]
-        size += kind(10 * np.finfo(both.dtype).eps)
+        size += 10 * np.finfo(np.float64).eps
         weights[m] = size
         for c in range(width):
-            mean[c] = moment[c] / size
-            # Rounding must not make it negative.
-            variance[c] = max(moment[width + c] / size - mean[c] * mean[c], zero) + least
+            shift = moment[c] / size
+            mean[c] = middle[c] + shift
+            variance[c] = moment[width + c] / size - shift * shift + reg_covar
+        if variance.min() <= 0 or _shows(mean, variance, frame, eps, temperature):
+            _fit_by_differences(x, row, size, mean, variance)
+            variance += reg_covar
         if spherical:
             variance[:] = variance.mean()
     weights /= weights.sum()
+
+
+@compiled(fastmath=FAST)
+def _fit_by_differences(x, row, size, mean, variance):
+    """The mean (C,) and the variances (C,) of points (N, C) with responsibilities (N,)."""
+    mean[:], variance[:] = 0, 0
+    for i in range(len(row)):
+        if row[i] > 0:
+            point, part = x[i], row[i] / size
+            for c in range(len(mean)):
+                mean[c] += part * point[c]
+    for i in range(len(row)):
+        if row[i] > 0:
+            point, part = x[i], row[i] / size
+            for c in range(len(mean)):
+                step = point[c] - mean[c]
+                variance[c] += part * step * step

@@ -1,19 +1,35 @@
-"""Products of small matrices, and the distances made of them."""
+"""Products of small matrices, and the distances made of them.
+
+Squared distances by products (``|x|^2 + |y|^2 - 2 x y``) are many times as fast as by differences,
+but their rounding error grows with the norms. Every decision that this error could change is
+therefore made again by differences in float64.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-__all__ = ["FAST", "centre", "mirror", "products", "triangle"]
+from pacavit.clustering.functional.kernels.compiling import FAST, compiled
 
-# Sums in any order, so that they fill the registers of the processor; NaN and infinity stay.
-FAST = {"contract", "reassoc", "nsz", "arcp"}
+__all__ = [
+    "center",
+    "differences",
+    "distances",
+    "mirror",
+    "pair",
+    "products",
+    "rounding",
+    "transpose",
+]
+
+# Distances by products that are smaller than this fraction of the squared norms lose too many
+# digits of float64 and are computed by differences.
+_CANCELLED = 1e-6
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def centre(x, mask, points, columns):
-    """Write points around their mean, 0 at padding, and the same transposed; answer the mean.
+@compiled(fastmath=FAST)
+def center(x, mask, points, columns):
+    """Write points around their mean, 0 at padding, and the same transposed; return the mean.
 
     Args:
         x: (N, C), 0 at padding.
@@ -22,7 +38,7 @@ def centre(x, mask, points, columns):
         columns: (C, N), written.
     """
     number, width = x.shape
-    mean = np.zeros(width, x.dtype)
+    mean = np.zeros(width, points.dtype)
     for i in range(number):
         row = x[i]
         for c in range(width):
@@ -34,16 +50,23 @@ def centre(x, mask, points, columns):
             point[c] = row[c] - mean[c]
         if not mask[i]:
             point[:] = 0
+    transpose(points, columns)
+    return mean
+
+
+@compiled()
+def transpose(points, columns):
+    """Write (N, C) as (C, N)."""
+    number, width = points.shape
     for low in range(0, number, 64):  # no more rows at a time than the nearest cache holds
         block = points[low : low + 64]
         for c in range(width):
             column = columns[c, low : low + 64]
             for i in range(len(block)):
                 column[i] = block[i, c]
-    return mean
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
+@compiled(fastmath=FAST)
 def products(rows, columns, points, out):
     """``rows @ columns``: (M, C) by (C, N) -> (M, N), of which the first ``points`` columns."""
     number, width = rows.shape
@@ -73,36 +96,87 @@ def products(rows, columns, points, out):
                 row[i] += factor * column[i]
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST)
-def triangle(x, mask, points, columns, out):
-    """Squared distances of every point to those up to it, in the lower half of ``out`` (N, N).
+@compiled()
+def rounding(like, width):
+    """How far products can put the difference of two squared distances off, over squared norms.
+
+    A bound for any values: no sum of ``products`` has more than width / 4 + 4 terms one after the
+    other, and the coordinates around the mean are rounded too.
+
+    Args:
+        like: an array of the precision.
+        width: channels C.
+    """
+    return (width / 4 + 12) * np.finfo(like.dtype).eps
+
+
+# Without FAST: each sum is in the order of the channels, so that a pair of points has one distance
+# to the last bit, whichever of the next two functions finds it.
+@compiled()
+def differences(columns, i, points, out):
+    """Squared distances of point i to the first ``points``, by differences in float64.
+
+    Args:
+        columns: (C, N) float64, not centered.
+        i: the point.
+        points: how many.
+        out: (N,) float64, written.
+    """
+    out[:points] = 0
+    for c in range(len(columns)):
+        column, own = columns[c], columns[c, i]
+        for j in range(points):
+            step = column[j] - own
+            out[j] += step * step
+
+
+@compiled()
+def pair(x, i, j):
+    """The squared distance of two points (N, C), by differences in float64."""
+    total = 0.0
+    for c in range(x.shape[1]):
+        step = np.float64(x[i, c]) - np.float64(x[j, c])
+        total += step * step
+    return total
+
+
+@compiled(fastmath=FAST)
+def distances(x, mask, out):
+    """Squared distances of every point to those before it, in the lower half of ``out`` (N, N).
 
     Args:
         x: (N, C), 0 at padding.
         mask: (N,) bool, False at padding.
-        points: (N, C), room for the points around their mean.
-        columns: (C, N), room for the same transposed.
-        out: written; its upper half is left in any state.
+        out: float64, written; its upper half, and what belongs to padding, is left in any state.
     """
-    centre(x, mask, points, columns)
-    number, width = points.shape
-    squares, zero = np.zeros(number, points.dtype), points.dtype.type(0)
+    number, width = x.shape
+    points, columns = np.empty((number, width)), np.empty((width, number))
+    center(x, mask, points, columns)
+    squares = np.zeros(number)
     for c in range(width):
         column = columns[c]
         for i in range(number):
             squares[i] += column[i] * column[i]
+    raw = np.empty((width, 0))  # the points as given, transposed; written when first needed
     for low in range(0, number, 16):
         high = min(low + 16, number)
         products(points[low:high], columns, high, out[low:high])
         for i in range(low, high):
-            row, own = out[i], squares[i]
+            row, own, cancelled = out[i], squares[i], 0
             for j in range(i):
-                apart = own + squares[j] - (row[j] + row[j])
-                row[j] = max(zero, apart)
-            row[i] = zero
+                both = own + squares[j]
+                apart = both - (row[j] + row[j])
+                cancelled += 0 if apart > _CANCELLED * both else 1
+                row[j] = apart
+            row[i] = 0
+            if cancelled > 0 and mask[i]:
+                if raw.shape[1] == 0:
+                    raw = np.empty((width, number))
+                    transpose(x, raw)
+                differences(raw, i, i, row)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled()
 def mirror(matrix):
     """Copy the lower half of a square matrix to its upper half."""
     number = len(matrix)
