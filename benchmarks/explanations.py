@@ -6,8 +6,8 @@
     python benchmarks/explanations.py explanations bench/conv bench/kmeans ...
 
 Reads the numbers in each folder. Writes ``benchmarks/results/NAME.json``, where other models stay
-and the same are replaced, and of several models the picture ``docs/pictures/NAME.png``; prints the tables of
-``docs/results/explanations.md``.
+and the same are replaced, and of several models the picture ``docs/pictures/NAME.png``; prints the
+tables of ``docs/results/explanations.md``.
 """
 
 from __future__ import annotations

@@ -177,9 +177,7 @@ def broken_links(site: Path) -> Iterator[str]:
                 target /= "index.html"
             if not target.is_file():
                 yield f"{path}: {address} does not exist"
-            elif (
-                target in pages and parts.fragment and parts.fragment not in pages[target].anchors
-            ):
+            elif target in pages and parts.fragment and parts.fragment not in pages[target].anchors:
                 yield f"{path}: {address} has no such anchor"
 
 

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TypeAlias
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+
+Array: TypeAlias = npt.NDArray[np.float64]
 
 INK = "#1f2430"
 SOFT = "#5b6478"
@@ -39,7 +43,8 @@ LAYERS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("layers", "stem, block, feed-forward", "models"),),
     (("attention", "tokens to tokens", "models"),),
     (("clustering", "patches to clusters", "models"),),
-    (("testing", "conformance checks", ""), ("utils, types, errors", "shared records", "")),
+    (("testing", "conformance checks of plug-ins", ""),),
+    (("utils, types, errors", "shared by all", ""),),
 )
 PAINT = {
     "": "#eef0f5",
@@ -80,168 +85,134 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def draw_attention() -> Figure:
-    """From N patches to M clusters and back to N patches, with the shapes of all that is between."""
+    """From N patches to M clusters and back to N patches, with the shapes of all between."""
     labels = np.array([[int(letter) for letter in row] for row in SCENE])
     wobble = 0.05 * np.sin(np.arange(SIDE * SIDE * 3) * 2.7).reshape(SIDE, SIDE, 3)
     patches = np.clip(COLORS[labels] + wobble, 0, 1).reshape(-1, 3)
     weights = softmax(-30 * distances(COLORS, patches))  # (M, N), rows sum to 1 over N
     clusters = weights @ patches
     attention = softmax(-12 * distances(patches, clusters))  # (N, M), rows sum to 1 over M
-    output = attention @ clusters
 
-    figure = Figure(figsize=(12.4, 5.7))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, 124), ylim=(0, 57))
-    axes.axis("off")
-    titles = (
+    figure, axes = canvas(57)
+    for x, title, shape in (
         (13, "patches", "(N, C)"),
         (47, "assignment", "(M, N)"),
         (71, "clusters", "(M, C)"),
         (92.5, "attention", "(N, M)"),
         (113, "new tokens", "(N, C)"),
-    )
-    for x, title, shape in titles:
-        axes.text(x, 53.5, title, ha="center", va="center", size=14, weight="bold", color=INK)
-        axes.text(x, 50.2, shape, ha="center", va="center", size=12.5, color=SOFT)
-
+    ):
+        write(axes, (x, 53.5), title, 16, bold=True)
+        write(axes, (x, 50.2), shape, 14, SOFT)
     draw_grid(axes, patches, (4, 22), 3)
-    draw_grid(axes, output, (104, 22), 3)
-    for index, name in enumerate(NAMES):
-        bottom = 40.3 - 9.3 * index
-        draw_heat(axes, weights[index].reshape(SIDE, SIDE), (43, bottom), 8 / SIDE)
-        axes.text(
-            41.5, bottom + 4, f"cluster {index + 1}", ha="right", va="center", size=10, color=SOFT
-        )
-        draw_token(axes, clusters[index], (67, bottom + 2.4))
-        arrow(axes, (52.2, bottom + 4), (66, bottom + 4))
-        axes.text(
-            59, bottom + 5, "weighted mean" if not index else "", ha="center", size=9.5, color=SOFT
-        )
-        axes.text(
-            71, bottom + 1.1, f"(mostly {name})", ha="center", va="center", size=8.5, color=SOFT
-        )
+    draw_clusters(axes, weights, clusters)
     draw_heat(axes, attention, (88.5, 12.4), 36 / SIDE**2, width=2)
+    draw_grid(axes, attention @ clusters, (104, 22), 3)
 
     arrow(axes, (23.2, 31), (32.2, 31))
-    axes.text(27.7, 33, "clustering", ha="center", size=11, color=INK, weight="bold")
-    axes.text(
-        27.7,
-        26.6,
-        "conv, mlp,\nk-means,\nmixture, ...",
-        ha="center",
-        va="center",
-        size=9.5,
-        color=SOFT,
-    )
-    arrow(axes, (76, 30.4), (87.4, 30.4))
-    axes.text(81.7, 31.6, "keys, values", ha="center", size=10.5, color=INK)
+    write(axes, (27.7, 33.5), "clustering", 12.5, bold=True)
+    write(axes, (27.7, 26.6), "conv, mlp,\nk-means,\nmixture, ...", 11.5, SOFT)
+    arrow(axes, (77.4, 30.4), (87.4, 30.4))
+    write(axes, (82, 32.2), "keys, values", 11.5)
     arrow(axes, (97.4, 31), (103, 31))
     axes.plot((13, 13, 92.5), (20.8, 8.6, 8.6), color=INK, lw=1.6, solid_capstyle="round")
     arrow(axes, (92.5, 8.6), (92.5, 11.9))
-    axes.text(52, 9.5, "queries", ha="center", size=10.5, color=INK)
-    axes.text(
-        62,
-        3.6,
-        "Every patch attends to M clusters instead of N patches: the cost grows with N x M, not with N x N.",
-        ha="center",
-        va="center",
-        size=12,
-        color=INK,
-    )
+    write(axes, (52, 10.2), "queries", 12)
+    line = "Every patch attends to M clusters instead of N patches: "
+    write(axes, (62, 3.6), line + "the cost grows with N x M, not with N x N.", 14)
     return figure
+
+
+def draw_clusters(axes: Axes, weights: Array, clusters: Array) -> None:
+    """A row for each of M clusters: its weights (M, N) over the patches, and its token (M, C)."""
+    for index, name in enumerate(NAMES):
+        bottom = 40.3 - 9.3 * index
+        draw_heat(axes, weights[index].reshape(SIDE, SIDE), (43, bottom), 8 / SIDE)
+        write(axes, (41.5, bottom + 4), f"cluster {index + 1}", 11.5, SOFT, align="right")
+        arrow(axes, (52.2, bottom + 4), (66, bottom + 4))
+        box(axes, (67, bottom + 2.4), 8, 3.2, tuple(clusters[index]))
+        write(axes, (71, bottom + 1.1), f"(mostly {name})", 10.5, SOFT)
+    write(axes, (59, 45.7), "weighted mean", 11, SOFT)
 
 
 def draw_architecture() -> Figure:
     """Packages as layers on the left, the way of a training run through them on the right."""
-    figure = Figure(figsize=(12.4, 8.2))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, 124), ylim=(0, 82))
-    axes.axis("off")
-    axes.text(
-        36,
-        78.8,
-        "packages: imports go down only",
-        ha="center",
-        va="center",
-        size=14,
-        weight="bold",
-        color=INK,
-    )
-    axes.text(
-        95,
-        78.8,
-        "what pacavit train does",
-        ha="center",
-        va="center",
-        size=14,
-        weight="bold",
-        color=INK,
-    )
-
-    height, step = 4.6, 5.7
+    figure, axes = canvas(82)
+    write(axes, (36, 78.8), "packages: imports go down only", 14, bold=True)
+    write(axes, (96, 78.8), "what pacavit train does", 14, bold=True)
+    height, step = 4.3, 5.32
     for index, layer in enumerate(LAYERS):
-        bottom = 70.6 - step * index
+        bottom = 70.9 - step * index
         width = (56 - 2 * (len(layer) - 1)) / len(layer)
         for place, (name, meaning, color) in enumerate(layer):
             left = 10 + place * (width + 2)
             box(axes, (left, bottom), width, height, PAINT[color])
             if len(layer) == 1:
-                axes.text(
-                    left + 2,
-                    bottom + height / 2,
-                    name,
-                    va="center",
-                    size=11.5,
-                    weight="bold",
-                    color=INK,
-                )
-                axes.text(
-                    left + 19, bottom + height / 2, meaning, va="center", size=10.5, color=SOFT
-                )
+                write(axes, (left + 2, bottom + 2.15), name, 11.5, bold=True, align="left")
+                write(axes, (left + 21, bottom + 2.15), meaning, 11.5, SOFT, align="left")
             else:
-                middle = left + width / 2
-                axes.text(
-                    middle,
-                    bottom + 3,
-                    name,
-                    ha="center",
-                    va="center",
-                    size=11,
-                    weight="bold",
-                    color=INK,
-                )
-                axes.text(
-                    middle, bottom + 1.25, meaning, ha="center", va="center", size=9, color=SOFT
-                )
+                write(axes, (left + width / 2, bottom + 2.85), name, 11, bold=True)
+                write(axes, (left + width / 2, bottom + 1.15), meaning, 10, SOFT)
     arrow(axes, (5.5, 75), (5.5, 2.6), width=2.2)
     axes.text(3.2, 39, "may import", ha="center", va="center", rotation=90, size=11, color=INK)
 
     step = 9.18
     for index, (color, name, meaning) in enumerate(FLOW):
         bottom = 68.3 - step * index
-        box(axes, (74, bottom), 42, 6.9, PAINT[color])
-        axes.text(76, bottom + 3.45, name, va="center", size=11.5, weight="bold", color=INK)
-        axes.text(90.2, bottom + 3.45, meaning, va="center", size=9.2, color=SOFT, linespacing=1.35)
+        box(axes, (72, bottom), 48, 6.9, PAINT[color])
+        write(axes, (74, bottom + 3.45), name, 11.5, bold=True, align="left")
+        write(axes, (89.5, bottom + 3.45), meaning, 10.6, SOFT, align="left")
         if index:
-            arrow(axes, (95, bottom + step - 0.05), (95, bottom + 7.05))
-    axes.text(
-        95, 1.9, "colors: the package that does it", ha="center", va="center", size=9.5, color=SOFT
-    )
+            arrow(axes, (96, bottom + step - 0.05), (96, bottom + 7.05))
+    write(axes, (96, 1.9), "colors: the package that does it", 11, SOFT)
     return figure
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
+def canvas(height: float) -> tuple[Figure, Axes]:
+    """A figure 124 units wide, ten to an inch, without axes."""
+    figure = Figure(figsize=(12.4, height / 10))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, 124), ylim=(0, height))
+    axes.axis("off")
+    return figure, axes
+
+
+def write(
+    axes: Axes,
+    place: tuple[float, float],
+    text: str,
+    size: float,
+    color: str = INK,
+    *,
+    bold: bool = False,
+    align: str = "center",
+) -> None:
+    """Text around a place, or to its right or left (``align``)."""
+    weight = "bold" if bold else "normal"
+    axes.text(
+        place[0],
+        place[1] + 0.25,
+        text,
+        ha=align,
+        va="center_baseline",
+        size=size,
+        weight=weight,
+        color=color,
+        linespacing=1.35,
+    )
+
+
+def softmax(scores: Array) -> Array:
     """Over the last axis."""
     scores = np.exp(scores - scores.max(-1, keepdims=True))
     return scores / scores.sum(-1, keepdims=True)
 
 
-def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def distances(a: Array, b: Array) -> Array:
     """(A, C) and (B, C) -> (A, B) squared distances."""
     return ((a[:, None] - b[None]) ** 2).sum(-1)
 
 
-def draw_grid(axes: Axes, colors: np.ndarray, corner: tuple[float, float], cell: float) -> None:
+def draw_grid(axes: Axes, colors: Array, corner: tuple[float, float], cell: float) -> None:
     """A square grid of (N, 3) colors, the first at the top left."""
     side = round(len(colors) ** 0.5)
     for index, color in enumerate(colors):
@@ -253,7 +224,7 @@ def draw_grid(axes: Axes, colors: np.ndarray, corner: tuple[float, float], cell:
 
 
 def draw_heat(
-    axes: Axes, values: np.ndarray, corner: tuple[float, float], cell: float, width: float = 0
+    axes: Axes, values: Array, corner: tuple[float, float], cell: float, width: float = 0
 ) -> None:
     """(rows, columns) values as shades from white (0) to ink (the largest)."""
     shades = mpl.colormaps["Purples"](values / values.max())
@@ -265,11 +236,6 @@ def draw_heat(
             axes.add_patch(Rectangle(place, width, cell, facecolor=shades[row, column], lw=0))
     outline = Rectangle(corner, columns * width, rows * cell, fill=False, edgecolor=SOFT, lw=0.8)
     axes.add_patch(outline)
-
-
-def draw_token(axes: Axes, color: np.ndarray, corner: tuple[float, float]) -> None:
-    """A token as a bar of its color."""
-    box(axes, corner, 8, 3.2, tuple(color))
 
 
 def box(

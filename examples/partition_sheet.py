@@ -1,4 +1,4 @@
-"""Draw scenes, their true objects, and the clusters of a model: a picture of docs/results/explanations.md.
+"""Draw scenes, their true objects, and the clusters of a model: see docs/results/explanations.md.
 
 ::
 
