@@ -191,6 +191,14 @@ def test_named_files_exist(document: str) -> None:
             assert (ROOT / name).exists(), f"{document}: {name}"
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    navigation = text[text.index("\nnav:") : text.index("\nvalidation:")]
+    listed = re.findall(r"^ +- [^#\n]+: ([\w/.-]+\.md)$", navigation, re.MULTILINE)
+    pages = {name.removeprefix("docs/") for name in {*DOCUMENTS, *GENERATED} if "docs/" in name}
+    assert sorted(listed) == sorted(pages)
+
+
 def load_script(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
