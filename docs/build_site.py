@@ -6,11 +6,13 @@
 
 Three steps: the page of the command line is written from the commands themselves, Zensical builds
 all pages (its warnings are errors), and the result is read again: no page may load anything from
-another host, and every link and picture of a page must exist.
+another host, every link and picture of a page must exist, and the reference must be complete.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -25,7 +27,8 @@ import typer
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "site"
-CLI_PAGE = ROOT / "docs" / "reference" / "cli.md"
+REFERENCE = ROOT / "docs" / "reference"
+CLI_PAGE = REFERENCE / "cli.md"
 CLI_WIDTH = 88
 EXPECTED = re.compile("Build started|Build finished in .*|No issues found")
 
@@ -49,7 +52,7 @@ def main() -> None:
     """Write, build, check; exits with 1 and a line for each fault."""
     write_cli_page(CLI_PAGE)
     build()
-    faults = [*outside_requests(SITE), *broken_links(SITE)]
+    faults = [*outside_requests(SITE), *broken_links(SITE), *undocumented(SITE, REFERENCE)]
     for fault in faults:
         print(fault, file=sys.stderr)  # noqa: T201
     if faults:
@@ -179,6 +182,25 @@ def broken_links(site: Path) -> Iterator[str]:
                 yield f"{path}: {address} does not exist"
             elif target in pages and parts.fragment and parts.fragment not in pages[target].anchors:
                 yield f"{path}: {address} has no such anchor"
+
+
+def undocumented(site: Path, reference: Path) -> Iterator[str]:
+    """A line for every public class and function of the referenced packages that no page describes.
+
+    mkdocstrings leaves out in silence what has no docstring or cannot be found in the sources.
+    """
+    pages = site.rglob("*.html")
+    described = {anchor.rpartition(".")[2] for path in pages for anchor in read_page(path).anchors}
+    for page in sorted(reference.glob("*.md")):
+        for name in re.findall(r"^::: ([\w.]+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            try:
+                module = importlib.import_module(name)
+            except ModuleNotFoundError:  # a class or function
+                continue
+            for public in getattr(module, "__all__", ()):
+                value = getattr(module, public)
+                if (inspect.isclass(value) or inspect.isroutine(value)) and public not in described:
+                    yield f"{page}: {name}.{public} is not described; has it a docstring?"
 
 
 def _is_outside(address: str) -> bool:

@@ -266,6 +266,17 @@ def test_broken_links_are_found(build_site: ModuleType, tmp_path: Path) -> None:
     ]
 
 
+def test_public_names_that_no_page_describes_are_found(
+    build_site: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "errors.md").write_text("::: pacavit.errors\n\n::: pacavit.types.Grid\n")
+    names = list(pacavit.errors.__all__)
+    anchors = "".join(f'<h2 id="pacavit.errors.{name}"></h2>' for name in names[1:])
+    (tmp_path / "errors.html").write_text(anchors)
+    (fault,) = build_site.undocumented(tmp_path, tmp_path)
+    assert f"pacavit.errors.{names[0]} is not described" in fault
+
+
 def test_the_page_of_the_command_line_has_every_command(
     build_site: ModuleType, tmp_path: Path
 ) -> None:
