@@ -15,7 +15,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart check lint types imports spelling test browser format build clean
+.PHONY: help install quickstart check lint types imports spelling docs test browser format build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,7 +31,7 @@ install: $(INSTALLED) ## virtual environment with the package and its tools, in 
 quickstart: $(INSTALLED) ## train on handwritten digits with four clusterings and compare them (minutes)
 	$(BIN)/python examples/quickstart.py
 
-check: lint types imports spelling test browser ## everything that CI checks
+check: lint types imports spelling docs test browser ## everything that CI checks
 
 lint: $(INSTALLED) ## style and common mistakes (ruff)
 	$(BIN)/ruff check .
@@ -45,6 +45,9 @@ imports: $(INSTALLED) ## who may import whom (import-linter)
 
 spelling: $(INSTALLED) ## spelling (codespell)
 	$(BIN)/codespell
+
+docs: $(INSTALLED) ## documentation into site/, with warnings as errors (Zensical)
+	$(BIN)/python docs/build_site.py
 
 test: $(INSTALLED) ## tests that need neither a GPU nor a browser (pytest)
 	$(BIN)/python -m pytest -m "not gpu and not browser" $(PYTEST_ARGS)
@@ -62,7 +65,7 @@ build: $(INSTALLED) ## wheel and source archive, into dist/
 	$(BIN)/python -m build
 
 clean: ## remove what builds and tools left; keeps .venv and runs
-	rm -rf build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build dist site .cache src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

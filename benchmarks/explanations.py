@@ -6,8 +6,8 @@
     python benchmarks/explanations.py explanations bench/conv bench/kmeans ...
 
 Reads the numbers in each folder. Writes ``benchmarks/results/NAME.json``, where other models stay
-and the same are replaced, and of several models the picture ``docs/NAME.png``; prints the tables of
-``docs/explanations.md``.
+and the same are replaced, and of several models the picture ``docs/pictures/NAME.png``; prints the
+tables of ``docs/results/explanations.md``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pacavit.utils.files import read_tensors
 from pacavit.utils.statistics import Interval
 
 RESULTS = Path(__file__).parent / "results"
-PICTURES = Path(__file__).parents[1] / "docs"
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 MEASURES = ("difference", "kept", "removed", "ROAD")
 FAITHFUL = ("insertion", "deletion", "difference", "kept", "removed", "ROAD")
 TITLES = ("insertion minus deletion", "right with 25 % kept", "right with 25 % removed", "ROAD")

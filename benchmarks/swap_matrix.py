@@ -7,8 +7,8 @@
 Each model (packaged name, run folder or weights file) is measured on the test images as it is, then
 with every clustering that has nothing to learn in the place of its own, with a single cluster, and
 then with its own, if that has nothing to learn, and other numbers of clusters. The result goes to
-``benchmarks/results/swap_matrix.json`` and, drawn, to ``docs/swap_matrix.png``; what that file has
-of a model already is not measured again.
+``benchmarks/results/swap_matrix.json`` and, drawn, to ``docs/pictures/swap_matrix.png``; what that
+file has of a model already is not measured again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pacavit.engine import build, evaluate, load_model, system
 from pacavit.report.evaluation import weights_digest
 
 RESULTS = Path(__file__).parent / "results" / "swap_matrix.json"
-PICTURE = Path(__file__).parents[1] / "docs" / "swap_matrix.png"
+PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "swap_matrix.png"
 SWAPS = ("kmeans", "gmm", "hierarchical", "dbscan", "grid", "random")
 NUMBERS = (4, 9, 16, 25, 36, 49)
 

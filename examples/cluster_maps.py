@@ -2,7 +2,8 @@
 
 ::
 
-    python examples/cluster_maps.py cifar10_nano_conv --data FOLDER --out docs/clusters.png
+    python examples/cluster_maps.py cifar10_nano_conv --data FOLDER \
+        --out docs/pictures/clusters.png
 
 For every image: the partition of its patches at the two stages that have clusters (each patch in
 the colour of the cluster in which it counts most), and heatmaps of the three clusters of the

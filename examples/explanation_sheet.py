@@ -1,8 +1,9 @@
-"""Draw what several methods say of the same decisions: a picture of docs/explanations.md.
+"""Draw what several methods say of the same decisions: a picture of docs/guides/explain.md.
 
 ::
 
-    python examples/explanation_sheet.py cifar10_nano_kmeans --data FOLDER --out docs/maps.jpg
+    python examples/explanation_sheet.py cifar10_nano_kmeans --data FOLDER \
+        --out docs/pictures/maps.jpg
 
 One column an image of the test split, one row a method; the map over the image, of the class that
 the model names.

@@ -1,9 +1,9 @@
-"""Draw scenes, their true objects, and the clusters of a model: a picture of docs/explanations.md.
+"""Draw scenes, their true objects, and the clusters of a model: see docs/results/explanations.md.
 
 ::
 
     pacavit train shapes_nano --out run
-    python examples/partition_sheet.py run --out docs/shapes-clusters.png
+    python examples/partition_sheet.py run --out docs/pictures/shapes-clusters.png
 
 One column a scene of the test split; below it what lies where, the clusters of every stage, and the
 map of the class that the model names.

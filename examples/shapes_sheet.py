@@ -1,8 +1,8 @@
-"""Draw scenes of the data set ``shapes`` with their truth: the picture in docs/data.md.
+"""Draw scenes of the data set ``shapes`` with their truth: the picture in docs/guides/train.md.
 
 ::
 
-    python examples/shapes_sheet.py --first 8 --out docs/shapes.png
+    python examples/shapes_sheet.py --first 8 --out docs/pictures/shapes.png
 """
 
 from __future__ import annotations

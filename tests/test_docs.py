@@ -1,27 +1,41 @@
-"""What the documents tell a reader to type works."""
+"""What the documents ask a reader to type works, and the site is whole and needs no network."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 
 import pacavit
+from pacavit import recipes
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (
+GENERATED = {"docs/reference/cli.md"}
+DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
-    "docs/clusterings.md",
-    "docs/data.md",
-    "docs/distributed.md",
-    "docs/explanations.md",
-)
-WITHOUT_PYTHON = {"docs/distributed.md"}
+    *sorted(
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.glob("docs/**/*.md")
+        if path.relative_to(ROOT).as_posix() not in GENERATED
+    ),
+]
 FENCED = re.compile(r"^```(?P<language>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -35,40 +49,289 @@ def snippets(document: str, language: str) -> list[tuple[int, str]]:
     ]
 
 
-@pytest.mark.parametrize("document", sorted(set(DOCUMENTS) - WITHOUT_PYTHON))
-def test_python_snippets_run(document: str, tmp_path: Path) -> None:
-    """From top to bottom as one script, as a reader would paste them, in an empty folder."""
-    lines: list[str] = []
-    for start, body in snippets(document, "python"):
-        lines += [""] * (start - len(lines))  # a traceback then names the line of the document
-        lines += body.splitlines()
-    assert lines, f"no python snippets in {document}"
-    script = tmp_path / f"{Path(document).stem}.py"
-    script.write_text("\n".join(lines), encoding="utf-8")
+WITH_PYTHON = [document for document in DOCUMENTS if snippets(document, "python")]
+
+
+def test_the_pages_that_teach_python_have_snippets() -> None:
+    expected = {
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/tour.md",
+        "docs/concepts/attention.md",
+        "docs/concepts/clusterings.md",
+        "docs/guides/compare.md",
+        "docs/guides/evaluate.md",
+        "docs/guides/explain.md",
+        "docs/guides/train.md",
+        "docs/guides/weights.md",
+    }
+    assert expected <= set(WITH_PYTHON)
+
+
+RUN_PAGES = """
+import json, os, runpy, sys, traceback
+failures = {}
+for script in sys.argv[1:]:
+    os.chdir(os.path.dirname(script))
+    try:
+        runpy.run_path(script)
+    except BaseException:
+        failures[script] = traceback.format_exc()
+print("failures:", json.dumps(failures))
+"""
+
+
+@pytest.fixture(scope="module")
+def failures_of_python(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The traceback of each page that fails, all run by one process, for torch loads slowly.
+
+    Every page is one script from top to bottom, as a reader would paste it, in an empty folder.
+    """
+    folder = tmp_path_factory.mktemp("pages")
+    scripts = {}
+    for document in WITH_PYTHON:
+        lines: list[str] = []
+        for start, body in snippets(document, "python"):
+            lines += [""] * (start - len(lines))  # a traceback then names the line of the document
+            lines += body.splitlines()
+        script = folder / document / "page.py"
+        script.parent.mkdir(parents=True)
+        script.write_text("\n".join(lines), encoding="utf-8")
+        scripts[str(script)] = document
     source = str(Path(pacavit.__path__[0]).parent)
     done = subprocess.run(
-        [sys.executable, "-W", "error", script],
-        cwd=tmp_path,
+        [sys.executable, "-W", "error", "-c", RUN_PAGES, *scripts],
         env={**os.environ, "PYTHONPATH": source},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
+    failures = json.loads(done.stdout.rpartition("failures:")[2])
+    return {scripts[script]: trace for script, trace in failures.items()}
+
+
+@pytest.mark.parametrize("document", WITH_PYTHON)
+def test_python_snippets_run(document: str, failures_of_python: dict[str, str]) -> None:
+    assert document not in failures_of_python, failures_of_python[document]
+
+
+def cli_group() -> Any:
+    from pacavit_cli.main import app
+
+    return typer.main.get_command(app)
+
+
+def command_lines(document: str) -> Iterator[list[str]]:
+    """The words of every ``pacavit`` command in shell blocks and in code within the text."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = [body.replace("\\\n", " ") for _, body in snippets(document, "sh")]
+    lines = "\n".join(blocks).splitlines() + re.findall(r"`([^`\n]+)`", FENCED.sub("", text))
+    for line in lines:
+        if found := re.match(r"(?:torchrun .*?-m pacavit_cli|pacavit) +(?P<rest>.*)", line):
+            yield shlex.split(found["rest"], comments=True)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_exist(document: str) -> None:
-    from pacavit_cli.main import app
-
+    """Every verb, every option, and every ``make`` target."""
     text = (ROOT / document).read_text(encoding="utf-8")
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    verbs = {
-        command.name or getattr(command.callback, "__name__", "").replace("_", "-")
-        for command in app.registered_commands
-    }
     commands = "\n".join(body for _, body in snippets(document, "sh"))
     commands += "\n".join(re.findall(r"`([^`\n]+)`", text))
     assert set(re.findall(r"^make (\w+)", commands, re.MULTILINE)) <= targets
-    named = re.findall(r"(?:^pacavit|-m pacavit_cli) ([a-z][a-z-]+)", commands, re.MULTILINE)
-    assert set(named) <= verbs
+
+    group = cli_group()
+    for words in command_lines(document):
+        if words and words[0] == "--plugin":
+            words = words[2:]
+        if not words or not re.fullmatch("[a-z][a-z-]+", words[0]):
+            continue
+        assert words[0] in group.commands, f"{document}: pacavit {words[0]}"
+        command = group.commands[words[0]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        known |= {option for parameter in command.params for option in parameter.secondary_opts}
+        used = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert used <= known | {"--help"}, f"{document}: {shlex.join(words)}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_recipes_and_fields_exist(document: str) -> None:
+    """Packaged recipes load with the changes that ``train`` and ``compare`` are given."""
+    for words in command_lines(document):
+        if words[:1] not in (["train"], ["compare"]) or len(words) < 2:
+            continue
+        recipe = words[1]
+        if recipe != recipe.lower() or recipe.endswith(".toml"):
+            continue  # RECIPE, or a file that the page shows
+        changes = [word for option, word in pairwise(words) if option == "--set"]
+        changes = [word for word in changes if word != word.upper() and "=CLUSTERING" not in word]
+        recipes.load(recipe, changes)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_recipe_files_are_valid(document: str, tmp_path: Path) -> None:
+    for _, body in snippets(document, "toml"):
+        if "extends" in tomllib.loads(body):
+            file = tmp_path / "recipe.toml"
+            file.write_text(body, encoding="utf-8")
+            recipes.load(file)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_named_files_exist(document: str) -> None:
+    """Local links and pictures, and files of this repository that the text names."""
+    text = FENCED.sub("", (ROOT / document).read_text(encoding="utf-8"))
+    for address in re.findall(r"\]\(([^)\s]+)\)", text):
+        path = address.partition("#")[0]
+        if path and "://" not in path and f"docs/reference/{Path(path).name}" not in GENERATED:
+            assert ((ROOT / document).parent / path).exists(), f"{document}: {address}"
+    for name in re.findall(r"`((?:benchmarks|docs|examples|src|tests)/[\w./-]+)`", text):
+        if name != "src/pacavit/clustering/cosine.py":  # the page shows how to write it
+            assert (ROOT / name).exists(), f"{document}: {name}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    navigation = text[text.index("\nnav:") : text.index("\nvalidation:")]
+    listed = re.findall(r"^ +- [^#\n]+: ([\w/.-]+\.md)$", navigation, re.MULTILINE)
+    pages = {name.removeprefix("docs/") for name in {*DOCUMENTS, *GENERATED} if "docs/" in name}
+    assert sorted(listed) == sorted(pages)
+
+
+def load_script(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def build_site() -> ModuleType:
+    return load_script("build_site", ROOT / "docs" / "build_site.py")
+
+
+def test_outside_requests_are_found(build_site: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "good.html").write_text(
+        '<link rel="stylesheet" href="a.css"><link rel="canonical" href="https://x.org/a.html">'
+        '<a href="https://arxiv.org/abs/2203.11987">paper</a><img src="a.png">'
+    )
+    (tmp_path / "a.css").write_text(
+        "@import 'b.css'; a { background: url(data:image/png;base64,) }"
+    )
+    (tmp_path / "a.js").write_text('const svg = "http://www.w3.org/2000/svg"')
+    assert list(build_site.outside_requests(tmp_path)) == []
+
+    bad = {
+        "font.html": '<link rel="stylesheet" href="https://fonts.example.org/css?family=A">',
+        "script.html": '<script src="//cdn.example.org/a.js"></script>',
+        "image.html": '<img srcset="a.png 1x, https://example.org/b.png 2x">',
+        "frame.html": '<iframe src="https://example.org"></iframe>',
+        "import.css": '@import "https://example.org/a.css";',
+        "url.css": "@font-face { src: url('https://example.org/a.woff2') }",
+        "fetch.js": 'fetch("https://example.org/track")',
+    }
+    for name, text in bad.items():
+        (tmp_path / name).write_text(text)
+    found = list(build_site.outside_requests(tmp_path))
+    assert sorted(Path(fault.partition(":")[0]).name for fault in found) == sorted(bad)
+
+
+def test_scripts_that_the_theme_fetches_on_demand_are_found(
+    build_site: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "bundle.js").write_text('load("https://unpkg.com/mermaid@12/dist/mermaid.min.js")')
+    (tmp_path / "page.html").write_text("<p>no diagram</p>")
+    assert list(build_site.outside_requests(tmp_path)) == []
+    (tmp_path / "page.html").write_text('<pre class="mermaid"></pre>')
+    assert len(list(build_site.outside_requests(tmp_path))) == 1
+
+
+def test_broken_links_are_found(build_site: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "index.html").write_text(
+        '<h1 id="top">A</h1><a href="sub/b.html#here">b</a><a href="#top">t</a><a href="sub/">s</a>'
+    )
+    (tmp_path / "sub" / "index.html").write_text('<a href="..">up</a><a href="mailto:a@b.c">m</a>')
+    (tmp_path / "sub" / "b.html").write_text('<p id="here"></p><img src="none.png">')
+    (tmp_path / "c.html").write_text('<a href="sub/b.html#nowhere">b</a><a href="d.html">d</a>')
+    faults = list(build_site.broken_links(tmp_path))
+    assert [fault.partition(": ")[2] for fault in faults] == [
+        "sub/b.html#nowhere has no such anchor",
+        "d.html does not exist",
+        "none.png does not exist",
+    ]
+
+
+def test_public_names_that_no_page_describes_are_found(
+    build_site: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "errors.md").write_text("::: pacavit.errors\n\n::: pacavit.types.Grid\n")
+    names = list(pacavit.errors.__all__)
+    anchors = "".join(f'<h2 id="pacavit.errors.{name}"></h2>' for name in names[1:])
+    (tmp_path / "errors.html").write_text(anchors)
+    (fault,) = build_site.undocumented(tmp_path, tmp_path)
+    assert f"pacavit.errors.{names[0]} is not described" in fault
+
+
+def test_the_page_of_the_command_line_has_every_command(
+    build_site: ModuleType, tmp_path: Path
+) -> None:
+    page = tmp_path / "cli.md"
+    build_site.write_cli_page(page)
+    text = page.read_text(encoding="utf-8")
+    visible = [name for name, command in cli_group().commands.items() if not command.hidden]
+    assert re.findall(r"^## pacavit ([\w-]+)$", text, re.MULTILINE) == visible
+    assert text.count("Usage: pacavit") == len(visible) + 1
+    assert "\x1b" not in text
+    assert max(len(line) for _, body in blocks(text) for line in body.splitlines()) <= 88
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    return [(match["language"], match["body"]) for match in FENCED.finditer(text)]
+
+
+def test_docstrings_become_markdown() -> None:
+    pytest.importorskip("griffe")
+    docstrings = load_script("docstrings", ROOT / "docs" / "docstrings.py")
+    text = "See :func:`~pacavit.testing.check_clustering` and :meth:`scores`::\n\n    scores(x)"
+    expected = "See `check_clustering` and `scores`:\n\n    scores(x)"
+    assert docstrings.to_markdown(text) == expected
+
+
+@pytest.fixture(scope="module")
+def site(build_site: ModuleType) -> Path:
+    pytest.importorskip("zensical")
+    build_site.write_cli_page(build_site.CLI_PAGE)
+    build_site.build()
+    return Path(build_site.SITE)
+
+
+@pytest.mark.browser
+def test_pages_opened_from_disk_request_nothing_outside(site: Path, browser: Browser) -> None:
+    context = browser.new_context()
+    requests: list[str] = []
+    context.on("request", lambda request: requests.append(request.url))
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    pages = sorted(site.rglob("*.html"))
+    for path in pages:
+        page.goto(path.as_uri())
+    context.close()
+    assert len(requests) > len(pages)
+    assert [url for url in requests if not url.startswith(("file:", "data:", "about:"))] == []
+    assert faults == []
+
+
+@pytest.mark.browser
+def test_search_works_from_disk(site: Path, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto((site / "index.html").as_uri())
+    page.keyboard.press("/")
+    page.keyboard.type("silhouette")
+    page.get_by_role("link", name=re.compile("Clusterings")).last.wait_for(timeout=20_000)
+    page.close()

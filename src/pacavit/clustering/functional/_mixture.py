@@ -342,7 +342,9 @@ def maximize(
     else:
         moments = responsibilities @ torch.cat([x, x.square()], 2) / size[..., None]
         means, squares = moments.chunk(2, 2)
-        covariances = (squares - means.square()).clamp(min=0) + reg_covar  # 0 or more but for rounding
+        covariances = (squares - means.square()).clamp(
+            min=0
+        ) + reg_covar  # 0 or more but for rounding
         if covariance_type == "spherical":
             covariances = covariances.mean(2)
     weights = size / size.sum(1, keepdim=True)
