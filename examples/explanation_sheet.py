@@ -30,7 +30,7 @@ SHOWN = (
     "relevance",
     "grad_cam",
     "edges",
-    "centre",
+    "center",
 )
 
 

@@ -193,7 +193,7 @@ def has_clusters(network: nn.Module) -> bool:
 def default_method(network: nn.Module) -> str:
     """The method whose maps are truest of those that show clusters; without clusters, relevance.
 
-    ``pacavit explain-bench`` measures it.
+    ``pacavit explain-evaluate`` measures it.
     """
     return "cluster_contributions" if has_clusters(network) else "relevance"
 
