@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pacavit.explain.evaluation.clusters import AGREEMENT, OWN
-from pacavit.explain.evaluation.images import MEASURES as MEANINGS
+from pacavit.explain.evaluation.methods import MEASURES as MEANINGS
 from pacavit.explain.evaluation.metrics import paired_difference
 from pacavit.utils.files import read_tensors
 from pacavit.utils.statistics import Interval

@@ -31,7 +31,7 @@ SHOWN = (
     "relevance",
     "grad_cam",
     "edges",
-    "centre",
+    "center",
 )
 
 

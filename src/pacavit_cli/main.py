@@ -15,7 +15,7 @@ from pacavit_cli.convert import convert
 from pacavit_cli.demo import demo
 from pacavit_cli.evaluate import evaluate
 from pacavit_cli.explain import explain
-from pacavit_cli.explain_bench import explain_bench
+from pacavit_cli.explain_evaluate import explain_bench, explain_evaluate
 from pacavit_cli.list import list_
 from pacavit_cli.predict import predict
 from pacavit_cli.reproduce import reproduce
@@ -32,7 +32,8 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(explain)
-app.command()(explain_bench)
+app.command()(explain_evaluate)
+app.command("explain-bench", hidden=True)(explain_bench)
 app.command()(demo)
 app.command()(compare)
 app.command()(reproduce)

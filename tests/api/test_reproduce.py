@@ -48,4 +48,4 @@ def test_without_a_name_all_numbers_are_listed_with_their_commands(
     printed = capsys.readouterr().out
     for entry in api.published():
         assert entry.name in printed
-        assert entry.command in printed
+        assert str(entry.command) in printed

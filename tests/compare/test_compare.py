@@ -22,6 +22,7 @@ from pacavit.compare.pages import comparison_page, comparison_text
 from pacavit.engine.evaluate import ClassScores, Evaluation
 from pacavit.errors import CheckpointError, Interrupted, RecipeError
 from pacavit.tasks import ClassificationTask
+from pacavit.utils.command import pacavit_command
 from pacavit_cli.main import main
 
 FAST = ["train.epochs=1", "data.val_size=20", "train.batch_size=128"]
@@ -55,8 +56,11 @@ def result(value: str, correct: list[int], *, seed: int = 0, entropy: float | No
     return RunResult(value, seed, folder, evaluation, images, right, epochs, 1234, 5_600_000)
 
 
+COMMAND = pacavit_command("compare", "digits")
+
+
 def compared(*runs: RunResult) -> Comparison:
-    return compare_runs(["model.clustering"], "digits", "pacavit compare ...", runs)
+    return compare_runs(["model.clustering"], "digits", COMMAND, runs)
 
 
 def test_differences_are_those_of_paired_images() -> None:
@@ -69,10 +73,10 @@ def test_differences_are_those_of_paired_images() -> None:
     assert second.difference.mean == pytest.approx(0.02)
     error = np.sqrt(30 + 10 - 20**2 / 1000) / 1000
     assert second.difference.high - second.difference.low == pytest.approx(2 * 1.96 * error)
-    assert not second.difference.tie
+    assert second.difference.significant
 
 
-def test_equal_runs_are_a_tie_and_deviations_are_those_of_seeds() -> None:
+def test_equal_runs_do_not_differ_significantly_and_deviations_are_those_of_seeds() -> None:
     one, other = [1, 0, 1, 1], [1, 1, 0, 1]
     rows = compared(
         result("conv", one),
@@ -87,7 +91,7 @@ def test_equal_runs_are_a_tie_and_deviations_are_those_of_seeds() -> None:
     assert mean == 0.875
     assert deviation == pytest.approx(0.125 * np.sqrt(2))
     assert rows[1].difference is not None
-    assert rows[1].difference.tie
+    assert not rows[1].difference.significant
 
 
 def test_runs_on_other_images_are_not_compared() -> None:

@@ -83,7 +83,7 @@ def test_masks_follow_the_threshold(ship: Explained) -> None:
 
 
 def test_nothing_is_inside_that_was_not_seen(photograph: Explained) -> None:
-    seen = photograph.heat("class_map").isfinite()
+    seen = photograph.heatmap("class_map").isfinite()
     assert not seen.all()
     assert not (mask(photograph, "class_map", "quantile", 1.0) & ~seen).any()
 

@@ -162,15 +162,15 @@ def test_an_upload_is_explained(open_page: OpenPage, served: "Served", tmp_path:
     file = tmp_path / AWKWARD
     file.write_bytes(served.examples["ship"].read_bytes())
     upload(page, file)
-    wait_for(page, "as cifar10_nano_kmeans sees it")
+    wait_for(page, "explained by cifar10_nano_kmeans")
     status = page.locator(".pv-message").first.inner_text()
-    assert status == f"{AWKWARD}, as {OWN} sees it"
+    assert status == f"{AWKWARD}, explained by {OWN}"
     assert page.locator("#pv-top li").count() == 5
     assert page.locator("#pv-top .pv-chosen").inner_text().startswith("ship")
     choose(page, "Class to explain", "truck")
-    page.locator("#pv-masks").filter(has_text="why truck").wait_for()
+    page.locator("#pv-masks").filter(has_text="evidence for truck").wait_for()
     choose(page, "Weights", "cifar10_nano_conv")
-    wait_for(page, "as cifar10_nano_conv sees it")
+    wait_for(page, "explained by cifar10_nano_conv")
     tab(page, "Clusters")
     assert page.locator("#pv-galleries section").count() == 2
     assert page.locator("#pv-galleries figure").count() == 2 * (1 + 16)
@@ -215,7 +215,7 @@ def test_two_clusterings_side_by_side(open_page: OpenPage, tmp_path: Path) -> No
     columns.nth(1).wait_for()
     assert columns.locator("h3").all_inner_texts() == [OWN, "cifar10_nano_conv"]
     page.get_by_role("button", name="ship").click()
-    page.locator("#pv-comparison").filter(has_text="why ship").wait_for()
+    page.locator("#pv-comparison").filter(has_text="evidence for ship").wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download everything").click()
     assert download.value.suggested_filename == "ship-explained.zip"

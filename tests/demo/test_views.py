@@ -28,7 +28,7 @@ def test_masks_tell_their_area(ship: Explained) -> None:
     shown = views.masks(ship, "class_map", "quantile", 0.3)
     assert shown.count("<figure") == 4
     assert "mask: 30.0%" in shown
-    assert "why ship" in shown
+    assert "evidence for ship" in shown
     assert "whatever the class" in views.masks(ship, "attention_map", "mass", 0.3)
 
 

@@ -27,7 +27,7 @@ def test_evaluate_prints_and_saves(
     record = json.loads((out / "evaluation.json").read_text())
     assert record["split"] == "test"
     assert record["num_images"] == 360
-    assert record["command"] == f"pacavit evaluate {digits_run} --out {out}"
+    assert record["command"] == ["pacavit", "evaluate", str(digits_run), "--out", str(out)]
     with (out / "confusion.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     counts = [[int(count) for count in row[1:]] for row in rows[1:]]

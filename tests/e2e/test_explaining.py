@@ -38,19 +38,21 @@ def test_an_enormous_image_is_one_line(
     assert error.count("\n") == 1
 
 
-def test_explain_bench_measures_the_images_it_is_told_to(
+def test_explain_evaluate_measures_the_images_it_is_told_to(
     digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["explain-bench", str(digits_run), "--out", str(tmp_path), "--methods"]
-    words += ["class_map,centre", "--limit", "40", "--skip", "340"]
+    words = ["explain-evaluate", str(digits_run), "--out", str(tmp_path), "--methods"]
+    words += ["class_map,center", "--limit", "40", "--skip", "340"]
     assert main(words) == 0
     assert "class_map" in capsys.readouterr().out
     assert main(words) == 2
-    assert "holds a bench of explanations; give --overwrite" in capsys.readouterr().err
-    numbers = json.loads((tmp_path / "bench.json").read_text())
+    assert "holds an evaluation of explanations; give --overwrite" in capsys.readouterr().err
+    numbers = json.loads((tmp_path / "faithfulness.json").read_text())
     assert numbers["num_images"] == 20
-    assert numbers["command"].endswith("--limit 40 --skip 340 --methods class_map,centre")
-    assert [row["method"] for row in numbers["methods"]] == ["class_map", "centre"]
+    assert numbers["command"][-6:] == [
+        *("--limit", "40", "--skip", "340", "--methods", "class_map,center")
+    ]
+    assert [row["method"] for row in numbers["methods"]] == ["class_map", "center"]
     for row in numbers["methods"]:
         mean, low, high = row["predicted"]["ROAD"]
         assert -0.5 <= low <= mean <= high <= 0.5
@@ -58,54 +60,54 @@ def test_explain_bench_measures_the_images_it_is_told_to(
     assert {stage["stage"] for stage in numbers["clusters"]}
 
 
-def test_explain_bench_goes_on_where_it_was_stopped(
+def test_explain_evaluate_goes_on_where_it_was_stopped(
     digits_run: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = ["explain-bench", str(digits_run), "--methods", "class_map,random", "--limit", "8"]
+    words = ["explain-evaluate", str(digits_run), "--methods", "class_map,random", "--limit", "8"]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert main([*words, "--out", str(whole)]) == 0
 
     def stopping(maps: Tensor) -> Tensor:
-        if any((out / "bench.unfinished").glob("maps-class_map-*")):
+        if any((out / "faithfulness.unfinished").glob("maps-class_map-*")):
             raise KeyboardInterrupt
         return gini(maps)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pacavit.explain.evaluation.images.gini", stopping)
+        patch.setattr("pacavit.explain.evaluation.methods.gini", stopping)
         assert main([*words, "--out", str(out)]) == 130
     assert "interrupted: repeat the same command to go on" in capsys.readouterr().err
     assert main([*words, "--out", str(out), "--skip", "8"]) == 2
     told = capsys.readouterr().err
-    assert "unfinished bench of other settings: skip 0, not 8" in told
+    assert "unfinished evaluation with other settings: skip 0, not 8" in told
     assert told.count("\n") == 1
     torch.manual_seed(1234)
     assert main([*words, "--out", str(out)]) == 0
-    assert "going on with the bench in" in capsys.readouterr().out
+    assert "resuming the evaluation in" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
-    first, second = (json.loads((each / "bench.json").read_text()) for each in (whole, out))
+    first, second = (json.loads((each / "faithfulness.json").read_text()) for each in (whole, out))
     for found in (first, second):
         for row in found["methods"]:
             del row["milliseconds"]
     assert first == second
 
 
-def test_explain_bench_tells_what_is_wrong_in_one_line(
+def test_explain_evaluate_tells_what_is_wrong_in_one_line(
     digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["explain-bench", str(digits_run), "--out", str(tmp_path / "out")]
+    words = ["explain-evaluate", str(digits_run), "--out", str(tmp_path / "out")]
     for more, told in (
         (["--skip", "360"], "--skip 360 leaves none of the 360 images of test"),
         (["--methods", "class_mop"], "class_map"),
         (["--split", "tets"], "test"),
         (["--precision", "fp16"], "did you mean"),
         (["--out", str(digits_run / "recipe.json")], "recipe.json is a file"),
-        (["--out", str(digits_run)], "holds other files than a bench of explanations"),
+        (["--out", str(digits_run)], "holds other files than an evaluation of explanations"),
     ):
         assert main([*words, *more]) == 2
         captured = capsys.readouterr()
         assert told in captured.err
         assert captured.err.count("error: ") == 1
-        assert not (tmp_path / "out" / "bench.json").exists()
+        assert not (tmp_path / "out" / "faithfulness.json").exists()

@@ -30,6 +30,7 @@ from pacavit.explain import (
 from pacavit.explain import images as explain_module
 from pacavit.recipes.schema import ModelConfig
 from pacavit.report.explanation import page
+from pacavit.utils import pictures
 
 CPU = torch.device("cpu")
 MakeModel = Callable[..., LoadedModel]
@@ -249,7 +250,7 @@ def test_pictures_have_the_size_they_should(
         render.overlay(explanation, "cluster_contributions", "class map"),
         render.cluster_gallery(explanation, clusters),
     ):
-        assert render.png_bytes(figure).startswith(b"\x89PNG")
+        assert pictures.figure_bytes(figure).startswith(b"\x89PNG")
     colours = render.cluster_colours(clusters)
     assert len(set(colours)) == 2
 
@@ -258,10 +259,10 @@ def test_pictures_are_saved_as_they_are() -> None:
     """Small ones and large ones, which are compressed otherwise, and masks with one bit a pixel."""
     for size in ((40, 30), (900, 800)):
         picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
-        with Image.open(BytesIO(render.png_bytes(picture))) as saved:
+        with Image.open(BytesIO(pictures.png_bytes(picture))) as saved:
             assert torch.equal(torch.from_numpy(np.array(saved)).permute(2, 0, 1), picture)
         mask = picture[0] > 99
-        with Image.open(BytesIO(render.png_bytes(mask))) as saved:
+        with Image.open(BytesIO(pictures.png_bytes(mask))) as saved:
             assert saved.mode == "1"
             assert torch.equal(torch.from_numpy(np.array(saved)), mask)
     assert render.thumbnail(mask, (9, 8)).dtype is torch.bool

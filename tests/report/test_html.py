@@ -3,6 +3,7 @@
 import re
 
 from pacavit.report import html
+from pacavit.utils.command import Command
 
 EVIL = "<script>alert(1)</script>"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
@@ -12,7 +13,7 @@ def test_every_text_is_escaped() -> None:
     parts = [
         html.table(EVIL, [EVIL], [[EVIL], [html.Cell(EVIL, share=0.5)]]),
         html.facts({EVIL: EVIL}, title=EVIL, emphasis=[EVIL]),
-        html.command(EVIL, EVIL),
+        html.command(Command((EVIL,)), EVIL),
         html.paragraph(EVIL),
         html.picture('"><script>', EVIL, EVIL, dark='"><script>'),
         html.folded(EVIL, html.paragraph(EVIL)),

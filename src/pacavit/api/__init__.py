@@ -1,7 +1,7 @@
 """The verbs of the command line as Python functions, with the same names and arguments."""
 
 from pacavit.api.comparing import compare, reproduce
-from pacavit.api.inference import demo, explain, explain_bench, predict
+from pacavit.api.inference import demo, explain, explain_bench, explain_evaluate, predict
 from pacavit.api.listing import Entry, list_names
 from pacavit.api.publishing import convert, from_pretrained, save_pretrained
 from pacavit.api.training import evaluate, report_file, results_folder, train
@@ -16,6 +16,7 @@ __all__ = [
     "evaluate",
     "explain",
     "explain_bench",
+    "explain_evaluate",
     "from_pretrained",
     "list_names",
     "predict",

@@ -1,4 +1,4 @@
-"""What the verbs say beside their results."""
+"""Console output of the verbs beside their results."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["print_line"]
 
 
 def print_line(text: str, *, stderr: bool = False) -> None:
-    """One line on the console, as it is."""
+    """Print one line without wrapping, markup or highlighting."""
     Console(stderr=stderr).print(text, highlight=False, markup=False, soft_wrap=True)

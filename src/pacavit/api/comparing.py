@@ -1,8 +1,7 @@
-"""Train and measure several runs, or one again."""
+"""Train and evaluate several runs, or one again."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from pacavit.engine.weights.load import WEIGHTS, load_model
 from pacavit.errors import CheckpointError, Interrupted
 from pacavit.recipes.io import RECIPE_FILE
 from pacavit.report.publishing.published import Published, find_published
+from pacavit.utils.command import pacavit_command
 
 __all__ = ["compare", "reproduce"]
 
@@ -38,14 +38,14 @@ def compare(
     set: Sequence[str] = (),  # noqa: A002 - the same name as on the command line
     progress: bool = False,
 ) -> Comparison:
-    """Train a recipe with several values of a field, measure all, and put them side by side.
+    """Train a recipe with several values of a field, evaluate all runs, and compare them.
 
-    Repeating the call goes on where it was stopped: runs that are trained and measured stay.
+    Repeating the call resumes an interrupted comparison; finished runs are kept.
 
     Args:
         recipe: name of a packaged recipe, or a recipe file.
-        over: ``"field.path=a,b,c"``, for example ``"model.clustering=conv,mlp,kmeans"``; of several
-            fields, each value is a row of its own, with the recipe's values of the other fields.
+        over: ``"field.path=a,b,c"``, for example ``"model.clustering=conv,mlp,kmeans"``, or several
+            of these. Each value is one run, with the recipe's values of all other fields.
         out: folder for the runs, ``comparison.html``, ``comparison.md``, and two pictures.
         seeds: each value is trained with each of them.
         data: folder with the data set, instead of the recipe's; relative to the current folder.
@@ -64,12 +64,16 @@ def compare(
             counted = f"run {number} of {len(plan.runs)}"
             print_line(f"{counted}: {run.field}={run.value}, seed {run.seed}")
         results.append(_finish(run, data, progress=progress))
-    command = ["pacavit", "compare", str(recipe), *(w for each in over for w in ("--over", each))]
-    command += ["--seeds", ",".join(map(str, plan.seeds)), "--out", "DIR"]
-    command += [] if data is None else ["--data", "ROOT"]
-    command += [word for change in set for word in ("--set", change)]
-    name = plan.runs[0].recipe.name
-    comparison = compare_runs(plan.fields, name, shlex.join(command), results)
+    command = pacavit_command(
+        "compare",
+        recipe,
+        over=tuple(over),
+        seeds=",".join(map(str, plan.seeds)),
+        out="DIR",
+        data=None if data is None else "ROOT",
+        set=tuple(set),
+    )
+    comparison = compare_runs(plan.fields, plan.runs[0].recipe.name, command, results)
     write_comparison(comparison, out)
     return comparison
 
@@ -81,18 +85,18 @@ def reproduce(
     data: str | Path | None = None,
     progress: bool = False,
 ) -> tuple[Published, Evaluation]:
-    """Train and measure again what a published number was measured of.
+    """Train and evaluate the run behind a published result again.
 
-    Repeating the call goes on where it was stopped.
+    Repeating the call resumes an interrupted run.
 
     Args:
-        name: of the number; ``pacavit.published()`` has all.
-        out: folder of the run.
+        name: of the result; ``pacavit.api.published()`` lists all.
+        out: run folder.
         data: folder with the data set.
         progress: show live progress on the console.
 
     Returns:
-        What was published, and what was measured now.
+        The published result, and the new evaluation.
 
     Raises:
         PacavitError: anything a user can mend; the message says what and where.
@@ -104,7 +108,7 @@ def reproduce(
 
 
 def _finish(run: PlannedRun, data: str | Path | None, *, progress: bool) -> RunResult:
-    """Train and measure what is not trained and measured yet."""
+    """Train and evaluate a run unless that is done already."""
     result = _finished(run, data)
     if result is None:
         begun = (run.folder / RECIPE_FILE).is_file()
@@ -119,7 +123,7 @@ def _finish(run: PlannedRun, data: str | Path | None, *, progress: bool) -> RunR
 
 
 def _finished(run: PlannedRun, data: str | Path | None) -> RunResult | None:
-    """A planned run that needs no more work; None for any other."""
+    """The result of a planned run; None if it is not trained or not evaluated."""
     if not (run.folder / WEIGHTS).is_file():
         return None
     recipe_to_resume(run.recipe, run.folder)
@@ -127,6 +131,6 @@ def _finished(run: PlannedRun, data: str | Path | None) -> RunResult | None:
     root = model.recipe.data.root
     if data is not None and Path(data).absolute() != root:
         raise CheckpointError(
-            f"{run.folder} was trained on the data in {root}; give that, or another out"
+            f"{run.folder} was trained on the data in {root}; give that folder, or another out"
         )
     return read_run(run.label, run.seed, run.folder, model)

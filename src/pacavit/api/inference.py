@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,13 +16,13 @@ from pacavit.engine.system import check_precision, configure, environment, pick_
 from pacavit.engine.weights.load import load_model
 from pacavit.errors import Interrupted
 from pacavit.explain import explain_images, find_class
-from pacavit.explain.evaluation.model import bench_model
-from pacavit.explain.evaluation.parts import BenchParts
+from pacavit.explain.evaluation.cache import FileCache
+from pacavit.explain.evaluation.model import evaluate_explanations
 from pacavit.report.explanation.evaluation import (
     UNFINISHED,
-    BenchReport,
-    check_bench_folder,
-    write_bench,
+    ExplanationReport,
+    check_report_folder,
+    write_explanation_report,
 )
 from pacavit.report.explanation.page import (
     ExplainedImage,
@@ -31,8 +30,10 @@ from pacavit.report.explanation.page import (
     write_explanations,
 )
 from pacavit.report.tasks import TaskPrediction, report_of
+from pacavit.utils.command import pacavit_command
+from pacavit.utils.deprecation import renamed
 
-__all__ = ["demo", "explain", "explain_bench", "predict"]
+__all__ = ["demo", "explain", "explain_bench", "explain_evaluate", "predict"]
 
 _MANY = 20  # with more images than this, waiting is worth a progress bar
 
@@ -124,7 +125,7 @@ def explain(
     )
 
 
-def explain_bench(
+def explain_evaluate(
     model: str | Path,
     out: str | Path,
     *,
@@ -136,37 +137,38 @@ def explain_bench(
     precision: str = "fp32",
     overwrite: bool = False,
     progress: bool = False,
-) -> BenchReport:
-    """Measure how true the maps of explanation methods are, on the same images for all.
+) -> ExplanationReport:
+    """Measure how faithful the maps of explanation methods are, on the same images for all.
 
-    Writes ``bench.html``, ``bench.md``, ``bench.json``, ``bench.svg``, and in ``bench.safetensors``
-    the numbers of every image. Repeating the call goes on where it was stopped: what is measured
-    stays in ``bench.unfinished`` until all is.
+    Writes ``faithfulness.html``, ``.md``, ``.json`` and ``.svg``, and in
+    ``faithfulness.safetensors`` the values of every image. An interrupted call resumes when it is
+    repeated: intermediate results stay in ``faithfulness.unfinished`` until all are complete.
 
     Args:
         model: run folder, weights file or packaged name.
-        out: folder, made if it is not there.
+        out: folder, created if needed.
         data: folder with the data set, instead of the one the model was trained on.
-        methods: registered names, the first of which the others are compared with; None is all
-            that can explain the model.
+        methods: registered names, the first of which the others are compared with; None takes all
+            methods that can explain the model.
         split: "train", "val" or "test".
-        limit: images, drawn from the split once and for all.
-        skip: images that come before those, for example because something was chosen with them.
-        precision: "fp32", or "bf16" for what the network answers to altered images: on CPUs that
-            know it, about half of the time.
-        overwrite: replace the bench in the folder, or an unfinished one of other settings.
+        limit: number of images, taken from the split in a fixed random order.
+        skip: number of images of that order to leave out first, such as those used to choose a
+            method.
+        precision: "fp32", or "bf16" for predictions on altered images, which takes about half the
+            time on CPUs with bf16 instructions.
+        overwrite: replace the results in the folder, or unfinished ones with other settings.
         progress: show a progress bar.
 
     Raises:
         PacavitError: anything a user can mend; the message says what and where.
     """
     out = Path(out)
-    check_bench_folder(out, overwrite=overwrite)
+    check_report_folder(out, overwrite=overwrite)
     loaded, device = load_model(model), pick_device("auto")
     configure(device)
-    parts = BenchParts(out / UNFINISHED, overwrite=overwrite, tell=print_line if progress else None)
+    cache = FileCache(out / UNFINISHED, overwrite=overwrite, log=print_line if progress else None)
     try:
-        found = bench_model(
+        scores = evaluate_explanations(
             loaded,
             split=check_split(split),
             root=None if data is None else Path(data),
@@ -175,28 +177,36 @@ def explain_bench(
             skip=skip,
             precision=check_precision(precision),
             device=device,
-            parts=parts,
+            cache=cache,
             progress=progress,
         )
     except KeyboardInterrupt:
         raise Interrupted("repeat the same command to go on") from None
-    words = ["pacavit", "explain-bench", str(model), "--out", "DIR", "--limit", str(limit)]
-    words += ["--skip", str(skip)] if skip else []
-    words += [] if data is None else ["--data", "ROOT"]
-    words += [] if methods is None else ["--methods", ",".join(methods)]
-    words += [] if precision == "fp32" else ["--precision", precision]
-    words += [] if split == "test" else ["--split", split]
-    copy = f"{found.data}, {split} split"
-    report = BenchReport(Path(model).name, copy, shlex.join(words), found, environment(device))
-    write_bench(report, out)
-    parts.remove()
+    command = pacavit_command(
+        "explain-evaluate",
+        model,
+        out="DIR",
+        limit=limit,
+        skip=skip or None,
+        data=None if data is None else "ROOT",
+        methods=None if methods is None else ",".join(row.method for row in scores.rows),
+        precision=None if precision == "fp32" else precision,
+        split=None if split == "test" else split,
+    )
+    version = f"{scores.data}, {split} split"
+    report = ExplanationReport(Path(model).name, version, command, scores, environment(device))
+    write_explanation_report(report, out)
+    cache.remove()
     return report
+
+
+explain_bench = renamed(explain_evaluate, "explain_bench")
 
 
 def demo(
     models: Sequence[str] = (), *, host: str = HOST, port: int = PORT, browser: bool = False
 ) -> None:
-    """Serve a page to see inside models, with images of one's own, until Ctrl-C.
+    """Serve a page that explains uploaded images, until Ctrl-C.
 
     Args:
         models: run folders, weights files or packaged names to choose from, before the packaged
@@ -209,4 +219,4 @@ def demo(
         PacavitError: the extra ``demo`` is missing, a model cannot be loaded, or the port is in
             use.
     """
-    serve(models, host=host, port=port, browser=browser, write=write_explanations, tell=print_line)
+    serve(models, host=host, port=port, browser=browser, write=write_explanations, log=print_line)

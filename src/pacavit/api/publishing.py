@@ -1,4 +1,4 @@
-"""Bring weights in from elsewhere, and hand them on."""
+"""Convert original checkpoints, and load and save networks in the Hugging Face format."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def convert(
     model: str | None = None,
     overwrite: bool = False,
 ) -> Conversion:
-    """Turn a checkpoint of the authors of PaCa-ViT into a weights file that every verb takes.
+    """Convert a checkpoint of the original PaCa-ViT code to a weights file for this package.
 
     Args:
-        official: their ``.pth`` file, bare or wrapped; nothing in it is executed.
-        out: weights file to write, its name ends in ``.safetensors``.
-        model: the authors' name of the model; None finds it out from the shapes of the weights.
+        official: the ``.pth`` file, a state dict or a dict that holds one; its code is not
+            executed.
+        out: weights file to write; its name must end in ``.safetensors``.
+        model: original name of the model; None infers it from the shapes of the weights.
         overwrite: replace the file ``out``.
 
     Returns:
-        Which model it is, and which weights were loaded, re-initialised or unexpected.
+        The model, and the names of weights that were loaded, re-initialised or unexpected.
 
     Raises:
         PacavitError: anything a user can mend; the message says what and where.
@@ -47,19 +48,19 @@ def save_pretrained(
     data: str | Path | None = None,
     progress: bool = False,
 ) -> Path:
-    """Write a finished run as a folder for the Hugging Face hub, with a model card filled from it.
+    """Write a finished run as a folder for the Hugging Face hub, with a model card.
 
     ``evaluate``, ``predict``, ``from_pretrained`` and ``timm.create_model("local-dir:FOLDER",
     pretrained=True)`` load the folder; ``hf upload USER/NAME FOLDER`` publishes it. For networks
-    that no run of this package trained, there is ``pacavit.engine.weights.hub.save_pretrained``.
+    that were not trained by this package, use ``pacavit.engine.weights.hub.save_pretrained``.
 
     Args:
-        run: folder of the run.
+        run: run folder.
         folder: to write: ``model.safetensors``, ``config.json`` and ``README.md``.
-        repository: USER/NAME on the hub, for the card; None is USER and the folder's name.
-        license: of the weights, as the hub abbreviates it.
-        data: folder with the data set, instead of the run's; the card's scores are of its test
-            split.
+        repository: USER/NAME on the hub, for the card; by default USER and the name of the folder.
+        license: of the weights, as a license identifier of the hub.
+        data: folder with the data set, instead of the run's; the scores in the card are measured on
+            its test split.
         progress: show a progress bar.
 
     Raises:
@@ -76,13 +77,13 @@ def save_pretrained(
 
 
 def from_pretrained(source: str | Path, **settings: Any) -> nn.Module:
-    """The network in a folder of ``save_pretrained``, or on the hub, in evaluation mode.
+    """Load a network from a folder of ``save_pretrained`` or from the hub, in evaluation mode.
 
     Args:
         source: the folder, or ``hf-hub:USER/NAME`` with or without ``@REVISION``.
-        **settings: arguments of the network instead of the stored ones, such as ``num_classes``.
+        **settings: arguments of the network that replace the stored ones, such as ``num_classes``.
 
     Raises:
-        PacavitError: there is no such folder or repository, it is broken, or nothing fits.
+        PacavitError: there is no such folder or repository, or it is broken or does not fit.
     """
     return hub.from_pretrained(source, **settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from pacavit.report.evaluation import weights_digest, write_evaluation
 from pacavit.report.explanation.heatmaps import make_heatmaps
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
 from pacavit.report.tasks import report_of
+from pacavit.utils.command import Command, pacavit_command
 
 __all__ = ["evaluate", "report_file", "results_folder", "train"]
 
@@ -121,10 +121,8 @@ def evaluate(
         for text in notes:
             print_line(text, stderr=True)
     if folder is not None:
-        command = ["pacavit", "evaluate", str(model)]
-        for option, value in (("--data", data), ("--out", out)):
-            command += [] if value is None else [option, str(value)]
-        command += [] if split == "test" else ["--split", split]
+        shown_split = None if split == "test" else split
+        command = pacavit_command("evaluate", model, data=data, out=out, split=shown_split)
         _save_score(score, observed, loaded, folder, split=split, command=command, device=device)
     if report_file(model, out=out) is not None:
         try:
@@ -182,7 +180,7 @@ def _report_training(run: Path, *, progress: bool) -> None:
         device = pick_device(model.recipe.train.device)
         observed = report_of(model.recipe.task.name).observer()
         score = score_model(model, "val", device=device, observe=observed, progress=progress)
-        command = ["pacavit", "evaluate", str(run), "--split", "val"]
+        command = pacavit_command("evaluate", run, split="val")
         folder = evaluation_folder(run, "val")
         _save_score(score, observed, model, folder, split="val", command=command, device=device)
     _write_report(run, model, progress=progress)
@@ -201,12 +199,12 @@ def _save_score(
     folder: Path,
     *,
     split: str,
-    command: Sequence[str],
+    command: Command,
     device: torch.device,
 ) -> None:
     """Write an evaluation with what makes it repeatable."""
     facts = {
-        "command": shlex.join(command),
+        "command": command.json,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": score.info.name,
         "data": score.info.version,

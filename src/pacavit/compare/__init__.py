@@ -1,4 +1,4 @@
-"""One recipe, several values of one field: which runs that makes, and what they tell together."""
+"""Comparisons of runs: one recipe with several values of a field."""
 
 from pacavit.compare.pages import write_comparison
 from pacavit.compare.plan import Plan, PlannedRun, make_plan

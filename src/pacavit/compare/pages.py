@@ -1,8 +1,7 @@
-"""A comparison as a table on the console, as Markdown, and as a self-contained HTML page."""
+"""A comparison as a table on the console, as Markdown, and as an HTML page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -11,29 +10,30 @@ from rich.markup import escape
 from rich.table import Table
 
 from pacavit.compare.pictures import bars_png, bars_svg, curves_png, curves_svg
-from pacavit.compare.results import SCORES, Comparison, Spread
-from pacavit.report import html
+from pacavit.compare.results import SCORES, Comparison
+from pacavit.report import html, markdown
 from pacavit.utils import files
+from pacavit.utils.statistics import Spread
 
 __all__ = ["PAGE", "TEXT", "print_comparison", "write_comparison"]
 
 PAGE, TEXT, CURVES, BARS = "comparison.html", "comparison.md", "curves.png", "accuracy.png"
 _NOTE = (
-    "Scores are those of the test images, precision, recall and F1 as means over the classes"
-    "{seeds}. The difference is of accuracy, to the first row and on the same images, with its "
-    "95 % interval as McNemar's test has it: it covers other images, not other seeds. A tie is a "
-    "difference whose interval holds 0. MACs are those of layers, without the rounds of classic "
-    "clusterings. Speeds are of the machine and the load of that hour. Whiskers of the "
-    "bars are the 95 % interval of each accuracy over other images."
+    "Scores are measured on the test images; precision, recall and F1 are means over the classes"
+    "{seeds}. Differences are of accuracy to the first row, paired by image, with the 95 % "
+    "interval of McNemar's test, which covers other images but not other seeds. A difference is "
+    "significant if its interval does not contain 0. MACs are those of layers, without the "
+    "iterations of classic clusterings. Speeds depend on the machine and on its load at the time. "
+    "Whiskers of the bars are the 95 % interval of each accuracy over other images."
 )
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
-    """Write the table and the pictures of a comparison; older ones are replaced.
+    """Write a comparison as page, text and pictures; older ones are replaced.
 
     Args:
         comparison: of at least one run.
-        out: folder, made if it is not there.
+        out: folder, created if needed.
 
     Returns:
         The page, the text, and the two pictures.
@@ -60,13 +60,13 @@ def comparison_page(comparison: Comparison) -> str:
         html.picture(
             html.data_uri(bars_svg(comparison), "image/svg+xml"),
             "; ".join(f"{row.value} {_spread(row.score('accuracy'))}" for row in comparison.rows),
-            "Accuracy on the test images, a dot a seed; the axis does not begin at 0.",
+            "Accuracy on the test images, one dot per seed; the axis does not begin at 0.",
             dark=html.data_uri(bars_svg(comparison, dark=True), "image/svg+xml"),
         ),
         html.picture(
             html.data_uri(curves_svg(comparison), "image/svg+xml"),
-            "Validation accuracy by epoch, a line a value",
-            "Accuracy on the validation images by epoch; of several seeds, the mean.",
+            "Validation accuracy by epoch, one line per value",
+            "Accuracy on the validation images by epoch; the mean over seeds.",
             dark=html.data_uri(curves_svg(comparison, dark=True), "image/svg+xml"),
         ),
     )
@@ -83,8 +83,8 @@ def comparison_page(comparison: Comparison) -> str:
             html.Section(
                 "Results",
                 [
-                    html.table("What it scores on the test images", *_scores(comparison)),
-                    html.table("What it costs, and what the clusters do", *_costs(comparison)),
+                    html.table("Scores on the test images", *_scores(comparison)),
+                    html.table("Cost, and statistics of the clusters", *_costs(comparison)),
                     html.paragraph(_sentence(comparison)),
                 ],
             ),
@@ -93,7 +93,7 @@ def comparison_page(comparison: Comparison) -> str:
                 "Runs",
                 [
                     html.table(
-                        "Each folder holds a report.html of its own",
+                        "Each folder holds the report of its run, report.html",
                         ["value", "seed", "accuracy", "folder"],
                         runs,
                     )
@@ -116,9 +116,9 @@ def comparison_text(comparison: Comparison) -> str:
     lines = [
         f"# {_title(comparison)}",
         "",
-        *_markdown(*_scores(comparison)),
+        markdown.table(*_scores(comparison)),
         "",
-        *_markdown(*_costs(comparison)),
+        markdown.table(*_costs(comparison)),
         "",
         _sentence(comparison),
         "",
@@ -126,37 +126,33 @@ def comparison_text(comparison: Comparison) -> str:
         "",
         f"![learning curves]({CURVES})",
         "",
-        "```sh",
-        comparison.command,
-        "```",
+        markdown.shell(comparison.command),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for row in rows:
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
-    return lines
-
-
 def print_comparison(comparison: Comparison, *, console: Console | None = None) -> None:
-    """Print the columns that fit a console; a change whose interval holds 0 is a tie."""
-    table = Table(title=escape(_title(comparison)), title_justify="left")
+    """Print the columns that fit a console; a change that is not significant is "n.s."."""
+    table = Table(
+        title=escape(_title(comparison)),
+        title_justify="left",
+        caption="change of accuracy to the first row; n.s.: no significant difference",
+        caption_justify="left",
+    )
     table.add_column(escape(_name(comparison)), no_wrap=True)
     for heading in (*SCORES, "change", "images/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison.rows:
         change = row.difference
-        told = "" if change is None else "tie" if change.tie else f"{change.mean:+.4f}"
+        text = "" if change is None else f"{change.mean:+.4f}" if change.significant else "n.s."
         speed = f"{fmean(run.training_speed for run in row.runs):,.0f}"
         scores = (_spread(row.score(name)) for name in SCORES)
-        table.add_row(escape(row.value), *scores, told, speed)
+        table.add_row(escape(row.value), *scores, text, speed)
     (console or Console()).print(table)
 
 
 def _scores(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of what was scored."""
+    """Header and rows of the table of scores."""
     rows = [
         [
             row.value,
@@ -169,7 +165,7 @@ def _scores(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _costs(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of what it took, and of what the clusters did."""
+    """Header and rows of the table of costs and cluster statistics."""
     header = [_name(comparison), "parameters", "M MACs", "training images/s", "test images/s"]
     rows = []
     for row in comparison.rows:

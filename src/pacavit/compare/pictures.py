@@ -1,10 +1,8 @@
-"""Accuracies and learning curves of a comparison as pictures."""
+"""Pictures of a comparison: accuracies and learning curves."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from io import BytesIO
 
 import matplotlib as mpl
 import numpy as np
@@ -14,36 +12,36 @@ from matplotlib.ticker import MaxNLocator
 
 from pacavit.compare.results import Comparison, Row
 from pacavit.report.curves import svg_picture
+from pacavit.utils.pictures import figure_bytes
+from pacavit.utils.statistics import proportion_margin
 
 __all__ = ["bars_png", "bars_svg", "curves_png", "curves_svg"]
 
 
 def bars_png(comparison: Comparison) -> bytes:
-    """A bar a row with the 95 % interval over images, a dot a seed, as a PNG picture."""
+    """A bar per row with its 95 % interval over images and a dot per seed, as a PNG picture."""
     return _png(comparison, _draw_bars)
 
 
 def bars_svg(comparison: Comparison, *, dark: bool = False) -> bytes:
-    """The same as an SVG picture without a ground of its own."""
+    """The same as an SVG picture with a transparent background."""
     return _svg(comparison, _draw_bars, dark=dark)
 
 
 def curves_png(comparison: Comparison) -> bytes:
-    """Validation accuracy by epoch, a line a row, as a PNG picture."""
+    """Validation accuracy by epoch, one line per row, as a PNG picture."""
     return _png(comparison, _draw_curves)
 
 
 def curves_svg(comparison: Comparison, *, dark: bool = False) -> bytes:
-    """The same as an SVG picture without a ground of its own."""
+    """The same as an SVG picture with a transparent background."""
     return _svg(comparison, _draw_curves, dark=dark)
 
 
 def _png(comparison: Comparison, draw: Callable[[Axes, Comparison], None]) -> bytes:
-    file = BytesIO()
     figure = Figure(figsize=(6, 4), layout="constrained")
     draw(figure.subplots(), comparison)
-    figure.savefig(file, dpi=120, format="png")
-    return file.getvalue()
+    return figure_bytes(figure, dpi=120)
 
 
 def _svg(comparison: Comparison, draw: Callable[[Axes, Comparison], None], *, dark: bool) -> bytes:
@@ -53,7 +51,7 @@ def _svg(comparison: Comparison, draw: Callable[[Axes, Comparison], None], *, da
 def _draw_bars(axes: Axes, comparison: Comparison) -> None:
     rows = comparison.rows[::-1]  # the first row on top
     means = [row.score("accuracy").mean for row in rows]
-    errors = [1.96 * _standard_error(row) for row in rows]
+    errors = [_margin(row) for row in rows]
     axes.barh(
         [row.value for row in rows],
         means,
@@ -63,13 +61,13 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
         capsize=3,
         height=0.6,
     )
-    for place, row in enumerate(rows):
+    for position, row in enumerate(rows):
         seeds = [run.evaluation.accuracy for run in row.runs]
         if len(seeds) > 1:
-            axes.plot(seeds, [place] * len(seeds), "o", color="C1", markersize=4)
+            axes.plot(seeds, [position] * len(seeds), "o", color="C1", markersize=4)
         axes.annotate(
-            f"{means[place]:.4f}",
-            (max(*seeds, means[place] + errors[place]), place),
+            f"{means[position]:.4f}",
+            (max(*seeds, means[position] + errors[position]), position),
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
@@ -83,17 +81,16 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
     axes.set_axisbelow(True)
 
 
-def _standard_error(row: Row) -> float:
-    """Of the mean accuracy, over drawing other test images."""
-    accuracy = row.score("accuracy").mean
-    return math.sqrt(accuracy * (1 - accuracy) / row.runs[0].evaluation.num_images)
+def _margin(row: Row) -> float:
+    """Half the 95 % interval of the mean accuracy over other test images."""
+    return proportion_margin(row.score("accuracy").mean, row.runs[0].evaluation.num_images)
 
 
 def _draw_curves(axes: Axes, comparison: Comparison) -> None:
-    colours = mpl.color_sequences["tab10" if len(comparison.rows) <= 10 else "tab20"]
+    colors = mpl.color_sequences["tab10" if len(comparison.rows) <= 10 else "tab20"]
     for number, row in enumerate(comparison.rows):
-        values, colour = _mean_curve(row), colours[number % len(colours)]
-        axes.plot(range(1, len(values) + 1), values, color=colour, label=row.value, linewidth=1.4)
+        values, color = _mean_curve(row), colors[number % len(colors)]
+        axes.plot(range(1, len(values) + 1), values, color=color, label=row.value, linewidth=1.4)
     axes.set(xlabel="epoch", ylabel="validation accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Which runs a comparison is made of."""
+"""The runs of a comparison."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _OPENING, _CLOSING = "([{", ")]}"
 
 
 class PlannedRun(NamedTuple):
-    """One training.
+    """One training run.
 
     Attributes:
-        field: that is compared.
-        value: of it, as it was given.
-        label: of its row: the value, or FIELD=VALUE if the field is not the first one compared.
+        field: the compared field.
+        value: of the field, as it was given.
+        label: of its row: the value, or FIELD=VALUE if the field is not the first compared one.
         seed: of the training.
-        folder: of the run.
-        recipe: complete.
+        folder: run folder.
+        recipe: the complete recipe.
     """
 
     field: str
@@ -41,12 +41,12 @@ class PlannedRun(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All trainings of a comparison, every value with every seed.
+    """All runs of a comparison, every value with every seed.
 
     Attributes:
-        fields: that are compared, for example "model.clustering".
+        fields: the compared fields, such as "model.clustering".
         seeds: in order.
-        runs: value by value for the first seed, then for the next.
+        runs: all values with the first seed, then all with the next.
     """
 
     fields: tuple[str, ...]
@@ -62,15 +62,15 @@ def make_plan(
     changes: Sequence[str],
     out: Path,
 ) -> Plan:
-    """Check every recipe of a comparison before any of them is trained.
+    """Plan a comparison, and check all of its recipes before any is trained.
 
     Args:
         recipe: name of a packaged recipe, or a recipe file.
-        over: ``"field.path=a,b,c"``, one or more, each value a row; commas inside brackets belong
-            to a value.
-        seeds: one training a value for each.
-        changes: ``"field.path=value"`` changes of all of them.
-        out: folder of the run folders.
+        over: one or more ``"field.path=a,b,c"``, one row per value; commas inside brackets or
+            quotes do not separate values.
+        seeds: every value is trained with each of them.
+        changes: ``"field.path=value"`` changes of all runs.
+        out: folder for the run folders.
 
     Raises:
         RecipeError: a recipe is wrong, or values or seeds are missing or repeated.
@@ -95,7 +95,7 @@ def make_plan(
             used[name] += 1
             name = name if used[name] == 1 else f"{name}_{used[name]}"
             resolved = recipes.load(recipe, [*changes, f"{field}={value}"])
-            with torch.device("meta"):  # the last run's network shall not fail after hours
+            with torch.device("meta"):  # an invalid network fails now, not after hours of training
                 build.model(resolved.model, num_classes=2)
             rows.append((field, value, short, name))
     runs = tuple(
@@ -118,15 +118,15 @@ def _field_and_values(over: str) -> tuple[str, list[str]]:
     field, values = field.strip(), split_values(listed)
     if not found or not field or not all(values):
         raise RecipeError(
-            f"over {over!r} names no values; write FIELD=a,b,c, such as model.clustering=conv,mlp"
+            f"over {over!r} has no values; write FIELD=a,b,c, such as model.clustering=conv,mlp"
         )
     if field == "train.seed":
-        raise RecipeError("over train.seed compares nothing but chance; give seeds instead")
+        raise RecipeError("over train.seed is not a comparison; give seeds instead")
     return field, values
 
 
 def split_values(text: str) -> list[str]:
-    """Values between commas, but for commas in brackets or in double quotes."""
+    """Split at commas, except inside brackets or double quotes."""
     values, depth, quoted = [""], 0, False
     for letter in text:
         quoted ^= letter == '"'

@@ -1,13 +1,12 @@
-"""What the runs of a comparison scored, row by row, and how sure the differences are."""
+"""The scores of the runs of a comparison by row, and the significance of their differences."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median, stdev
-from typing import Any, NamedTuple
+from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +21,10 @@ from pacavit.report.publishing.card import input_size
 from pacavit.report.run_page import evaluation_folder
 from pacavit.report.tasks import report_of
 from pacavit.report.tasks.base import ImagesCorrect
-from pacavit.utils.statistics import Interval
+from pacavit.utils.command import Command
+from pacavit.utils.statistics import Interval, Spread, normal_interval, spread
 
-__all__ = ["Comparison", "Row", "RunResult", "Spread", "compare_runs", "read_run"]
+__all__ = ["Comparison", "Row", "RunResult", "compare_runs", "read_run"]
 
 SCORES = {
     "accuracy": "accuracy",
@@ -32,23 +32,22 @@ SCORES = {
     "recall": "recall_macro",
     "F1": "f1_macro",
 }
-_CONFIDENCE = 1.96  # standard errors, 95 %
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """One run, trained and measured on the test images.
+    """One run, trained and evaluated on the test images.
 
     Attributes:
-        value: its row, the value of the field that is compared.
+        value: label of its row, the value of the compared field.
         seed: of the training.
-        folder: of the run.
+        folder: run folder.
         evaluation: on the test images.
-        images: of the test, each with its true class, in stored order.
-        correct: (images,) bool, which of them were named right.
+        images: index and true class of each test image, in stored order.
+        correct: (images,) bool, whether the top-1 class is correct.
         epochs: rows of ``metrics.jsonl``.
-        parameters: of the network.
-        macs: multiply-accumulates for an image, without the rounds of classic clusterings.
+        parameters: number of parameters of the network.
+        macs: multiply-accumulates per image, without the iterations of classic clusterings.
     """
 
     value: str
@@ -63,24 +62,17 @@ class RunResult:
 
     @property
     def training_speed(self) -> float:
-        """Images a second in training, the median of the epochs."""
+        """Training images per second, the median over epochs."""
         return median(row["images_per_second"] for row in self.epochs)
 
     @property
     def minutes(self) -> float:
-        """The training took."""
+        """Duration of the training."""
         return self.epochs[-1]["elapsed"] / 60
 
     def clusters(self, name: str) -> float | None:
-        """A statistic of the clusters after the last epoch; None where there are none."""
+        """A statistic of the clusters after the last epoch; None for networks without clusters."""
         return self.epochs[-1].get(f"{PREFIX}{name}")
-
-
-class Spread(NamedTuple):
-    """A mean over seeds and its standard deviation, which a single seed has not."""
-
-    mean: float
-    deviation: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +80,10 @@ class Row:
     """All runs of one value.
 
     Attributes:
-        value: of the field that is compared; of further fields FIELD=VALUE.
-        runs: one a seed.
-        difference: of accuracy to the first row, on the same images; None in the first row. Its
-            interval is that of McNemar's test and says nothing of other seeds.
+        value: label of the row: the value of the first compared field, FIELD=VALUE for others.
+        runs: one per seed.
+        difference: of accuracy to the first row, paired by image; None in the first row. Its
+            interval is that of McNemar's test and does not cover other seeds.
     """
 
     value: str
@@ -103,7 +95,7 @@ class Row:
         return spread([getattr(run.evaluation, SCORES[name]) for run in self.runs])
 
     def clusters(self, name: str) -> Spread | None:
-        """A statistic of the clusters over the seeds; None where there are none."""
+        """A statistic of the clusters over the seeds; None for networks without clusters."""
         values = [run.clusters(name) for run in self.runs]
         known = [value for value in values if value is not None]
         return spread(known) if known else None
@@ -111,28 +103,28 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """One recipe with several values of one field, or of some.
+    """One recipe with several values of one or more fields.
 
     Attributes:
-        fields: that are compared.
-        recipe: its name.
-        command: that makes it.
-        rows: one a value, in the order in which they were given.
+        fields: the compared fields.
+        recipe: name of the recipe.
+        command: repeats the comparison.
+        rows: one per value, in the order given.
     """
 
     fields: Sequence[str]
     recipe: str
-    command: str
+    command: Command
     rows: Sequence[Row]
 
 
 def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResult | None:
-    """A run that is trained and measured; None if it is not measured yet.
+    """The result of a trained run; None if it has not been evaluated yet.
 
     Args:
-        value: its row, the value of the field that is compared.
+        value: label of its row, the value of the compared field.
         seed: of the training.
-        folder: of the run.
+        folder: run folder.
         model: loaded from it.
 
     Raises:
@@ -144,7 +136,7 @@ def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResu
         return None
     network, epochs = model.task.model, read_metrics(folder)
     if not epochs:
-        raise CheckpointError(f"{folder} holds no numbers of its epochs; train it again")
+        raise CheckpointError(f"{folder} holds no metrics of its epochs; train it again")
     images, correct = _images_correct(stored.evaluation.task, measured)
     if len(correct) != stored.evaluation.num_images:
         raise CheckpointError(f"{measured} is not complete; remove it, and evaluate {folder} again")
@@ -162,9 +154,9 @@ def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResu
 
 
 def compare_runs(
-    fields: Sequence[str], recipe: str, command: str, runs: Sequence[RunResult]
+    fields: Sequence[str], recipe: str, command: Command, runs: Sequence[RunResult]
 ) -> Comparison:
-    """Rows of all runs by value, in order of appearance.
+    """Group runs into rows by value, in order of appearance.
 
     Raises:
         CheckpointError: the runs were not measured on the same images.
@@ -179,10 +171,13 @@ def compare_runs(
 
 
 def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Interval:
-    """Accuracy of the second group minus that of the first, image by image.
+    """Accuracy of the second group minus that of the first, paired by image.
 
-    Of one run each, this is McNemar's: the images that both name right, or both wrong, are no part
-    of the variance. Of several, an image counts with its mean over the seeds.
+    With one run each the interval is that of McNemar's test: images on which both are correct, or
+    both incorrect, add no variance. With several runs, each image counts with its mean over seeds.
+
+    Raises:
+        CheckpointError: the runs were not measured on the same images.
     """
     for run in (*first, *second):
         if run.images != first[0].images:
@@ -191,15 +186,7 @@ def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Inter
                 "evaluate them on the same data"
             )
     one, other = (np.mean([run.correct for run in group], axis=0) for group in (first, second))
-    change = other - one
-    mean = float(change.mean())
-    margin = _CONFIDENCE * float(change.std()) / math.sqrt(len(change))
-    return Interval(mean, mean - margin, mean + margin)
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation."""
-    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
+    return normal_interval(other - one)
 
 
 def _images_correct(task: str, folder: Path) -> ImagesCorrect:

@@ -1,8 +1,8 @@
-"""The web demo: drop an image, and see what decided.
+"""The web demo: explain uploaded images.
 
-The work is done by plain functions (``explaining``, ``views``, ``archive``); ``app`` arranges them
-on a page, and ``server`` serves it to this machine alone. Gradio, an optional extra, is loaded only
-when a demo is served.
+``explaining``, ``views`` and ``archive`` hold plain functions, ``app`` builds the page from them,
+and ``server`` serves it, by default to this machine only. Gradio, an optional dependency, is
+imported when the demo is served.
 """
 
 from pacavit.demo.server import HOST, PORT, serve

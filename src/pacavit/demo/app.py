@@ -21,17 +21,17 @@ from pacavit.explain import method_title
 
 __all__ = ["build", "web_app"]
 
-_LIKELIEST, _NONE = "the likeliest", "none"
-_START = "Drop an image, or take one of the examples."
+_TOP1, _NONE = "top-1 class", "none"
+_START = "Drop an image, or choose one of the examples."
 _THRESHOLDS = [
-    ("share of the area", "quantile"),
-    ("share of the evidence", "mass"),
+    ("fraction of the area", "quantile"),
+    ("fraction of the map's sum", "mass"),
     ("Otsu", "otsu"),
 ]
 _LARGEST_FILE = "100mb"
 _QUEUE = 64  # events that may wait
 _STEP = 5  # seconds
-# One after the other, in order: results never overtake each other.
+# One event at a time, so that results arrive in order.
 _IN_ORDER: Mapping[str, Any] = {
     "concurrency_id": "explain",
     "concurrency_limit": 1,
@@ -39,8 +39,8 @@ _IN_ORDER: Mapping[str, Any] = {
     "trigger_mode": "always_last",
     "show_progress": "minimal",
 }
-# The browser itself keeps the page from asking anybody else. Gradio's scripts need the unsafe
-# parts; all that they handle comes from this process.
+# The browser blocks requests to other hosts. Gradio's scripts need the unsafe directives; their
+# input comes from this process only.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -60,10 +60,10 @@ def web_app(
     """The demo as a web application.
 
     Args:
-        models: to choose from.
+        models: the weights to choose from.
         folder: for examples and downloads.
         write: writes the folder of explanations that is zipped.
-        hosts: names by which the page may be asked for.
+        hosts: allowed values of the Host header.
     """
     examples = folder / "examples"
     examples.mkdir()
@@ -96,7 +96,7 @@ def web_app(
 
 
 def build(models: Models, examples: Sequence[Path], folder: Path, *, write: Writer) -> gr.Blocks:
-    """Arrange the page and connect its parts."""
+    """Lay out the page and connect its events."""
     with gr.Blocks(title="pacavit demo", analytics_enabled=False) as blocks:
         page = _Page(models, examples, folder, write)
         page.connect(blocks)
@@ -104,10 +104,10 @@ def build(models: Models, examples: Sequence[Path], folder: Path, *, write: Writ
 
 
 async def _stay() -> AsyncIterator[None]:
-    """An event that lasts as long as the page is open; its steps let Gradio end it afterwards.
+    """An event that stays pending while the page is open; Gradio cancels it between its steps.
 
-    Gradio closes a page's stream of results when nothing is pending. An event that is sent at that
-    moment gets its answer first, takes the old stream for open, and waits for ever (Gradio 6.31).
+    Gradio closes the result stream of a page when no event is pending. An event sent at that moment
+    considers the old stream open and never receives its result (Gradio 6.31).
     """
     while True:
         yield
@@ -115,7 +115,7 @@ async def _stay() -> AsyncIterator[None]:
 
 
 class _Page:
-    """The parts of the page, and what happens when they are used."""
+    """The components of the page and their event handlers."""
 
     def __init__(
         self, models: Models, examples: Sequence[Path], folder: Path, write: Writer
@@ -123,7 +123,7 @@ class _Page:
         self.models, self.files, self.folder, self.write = models, examples, folder, write
         self.state = gr.State()
         gr.HTML(views.header(), apply_default_css=False)
-        # Above all else, for on a phone everything is one column.
+        # At the top, because phones show everything in one column.
         self.status = gr.HTML(views.message(_START), apply_default_css=False)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -154,7 +154,7 @@ class _Page:
         self.model = gr.Dropdown(
             list(self.models.names), value=self.models.names[0], label="Weights"
         )
-        self.label = gr.Dropdown([_LIKELIEST], value=_LIKELIEST, label="Class to explain")
+        self.label = gr.Dropdown([_TOP1], value=_TOP1, label="Class to explain")
         self.top = gr.HTML(apply_default_css=False, elem_id="pv-top")
         self.make = gr.Button("Download everything (zip)", interactive=False)
         self.zip = gr.DownloadButton(visible="hidden", elem_id="pv-zip")
@@ -167,7 +167,7 @@ class _Page:
                     _THRESHOLDS, value="quantile", label="Threshold by", min_width=200
                 )
             self.share = gr.Slider(
-                1, 100, value=25, step=1, label="Share in percent", elem_id="pv-share"
+                1, 100, value=25, step=1, label="Fraction in percent", elem_id="pv-share"
             )
             self.masks = gr.HTML(apply_default_css=False, elem_id="pv-masks")
 
@@ -181,7 +181,7 @@ class _Page:
                 with gr.Column(min_width=280):
                     gr.HTML(views.message("Click a patch, or choose its row and column."))
                     self.picture = gr.Image(
-                        show_label=False,  # it would lie over the first patches
+                        show_label=False,  # a label would cover the first patches
                         interactive=False,
                         format="png",
                         buttons=[],
@@ -203,8 +203,8 @@ class _Page:
             self.comparison = gr.HTML(apply_default_css=False, elem_id="pv-comparison")
 
     def connect(self, blocks: gr.Blocks) -> None:
-        """Wire the events."""
-        # Not behind the explaining: the image changes at once, whatever is still being done.
+        """Connect the events."""
+        # Not queued behind explanations, so that the image changes at once.
         swift = {**_IN_ORDER, "concurrency_id": "example", "show_progress": "hidden"}
         swift["trigger_mode"] = "multiple"
         blocks.load(_stay, show_progress="hidden", api_visibility="private", concurrency_limit=None)
@@ -219,7 +219,7 @@ class _Page:
                 *(self.method, self.threshold, self.share),
             ],
             self._all_outputs(),
-            preprocess=False,  # which image files are good is for this package to say
+            preprocess=False,  # this package validates the files itself
             **_IN_ORDER,
         )
         compare = ([self.state, self.other], self.comparison)
@@ -240,7 +240,7 @@ class _Page:
             **quiet,
         )
         chosen = [self.row, self.column, self.picture, self.patch]
-        # Every click counts: one that was put off would come with the place of an earlier one.
+        # Every click is handled: a delayed one would carry the position of an earlier click.
         every = quiet | {"trigger_mode": "multiple"}
         self.picture.select(self.on_click, [self.state, self.stage], chosen, **every)
         self.stage.input(self.on_stage, [self.state, self.stage], chosen, **quiet)
@@ -255,7 +255,7 @@ class _Page:
         made.success(None, js="() => { document.querySelector('#pv-zip').click(); }")
 
     def _all_outputs(self) -> list[Any]:
-        """What changes with the image."""
+        """The components that change with the image."""
         return [
             *(self.state, self.status, self.label, self.top, self.method, self.masks),
             *(self.galleries, self.stage, self.row, self.column, self.picture, self.patch),
@@ -263,7 +263,7 @@ class _Page:
         ]
 
     def on_example(self, index: int) -> str:
-        """Take an example."""
+        """The file of a chosen example."""
         return str(self.files[index])
 
     def on_image(
@@ -276,15 +276,15 @@ class _Page:
         threshold: str,
         share: float,
     ) -> dict[Any, Any]:
-        """Explain the image, or say why that cannot be."""
+        """Explain the image, or show why it cannot be explained."""
         if image is None:
             return self._emptied(views.message(_START))
         source = Path(image["path"])
         called = Path(image.get("orig_name") or source.name).name
         try:
             wanted = self._label(model, label)
-            if before is not None and before.answers(model, source, wanted):
-                # Gradio tells some changes twice; the second shall not undo what was done since.
+            if before is not None and before.matches(model, source, wanted):
+                # Gradio sends some changes twice; the second must not reset later choices.
                 return {self.status: gr.skip()}
             explained = self.models.explain(model, source, called=called, label=wanted)
         except PacavitError as error:
@@ -292,13 +292,12 @@ class _Page:
         maps = explained.explanation.maps
         if method not in maps:
             method = next(iter(maps))
-        told = explained.explanation
+        stages = explained.explanation.stages
+        last = stages[-1].stage if stages else None
         return {
             self.state: explained,
-            self.status: views.message(f"{called}, as {model} sees it"),
-            self.label: gr.update(
-                choices=[_LIKELIEST, *explained.classes], value=wanted or _LIKELIEST
-            ),
+            self.status: views.message(f"{called}, explained by {model}"),
+            self.label: gr.update(choices=[_TOP1, *explained.classes], value=wanted or _TOP1),
             self.top: views.top(explained),
             self.method: gr.update(
                 choices=[(method_title(name), name) for name in maps], value=method
@@ -307,18 +306,17 @@ class _Page:
             self.galleries: views.galleries(explained),
             self.make: gr.update(interactive=True),
             self.stage: gr.update(
-                choices=[(str(one.stage), one.stage) for one in told.stages],
-                value=told.stages[-1].stage if told.stages else None,
+                choices=[(str(one.stage), one.stage) for one in stages], value=last
             ),
-            **self._patch_outputs(explained, told.stages[-1].stage if told.stages else None),
+            **self._patch_outputs(explained, last),
         }
 
     def _label(self, model: str, label: str) -> str | None:
-        """The class that is asked for; another model may not know it."""
+        """The chosen class; None if the model does not have it."""
         return label if label in self.models.classes(model) else None
 
     def _emptied(self, status: str) -> dict[Any, Any]:
-        """Nothing of an earlier image stays beside a message."""
+        """Outputs that show a message and clear everything of an earlier image."""
         return {
             self.state: None,
             self.status: status,
@@ -387,7 +385,7 @@ class _Page:
     def on_compare(self, explained: Explained | None, other: str) -> str:
         """The same image, explained by another model."""
         if explained is None or other == _NONE:
-            return views.message("Choose a second model, and see both side by side.")
+            return views.message("Choose a second model to see both side by side.")
         try:
             return views.comparison(explained, self._explained_by(other, explained))
         except PacavitError as error:
@@ -398,7 +396,7 @@ class _Page:
         return self.models.explain(other, explained.source, called=name, label=explained.label)
 
     def on_zip(self, explained: Explained | None, other: str) -> str:
-        """Everything in a file, the comparison too."""
+        """A zip file with everything, including the comparison."""
         if explained is None:
             raise gr.Error(_START, print_exception=False)
         both = [explained]
@@ -411,7 +409,7 @@ class _Page:
 
 
 def _name_examples(names: Sequence[str]) -> str:
-    """A script that names the examples for those who do not see them; Gradio has no names."""
+    """A script that labels the examples for screen readers, which Gradio does not."""
     return (
         f"() => {{ const names = {json.dumps(names)}; "
         "document.querySelectorAll('#pv-examples button').forEach("
@@ -420,7 +418,7 @@ def _name_examples(names: Sequence[str]) -> str:
 
 
 class _Headers:
-    """Middleware that adds headers to every answer."""
+    """Middleware that adds headers to every response."""
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Everything that was found about an image, as one zip file."""
+"""The explanations of an image as a zip file."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from pacavit.utils import files
 
 __all__ = ["Writer", "write_zip"]
 
-_LONGEST = 100  # bytes of a name; file systems allow 255, with all that is appended
+_LONGEST = 100  # bytes of a name; file systems allow 255, and suffixes are appended
 
 
 class Writer(Protocol):
-    """What writes explanations as a folder of pictures, numbers and a page."""
+    """Writes explanations as a folder of pictures, JSON and a page."""
 
     def __call__(
         self, explanations: Iterable[ImageExplanation], out: Path, *, title: str
     ) -> object:
-        """Write the folder ``out``, which does not exist."""
+        """Write the folder ``out``, which must not exist."""
 
 
 def write_zip(explained: Sequence[Explained], folder: Path, write: Writer) -> Path:
-    """Write the explanations of an image by one or several models, the offline page with them.
+    """Write the explanations of an image by one or several models, with the page, into a zip file.
 
     Args:
-        explained: the same image, once a model.
-        folder: where the file gets a new folder of its own, so that it replaces none of others.
+        explained: the same image, once per model.
+        folder: in which the file gets a new folder of its own, so that it replaces no other.
         write: writes the folder that is zipped.
 
     Returns:
@@ -56,7 +56,7 @@ def _write(explained: Sequence[Explained], file: Path, write: Writer) -> None:
     image = explained[0].explanation.path.name
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / file.stem
-        write(named, folder, title=f"What was looked at in {image}")
+        write(named, folder, title=f"Explanations of {image}")
         for numbers in folder.glob("*.json"):
             _make_relative(numbers)
         with ZipFile(file, "w") as archive:
@@ -74,7 +74,7 @@ def _path(one: Explained, *, alone: bool) -> Path:
 
 
 def _stem(path: Path) -> str:
-    """The stem of a file's name, so short that others can be made of it."""
+    """The stem of a file's name, shortened."""
     return _shortened(path.stem)
 
 
@@ -83,7 +83,7 @@ def _shortened(text: str) -> str:
 
 
 def _make_relative(numbers: Path) -> None:
-    """Name folders as seen from the numbers; the temporary one means nothing to anybody."""
+    """Make the folders in the JSON file relative to it, without the temporary path."""
     records = json.loads(numbers.read_text("utf-8"))
     for record in records:
         record["folder"] = Path(record["folder"]).name

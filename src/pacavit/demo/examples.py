@@ -1,4 +1,4 @@
-"""Images to try the demo with."""
+"""Example images for the demo."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from pacavit.data import DATASETS
+from pacavit.utils.pictures import png_bytes
 
 __all__ = ["example_images"]
 
@@ -18,22 +19,24 @@ _DRAWN = ("bird", "ship", "airplane", "automobile", "truck")
 
 
 def example_images(folder: Path, dataset: str) -> list[Path]:
-    """Write a few images into a folder, fitting for models of a data set.
+    """Write a few example images for models of a data set into a folder.
 
-    Those of the data set if it needs no files. For all others five pictures that were drawn for
-    this package (``examples/draw_demo_pictures.py``), and a photograph of what is no class of
-    CIFAR-10, which scikit-learn brings: by danielbuechele, CC BY 2.0.
+    Images of the data set if it needs no files. Otherwise five pictures drawn for this package
+    (``examples/draw_demo_pictures.py``), and a photograph from scikit-learn that shows no class of
+    CIFAR-10 (by danielbuechele, CC BY 2.0).
 
     Args:
-        folder: where they go.
-        dataset: registered name.
+        folder: where to write.
+        dataset: registered name of the data set.
+
+    Returns:
+        The files.
     """
     if dataset in _EMBEDDED:
         images = DATASETS.create(dataset, options={}).load("val")
         files = [folder / f"{dataset}-{index}.png" for index in range(_NUMBER)]
         for index, file in enumerate(files):
-            picture = images[index].image.permute(1, 2, 0).contiguous().numpy()
-            Image.fromarray(picture).save(file)
+            file.write_bytes(png_bytes(images[index].image))
         return files
     files = []
     for name in _DRAWN:

@@ -1,4 +1,4 @@
-"""What the demo computes: an image explained, its mask at a threshold, a patch and its clusters."""
+"""The computations of the demo: explained images, masks at a threshold, clusters of a patch."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = ["Explained", "Models", "attended", "best_patch", "find_patch", "mask"
 
 @dataclass(frozen=True)
 class Explained:
-    """An image that one of the models has explained, at the size at which a person looks at it.
+    """An explained image at the size of a display.
 
     Attributes:
         model: name of the weights.
-        classes: all that the model knows.
-        source: the image file; the explanation has the user's name for it.
-        label: the class that was asked for; None is the likeliest.
-        explanation: the answer.
+        classes: all classes of the model.
+        source: the image file; ``explanation.path`` is the user's name of it.
+        label: the chosen class; None for the top-1 class.
+        explanation: of the image.
     """
 
     model: str
@@ -48,30 +48,30 @@ class Explained:
     label: str | None
     explanation: ImageExplanation
 
-    def answers(self, model: str, source: Path, label: str | None) -> bool:
-        """Whether this is what ``Models.explain`` would find."""
+    def matches(self, model: str, source: Path, label: str | None) -> bool:
+        """Whether ``Models.explain`` with these arguments would return the same."""
         return (self.model, self.source, self.label) == (model, source, label)
 
     @cached_property
     def placement(self) -> Placement:
-        """Where the network looked, in the pixels of the picture."""
+        """The network's view in pixels of the picture."""
         whole = self.explanation.placement
         return whole.resized(display_size(whole.image_size))
 
     @cached_property
     def picture(self) -> Tensor:
-        """The image as it is shown: (3, height, width) uint8."""
+        """The displayed image: (3, height, width) uint8."""
         return thumbnail(self.explanation.image, self.placement.image_size)
 
-    def heat(self, method: str) -> Tensor:
-        """A map over the picture: (height, width), NaN where the network did not look."""
+    def heatmap(self, method: str) -> Tensor:
+        """A map over the picture: (height, width), NaN outside the network's view."""
         return self.placement.restore(self.explanation.maps[method])
 
     def clusters(self, stage: int) -> StageClusters:
-        """Those of a stage.
+        """The clusters of a stage.
 
         Raises:
-            UnknownNameError: it has none.
+            UnknownNameError: the stage has none.
         """
         for clusters in self.explanation.stages:
             if clusters.stage == stage:
@@ -81,36 +81,36 @@ class Explained:
 
 
 class Models:
-    """The weights to choose from: a user's own, loaded at once, and the packaged ones.
+    """The weights of the demo: the user's own, loaded at once, and the packaged ones.
 
     Args:
-        own: run folders, weights files or packaged names; these stand first.
+        own: run folders, weights files or packaged names; they come first.
 
     Attributes:
-        names: of all.
+        names: of all weights.
 
     Raises:
-        PacavitError: one of the user's own cannot be loaded, or is no classifier.
+        PacavitError: one of the user's own cannot be loaded, or is not a classifier.
     """
 
     def __init__(self, own: Sequence[str] = ()) -> None:
         self.names = tuple(dict.fromkeys((*own, *packaged_names())))
         self._loaded: dict[str, LoadedModel] = {}
-        # Explaining hooks into the network, so one image at a time.
+        # Explaining registers hooks in the network, so only one image at a time.
         self._lock = Lock()
         for name in own:
             self._load(name)
 
     @property
     def dataset(self) -> str:
-        """What the first model was trained on, by registered name."""
+        """Registered name of the data set of the first model."""
         return self._load(self.names[0]).info.name
 
     def classes(self, name: str) -> tuple[str, ...]:
-        """All that a model knows.
+        """All classes of a model.
 
         Raises:
-            UnknownNameError: there are no such weights to choose.
+            UnknownNameError: there are no such weights.
         """
         return self._load(name).info.class_names
 
@@ -122,12 +122,12 @@ class Models:
         Args:
             name: of the weights.
             source: the image file.
-            called: the user's name for it, which messages and pages shall show.
-            label: name of the class to explain; None is the likeliest.
+            called: the user's name of the file, for messages and pages.
+            label: name of the class to explain; None is the top-1 class.
 
         Raises:
-            UnknownNameError: there are no such weights to choose, or no such class.
-            DataError: the file is no image, broken, animated, too large or too small.
+            UnknownNameError: there are no such weights, or no such class.
+            DataError: the file is not an image, or is broken, animated, too large or too small.
         """
         called = source.name if called is None else called
         with self._lock:
@@ -139,14 +139,14 @@ class Models:
                 device=pick_device("auto"),
             )
         if isinstance(found, FailedImage):
-            # The file lies in a temporary folder that means nothing to the user.
+            # The path of the file is temporary and unknown to the user.
             raise DataError(found.error.replace(str(source), called))
         return Explained(
             name, model.info.class_names, source, label, replace(found, path=Path(called))
         )
 
     def _load(self, name: str) -> LoadedModel:
-        if name not in self.names:  # a page that was changed must not read other files
+        if name not in self.names:  # a manipulated request must not read other files
             raise UnknownNameError("choice of weights", name, self.names)
         if name not in self._loaded:
             model = load_model(name)
@@ -156,20 +156,20 @@ class Models:
 
 
 def mask(explained: Explained, method: str, threshold: str, share: float) -> Tensor:
-    """The area of the picture in which a map is high: (height, width) bool.
+    """The binary mask of a map over the picture: (height, width) bool.
 
     Args:
         explained: the image.
         method: of the map.
-        threshold: as ``binary_mask`` has them.
-        share: 0..1, of the area or of the map's sum; "otsu" finds its own.
+        threshold: one of those of ``binary_mask``.
+        share: fraction of the area or of the map's sum; ignored by "otsu".
     """
     value = None if threshold == "otsu" else share
-    return binary_mask(explained.heat(method)[None], threshold, value)[0]
+    return binary_mask(explained.heatmap(method)[None], threshold, value)[0]
 
 
 def best_patch(clusters: StageClusters) -> tuple[int, int]:
-    """Row and column of the patch that counts most in the most important cluster."""
+    """Row and column of the patch with the largest weight in the most important cluster."""
     row, column = divmod(int(clusters.weights[clusters.ranking()[0]].argmax()), clusters.grid.width)
     return row, column
 
@@ -177,7 +177,7 @@ def best_patch(clusters: StageClusters) -> tuple[int, int]:
 def find_patch(
     explained: Explained, clusters: StageClusters, x: float, y: float
 ) -> tuple[int, int]:
-    """Row and column of the patch at a pixel of the picture, or of the nearest one."""
+    """Row and column of the patch at, or nearest to, a pixel of the picture."""
     region, grid = explained.placement.grid_region(clusters.grid, *clusters.sampling), clusters.grid
     row = math.floor((y + 0.5 - region.top) / region.height * grid.height)
     column = math.floor((x + 0.5 - region.left) / region.width * grid.width)
@@ -185,14 +185,14 @@ def find_patch(
 
 
 def patch_region(explained: Explained, clusters: StageClusters, row: int, column: int) -> Region:
-    """The part of the picture that a patch stands for."""
+    """The area of a patch in the picture."""
     region = explained.placement.grid_region(clusters.grid, *clusters.sampling)
     height, width = region.height / clusters.grid.height, region.width / clusters.grid.width
     return Region(region.top + row * height, region.left + column * width, height, width)
 
 
 def attended(clusters: StageClusters, row: int, column: int) -> list[tuple[int, float]]:
-    """The clusters that a patch attends to, with their shares, the largest first.
+    """The clusters that a patch attends to, with their attention weights, the largest first.
 
     Raises:
         DataError: there is no such patch on the grid.

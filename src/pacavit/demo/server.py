@@ -1,4 +1,4 @@
-"""Serves the demo to this machine: no telemetry, no outside requests, nothing left behind."""
+"""Serves the demo without telemetry, outside requests, or files left behind."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ def serve(
     port: int = PORT,
     browser: bool = False,
     write: Writer,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Serve the demo until Ctrl-C.
 
     Args:
         own: models to choose from, before the packaged ones.
-        host: address to listen at; anything but this machine's own is open to others.
-        port: to listen at; 0 is any that is free.
-        browser: open a browser when the page is ready.
-        write: writes the folder of explanations that visitors download.
-        tell: takes the lines that a person should read.
+        host: address to listen at; anything but a loopback address is open to other machines.
+        port: to listen at; 0 chooses a free one.
+        browser: open the page in a browser.
+        write: writes the folder of explanations for downloads.
+        log: receives the address and warnings, line by line.
 
     Raises:
-        PacavitError: Gradio is missing, a model cannot be loaded, or the port is not to be had.
+        PacavitError: Gradio is missing, a model cannot be loaded, or the port is not available.
     """
     with prepare(own, host=host, port=port, write=write) as (server, listener, url):
         if not is_local(host):
-            tell(
-                f"warning: everybody who reaches this machine at {host} can use the demo, and "
-                "nothing is encrypted"
+            log(
+                f"warning: everybody who can reach {host} can use the demo, over an unencrypted "
+                "connection"
             )
-        tell(f"the demo is at {url} (Ctrl-C ends it)")
+        log(f"the demo is at {url} (Ctrl-C ends it)")
         if browser:
-            webbrowser.open(url)  # it waits at the socket, which listens already
+            webbrowser.open(url)  # the socket listens already, so the browser waits
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
 
@@ -68,9 +68,9 @@ def serve(
 def prepare(
     own: Sequence[str], *, host: str, port: int, write: Writer
 ) -> Iterator[tuple[uvicorn.Server, socket.socket, str]]:
-    """A server that is ready to run, the socket to run it with, and the address of its page.
+    """A server, the socket to run it with, and the URL of its page.
 
-    Uploads and results lie in a temporary folder, which is removed at the end.
+    Uploads and results are in a temporary folder, which is removed on exit.
 
     Raises:
         PacavitError: as ``serve`` does.
@@ -96,7 +96,7 @@ def prepare(
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether an address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -104,10 +104,10 @@ def is_local(host: str) -> bool:
 
 
 def _hosts(host: str) -> list[str]:
-    """The names by which a browser may ask for the page.
+    """Allowed values of the Host header.
 
-    To this machine's own addresses no other names lead: a page elsewhere whose name was made to
-    lead here (DNS rebinding) gets nothing.
+    For a local server only local names, which prevents DNS rebinding: a foreign site whose name
+    resolves to this machine gets no response.
     """
     return ["127.0.0.1", "localhost", "[::1]", host] if is_local(host) else ["*"]
 
@@ -123,8 +123,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise PacavitError(
-                f"port {port} of {host} is in use; give another one with --port, or 0 for any "
-                "that is free"
+                f"port {port} of {host} is in use; give another one with --port, or 0 for a "
+                "free one"
             ) from None
         reason = error.strerror if isinstance(error, OSError) else error
         raise PacavitError(
@@ -135,7 +135,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _private(folder: str) -> Iterator[None]:
-    """Settings of Gradio and the hub that only the environment takes, as they were afterwards."""
+    """Set environment variables of Gradio and the hub inside the context."""
     settings = {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": folder,

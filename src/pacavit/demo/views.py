@@ -1,11 +1,9 @@
-"""What the demo shows, as HTML with its pictures inside; texts that are handed in are escaped."""
+"""HTML fragments of the demo, with pictures as data URLs; all text is escaped."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
-from io import BytesIO
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -21,10 +19,9 @@ from pacavit.explain.render import (
     fitted_size,
     heat_picture,
     partition_picture,
-    pillow_image,
-    png_bytes,
     thumbnail,
 )
+from pacavit.utils.pictures import data_uri, jpeg_bytes, pillow_image, png_uri
 from pacavit.utils.templates import Templates
 
 __all__ = [
@@ -47,14 +44,14 @@ _ATTENDED = 12  # clusters of a patch
 
 
 class _Figure(NamedTuple):
-    """A picture with words for those who see it and for those who do not; bars are 0..1 long."""
+    """A picture with alternative text, caption and note; a bar is 0..1 long."""
 
     picture: str
     alt: str
     caption: str
     note: str = ""
     bar: float | None = None
-    colour: str | None = None
+    color: str | None = None
 
 
 def header() -> str:
@@ -63,29 +60,29 @@ def header() -> str:
 
 
 def message(text: str, *, error: bool = False) -> str:
-    """A line that says what happened, or what to do."""
+    """A line of status, instruction or error."""
     return _TEMPLATES.render("message.html", {"text": text, "error": error})
 
 
 def top(explained: Explained) -> str:
-    """The likeliest classes with bars; the one that the maps explain is marked."""
-    told = explained.explanation
-    return _TEMPLATES.render("top.html", {"rows": told.top, "explained": told.explained})
+    """The top classes with bars; the class that the maps explain is marked."""
+    found = explained.explanation
+    return _TEMPLATES.render("top.html", {"rows": found.top, "explained": found.explained})
 
 
 def masks(explained: Explained, method: str, threshold: str, share: float) -> str:
-    """A map, its binary mask, and the picture with only the masked area and without it."""
+    """A map, its binary mask, and the picture with only the mask's area and without it."""
     inside = mask(explained, method, threshold, share)
     area = mask_area(inside, explained.placement)
     name, probability = explained.explanation.explained
     about = METHODS.get(method).class_specific
     figures = [
         _Figure(
-            _jpeg(heat_picture(explained.picture, explained.heat(method))),
+            _jpeg(heat_picture(explained.picture, explained.heatmap(method))),
             f"{method_title(method)} over the image",
-            f"why {name} ({probability:.1%})" if about else "where it looks, whatever the class",
+            f"evidence for {name} ({probability:.1%})" if about else "for any class",
         ),
-        _Figure(_png(inside), "binary mask", f"mask: {area:.1%} of what it saw"),
+        _Figure(png_uri(inside), "binary mask", f"mask: {area:.1%} of the network's view"),
         _Figure(_jpeg(keep(explained.picture, inside)), "inside the mask", "kept"),
         _Figure(_jpeg(remove(explained.picture, inside)), "outside the mask", "removed"),
     ]
@@ -93,7 +90,7 @@ def masks(explained: Explained, method: str, threshold: str, share: float) -> st
 
 
 def galleries(explained: Explained) -> str:
-    """For every stage with clusters its partition, and the heatmaps of its clusters."""
+    """The partition and the heatmaps of the clusters of every stage."""
     stages = [
         {
             "title": f"Stage {clusters.stage}",
@@ -113,7 +110,7 @@ def patch(explained: Explained, stage: int, row: int, column: int) -> str:
     """
     clusters = explained.clusters(stage)
     found = attended(clusters, row, column)
-    colours = _css_colours(clusters)
+    colors = _css_colors(clusters)
     figures = [
         _Figure(
             _tile(explained, clusters, cluster),
@@ -121,12 +118,12 @@ def patch(explained: Explained, stage: int, row: int, column: int) -> str:
             f"cluster {cluster}",
             f"{share:.0%} of the attention",
             share / found[0][1],
-            colours[cluster],
+            colors[cluster],
         )
         for cluster, share in found[:_ATTENDED]
     ]
-    rest = sum(share for _, share in found[_ATTENDED:])
-    values = {"row": row + 1, "column": column + 1, "figures": figures, "rest": rest}
+    others = sum(share for _, share in found[_ATTENDED:])
+    values = {"row": row + 1, "column": column + 1, "figures": figures, "others": others}
     return _TEMPLATES.render("patch.html", values)
 
 
@@ -136,9 +133,9 @@ def patch_picture(explained: Explained, stage: int, row: int, column: int) -> Im
     picture = pillow_image(partition_picture(explained.picture, clusters, explained.placement))
     top_, left, height, width = patch_region(explained, clusters, row, column)
     frame = ImageDraw.Draw(picture)
-    for grow, colour in ((3, "black"), (2, "white"), (1, "white"), (0, "black")):
+    for grow, color in ((3, "black"), (2, "white"), (1, "white"), (0, "black")):
         box = (left - grow, top_ - grow, left + width + grow - 1, top_ + height + grow - 1)
-        frame.rectangle(box, outline=colour)
+        frame.rectangle(box, outline=color)
     return picture
 
 
@@ -150,23 +147,24 @@ def comparison(first: Explained, second: Explained) -> str:
 
 
 def style() -> str:
-    """The style sheet of the page; it takes its colours from Gradio's theme, light or dark."""
+    """The style sheet of the page, which uses the colors of Gradio's light or dark theme."""
     return _TEMPLATES.text("style.css")
 
 
 def _column(explained: Explained) -> Mapping[str, Any]:
-    told = explained.explanation
-    method = next(iter(told.maps))
-    name = told.explained.name
-    heat = _jpeg(heat_picture(explained.picture, explained.heat(method)))
-    figures = [_Figure(heat, f"{method_title(method)} of {explained.model}", f"why {name}")]
-    for clusters in reversed(told.stages):
+    found = explained.explanation
+    method = next(iter(found.maps))
+    name = found.explained.name
+    overlay = _jpeg(heat_picture(explained.picture, explained.heatmap(method)))
+    alt = f"{method_title(method)} of {explained.model}"
+    figures = [_Figure(overlay, alt, f"evidence for {name}")]
+    for clusters in reversed(found.stages):
         caption = f"stage {clusters.stage}: {len(clusters.ranking())} clusters"
         figures.append(_partition(explained, clusters)._replace(caption=caption, note=""))
     return {
         "model": explained.model,
-        "rows": told.top,
-        "explained": told.explained,
+        "rows": found.top,
+        "explained": found.explained,
         "figures": figures,
     }
 
@@ -190,7 +188,7 @@ def _partition(explained: Explained, clusters: StageClusters) -> _Figure:
 def _heatmaps(explained: Explained, clusters: StageClusters) -> list[_Figure]:
     shares = clusters.shares()
     largest = float(shares.max().clamp(min=1e-30))
-    colours = _css_colours(clusters)
+    colors = _css_colors(clusters)
     figures = []
     for cluster in clusters.ranking()[:_CLUSTERS]:
         share = float(shares[cluster])
@@ -201,14 +199,14 @@ def _heatmaps(explained: Explained, clusters: StageClusters) -> list[_Figure]:
                 f"cluster {cluster}",
                 f"{share:.0%} of importance",
                 share / largest,
-                colours[cluster],
+                colors[cluster],
             )
         )
     return figures
 
 
 def _tile(explained: Explained, clusters: StageClusters, cluster: int) -> str:
-    """A small picture with the heatmap of a cluster, as a data URI."""
+    """A small picture with the heatmap of a cluster, as a data URL."""
     picture = _reduced(explained.picture)
     placement = explained.placement.resized((picture.shape[1], picture.shape[2]))
     return _jpeg(heat_picture(picture, clusters.heat(cluster, placement)))
@@ -218,23 +216,17 @@ def _reduced(picture: Tensor) -> Tensor:
     return thumbnail(picture, fitted_size((picture.shape[1], picture.shape[2]), _TILE))
 
 
-def _css_colours(clusters: StageClusters) -> Sequence[str]:
-    colours = (np.array(cluster_colours(clusters)) * 255).round().astype(int)
-    return [f"rgb({red} {green} {blue})" for red, green, blue in colours.tolist()]
+def _css_colors(clusters: StageClusters) -> Sequence[str]:
+    colors = (np.array(cluster_colours(clusters)) * 255).round().astype(int)
+    return [f"rgb({red} {green} {blue})" for red, green, blue in colors.tolist()]
 
 
 @cache
 def _legend() -> str:
-    """The colours of maps from 0 to most, for a CSS gradient."""
-    colours = (mpl.colormaps[COLOURS](np.linspace(0, 1, 9))[:, :3] * 255).round().astype(int)
-    return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colours.tolist())
+    """The colors of maps from 0 to the maximum, for a CSS gradient."""
+    colors = (mpl.colormaps[COLOURS](np.linspace(0, 1, 9))[:, :3] * 255).round().astype(int)
+    return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colors.tolist())
 
 
 def _jpeg(picture: Tensor) -> str:
-    file = BytesIO()
-    pillow_image(picture).save(file, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
-
-
-def _png(picture: Tensor) -> str:
-    return f"data:image/png;base64,{b64encode(png_bytes(picture)).decode()}"
+    return data_uri(jpeg_bytes(picture), "image/jpeg")

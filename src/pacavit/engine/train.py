@@ -30,6 +30,7 @@ from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks.base import Task
 from pacavit.utils import files
+from pacavit.utils.command import pacavit_command
 
 __all__ = ["train"]
 
@@ -83,7 +84,7 @@ def train(
             say(f"the run in {out} is finished; there is nothing to resume")
         else:
             _train(recipe, out, world, resume=resume, overwrite=overwrite, progress=progress)
-            say(f"trained model in {out}; next: pacavit evaluate {out}")
+            say(f"trained model in {out}; next: {pacavit_command('evaluate', out)}")
     return out
 
 

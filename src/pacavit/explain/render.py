@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-import zlib
 from collections.abc import Mapping
-from io import BytesIO
 
 import matplotlib as mpl
 import numpy as np
@@ -20,6 +18,7 @@ from pacavit.data.placement import Placement
 from pacavit.explain.core.masks import THRESHOLDS, restored_mask
 from pacavit.explain.images import ImageExplanation, StageClusters
 from pacavit.explain.methods.base import METHODS
+from pacavit.utils.pictures import from_pillow, pillow_image
 
 __all__ = [
     "COLOURS",
@@ -32,8 +31,6 @@ __all__ = [
     "map_masks",
     "overlay",
     "partition_picture",
-    "pillow_image",
-    "png_bytes",
     "thumbnail",
 ]
 
@@ -41,31 +38,9 @@ COLOURS = "inferno"
 """Matplotlib's name of a perceptually uniform colour map, dark to bright."""
 
 _OPACITY = 0.6
-# Larger pictures are compressed by run lengths only: for photographs that takes an eighth of the
-# time of full optimization, and the file is not larger.
-_SQUEEZED = 3 * 640 * 640
 _SMALLEST, _LARGEST = 320, 640  # pixels of the longer side of a picture
 _CLUSTERS = 26  # of a gallery, the most important ones; with the partition three rows of nine
 _COLUMNS = 9
-
-
-def png_bytes(picture: Tensor | Figure) -> bytes:
-    """A PNG file of (3, H, W) uint8, (H, W) bool, or a figure."""
-    file = BytesIO()
-    if isinstance(picture, Figure):
-        picture.savefig(file, format="png", dpi=100)
-    elif picture.numel() <= _SQUEEZED:
-        pillow_image(picture).save(file, "PNG", optimize=True)
-    else:
-        pillow_image(picture).save(file, "PNG", compress_type=zlib.Z_RLE)
-    return file.getvalue()
-
-
-def pillow_image(picture: Tensor) -> Image.Image:
-    """A picture, (3, H, W) uint8 or (H, W) bool, as a Pillow image."""
-    if picture.ndim == 2:
-        return Image.fromarray(picture.numpy())
-    return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
 
 
 def display_size(image_size: tuple[int, int]) -> tuple[int, int]:
@@ -89,8 +64,7 @@ def thumbnail(image: Tensor, size: tuple[int, int]) -> Tensor:
     # A gap of 3 looks the same as none, and is faster for photographs.
     gap = None if visible else 3.0
     resized = pillow_image(image).resize((size[1], size[0]), mode, reducing_gap=gap)
-    found = torch.from_numpy(np.array(resized))
-    return found if image.ndim == 2 else found.permute(2, 0, 1)
+    return from_pillow(resized)
 
 
 def heat_picture(picture: Tensor, heat: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
-"""Loss and score of a run, epoch by epoch, as pictures."""
+"""Pictures of the learning curves of a run: loss and score by epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,23 @@ from matplotlib.ticker import MaxNLocator
 
 from pacavit.engine.run.log import read_metrics
 from pacavit.errors import CheckpointError
+from pacavit.utils.pictures import figure_bytes
 
 __all__ = ["curves_svg", "loss_curves", "plot_curves", "score_curves", "svg_picture"]
 
-_FEW = 30  # up to so many epochs each is marked; of a single one there is no line to see
-_COLOURS = {"training": "C0", "validation": "C1"}
-# (ink, C0 and C1): readable on a white and on a nearly black page, and by the colour-blind.
+_FEW = 30  # up to this many epochs each is marked: a single epoch has no line
+_COLORS = {"training": "C0", "validation": "C1"}
+# (ink, C0 and C1): readable on a white or nearly black page, also by color-blind readers.
 _LIGHT = ("#57606a", ("#0b5cad", "#c2410c"))
 _DARK = ("#9aa5b1", ("#6cb6ff", "#ffa657"))
 
 
 def plot_curves(run: str | Path, metric: str, path: str | Path | None = None) -> Path:
-    """Draw training and validation loss beside the validation score.
+    """Draw training and validation loss, and beside them the validation score.
 
     Args:
-        run: run folder with at least one epoch done.
-        metric: key of the score, such as a task's ``main_metric``.
+        run: run folder with at least one finished epoch.
+        metric: name of the score, such as a task's ``main_metric``.
         path: PNG file to write; by default ``curves.png`` in the run folder.
 
     Returns:
@@ -52,32 +52,32 @@ def plot_curves(run: str | Path, metric: str, path: str | Path | None = None) ->
 
 
 def loss_curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Losses of a run's epochs, by what they were measured on.
+    """Losses of a run by epoch, of "training" and, if measured, "validation".
 
-    The training loss may be that of augmented images with smoothed labels: not one scale with the
-    validation loss, but the shapes tell.
+    The training loss may be of augmented images with smoothed labels; then only the shapes of the
+    two curves can be compared, not their values.
 
     Args:
         rows: of ``metrics.jsonl``, at least one.
     """
     lines = {"training": [row["train_loss"] for row in rows]}
-    if "val_loss" in rows[0]:  # it is the task that decides what is measured
+    if "val_loss" in rows[0]:  # the task decides what is measured
         lines["validation"] = [row["val_loss"] for row in rows]
     return lines
 
 
 def score_curves(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float]]:
-    """A score of a run's epochs; arguments as those of ``loss_curves`` and ``plot_curves``."""
+    """A validation score of a run by epoch; arguments as in ``loss_curves``, ``plot_curves``."""
     return {"validation": [row[f"val_{metric}"] for row in rows]}
 
 
 def curves_svg(lines: Mapping[str, Sequence[float]], ylabel: str, *, dark: bool = False) -> bytes:
-    """Values by epoch as an SVG picture without a ground of its own.
+    """Values by epoch as an SVG picture with a transparent background.
 
     Args:
         lines: values of epochs 1, 2, ..., of "training", "validation" or both.
         ylabel: what the values are.
-        dark: for a dark page instead of a white one.
+        dark: for a dark page.
     """
     return svg_picture(lambda axes: _draw(axes, lines, ylabel), (5, 3), dark=dark)
 
@@ -85,31 +85,29 @@ def curves_svg(lines: Mapping[str, Sequence[float]], ylabel: str, *, dark: bool 
 def svg_picture(
     draw: Callable[[Axes], None], size: tuple[float, float], *, dark: bool = False
 ) -> bytes:
-    """An SVG picture without a ground of its own, for pages.
+    """An SVG picture with a transparent background, for pages.
 
     Args:
-        draw: draws into axes; C0 and C1 are colours for two kinds of things.
+        draw: draws into axes, in the colors C0 and C1.
         size: width and height in inches.
-        dark: for a dark page instead of a white one.
+        dark: for a dark page.
     """
-    file = BytesIO()
     with mpl.rc_context(_svg_style(dark=dark)):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return file.getvalue()
+        return figure_bytes(figure, "svg", transparent=True, metadata={"Date": None})
 
 
 def _svg_style(*, dark: bool) -> dict[Any, Any]:
-    ink, colours = _DARK if dark else _LIGHT
+    ink, colors = _DARK if dark else _LIGHT
     return {
         **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color"), ink),
         **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), ink),
         "axes.facecolor": "none",
-        "axes.prop_cycle": cycler(color=colours),
+        "axes.prop_cycle": cycler(color=colors),
         "axes.spines.right": False,
         "axes.spines.top": False,
-        "svg.fonttype": "none",  # letters stay letters, in a font of the reader's machine
+        "svg.fonttype": "none",  # text stays text, in a font of the reader's machine
         "svg.hashsalt": "pacavit",  # equal runs give equal files
     }
 
@@ -118,7 +116,7 @@ def _draw(axes: Axes, lines: Mapping[str, Sequence[float]], ylabel: str) -> None
     for name, values in lines.items():
         marker = "." if len(values) <= _FEW else ""
         epochs = range(1, len(values) + 1)
-        axes.plot(epochs, values, color=_COLOURS[name], label=name, marker=marker)
+        axes.plot(epochs, values, color=_COLORS[name], label=name, marker=marker)
     axes.set(xlabel="epoch", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -1,14 +1,12 @@
-"""Self-contained HTML pages, one builder a page elsewhere: text, tables and pictures in sections.
+"""Building blocks of self-contained HTML pages: sections of text, tables and pictures.
 
-A page needs nothing beside its one file: styles and pictures are inside, and its own content policy
-forbids any request, and any script but the one it was made with, if any. Every text that is handed
-in is escaped.
+A page is a single file with its styles and pictures inside. Its content security policy forbids all
+requests, and all scripts but the page's own. All text arguments are escaped.
 """
 
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +14,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pacavit.utils.command import Command
+from pacavit.utils.pictures import base64_text, data_uri
 from pacavit.utils.templates import Templates
 
 __all__ = [
@@ -43,11 +43,11 @@ _TEMPLATES = Templates("pacavit.report")
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page with a heading of its own.
+    """A section of a page.
 
     Attributes:
-        title: the heading; also the entry in the page's list of sections.
-        parts: HTML, as the functions below give it.
+        title: the heading, also shown in the page's navigation.
+        parts: HTML, as the functions below return it.
     """
 
     title: str
@@ -55,17 +55,17 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """What links to the section name, without the ``#``."""
+        """The id of the section for links, without the ``#``."""
         return "-".join(self.title.lower().split())
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table that may be more than its text.
+    """A cell of a table, if wanted with a bar.
 
     Attributes:
         text: of the cell.
-        share: 0..1, drawn as a bar behind the text; None for no bar.
+        share: length of a bar behind the text, 0..1; None for no bar.
     """
 
     text: str
@@ -84,10 +84,10 @@ def page(
 
     Args:
         title: of the document.
-        lead: what the page is about, in a sentence or two below the title.
+        lead: a summary of one or two sentences below the title.
         sections: in order.
-        highlights: the few numbers that readers came for, by their names.
-        script: JavaScript, run when the page is complete; without ``</script`` in it.
+        highlights: the most important numbers by name, shown at the top.
+        script: JavaScript that runs when the page is loaded; it must not contain ``</script``.
     """
     values = {
         "title": title,
@@ -95,7 +95,7 @@ def page(
         "sections": sections,
         "highlights": highlights or {},
         "script": Markup(script),  # noqa: S704 (a file of this package)
-        "script_hash": b64encode(sha256(script.encode()).digest()).decode(),
+        "script_hash": base64_text(sha256(script.encode()).digest()),
     }
     return str(render("page.html", values))
 
@@ -107,13 +107,13 @@ def table(
     *,
     text_columns: int = 1,
 ) -> Markup:
-    """A table whose first cells name their rows.
+    """A table whose first column holds the names of the rows.
 
     Args:
         caption: what the table shows.
-        header: one heading a column.
+        header: one heading per column.
         rows: cells, as many as there are headings.
-        text_columns: columns of words, from the left; those after them are numbers.
+        text_columns: number of columns of text, from the left; the others hold numbers.
     """
     cells = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
     values = {"caption": caption, "header": header, "rows": cells, "text_columns": text_columns}
@@ -121,19 +121,19 @@ def table(
 
 
 def facts(pairs: Mapping[str, str], *, title: str = "", emphasis: Collection[str] = ()) -> Markup:
-    """Names and what they are, as a list of two columns.
+    """Names and values as a list in two columns.
 
     Args:
-        pairs: by name.
+        pairs: values by name.
         title: above the list.
         emphasis: names to set in bold.
     """
     return render("facts.html", {"pairs": pairs, "title": title, "emphasis": emphasis})
 
 
-def command(text: str, what: str) -> Markup:
-    """A command to copy, below a line that says what it does."""
-    return render("command.html", {"text": text, "what": what})
+def command(command: Command, what: str) -> Markup:
+    """A command to copy, below a line of text on what it does."""
+    return render("command.html", {"text": str(command), "what": what})
 
 
 def paragraph(text: str) -> Markup:
@@ -142,18 +142,18 @@ def paragraph(text: str) -> Markup:
 
 
 def folded(summary: str, *parts: Markup) -> Markup:
-    """Parts that a reader opens by a click on their summary."""
+    """Parts that are hidden until a reader clicks their summary."""
     return render("folded.html", {"summary": summary, "parts": parts})
 
 
 def side_by_side(*parts: Markup) -> Markup:
-    """Parts in columns; below each other where the screen is narrow."""
+    """Parts in columns; below each other on narrow screens."""
     columns = Markup("").join(Markup("<div>{}</div>").format(part) for part in parts)
     return Markup('<div class="columns">{}</div>').format(columns)
 
 
 def environment(found: Mapping[str, Any]) -> Section:
-    """Machine and versions, as ``engine.system.environment`` gives them."""
+    """A section with machine and versions, as ``engine.system.environment`` returns them."""
     machine = {
         name.replace("_", " "): str(value) for name, value in found.items() if name != "versions"
     }
@@ -166,42 +166,37 @@ def picture(light: str, alt: str, caption: str, *, dark: str | None = None) -> M
     """A picture with its caption.
 
     Args:
-        light: data URI of the picture.
-        alt: what it shows, for those who cannot see it.
+        light: data URL of the picture.
+        alt: alternative text for readers who cannot see it.
         caption: below it.
-        dark: data URI of a version for dark screens; None shows the same one.
+        dark: data URL of a version for dark screens; None uses the same one.
     """
     values = {"light": light, "dark": dark, "alt": alt, "caption": caption}
     return render("picture.html", values)
 
 
-def data_uri(data: bytes, kind: str) -> str:
-    """A file as a URI; ``kind`` is its media type, such as ``image/png``."""
-    return f"data:{kind};base64,{b64encode(data).decode()}"
-
-
 def data_block(name: str, values: Any) -> Markup:
-    """Values for a page's script, as JSON in an element with the id ``name``."""
-    # "<" could end the element.
+    """JSON values for a page's script, in an element with the id ``name``."""
+    # An unescaped "<" could end the element.
     text = json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
     return Markup('<script type="application/json" id="{}">{}</script>').format(name, Markup(text))  # noqa: S704
 
 
 def template_text(name: str) -> str:
-    """A file of the templates' folder, as it is."""
+    """The text of a file in the folder of templates, not filled in."""
     return _TEMPLATES.text(name)
 
 
 def number(value: float, *, digits: int = 4) -> str:
-    """A number as pages show it, with grouped thousands."""
+    """A number with grouped thousands."""
     return f"{value:,.{digits}f}"
 
 
 def percent(value: float) -> str:
-    """A share of 0..1 as pages show it."""
+    """A fraction 0..1 in percent."""
     return f"{100 * value:.1f} %"
 
 
 def render(template: str, values: Mapping[str, Any]) -> Markup:
-    """Fill a template of this package; texts are escaped, ``Markup`` is taken as it is."""
+    """Fill a template of this package; text is escaped, ``Markup`` is inserted unchanged."""
     return _TEMPLATES.render(template, values)

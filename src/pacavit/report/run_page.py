@@ -30,6 +30,7 @@ from pacavit.report.publishing.command import (
 from pacavit.report.tasks import StoredEvaluation, report_of
 from pacavit.report.tasks.base import left_out
 from pacavit.utils import files
+from pacavit.utils.command import pacavit_command
 
 __all__ = ["REPORT", "evaluation_folder", "evaluations", "run_page", "write_run_page"]
 
@@ -203,8 +204,8 @@ def _as_text(value: Any) -> str:
 
 
 def _repeat(recipe: Recipe) -> html.Section:
-    data = "" if recipe.data.root is None else " --data ROOT"
-    training = f"pacavit train recipe.json --out DIR{data}"
+    data = None if recipe.data.root is None else "ROOT"
+    training = pacavit_command("train", "recipe.json", out="DIR", data=data)
     note = "Train again, from this run's recipe.json, in another folder DIR:"
     if recipe.name in recipes.names():
         try:
@@ -216,7 +217,7 @@ def _repeat(recipe: Recipe) -> html.Section:
     if needs_weights(recipe):
         places.append(
             f"{WEIGHTS} for what model.init in recipe.json names"
-            if "recipe.json" in training
+            if "recipe.json" in training.argv
             else f"the weights to start from in {WEIGHTS}"
         )
     if places:
@@ -225,6 +226,8 @@ def _repeat(recipe: Recipe) -> html.Section:
         "How to repeat",
         [
             html.command(training, note),
-            html.command(f"pacavit evaluate DIR{data}", "Measure it on the test images:"),
+            html.command(
+                pacavit_command("evaluate", "DIR", data=data), "Measure it on the test images:"
+            ),
         ],
     )

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -34,10 +34,16 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, type[T]] = {}
+        self._renamed: dict[str, str] = {}  # new names by old ones
         self._discovered = False
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Decorate a class to enter it under ``name``; a name that is taken raises ValueError."""
+    def register(self, name: str, *, formerly: Sequence[str] = ()) -> Callable[[type[T]], type[T]]:
+        """Decorate a class to register it as ``name``.
+
+        Args:
+            name: of the class; one that is taken raises ValueError.
+            formerly: older names, accepted with a FutureWarning and listed nowhere.
+        """
 
         def enter(cls: type[T]) -> type[T]:
             if name in self._entries:
@@ -45,17 +51,34 @@ class Registry(Generic[T]):
                     f"{self.kind} {name!r} is already registered, as {_where(self._entries[name])}"
                 )
             self._entries[name] = cls
+            self._renamed.update(dict.fromkeys(formerly, name))
             return cls
 
         return enter
 
+    def canonical(self, name: str) -> str:
+        """The current name of an entry, for its current or an older name.
+
+        Raises:
+            UnknownNameError: there is no such entry; the message suggests the nearest names.
+        """
+        self._discover()
+        if name in self._entries:
+            return name
+        if name not in self._renamed:
+            raise UnknownNameError(self.kind, name, self.names())
+        new = self._renamed[name]
+        warnings.warn(
+            f"{self.kind} {name!r} is now called {new!r}; the old name will be removed in the next "
+            "release",
+            FutureWarning,
+            stacklevel=3,
+        )
+        return new
+
     def get(self, name: str) -> type[T]:
         """The class registered as ``name``; raises UnknownNameError with the nearest names."""
-        self._discover()
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise UnknownNameError(self.kind, name, self.names()) from None
+        return self._entries[self.canonical(name)]
 
     def create(self, name: str, *args: Any, options: Mapping[str, Any], **kwargs: Any) -> T:
         """Build the class registered as ``name`` from fixed arguments and a user's named options.

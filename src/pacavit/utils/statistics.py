@@ -1,14 +1,32 @@
-"""A measured mean, and how sure it is."""
+"""Means with their uncertainty: intervals over images, standard deviations over seeds."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import NamedTuple
 
-__all__ = ["Interval"]
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+__all__ = [
+    "Interval",
+    "Spread",
+    "mean_interval",
+    "normal_interval",
+    "paired_difference",
+    "proportion_margin",
+    "spread",
+]
+
+_NORMAL = 1.96  # standard errors of a two-sided 95 % interval
+_RESAMPLES = 2000
 
 
 class Interval(NamedTuple):
-    """A mean over images and its 95 % interval, for other images of this kind.
+    """A mean over images and its 95 % interval, which covers other images of the same kind.
 
     Attributes:
         mean: over the images that have a value.
@@ -21,11 +39,72 @@ class Interval(NamedTuple):
     high: float
 
     @property
-    def tie(self) -> bool:
-        """Of a difference: the interval holds 0."""
-        return self.low <= 0 <= self.high
+    def significant(self) -> bool:
+        """Whether a difference is significant: its interval does not contain 0."""
+        return self.low > 0 or self.high < 0
 
     def as_difference(self, digits: int) -> str:
-        """A difference in words, with so many digits after the point."""
+        """A difference as text, with ``digits`` digits after the point."""
         mean, low, high = (f"{value:+.{digits}f}" for value in self)
-        return f"{mean} ({low} to {high}){', a tie' if self.tie else ''}"
+        note = "" if self.significant else ", no significant difference"
+        return f"{mean} ({low} to {high}){note}"
+
+
+class Spread(NamedTuple):
+    """A mean over seeds and its sample standard deviation; None for a single seed."""
+
+    mean: float
+    deviation: float | None
+
+
+def mean_interval(values: Tensor, *, seed: int = 0) -> Interval:
+    """Mean and percentile bootstrap interval over images: (B,) -> Interval.
+
+    Args:
+        values: one number per image; NaN, for images without a value, is ignored.
+        seed: of the resampling.
+    """
+    # Imported here because scipy.stats takes most of a second to load.
+    from scipy.stats import bootstrap
+
+    numbers = values.double().cpu().numpy()
+    numbers = numbers[~np.isnan(numbers)]
+    mean = float(numbers.mean()) if len(numbers) else math.nan
+    if len(numbers) < 2 or np.ptp(numbers) == 0:
+        return Interval(mean, mean, mean)
+    found = bootstrap(
+        (numbers,), np.mean, n_resamples=_RESAMPLES, batch=100, method="percentile", rng=seed
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high))
+
+
+def paired_difference(first: Tensor, second: Tensor, *, seed: int = 0) -> Interval:
+    """The mean of second minus first over pairs of images, by bootstrap: (B,), (B,) -> Interval.
+
+    Raises:
+        ValueError: the two are not of the same images.
+    """
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"not pairs: {tuple(first.shape)} and {tuple(second.shape)}")
+    return mean_interval(second.double() - first.double(), seed=seed)
+
+
+def normal_interval(values: ArrayLike) -> Interval:
+    """Mean and normal 95 % interval: (B,) -> Interval.
+
+    Of differences of -1, 0 and 1 between two classifiers this is the interval that belongs to
+    McNemar's test.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    mean, margin = float(numbers.mean()), _NORMAL * float(numbers.std()) / math.sqrt(numbers.size)
+    return Interval(mean, mean - margin, mean + margin)
+
+
+def proportion_margin(fraction: float, number: int) -> float:
+    """Half the normal 95 % interval of a fraction of ``number`` images, such as an accuracy."""
+    return _NORMAL * math.sqrt(fraction * (1 - fraction) / number)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation over seeds."""
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)

@@ -11,7 +11,13 @@ from pacavit.data import Batch
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.explain.core import maps
 from pacavit.explain.evaluation import clusters as cluster_bench
-from pacavit.explain.evaluation.clusters import AGREEMENT, HEALTH, OWN, StageScores, bench_clusters
+from pacavit.explain.evaluation.clusters import (
+    AGREEMENT,
+    HEALTH,
+    OWN,
+    StageScores,
+    evaluate_clusters,
+)
 from pacavit.models import PacaViT
 from pacavit.types import Grid
 
@@ -34,7 +40,7 @@ def scored(objects: bool, **options: object) -> list[StageScores]:
         Batch(images[part], torch.zeros(3, dtype=torch.int64), torch.arange(3))
         for part in (slice(3), slice(3, None))
     ]
-    return bench_clusters(model, batches, objects=quarter if objects else None, drops=2)
+    return evaluate_clusters(model, batches, objects=quarter if objects else None, drops=2)
 
 
 def quarter(indices: Tensor) -> Tensor:
@@ -80,7 +86,7 @@ def test_clusters_that_are_not_there_have_no_say(monkeypatch: pytest.MonkeyPatch
 def test_ranks_are_of_the_clusters_that_are_known() -> None:
     values = torch.tensor([[3.0, 2.0, 1.0, 0.0], [1.0, 2.0, 0.0, 0.0]])
     falls = torch.tensor([[0.3, 0.2, 0.1, torch.nan], [torch.nan] * 4])
-    found = cluster_bench._agreement_of_ranks(values, falls)
+    found = cluster_bench._rank_correlations(values, falls)
     assert found[0] == 1
     assert found[1].isnan()
 
@@ -102,7 +108,7 @@ def test_a_model_without_clusters_has_no_scores() -> None:
         embed_dims=(8,), depths=(1,), num_heads=(2,), num_clusters=(0,), num_classes=3
     ).eval()
     batch = Batch(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]), torch.arange(2))
-    assert bench_clusters(model, [batch]) == []
+    assert evaluate_clusters(model, [batch]) == []
 
 
 class Corner(Clustering):
@@ -143,7 +149,7 @@ def health_of(
         (stage,) = network.stages  # type: ignore[misc]
         stage.blocks[0].clustering = clustering
     batch = Batch(images, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)))
-    (scores,) = bench_clusters(network, [batch], drops=drops)
+    (scores,) = evaluate_clusters(network, [batch], drops=drops)
     return scores.health
 
 

@@ -197,7 +197,7 @@ def test_the_lead_is_about_the_first_map(
     edges = page("edges")
     assert "The first map is by edges. Control: the strength of edges" in edges
     assert "Beside it stand the clusters of patches." in edges
-    assert "those that speak for it" not in edges
+    assert "raise the score of the class" not in edges
 
     model = load_model(run)
     network = timm.create_model("pacavit_nano", num_classes=10, num_clusters=0)

@@ -10,6 +10,7 @@ from pacavit import recipes
 from pacavit.data import DATASETS
 from pacavit.engine import Evaluation, LoadedModel, build
 from pacavit.report.publishing.card import card_summary, model_card, with_clusterings
+from pacavit.utils.command import pacavit_command
 
 ENVIRONMENT: dict[str, Any] = {
     "versions": {"python": "3.11", "torch": "2.15"},
@@ -34,7 +35,7 @@ def test_card_says_what_one_needs_to_know(model: LoadedModel, evaluation: Evalua
         evaluation,
         environment=ENVIRONMENT,
         seconds=90.0,
-        evaluation_command="pacavit evaluate digits_mlp",
+        evaluation_command=pacavit_command("evaluate", "digits_mlp"),
     )
     assert card.startswith("# digits_mlp\n")
     assert "accuracy 0.8000" in card_summary(card)

@@ -14,7 +14,7 @@ def test_every_published_number_has_a_recipe_that_loads() -> None:
     for entry in published():
         assert recipes.load(entry.recipe, entry.changes).name == entry.recipe
         assert 0 < entry.margin < 0.02
-        assert entry.command.startswith(f"pacavit train {entry.recipe} ")
+        assert str(entry.command).startswith(f"pacavit train {entry.recipe} ")
 
 
 def test_packaged_weights_are_of_published_runs() -> None:

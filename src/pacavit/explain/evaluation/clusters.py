@@ -1,4 +1,4 @@
-"""What the clusters of each stage are worth: against objects, against each other, to the score."""
+"""The clusters of each stage: agreement with objects, their own properties, effect on the score."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pacavit.engine.diagnostics import patch_entropy, used_clusters, watched
 from pacavit.explain.core import maps
 from pacavit.explain.core.geometry import Sampling, samplings, upsample
 from pacavit.explain.core.record import BlockRecord, record, record_until
+from pacavit.explain.evaluation.cache import Cache, batch_key, no_cache
 from pacavit.explain.evaluation.metrics import (
     adjusted_rand_index,
     cluster_drops,
@@ -30,21 +31,20 @@ from pacavit.explain.evaluation.metrics import (
     rank_correlation,
     stage_clusterings,
 )
-from pacavit.explain.evaluation.parts import Keep, batch_key, measured_anew
 from pacavit.explain.images import has_clusters
 from pacavit.explain.methods.base import untouched
 from pacavit.explain.methods.contributions import cluster_sums, memberships, pixel_contributions
 from pacavit.types import Grid
 
-__all__ = ["AGREEMENT", "HEALTH", "OWN", "Agreement", "StageScores", "bench_clusters"]
+__all__ = ["AGREEMENT", "HEALTH", "OWN", "Agreement", "StageScores", "evaluate_clusters"]
 
 
 class Agreement(NamedTuple):
-    """A measure of a partition against masks of objects.
+    """A measure of the agreement of a partition with masks of objects.
 
     Attributes:
-        score: masks (B, H, W) and labels (B, H, W) to (B,).
-        meaning: in a few words.
+        score: from masks (B, H, W) and labels (B, H, W) to (B,).
+        meaning: a short description.
     """
 
     score: Callable[[Tensor, Tensor], Tensor]
@@ -52,54 +52,56 @@ class Agreement(NamedTuple):
 
 
 OWN = "the model"
-"""The name of the model's own partition among the controls."""
+"""Name of the partition by the model's clusters, beside those of the controls."""
 
 AGREEMENT: Mapping[str, Agreement] = MappingProxyType(
     {
         "FG-ARI": Agreement(
-            adjusted_rand_index, "pairs of object pixels told together or apart, above chance"
+            adjusted_rand_index,
+            "pairs of object pixels that are together or apart in both, above chance",
         ),
-        "mBO": Agreement(mean_best_overlap, "best IoU of a cluster with each object"),
-        "Hungarian mIoU": Agreement(
-            hungarian_miou, "the same, each object with a cluster of its own"
-        ),
+        "mBO": Agreement(mean_best_overlap, "best IoU of any cluster with each object"),
+        "Hungarian mIoU": Agreement(hungarian_miou, "the same under the best one-to-one matching"),
         "NMI": Agreement(
-            normalized_mutual_information, "mutual information with objects and background"
+            normalized_mutual_information,
+            "normalized mutual information with objects and background",
         ),
-        "purity": Agreement(purity, "share of pixels of their cluster's most frequent object"),
+        "purity": Agreement(
+            purity, "fraction of pixels of the most frequent object of their cluster"
+        ),
     }
 )
-"""Measures of a partition against masks of objects, higher is better."""
+"""Measures of agreement with masks of objects by name, higher is better."""
 
 HEALTH: Mapping[str, str] = MappingProxyType(
     {
-        "clusters": "of an image, which some methods leave to it",
-        "used": "clusters of an image in which some patch counts most",
-        "entropy": "of the clusters of a patch, 0 one of them, 1 all alike",
-        "silhouette": "of the partition in the space of the tokens, -1 to 1",
-        "overlap": "mean cosine between the heatmaps of two clusters, 0 apart, 1 the same",
-        "flip": "adjusted Rand index with the partition of the mirrored image, 1 the same",
-        "drop": "mean fall of the class's logit without one cluster",
-        "top drop": "the same without the cluster of highest importance, attention x gradient",
-        "rank": "rank correlation of importance and fall over the clusters of an image",
-        "rank, contributions": "the same for what the pixels of clusters contribute",
+        "clusters": "number of clusters per image, which some clusterings choose",
+        "used": "clusters per image that are the most likely one of some patch",
+        "entropy": "normalized entropy of a patch's clusters, 0 for one of them, 1 for all alike",
+        "silhouette": "silhouette of the partition in token space, -1 to 1",
+        "overlap": "mean cosine of the heatmaps of two clusters, 0 if disjoint, 1 if equal",
+        "flip": "adjusted Rand index with the partition of the mirrored image, 1 if equal",
+        "drop": "mean decrease of the class logit without one cluster",
+        "top drop": "decrease without the most important cluster, by attention x gradient",
+        "rank": "rank correlation of importance and decrease over the clusters of an image",
+        "rank, contributions": "the same for the contributions of the pixels of each cluster",
     }
 )
-"""Measures of the clusters themselves."""
+"""Properties of the clusters themselves by name."""
 
 _NUMBER, _AGREEMENT, _HEALTH = "number", "agreement", "health"
 
 
 @dataclass(frozen=True, eq=False)
 class StageScores:
-    """What the clusters of one stage scored.
+    """The scores of the clusters of one stage.
 
     Attributes:
-        stage: its index.
+        stage: index of the stage.
         num_clusters: M.
-        agreement: by partition, the model's first, and measure: a number an image; empty where
-            the objects are not known.
-        health: by measure, a number an image or a batch.
+        agreement: by partition (the model's first) and measure, (images,) float64; empty without
+            masks of objects.
+        health: by measure, one number per image or per batch, float64.
     """
 
     stage: int
@@ -108,29 +110,30 @@ class StageScores:
     health: Mapping[str, Tensor]
 
 
-def bench_clusters(
+def evaluate_clusters(
     network: nn.Module,
     batches: Iterable[Batch],
     *,
     objects: Callable[[Tensor], Tensor] | None = None,
     drops: int = 64,
-    keep: Keep = measured_anew,
+    cache: Cache = no_cache,
 ) -> list[StageScores]:
-    """Measure the clusters of every stage that has some, those of its last block.
+    """Measure the clusters of the last block of every stage with clusters.
 
-    Controls have as many clusters as the images of a batch have on average, on the same grid of
-    patches: cells of a regular grid, a fixed random partition, and k-means on the colour and
-    position of the patches. What a batch gives depends on nothing that was measured before it.
+    Control partitions of the same grid of patches have as many clusters as the images of a batch
+    have on average: the cells of a regular grid, a fixed random partition, and k-means of the color
+    and position of the patches. The results of a batch do not depend on the batches before it.
 
     Args:
         network: a classifier in evaluation mode, on the device of the batches.
         batches: normalised images with int64 labels.
-        objects: indices (B,) of images to (B, H, W) ints, 0 the background, the subject first.
-        drops: images of each batch of which clusters are left out, one by one.
-        keep: may know the numbers of a batch already.
+        objects: from indices (B,) of images in their split to labels (B, H, W) int, 0 is the
+            background and 1 the main object.
+        drops: number of images per batch in which each cluster is removed in turn.
+        cache: of the results by batch.
 
     Returns:
-        One a stage with clusters; empty where no stage has any.
+        One per stage with clusters.
     """
     if not has_clusters(network):
         return []
@@ -138,34 +141,36 @@ def bench_clusters(
     for batch in batches:
         inside = None if objects is None else objects(batch.indices).to(batch.images.device).long()
         measure = partial(_measure_batch, network, batch.images, inside, drops)
-        found.append(keep(f"clusters-{batch_key(batch)}", measure))
+        found.append(cache(f"clusters-{batch_key(batch)}", measure))
     return _stages(found)
 
 
-def _stages(parts: Sequence[Mapping[str, Tensor]]) -> list[StageScores]:
-    """All batches together, each a ``_measure_batch``."""
+def _stages(results: Sequence[Mapping[str, Tensor]]) -> list[StageScores]:
+    """Join the results of ``_measure_batch`` of all batches."""
     found = []
-    for stage in sorted({int(name.partition("/")[0]) for name in parts[0]}):
-        number = int(parts[0][f"{stage}/{_NUMBER}"])
+    for stage in sorted({int(name.partition("/")[0]) for name in results[0]}):
+        number = int(results[0][f"{stage}/{_NUMBER}"])
         agreement: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
-        for name, values in _joined(parts, f"{stage}/{_AGREEMENT}/").items():
+        for name, values in _joined(results, f"{stage}/{_AGREEMENT}/").items():
             partition, _, measure = name.partition("/")
             agreement[partition][measure] = values
-        health = _joined(parts, f"{stage}/{_HEALTH}/")
+        health = _joined(results, f"{stage}/{_HEALTH}/")
         found.append(StageScores(stage, number, agreement, health))
     return found
 
 
-def _joined(parts: Sequence[Mapping[str, Tensor]], prefix: str) -> dict[str, Tensor]:
-    """The numbers whose names begin so, of all batches."""
-    names = [name for name in parts[0] if name.startswith(prefix)]
-    return {name.removeprefix(prefix): torch.cat([part[name] for part in parts]) for name in names}
+def _joined(results: Sequence[Mapping[str, Tensor]], prefix: str) -> dict[str, Tensor]:
+    """Values of all batches by name, of the names with a prefix, without it."""
+    names = [name for name in results[0] if name.startswith(prefix)]
+    return {
+        name.removeprefix(prefix): torch.cat([found[name] for found in results]) for name in names
+    }
 
 
 def _measure_batch(
     network: nn.Module, images: Tensor, objects: Tensor | None, drops: int
 ) -> dict[str, Tensor]:
-    """By stage/agreement/partition/measure and stage/health/measure; of each stage M too."""
+    """By stage/agreement/partition/measure, stage/health/measure and stage/number, which is M."""
     with (
         untouched(network),
         torch.enable_grad(),
@@ -176,9 +181,9 @@ def _measure_batch(
         predicted = logits.argmax(1)
         recording.backward(logits.gather(1, predicted[:, None])[:, 0])
     mirrored = record_until(network, images.flip(3), recording.clustered_stages[-1])
-    few = images[:drops]
+    first = images[:drops]
     with untouched(network), torch.enable_grad():
-        contributed = pixel_contributions(network, few, predicted[:drops], steps=2)
+        contributed = pixel_contributions(network, first, predicted[:drops], steps=2)
     where = samplings(network)
     found: dict[str, Tensor] = {}
     for stage in recording.clustered_stages:
@@ -190,33 +195,33 @@ def _measure_batch(
             for name, values in _agree(members, number, images, sampling, objects).items():
                 found[f"{stage}/{_AGREEMENT}/{name}"] = values.double().cpu()
         own = statistics.values[stage_clusterings(network, stage)[-1]]["silhouette"]
-        falls = cluster_drops(network, few, predicted[:drops], stage)
+        decreases = cluster_drops(network, first, predicted[:drops], stage)
         sums = cluster_sums(
             contributed, upsample(members[:drops], sampling, (images.shape[2], images.shape[3]))
         )
         health = {"clusters": real.sum(1), "silhouette": torch.tensor(own, dtype=torch.float64)}
         health |= _health(block, members, mirrored.stage(stage)[-1])
-        health |= _losses(falls, real[:drops], maps.importance(block)[:drops], sums)
+        health |= _decreases(decreases, real[:drops], maps.importance(block)[:drops], sums)
         for name, values in health.items():
             found[f"{stage}/{_HEALTH}/{name}"] = values.double().cpu()
     return found
 
 
 def _real(block: BlockRecord) -> Tensor:
-    """Which clusters are there: (B, M) bool; methods that find fewer than M leave some out."""
+    """Which clusters exist: (B, M) bool; a clustering may find fewer than M."""
     assignment, _ = block.clusters()
     if assignment.valid is not None:
         return assignment.valid
     return torch.ones_like(assignment.weights[:, :, 0], dtype=torch.bool)
 
 
-def _agreement_of_ranks(values: Tensor, falls: Tensor) -> Tensor:
-    """Spearman's correlation over the clusters whose fall is known: (B, M) twice -> (B,)."""
-    known = falls.isfinite()
+def _rank_correlations(values: Tensor, decreases: Tensor) -> Tensor:
+    """Spearman's correlation over the clusters with a finite decrease: (B, M), (B, M) -> (B,)."""
+    known = decreases.isfinite()
     return torch.cat(
         [
-            rank_correlation(one[None, each], fall[None, each])
-            for one, fall, each in zip(values, falls, known, strict=True)
+            rank_correlation(one[None, each], other[None, each])
+            for one, other, each in zip(values, decreases, known, strict=True)
         ]
     )
 
@@ -224,62 +229,62 @@ def _agreement_of_ranks(values: Tensor, falls: Tensor) -> Tensor:
 def _agree(
     members: Tensor, number: int, images: Tensor, sampling: Sampling, objects: Tensor
 ) -> dict[str, Tensor]:
-    """By partition/measure: the model's and controls' of ``number`` clusters against masks."""
+    """Agreement with masks by partition/measure; controls have ``number`` clusters."""
     grid, size = Grid(*members.shape[2:]), (images.shape[2], images.shape[3])
     partitions = {OWN: members} | _controls(images, number, grid)
     found = {}
-    for name, shares in partitions.items():
-        labels = upsample(shares, sampling, size).argmax(1)
+    for name, weights in partitions.items():
+        labels = upsample(weights, sampling, size).argmax(1)
         for measure, (score, _) in AGREEMENT.items():
             found[f"{name}/{measure}"] = score(objects, labels)
     return found
 
 
 def _controls(images: Tensor, num_clusters: int, grid: Grid) -> dict[str, Tensor]:
-    """Memberships (B, M, H, W) that know nothing of the network, on its patches."""
-    colours = (
+    """Memberships (B, M, H, W) of partitions that do not depend on the network, by name."""
+    colors = (
         F.adaptive_avg_pool2d(images.float(), (grid.height, grid.width)).flatten(2).transpose(1, 2)
     )
     found = {
         f"{name} partition": CLUSTERINGS.create(
-            name, dim=colours.shape[2], num_clusters=num_clusters, options={}
-        )(colours, grid).membership()
+            name, dim=colors.shape[2], num_clusters=num_clusters, options={}
+        )(colors, grid).membership()
         for name in ("grid", "random")
     }
     rows, columns = (torch.linspace(-1, 1, side, device=images.device) for side in grid)
-    places = torch.cartesian_prod(rows, columns).expand(len(images), -1, -1)
-    labels = kmeans(torch.cat([colours, places], 2), num_clusters, init="farthest").labels
-    found["k-means of colour and place"] = F.one_hot(labels, num_clusters).mT.float()
+    positions = torch.cartesian_prod(rows, columns).expand(len(images), -1, -1)
+    labels = kmeans(torch.cat([colors, positions], 2), num_clusters, init="farthest").labels
+    found["k-means of color and position"] = F.one_hot(labels, num_clusters).mT.float()
     return {name: members.unflatten(2, grid) for name, members in found.items()}
 
 
 def _health(block: BlockRecord, members: Tensor, mirrored: BlockRecord) -> dict[str, Tensor]:
     assignment, _ = block.clusters()
-    share = members.flatten(2)
-    heat = F.normalize(assignment.weights.float(), dim=2)
-    real = heat.square().sum(2) > 0
+    probabilities = members.flatten(2)
+    heatmaps = F.normalize(assignment.weights.float(), dim=2)
+    real = heatmaps.square().sum(2) > 0
     number = real.sum(1)
-    # Ones for the clusters themselves are left out of the sum over all pairs.
-    pairs = (heat.sum(1).square().sum(1) - number) / (number * (number - 1)).clamp(min=1)
+    # The squared sum holds all pairs; those of a cluster with itself, each 1, are subtracted.
+    pairs = (heatmaps.sum(1).square().sum(1) - number) / (number * (number - 1)).clamp(min=1)
     flipped = maps.partition(mirrored).flip(2)
     return {
-        "used": used_clusters(share),
-        "entropy": patch_entropy(share).mean(1),
+        "used": used_clusters(probabilities),
+        "entropy": patch_entropy(probabilities).mean(1),
         "overlap": pairs,
         "flip": adjusted_rand_index(maps.partition(block), flipped, foreground=False),
     }
 
 
-def _losses(
-    falls: Tensor, real: Tensor, important: Tensor, contributed: Tensor
+def _decreases(
+    decreases: Tensor, real: Tensor, importance: Tensor, contributed: Tensor
 ) -> dict[str, Tensor]:
-    """What is lost without clusters, beside what was said of them: all (B, M)."""
-    # What is not there cannot be missed, and an image's only cluster stays.
-    there = real & (real.sum(1, keepdim=True) > 1)
-    falls = falls.masked_fill(~there, torch.nan)
+    """Decreases of the logit without a cluster, beside scores of the clusters: all (B, M)."""
+    # Clusters that do not exist, and the only one of an image, were not removed.
+    removed = real & (real.sum(1, keepdim=True) > 1)
+    decreases = decreases.masked_fill(~removed, torch.nan)
     return {
-        "drop": falls.nanmean(1),
-        "top drop": falls.gather(1, important.argmax(1, keepdim=True))[:, 0],
-        "rank": _agreement_of_ranks(important, falls),
-        "rank, contributions": _agreement_of_ranks(contributed, falls),
+        "drop": decreases.nanmean(1),
+        "top drop": decreases.gather(1, importance.argmax(1, keepdim=True))[:, 0],
+        "rank": _rank_correlations(importance, decreases),
+        "rank, contributions": _rank_correlations(contributed, decreases),
     }

@@ -1,4 +1,4 @@
-"""A bench of a trained classifier on images of its data, which goes on where it was killed."""
+"""Evaluate the explanations of a trained classifier on images of its data set; resumable."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pacavit.engine import LoadedModel, build
 from pacavit.engine.scoring import check_classes
 from pacavit.engine.system import environment
 from pacavit.errors import DataError, PacavitError
-from pacavit.explain.evaluation.clusters import bench_clusters
-from pacavit.explain.evaluation.images import Bench, run_bench
-from pacavit.explain.evaluation.parts import BenchParts, measured_anew
+from pacavit.explain.evaluation.cache import FileCache, no_cache
+from pacavit.explain.evaluation.clusters import evaluate_clusters
+from pacavit.explain.evaluation.methods import ExplanationScores, evaluate_methods
 from pacavit.explain.images import default_method
 from pacavit.explain.methods.base import METHODS
 from pacavit.utils import files
 
-__all__ = ["bench_model"]
+__all__ = ["evaluate_explanations"]
 
 
-def bench_model(
+def evaluate_explanations(
     model: LoadedModel,
     *,
     split: Split = "test",
@@ -38,37 +38,39 @@ def bench_model(
     skip: int = 0,
     precision: str = "fp32",
     device: torch.device,
-    parts: BenchParts | None = None,
+    cache: FileCache | None = None,
     progress: bool = False,
-) -> Bench:
-    """Measure methods on a trained classifier and images of its data.
+) -> ExplanationScores:
+    """Measure explanation methods and clusters of a trained classifier on images of its data set.
 
     Args:
         model: its recipe names the data set.
-        split: which images.
+        split: the split of the images.
         root: folder with the data, instead of the recipe's.
-        methods: registered names; None is all that can explain the model.
-        limit: images, drawn from the split once and for all.
-        skip: images that come before those, for example because something was chosen with them.
-        precision: "fp32" or "bf16", of what the network answers to altered images.
+        methods: registered names; None takes all methods that can explain the model.
+        limit: number of images, taken from the split in a fixed random order.
+        skip: number of images of that order to leave out first, such as those used to choose a
+            method.
+        precision: "fp32" or "bf16", for predictions on altered images.
         device: where to compute.
-        parts: keeps what is measured, so that a bench that was killed goes on; None keeps nothing.
+        cache: stores intermediate results so that an interrupted evaluation resumes; None stores
+            nothing.
         progress: show a progress bar.
 
     Raises:
-        UnknownNameError: there is no such method.
-        PacavitError: a method cannot explain the model, or the model is no classifier.
-            Or the parts are those of another bench.
-        DataError: the data are missing or broken, or their classes are not those of the model, or
-            nothing is left of them.
+        UnknownNameError: a method is not registered.
+        PacavitError: a method cannot explain the model, the model is not a classifier, or the cache
+            holds results of other settings.
+        DataError: the data are missing or broken, their classes are not those of the model, or
+            ``skip`` leaves no images.
     """
     network = model.classifier.to(device).eval().model
     left_out: dict[str, str] = {}
     if methods is None:
         names, left_out = _able(network)
     else:
-        names = list(methods)
-    chosen = {name: METHODS.get(name) for name in names}
+        names = [METHODS.canonical(name) for name in methods]
+    kinds = {name: METHODS.get(name) for name in names}
     source = build.data_source(model.recipe, root)
     check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
@@ -86,8 +88,8 @@ def bench_model(
 
     if skip >= len(images):
         raise DataError(f"--skip {skip} leaves none of the {len(images)} images of {split}")
-    few = range(skip, min(skip + limit, len(images)))
-    if parts is not None:
+    chosen = range(skip, min(skip + limit, len(images)))
+    if cache is not None:
         settings = {
             "weights": _fingerprint(model),
             "methods": names,
@@ -97,17 +99,19 @@ def bench_model(
             "skip": skip,
             "precision": precision,
         }
-        parts.begin(settings | _machine(device))
-    keep = measured_anew if parts is None else parts
-    batches = _some(loader, few, "maps" if progress else None)
-    found = run_bench(network, chosen, batches, objects=subjects, precision=precision, keep=keep)
-    batches = _some(loader, few, "clusters" if progress else None)
-    clusters = bench_clusters(network, batches, objects=instances, keep=keep)
+        cache.begin(settings | _machine(device))
+    results = no_cache if cache is None else cache
+    batches = _batches(loader, chosen, "maps" if progress else None)
+    found = evaluate_methods(
+        network, kinds, batches, objects=subjects, precision=precision, cache=results
+    )
+    batches = _batches(loader, chosen, "clusters" if progress else None)
+    clusters = evaluate_clusters(network, batches, objects=instances, cache=results)
     return replace(found, left_out=left_out, clusters=clusters, data=source.info.version)
 
 
 def _able(network: nn.Module) -> tuple[list[str], dict[str, str]]:
-    """The methods that can explain a network, and why the others cannot."""
+    """The methods that can explain a network, the default first, and why the others cannot."""
     names, others = [], {}
     default = default_method(network)
     for name in sorted(METHODS.names(), key=lambda name: name != default):
@@ -121,36 +125,35 @@ def _able(network: nn.Module) -> tuple[list[str], dict[str, str]]:
 
 
 def _fingerprint(model: LoadedModel) -> str:
-    """Of the network: its values, and how it is built."""
+    """A hash of the weights and the model section of the recipe."""
     digest = hashlib.sha256(files.tensor_bytes(model.task.state_dict()))
     digest.update(model.recipe.model.model_dump_json().encode())
     return digest.hexdigest()[:16]
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
-    """What rounding and times depend on, by name."""
+    """Machine and versions by name: rounding and times depend on them."""
     facts = environment(device)
     versions = {f"version of {name}": each for name, each in facts.pop("versions").items()}
     return versions | {name.replace("_", " "): fact for name, fact in facts.items()}
 
 
-def _some(loader: Loader, few: range, measured: str | None) -> Iterator[Batch]:
-    """Some of the images of a loader, in its batches, of which the first and last may be cut.
+def _batches(loader: Loader, chosen: range, what: str | None) -> Iterator[Batch]:
+    """The batches of a loader, cut to a range of its images.
 
     Args:
         loader: of images.
-        few: their places in its order.
-        measured: what the progress bar says is measured; None is no bar.
+        chosen: positions in its order.
+        what: is measured, for the progress bar; None shows no bar.
     """
     start = 0
-    with Progress(disable=not measured, transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"measuring {measured}", total=len(few))
+    with Progress(disable=not what, transient=True, console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"measuring {what}", total=len(chosen))
         for batch in loader.epoch(0):
-            part = slice(max(0, few.start - start), max(0, few.stop - start))
-            chosen = batch[part]
-            if len(chosen):
-                yield chosen
-                bar.update(task, advance=len(chosen))
+            cut = batch[max(0, chosen.start - start) : max(0, chosen.stop - start)]
+            if len(cut):
+                yield cut
+                bar.update(task, advance=len(cut))
             start += len(batch)
-            if start >= few.stop:
+            if start >= chosen.stop:
                 return

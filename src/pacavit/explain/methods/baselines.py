@@ -14,7 +14,7 @@ from pacavit.explain.core.geometry import find_pacavit, samplings, upsample
 from pacavit.explain.methods.base import METHODS, Method, holds_pacavit
 
 __all__ = [
-    "Centre",
+    "Center",
     "Edges",
     "EigenCam",
     "GradCam",
@@ -305,8 +305,8 @@ class Random(_Control):
         return F.interpolate(coarse, size=images.shape[2:], mode="bilinear")[:, 0]
 
 
-@METHODS.register("centre")
-class Centre(_Control):
+@METHODS.register("center", formerly=["centre"])
+class Center(_Control):
     """Control: a bump in the middle, where photographs usually show their subject.
 
     Args:

@@ -1,9 +1,10 @@
-"""What explanation methods scored, as a table on the console, Markdown, JSON, picture and page."""
+"""The evaluation of explanations on the console and as Markdown, JSON, picture and page."""
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,82 +17,105 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from pacavit.errors import PacavitError
 from pacavit.explain.evaluation.clusters import AGREEMENT, HEALTH, StageScores
-from pacavit.explain.evaluation.images import AREA, MEASURES, TARGETS, Bench, MethodScores
-from pacavit.explain.evaluation.metrics import Interval, mean_interval
-from pacavit.report import html
+from pacavit.explain.evaluation.methods import (
+    AREA,
+    MEASURES,
+    TARGETS,
+    ExplanationScores,
+    MethodScores,
+)
+from pacavit.report import html, markdown
 from pacavit.report.curves import svg_picture
 from pacavit.report.folders import check_folder
 from pacavit.utils import files
+from pacavit.utils.command import Command
+from pacavit.utils.statistics import Interval, mean_interval
 
 __all__ = [
     "PAGE",
     "UNFINISHED",
     "VALUES",
-    "BenchReport",
-    "check_bench_folder",
-    "print_bench",
-    "write_bench",
+    "ExplanationReport",
+    "check_report_folder",
+    "print_explanation_report",
+    "write_explanation_report",
 ]
 
-PAGE, TEXT, NUMBERS, PICTURE = "bench.html", "bench.md", "bench.json", "bench.svg"
-VALUES = "bench.safetensors"
-"""All numbers image by image, to pair any method with any other."""
-UNFINISHED = "bench.unfinished"
-"""Folder of what is measured, until the bench is written."""
+PAGE, TEXT = "faithfulness.html", "faithfulness.md"
+NUMBERS, PICTURE = "faithfulness.json", "faithfulness.svg"
+VALUES = "faithfulness.safetensors"
+"""The values of every image, which allow paired comparisons of any two methods."""
+UNFINISHED = "faithfulness.unfinished"
+"""Folder of intermediate results, removed when the report is written."""
 
-_TITLES = {"predicted": "Maps of the likeliest class", "true": "Maps of the right class"}
+# Names of the release before.
+_OLD_NUMBERS, _OLD_UNFINISHED = "scores.json", "scores.unfinished"
+_OLD_FILES = (_OLD_NUMBERS, "scores.html", "scores.md", "scores.svg", "scores.safetensors")
+_WHAT = "an evaluation of explanations"
+_TITLES = {"predicted": "Maps of the top-1 class", "true": "Maps of the true class"}
 _NOTE = (
-    "Means over the images, with half the 95 % bootstrap interval. Pixels are taken in the order "
-    "of each map, equal values in a drawn order; curves have both ends. Kept and removed are at "
-    f"{AREA:.0%} of the pixels for all methods alike. The table of differences compares with the "
-    "first method image by image; a tie is a difference whose interval holds 0. Times are of this "
-    "machine, maps of a whole batch at once."
+    "Means over the images with half their 95 % bootstrap interval. Pixels are altered in the "
+    "order of each map, pixels of equal value in a random order. Kept and removed use "
+    f"{AREA:.0%} of the pixels for every method. Differences are paired by image, to the first "
+    "method; one is significant if its interval does not contain 0. Times are of this machine, for "
+    "maps of a whole batch at once."
 )
 _ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 
 
 @dataclass(frozen=True)
-class BenchReport:
-    """A bench and what it is of.
+class ExplanationReport:
+    """The evaluation of a model's explanations, with what is needed to repeat it.
 
     Attributes:
-        model: as it was given.
-        data: which copy of the data, and which split.
-        command: that repeats it.
-        bench: the numbers.
+        model: name of the model.
+        data: version of the data, and the split.
+        command: repeats the evaluation.
+        scores: of methods and clusters.
         environment: machine and versions.
     """
 
     model: str
     data: str
-    command: str
-    bench: Bench
+    command: Command
+    scores: ExplanationScores
     environment: Mapping[str, Any]
 
     @property
     def lead(self) -> str:
-        """A sentence on what was measured."""
+        """A sentence on what was evaluated."""
         return (
-            f"{len(self.bench.rows)} ways to explain {self.model}, on {self.bench.num_images:,} "
-            f"images of {self.data}, of which it names {self.bench.accuracy:.1%} right."
+            f"{len(self.scores.rows)} explanation methods for {self.model}, on "
+            f"{self.scores.num_images:,} images of {self.data}, on which its accuracy is "
+            f"{self.scores.accuracy:.1%}."
         )
 
 
-def check_bench_folder(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds anything, or with ``overwrite`` anything but a bench.
+def check_report_folder(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that is not empty, or with ``overwrite`` one without such an evaluation.
 
-    An unfinished bench was let in when it began; whether it goes on its settings say.
+    A folder with an unfinished evaluation is accepted: its settings decide whether it is resumed.
 
     Raises:
-        PacavitError: it does, or it is a file.
+        PacavitError: the folder is refused, or it is a file.
     """
-    if not (out / UNFINISHED).is_dir():
-        check_folder(out, mark=NUMBERS, what="a bench of explanations", overwrite=overwrite)
+    if (out / UNFINISHED).is_dir():
+        return
+    if (out / _OLD_UNFINISHED).is_dir():
+        if overwrite:
+            return
+        raise PacavitError(
+            f"{out} holds an unfinished evaluation of an earlier release ({_OLD_UNFINISHED}), "
+            "which cannot be resumed; give --overwrite to start over, or choose another folder"
+        )
+    old = (out / _OLD_NUMBERS).is_file() and not (out / NUMBERS).is_file()
+    check_folder(out, mark=_OLD_NUMBERS if old else NUMBERS, what=_WHAT, overwrite=overwrite)
 
 
-def write_bench(report: BenchReport, out: Path) -> list[Path]:
-    """Write page, Markdown, JSON, picture, and the numbers of all images; older ones are replaced.
+def write_explanation_report(report: ExplanationReport, out: Path) -> list[Path]:
+    """Write page, Markdown, JSON, picture, and the values of all images; older ones are replaced.
 
     Raises:
         CheckpointError: a file cannot be written.
@@ -100,17 +124,27 @@ def write_bench(report: BenchReport, out: Path) -> list[Path]:
         PAGE: _page(report).encode(),
         TEXT: _text(report).encode(),
         NUMBERS: (json.dumps(_record(report), indent=1, allow_nan=False) + "\n").encode(),
-        PICTURE: _picture(report.bench, dark=False),
-        VALUES: files.tensor_bytes(_values(report.bench)),
+        PICTURE: _picture(report.scores, dark=False),
+        VALUES: files.tensor_bytes(_values(report.scores)),
     }
     for name, content in contents.items():
         with files.writing(out / name):
             files.replace_file(out / name, content)
+    _remove_old(out)
     return [out / name for name in contents]
 
 
-def print_bench(report: BenchReport, *, console: Console | None = None) -> None:
-    """Print the columns that fit a console, of the likeliest classes."""
+def _remove_old(out: Path) -> None:
+    """Remove results of the release before, which those of other names have replaced."""
+    with files.writing(out):
+        for name in _OLD_FILES:
+            (out / name).unlink(missing_ok=True)
+        if (out / _OLD_UNFINISHED).is_dir():
+            shutil.rmtree(out / _OLD_UNFINISHED)
+
+
+def print_explanation_report(report: ExplanationReport, *, console: Console | None = None) -> None:
+    """Print the columns that fit a console, for the top-1 classes."""
     table = Table(
         title=escape(report.lead), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
@@ -119,37 +153,37 @@ def print_bench(report: BenchReport, *, console: Console | None = None) -> None:
     for name in shown:
         table.add_column(name + _ARROWS[MEASURES[name].better], justify="right", no_wrap=True)
     table.add_column("ms", justify="right", no_wrap=True)
-    for row in report.bench.rows:
+    for row in report.scores.rows:
         cells = [_cell(row.interval("predicted", name), short=True) for name in shown]
         table.add_row(escape(row.method), *cells, f"{1000 * row.seconds:.1f}")
     (console or Console()).print(table)
 
 
-def _measured(bench: Bench) -> list[str]:
-    return [name for name in MEASURES if name in bench.rows[0].values[TARGETS[0]]]
+def _measured(scores: ExplanationScores) -> list[str]:
+    return [name for name in MEASURES if name in scores.rows[0].values[TARGETS[0]]]
 
 
-def _scores(bench: Bench, target: str) -> tuple[list[str], list[list[str]]]:
-    names = _measured(bench)
-    header = ["method", *(name + _ARROWS[MEASURES[name].better] for name in names), "ms an image"]
+def _scores(scores: ExplanationScores, target: str) -> tuple[list[str], list[list[str]]]:
+    names = _measured(scores)
+    header = ["method", *(name + _ARROWS[MEASURES[name].better] for name in names), "ms per image"]
     rows = [
         [
             row.method,
             *(_cell(row.interval(target, name)) for name in names),
             f"{1000 * row.seconds:.1f}",
         ]
-        for row in bench.rows
+        for row in scores.rows
     ]
     return header, rows
 
 
-def _differences(bench: Bench) -> tuple[list[str], list[list[str]]]:
-    names = [name for name in _measured(bench) if MEASURES[name].better]
-    first = bench.rows[0]
+def _differences(scores: ExplanationScores) -> tuple[list[str], list[list[str]]]:
+    names = [name for name in _measured(scores) if MEASURES[name].better]
+    first = scores.rows[0]
     header = [f"minus {first.method}", *(name + _ARROWS[MEASURES[name].better] for name in names)]
     rows = [
-        [row.method, *(_change(row.beyond(first, "predicted", name)) for name in names)]
-        for row in bench.rows[1:]
+        [row.method, *(_change(row.minus(first, "predicted", name)) for name in names)]
+        for row in scores.rows[1:]
     ]
     return header, rows
 
@@ -164,60 +198,63 @@ def _change(value: Interval | None) -> str:
     return "" if value is None or math.isnan(value.mean) else value.as_difference(3)
 
 
-def _tables(bench: Bench) -> list[tuple[str, list[str], list[list[str]]]]:
-    found = [(_TITLES[target], *_scores(bench, target)) for target in TARGETS]
-    if len(bench.rows) > 1:
+def _tables(scores: ExplanationScores) -> list[tuple[str, list[str], list[list[str]]]]:
+    found = [(_TITLES[target], *_scores(scores, target)) for target in TARGETS]
+    if len(scores.rows) > 1:
         found.append(
-            (f"Differences to {bench.rows[0].method}, likeliest class", *_differences(bench))
+            (f"Differences to {scores.rows[0].method}, top-1 class", *_differences(scores))
         )
-    if any(stage.agreement for stage in bench.clusters):
+    if any(stage.agreement for stage in scores.clusters):
         found.append(
-            ("Clusters against the masks of the objects, higher is better", *_agreement(bench))
+            (
+                "Agreement of clusters with the masks of objects, higher is better",
+                *_agreement(scores),
+            )
         )
-    if bench.clusters:
-        found.append(("The clusters themselves", *_health(bench)))
+    if scores.clusters:
+        found.append(("The clusters themselves", *_health(scores)))
     return found
 
 
-def _agreement(bench: Bench) -> tuple[list[str], list[list[str]]]:
+def _agreement(scores: ExplanationScores) -> tuple[list[str], list[list[str]]]:
     rows = []
-    for stage in bench.clusters:
-        for name, scores in stage.agreement.items():
-            cells = [_cell(mean_interval(values)) for values in scores.values()]
+    for stage in scores.clusters:
+        for name, measures in stage.agreement.items():
+            cells = [_cell(mean_interval(values)) for values in measures.values()]
             rows.append([f"stage {stage.stage}, {_number(stage)}: {name}", *cells])
     return ["partition", *AGREEMENT], rows
 
 
 def _number(stage: StageScores) -> str:
-    """M, and how many of them there are where that differs."""
-    there = stage.health["clusters"].mean().item()
-    few = "" if there == stage.num_clusters else f", {there:.1f} of them there"
-    return f"M = {stage.num_clusters}{few}"
+    """M, and the mean number of clusters found if that differs."""
+    found = stage.health["clusters"].mean().item()
+    note = "" if found == stage.num_clusters else f", {found:.1f} found on average"
+    return f"M = {stage.num_clusters}{note}"
 
 
-def _health(bench: Bench) -> tuple[list[str], list[list[str]]]:
+def _health(scores: ExplanationScores) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             f"stage {stage.stage}, {_number(stage)}",
             *(_cell(mean_interval(stage.health[name])) for name in HEALTH),
         ]
-        for stage in bench.clusters
+        for stage in scores.clusters
     ]
     return ["clusters", *HEALTH], rows
 
 
-def _page(report: BenchReport) -> str:
+def _page(report: ExplanationReport) -> str:
     light, dark = (
-        html.data_uri(_picture(report.bench, dark=each), "image/svg+xml") for each in (False, True)
+        html.data_uri(_picture(report.scores, dark=each), "image/svg+xml") for each in (False, True)
     )
-    left_out = report.bench.left_out
-    meanings = {name: MEASURES[name].meaning for name in _measured(report.bench)}
-    if any(stage.agreement for stage in report.bench.clusters):
+    left_out = report.scores.left_out
+    meanings = {name: MEASURES[name].meaning for name in _measured(report.scores)}
+    if any(stage.agreement for stage in report.scores.clusters):
         meanings |= {name: measure.meaning for name, measure in AGREEMENT.items()}
-    if report.bench.clusters:
+    if report.scores.clusters:
         meanings |= HEALTH
     return html.page(
-        f"How true are explanations of {report.model}?",
+        f"How faithful are explanations of {report.model}?",
         report.lead,
         [
             html.Section(
@@ -226,62 +263,60 @@ def _page(report: BenchReport) -> str:
                     html.picture(
                         light,
                         "Insertion minus deletion of each method, and its time",
-                        "Insertion minus deletion with its 95 % interval, higher is better; and "
-                        "milliseconds an image.",
+                        "Insertion minus deletion with its 95 % interval, higher is better, and "
+                        "milliseconds per image.",
                         dark=dark,
                     ),
-                    *(html.table(*table) for table in _tables(report.bench)),
+                    *(html.table(*table) for table in _tables(report.scores)),
                     html.paragraph(_NOTE),
                 ],
             ),
             html.Section("What the columns mean", [html.facts(meanings)]),
             *(
-                [html.Section("Methods that cannot explain this model", [html.facts(left_out)])]
+                [html.Section("Methods that do not work on this model", [html.facts(left_out)])]
                 if left_out
                 else []
             ),
-            html.Section("How to repeat", [html.command(report.command, "Measure again:")]),
+            html.Section("How to repeat", [html.command(report.command, "Evaluate again:")]),
             html.environment(report.environment),
         ],
     )
 
 
-def _text(report: BenchReport) -> str:
-    lines = [f"# How true are explanations of {report.model}?", "", report.lead, ""]
-    for caption, header, rows in _tables(report.bench):
-        lines += [f"{caption}:", "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
-        lines.append("")
+def _text(report: ExplanationReport) -> str:
+    lines = [f"# How faithful are explanations of {report.model}?", "", report.lead, ""]
+    for caption, header, rows in _tables(report.scores):
+        lines += [f"{caption}:", "", markdown.table(header, rows), ""]
     lines += [_NOTE, "", f"![insertion minus deletion]({PICTURE})", ""]
-    lines += ["```sh", report.command, "```"]
+    lines.append(markdown.shell(report.command))
     return "\n".join(lines) + "\n"
 
 
-def _record(report: BenchReport) -> dict[str, Any]:
-    bench = report.bench
+def _record(report: ExplanationReport) -> dict[str, Any]:
+    scores = report.scores
     return {
-        "command": report.command,
+        "command": report.command.json,
         "model": report.model,
         "data": report.data,
         "environment": report.environment,
-        "num_images": bench.num_images,
-        "accuracy": round(bench.accuracy, 4),
-        "methods": [_method(row, bench) for row in bench.rows],
-        "clusters": [_stage(stage) for stage in bench.clusters],
+        "num_images": scores.num_images,
+        "accuracy": round(scores.accuracy, 4),
+        "methods": [_method(row, scores) for row in scores.rows],
+        "clusters": [_stage(stage) for stage in scores.clusters],
     }
 
 
-def _values(bench: Bench) -> dict[str, Tensor]:
-    """By method/target/measure, and stage/partition/measure, a number an image."""
+def _values(scores: ExplanationScores) -> dict[str, Tensor]:
+    """By method/target/measure and stage/partition/measure: (images,)."""
     found = {
         f"{row.method}/{target}/{name}": values
-        for row in bench.rows
+        for row in scores.rows
         for target, measures in row.values.items()
         for name, values in measures.items()
     }
     return found | {
         f"stage {stage.stage}/{partition}/{name}": values
-        for stage in bench.clusters
+        for stage in scores.clusters
         for partition, measures in stage.agreement.items()
         for name, values in measures.items()
     }
@@ -301,7 +336,7 @@ def _means(values: Mapping[str, Tensor]) -> dict[str, list[float]]:
 
 
 def _rounded(intervals: Mapping[str, Interval | None]) -> dict[str, list[float]]:
-    """Of what could be measured."""
+    """Mean, low and high of each interval that was measured."""
     return {
         name: [round(number, 4) for number in interval]
         for name, interval in intervals.items()
@@ -309,29 +344,29 @@ def _rounded(intervals: Mapping[str, Interval | None]) -> dict[str, list[float]]
     }
 
 
-def _method(row: MethodScores, bench: Bench) -> dict[str, Any]:
-    names, first = _measured(bench), bench.rows[0]
+def _method(row: MethodScores, scores: ExplanationScores) -> dict[str, Any]:
+    names, first = _measured(scores), scores.rows[0]
     found: dict[str, Any] = {"method": row.method, "milliseconds": round(1000 * row.seconds, 2)}
     for target in TARGETS:
         found[target] = _rounded({name: row.interval(target, name) for name in names})
     if row is not first:
-        differences = {name: row.beyond(first, "predicted", name) for name in names}
+        differences = {name: row.minus(first, "predicted", name) for name in names}
         found[f"minus {first.method}"] = _rounded(differences)
     return found
 
 
-def _picture(bench: Bench, *, dark: bool) -> bytes:
+def _picture(scores: ExplanationScores, *, dark: bool) -> bytes:
     def draw(axes: Axes) -> None:
-        rows = bench.rows[::-1]  # the first row on top
-        for place, row in enumerate(rows):
+        rows = scores.rows[::-1]  # the first row on top
+        for position, row in enumerate(rows):
             found = row.interval("predicted", "difference")
             assert found is not None
-            axes.barh(place, found.mean, color="C0", height=0.6)
-            axes.plot([found.low, found.high], [place, place], color="C1", linewidth=2)
+            axes.barh(position, found.mean, color="C0", height=0.6)
+            axes.plot([found.low, found.high], [position, position], color="C1", linewidth=2)
         labels = [f"{row.method}, {1000 * row.seconds:.1f} ms" for row in rows]
         axes.set_yticks(range(len(rows)), labels)
         axes.set_xlabel("insertion minus deletion")
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
 
-    return svg_picture(draw, (7, 1 + 0.28 * len(bench.rows)), dark=dark)
+    return svg_picture(draw, (7, 1 + 0.28 * len(scores.rows)), dark=dark)

@@ -1,8 +1,7 @@
-"""Heatmaps of a few images: where a classifier finds its answer, and what its clusters hold."""
+"""Heatmaps and clusters of a few images of a split, for the report of an evaluation."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,10 +16,10 @@ from pacavit.explain.render import (
     fitted_size,
     heat_picture,
     partition_picture,
-    png_bytes,
     thumbnail,
 )
 from pacavit.tasks.classification import ClassProbability
+from pacavit.utils.pictures import base64_text, png_bytes
 
 __all__ = ["Heatmap", "Heatmaps", "make_heatmaps"]
 
@@ -29,15 +28,15 @@ _SIDE = 128  # pixels of the longer side of a picture
 
 @dataclass(frozen=True)
 class Heatmap:
-    """One image and what a classifier sees in it; pictures are base64 of PNG files.
+    """The heatmap of one image; pictures are base64 of PNG files.
 
     Attributes:
         index: position in the split.
         label: name of the true class.
-        guess: the likeliest class, the one that the map explains.
-        image: the image alone.
-        overlay: the map over it.
-        partition: the cluster of every patch over it; None without clusters.
+        guess: the top-1 class, which the map explains.
+        image: the image.
+        overlay: the image with the map over it.
+        partition: the image with the cluster of every patch over it; None without clusters.
     """
 
     index: int
@@ -50,13 +49,13 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """Maps of some images by one method.
+    """Heatmaps of some images by one method.
 
     Attributes:
-        method: its registered name.
-        images: what was explained.
-        stage: whose clusters the partitions show; None if there are none.
-        error: why no image could be explained, in one line; None if they could.
+        method: registered name of the method.
+        images: one per image.
+        stage: stage of the clusters in the partitions; None without clusters.
+        error: why the model could not be explained, in one line; None if it could.
     """
 
     method: str
@@ -68,14 +67,14 @@ class Heatmaps:
 def make_heatmaps(
     model: LoadedModel, images: ImageSet, positions: Sequence[int], *, device: torch.device
 ) -> Heatmaps:
-    """Explain images of a split, each with its likeliest class.
+    """Explain the top-1 class of images of a split.
 
-    If that fails the result says why: an evaluation must not be lost for want of its pictures.
+    A failure is returned in ``error``, so that the evaluation itself is not lost.
 
     Args:
-        model: a classifier; its task moves to ``device``.
+        model: a classifier; its task is moved to ``device``.
         images: of the split.
-        positions: of at least one image.
+        positions: of the images to explain, at least one.
         device: where to compute.
     """
     method = default_method(model.task.model)
@@ -95,7 +94,7 @@ def make_heatmaps(
 def _heatmap(position: int, label: str, method: str, explanation: ImageExplanation) -> Heatmap:
     size = fitted_size(explanation.placement.image_size, _SIDE)
     picture, placement = thumbnail(explanation.image, size), explanation.placement.resized(size)
-    heat = placement.restore(explanation.maps[method])
+    heatmap = placement.restore(explanation.maps[method])
     partition = None
     if explanation.stages:
         partition = _base64(partition_picture(picture, explanation.stages[-1], placement))
@@ -104,7 +103,7 @@ def _heatmap(position: int, label: str, method: str, explanation: ImageExplanati
         label,
         explanation.explained,
         image=_base64(picture),
-        overlay=_base64(heat_picture(picture, heat)),
+        overlay=_base64(heat_picture(picture, heatmap)),
         partition=partition,
     )
 
@@ -117,4 +116,4 @@ def _in_words(target: Tensor, names: Sequence[str]) -> str:
 
 
 def _base64(picture: Tensor) -> str:
-    return b64encode(png_bytes(picture)).decode()
+    return base64_text(png_bytes(picture))

@@ -1,10 +1,9 @@
-"""Explanations as a folder of pictures, a page to explore, JSON, and lines on the console."""
+"""Explanations as a folder of pictures with an interactive page and JSON, and on the console."""
 
 from __future__ import annotations
 
 import inspect
 import json
-from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,13 @@ from pacavit.explain.render import (
     cluster_colours,
     display_size,
     fitted_size,
-    png_bytes,
     thumbnail,
 )
 from pacavit.report import html
 from pacavit.report.explanation.pictures import BORDER, write_pictures
 from pacavit.report.folders import check_folder
 from pacavit.utils import files
+from pacavit.utils.pictures import base64_text, png_uri
 
 __all__ = [
     "NUMBERS",
@@ -43,34 +42,34 @@ __all__ = [
 
 PAGE, NUMBERS = "index.html", "explanations.json"
 _CONTRIBUTIONS = (
-    "Each patch of an image attends to clusters of patches. The map of the class shows where what "
-    "the clusters contribute to its score, and the attention that speaks for it, come from: bright "
-    "is where most does."
+    "Each patch of an image attends to clusters of patches. The map shows where the contributions "
+    "of the clusters to the score of the class, and the attention that raises it, come from; "
+    "bright is the highest."
 )
 _LEADS = {
     "cluster_contributions": _CONTRIBUTIONS,
     "cluster_gradient": _CONTRIBUTIONS,
     "class_map": (
-        "Each patch of an image attends to clusters of patches. The map of the class shows those "
-        "that speak for it: bright is where most of the evidence lies."
+        "Each patch of an image attends to clusters of patches. The map shows the clusters that "
+        "raise the score of the class; bright is the highest."
     ),
     "attention_map": (
-        "Each patch of an image attends to clusters of patches. The map shows those that receive "
-        "most attention, whatever the class."
+        "Each patch of an image attends to clusters of patches. The map shows the clusters that "
+        "receive attention; it does not depend on the class, and bright is the highest."
     ),
 }
-_EXPLORED = 24  # images of the page; each weighs up to a megabyte
+_EXPLORED = 24  # images on the page, of up to a megabyte each
 _THUMBNAIL = 96  # pixels of the longer side
 
 
 @dataclass(frozen=True)
 class ExplainedImage:
-    """What was written of one image.
+    """The files and the record of one explained image.
 
     Attributes:
         path: the image file.
-        folder: its pictures; None if there was an error.
-        numbers: what is told of it in ``explanations.json``.
+        folder: with its pictures; None if there was an error.
+        numbers: its record in ``explanations.json``.
         error: why it could not be explained, in one line; None if it could.
     """
 
@@ -81,10 +80,10 @@ class ExplainedImage:
 
 
 def check_explanation_folder(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds anything, or with ``overwrite`` anything but explanations.
+    """Refuse a folder that is not empty, or with ``overwrite`` one without explanations.
 
     Raises:
-        PacavitError: it does, or it is a file.
+        PacavitError: the folder is refused, or it is a file.
     """
     check_folder(out, mark=NUMBERS, what="explanations", overwrite=overwrite)
 
@@ -96,10 +95,10 @@ def write_explanations(
     title: str,
     overwrite: bool = False,
 ) -> list[ExplainedImage]:
-    """Write a folder of pictures an image, ``index.html`` and ``explanations.json``.
+    """Write a folder of pictures per image, ``index.html`` and ``explanations.json``.
 
     Args:
-        explanations: one by one, so that only one is held at a time.
+        explanations: an iterator keeps only one of them in memory at a time.
         out: the folder.
         title: of the page.
         overwrite: replace the explanations in the folder.
@@ -113,7 +112,7 @@ def write_explanations(
     with files.writing(out):
         out.mkdir(parents=True, exist_ok=True)
         files.empty_folder(out, last=NUMBERS)
-        # By this file the folder is known, also where the pictures are never finished.
+        # This file marks the folder as ours, even if writing the pictures fails.
         (out / NUMBERS).write_text(explanations_json([]) + "\n", "utf-8")
     taken = {out / PAGE, out / NUMBERS}
     # Explanations are computed while they are iterated over; an OSError there is no failed write.
@@ -138,19 +137,19 @@ def write_explanations(
 
 
 def explanations_json(explained: Sequence[ExplainedImage]) -> str:
-    """A JSON list with one object an image."""
+    """A JSON list with one object per image."""
     return json.dumps([image.numbers for image in explained], indent=2)
 
 
 def print_explanations(
     explained: Sequence[ExplainedImage], out: Path, *, console: Console | None = None
 ) -> None:
-    """One line an image, and where the page is; images with an error are left out."""
+    """Print one line per image and the path of the page; images with an error are left out."""
     console = console or Console()
     for image in explained:
         if image.error is None:
-            told = image.numbers["explained"]
-            line = f"{image.path}: {told['class']} {told['probability']:.1%}, in {image.folder}"
+            found = image.numbers["explained"]
+            line = f"{image.path}: {found['class']} {found['probability']:.1%}, in {image.folder}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"page in {out / PAGE}", markup=False, highlight=False, soft_wrap=True)
 
@@ -165,7 +164,7 @@ def _free_name(out: Path, stem: str, taken: Collection[Path]) -> Path:
 def _numbers(
     explanation: ImageExplanation, folder: Path, areas: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
-    """What JSON tells of an image; areas of masks are by method and threshold."""
+    """The JSON record of an image; areas of masks are by method and threshold."""
     return {
         "path": str(explanation.path),
         "error": None,
@@ -216,7 +215,7 @@ def _page(
     sections = []
     if explored:
         palette = (mpl.colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-        data = {"images": [one for one, _ in explored], "colours": _base64(palette)}
+        data = {"images": [one for one, _ in explored], "colours": base64_text(palette.tobytes())}
         parts = [
             html.render(
                 "explorer.html",
@@ -232,8 +231,8 @@ def _page(
         if len(explored) < done:
             parts.append(
                 html.paragraph(
-                    f"The first {len(explored)} of {done} images; the pictures of the others are "
-                    "in folders beside this page."
+                    f"This page shows the first {len(explored)} of {done} images; the pictures of "
+                    "the others are in folders beside it."
                 )
             )
         sections.append(html.Section("Explore", parts))
@@ -250,17 +249,17 @@ def _page(
 
 
 def _lead(image: Mapping[str, Any]) -> str:
-    """What the first map of the page's images shows, and what is beside it."""
+    """What the first map on the page shows, and what stands beside it."""
     method = image["maps"][0]["name"]
     if method in _LEADS:
         return _LEADS[method]
     about = (inspect.getdoc(METHODS.get(method)) or "").partition("\n")[0]
-    beside = " Beside it stand the clusters of patches." * bool(image["stages"])
+    beside = " Beside it are the clusters of patches." * bool(image["stages"])
     return f"The first map is by {method_title(method)}. {about}{beside}"
 
 
 def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
-    """What the page's script needs of an image; boxes are (top, left, height, width) in 0..1."""
+    """The data of an image for the page's script; boxes are (top, left, height, width) in 0..1."""
     placement = explanation.placement
     size = display_size(placement.image_size)
     unit = placement.resized((1, 1))
@@ -268,12 +267,12 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
     name, probability = explanation.explained
     label = f"{name} {probability:.1%}"
     if name != explanation.top[0].name:
-        label += f", likeliest {explanation.top[0].name} {explanation.top[0].probability:.1%}"
+        label += f", top-1 {explanation.top[0].name} {explanation.top[0].probability:.1%}"
     return {
         "name": explanation.path.name,
         "label": label,
-        "thumbnail": html.data_uri(png_bytes(small), "image/png"),
-        "picture": html.data_uri(png_bytes(thumbnail(explanation.image, size)), "image/png"),
+        "thumbnail": png_uri(small),
+        "picture": png_uri(thumbnail(explanation.image, size)),
         "seen": _rounded(unit.region),
         "border": placement.has_border,
         "maps": [
@@ -281,7 +280,7 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
                 "name": method,
                 "title": explanation.title(method),
                 "size": list(_bounded(found).shape),
-                "bytes": _base64(_relative_bytes(_bounded(found).flatten()[None])),
+                "bytes": _relative_bytes(_bounded(found).flatten()[None]),
             }
             for method, found in explanation.maps.items()
         ],
@@ -296,8 +295,8 @@ def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[
         "grid": list(clusters.grid),
         "box": _rounded(box),
         "clusters": len(clusters.weights),
-        "weightBytes": _base64(_relative_bytes(clusters.weights)),
-        "attentionBytes": _base64(_relative_bytes(clusters.attention)),
+        "weightBytes": _relative_bytes(clusters.weights),
+        "attentionBytes": _relative_bytes(clusters.attention),
         "importance": _rounded(clusters.shares()),
         "partition": clusters.partition.tolist(),
         "colours": [[round(255 * part) for part in one] for one in cluster_colours(clusters)],
@@ -305,7 +304,7 @@ def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[
 
 
 def _bounded(found: Tensor) -> Tensor:
-    """A map of the network's input, thinned out where that is larger than the page needs."""
+    """A map of the network's input, subsampled if it is larger than the page needs."""
     step = max(1, max(found.shape) // 112)
     return found[step // 2 :: step, step // 2 :: step]
 
@@ -314,14 +313,7 @@ def _rounded(values: Iterable[float]) -> list[float]:
     return [round(float(value), 5) for value in values]
 
 
-def _relative_bytes(rows: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(rows, n) >= 0 -> bytes, 255 is the largest of each row."""
+def _relative_bytes(rows: Tensor) -> str:
+    """(rows, n) >= 0 -> base64 of n bytes per row, in which 255 is the largest value of the row."""
     largest = rows.amax(1, keepdim=True).clamp(min=1e-30)
-    scaled: np.ndarray[Any, np.dtype[np.uint8]] = (
-        (rows / largest * 255).round().numpy().astype(np.uint8)
-    )
-    return scaled
-
-
-def _base64(array: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
-    return b64encode(array.tobytes()).decode()
+    return base64_text((rows / largest * 255).round().numpy().astype(np.uint8).tobytes())

@@ -1,4 +1,4 @@
-"""The pictures of one explained image: files in its folder, and what the page shows of them."""
+"""The pictures of one explained image: files in its folder, and a section of the page."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pacavit.explain.render import (
     fitted_size,
     map_masks,
     overlay,
-    png_bytes,
     thumbnail,
 )
 from pacavit.report import html
+from pacavit.utils.pictures import data_uri, figure_bytes, png_bytes, png_uri
 
 __all__ = ["BORDER", "write_pictures"]
 
-BORDER = "The map does not reach the border: it was cut off, so the network did not see it."
+BORDER = "The map does not cover the border, which was cropped before the network saw the image."
 _SMALL = 128  # pixels of the longer side
 _THRESHOLDS = {
     "otsu": "Otsu's threshold",
@@ -41,16 +41,16 @@ def write_pictures(
 ) -> tuple[Mapping[str, Mapping[str, float]], Markup]:
     """Write the pictures of an image into a new folder.
 
-    Masks, and what they keep and remove, have the image's own resolution; maps over the image and
-    galleries of clusters have the size at which a person looks at them.
+    Masks, and the images they keep and remove, have the resolution of the image; overlays and
+    galleries of clusters have the size of a display.
 
     Args:
         explanation: of the image.
-        folder: which does not exist.
+        folder: must not exist.
 
     Returns:
-        The share of what the network saw that each mask holds, by method and threshold, and the
-        page's part with the most telling pictures.
+        The area of each mask as a fraction of the network's view, by method and threshold, and HTML
+        with the main pictures for the page.
     """
     folder.mkdir()
     shown = [_map_figure(explanation, method, folder) for method in explanation.maps]
@@ -65,32 +65,32 @@ def write_pictures(
 
 def _map_figure(explanation: ImageExplanation, method: str, folder: Path) -> Markup:
     note = explanation.title(method)
-    picture = png_bytes(overlay(explanation, method, note))
+    picture = figure_bytes(overlay(explanation, method, note), dpi=100)
     (folder / f"{method}.png").write_bytes(picture)
     name = explanation.explained.name
-    about = f"for {name}" if METHODS.get(method).class_specific else "whatever the class"
-    source = html.data_uri(picture, "image/png")
+    about = f"for {name}" if METHODS.get(method).class_specific else "for any class"
+    source = data_uri(picture, "image/png")
     return html.picture(source, f"{note} {about}", f"{note}, {about}")
 
 
 def _galleries(explanation: ImageExplanation, folder: Path) -> list[Markup]:
     galleries = []
     for clusters in explanation.stages:
-        picture = png_bytes(cluster_gallery(explanation, clusters))
+        picture = figure_bytes(cluster_gallery(explanation, clusters), dpi=100)
         (folder / f"clusters-stage{clusters.stage}.png").write_bytes(picture)
         caption = (
             f"Stage {clusters.stage}: the cluster of every patch, then heatmaps of the clusters "
-            f"and their share in the importance for {explanation.explained.name}, in block "
+            f"with their share of the importance for {explanation.explained.name}, in block "
             f"{clusters.block}"
         )
-        galleries.append(html.picture(html.data_uri(picture, "image/png"), caption, caption))
+        galleries.append(html.picture(data_uri(picture, "image/png"), caption, caption))
     return galleries
 
 
 def _write_masks(
     explanation: ImageExplanation, folder: Path
 ) -> tuple[dict[str, dict[str, float]], Markup]:
-    """Masks of every map and of the best cluster, and what they keep and remove."""
+    """Write masks of every map and of the top cluster, and what they keep and remove."""
     areas: dict[str, dict[str, float]] = {}
     linked = []
     image = explanation.image
@@ -139,7 +139,7 @@ def _areas(explanation: ImageExplanation, masks: Mapping[str, Tensor]) -> dict[s
 def _write_pictures(
     image: Tensor, masks: Mapping[str, Tensor], folder: Path, *name: str
 ) -> dict[str, list[str]]:
-    """Write masks, and what each keeps and removes; by threshold the links to these three."""
+    """Write masks and what each keeps and removes; returns links by threshold."""
     return {
         threshold: [
             _save(picture, folder / f"{'-'.join((kind, threshold, *name))}.png")
@@ -150,21 +150,19 @@ def _write_pictures(
 
 
 def _small_pictures(small: Tensor, mask: Tensor) -> list[str]:
-    """A mask and what it keeps and removes of a small picture, as data URIs."""
+    """A mask and what it keeps and removes of a small picture, as data URLs."""
     small_mask = thumbnail(mask, (small.shape[1], small.shape[2]))
-    return [
-        html.data_uri(png_bytes(picture), "image/png") for picture in _pictures(small, small_mask)
-    ]
+    return [png_uri(picture) for picture in _pictures(small, small_mask)]
 
 
 def _pictures(image: Tensor, mask: Tensor) -> Iterator[Tensor]:
-    """One by one: on the way to its file, a photograph takes a hundred megabytes."""
+    """A mask, what it keeps, and what it removes; a generator, because photographs are large."""
     yield mask
     yield keep(image, mask)
     yield remove(image, mask)
 
 
 def _save(picture: Tensor, file: Path) -> str:
-    """Write a picture; its address as seen from the page."""
+    """Write a picture; returns its URL relative to the page."""
     file.write_bytes(png_bytes(picture))
     return quote(os.fsencode(f"{file.parent.name}/{file.name}"))

@@ -1,4 +1,4 @@
-"""Model cards: what a person should know before using weights, in Markdown, made from a run."""
+"""Model cards in Markdown, made from a run: use, results, training and limits of its weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.weights import hub
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.models import count_macs
+from pacavit.report import markdown
 from pacavit.report.publishing.command import training_command
+from pacavit.utils.command import Command, pacavit_command
 
 __all__ = ["card_summary", "input_size", "model_card", "with_clusterings"]
 
@@ -25,7 +27,7 @@ def model_card(
     *,
     environment: Mapping[str, Any],
     seconds: float,
-    evaluation_command: str,
+    evaluation_command: Command,
     source: str | None = None,
     half: bool = False,
     license_name: str = "Apache-2.0",
@@ -34,12 +36,12 @@ def model_card(
 
     Args:
         name: of the weights.
-        model: loaded from the very file that the card describes; its recipe is the run's.
-        evaluation: of that file, on the test split.
+        model: loaded from the file that the card describes, with the recipe of the run.
+        evaluation: of the model on the test split.
         environment: of the training, as in the run's ``environment.json``.
-        seconds: of the training.
-        evaluation_command: which repeats the scores.
-        source: what commands take to find the weights; None is the name.
+        seconds: duration of the training.
+        evaluation_command: repeats the evaluation.
+        source: the weights as commands take them; None is the name.
         half: the file holds half-precision numbers.
         license_name: of the weights.
     """
@@ -60,7 +62,7 @@ def model_card(
 
 
 def card_summary(card: str) -> str:
-    """The paragraph below the title of a card, in one line without mark-up."""
+    """The first paragraph of a card, in one line without markup."""
     return " ".join(card.split("\n\n")[1].split()).replace("`", "")
 
 
@@ -70,37 +72,43 @@ def _use(source: str) -> str:
         python.append(f'network = pacavit.from_pretrained("{source}")  # for timm and torch')
     return (
         "## Use\n\n"
-        f"```sh\npacavit predict {source} IMAGE.png\n```\n\n"
-        "```python\n" + "\n".join(python) + "\n```"
+        f"{markdown.shell(pacavit_command('predict', source, 'IMAGE.png'))}\n\n"
+        f"{markdown.code('python', *python)}"
     )
 
 
-def _results(evaluation: Evaluation, command: str, precision: str) -> str:
-    rows = [
+def _results(evaluation: Evaluation, command: Command, precision: str) -> str:
+    averages = [
+        [
+            average,
+            f"{evaluation.accuracy:.4f}",
+            *(
+                f"{getattr(evaluation, f'{kind}_{average}'):.4f}"
+                for kind in ("precision", "recall", "f1")
+            ),
+        ]
+        for average in ("macro", "weighted")
+    ]
+    classes = [
+        [
+            row.name,
+            *(f"{each:.4f}" for each in (row.precision, row.recall, row.f1)),
+            str(row.support),
+        ]
+        for row in evaluation.per_class
+    ]
+    parts = [
         "## Results on the test split",
         "",
-        "| average | accuracy | precision | recall | F1 |",
-        "|---|---|---|---|---|",
-    ]
-    for average in ("macro", "weighted"):
-        scores = [evaluation.accuracy]
-        scores += [
-            getattr(evaluation, f"{kind}_{average}") for kind in ("precision", "recall", "f1")
-        ]
-        rows.append(f"| {average} | " + " | ".join(f"{score:.4f}" for score in scores) + " |")
-    rows += ["", "| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
-    for row in evaluation.per_class:
-        name = row.name.replace("|", r"\|")
-        scores = [row.precision, row.recall, row.f1]
-        cells = " | ".join(f"{score:.4f}" for score in scores)
-        rows.append(f"| {name} | {cells} | {row.support} |")
-    rows += [
+        markdown.table(["average", "accuracy", "precision", "recall", "F1"], averages),
+        "",
+        markdown.table(["class", "precision", "recall", "F1", "images"], classes),
         "",
         f"Of the stored {precision}-precision file, measured by",
         "",
-        f"```sh\n{command}\n```",
+        markdown.shell(command),
     ]
-    return "\n".join(rows)
+    return "\n".join(parts)
 
 
 def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float) -> str:
@@ -123,7 +131,7 @@ def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float
             f"- Machine: {machine}",
             f"- Versions: {versions}",
             "",
-            f"```sh\n{training_command(recipe)}\n```",
+            markdown.shell(training_command(recipe)),
         )
     )
 
@@ -132,29 +140,29 @@ def _limits(model: LoadedModel, evaluation: Evaluation) -> str:
     height, width = input_size(model)
     return (
         "## Limits\n\n"
-        f"The network knows {len(model.info.class_names)} classes and names one of them for any "
-        f"picture, however wrong. It sees pictures at {width} x {height} pixels; larger ones are "
-        "reduced, so small things in them are lost. Its probabilities are not calibrated: on "
-        f"average they are off by {evaluation.other_scores['calibration_error']:.3f} (expected "
-        "calibration error, 15 bins). Another seed gives somewhat other numbers."
+        f"The network has {len(model.info.class_names)} classes and assigns one of them to any "
+        f"image, whatever it shows. Images are resized to {width} x {height} pixels, so small "
+        "objects in larger images are lost. Probabilities are not calibrated; the expected "
+        f"calibration error is {evaluation.other_scores['calibration_error']:.3f} (15 bins). "
+        "Scores vary with the seed of the training."
     )
 
 
 def input_size(model: LoadedModel) -> tuple[int, int]:
-    """(height, width) of what the network sees, in pixels."""
+    """(height, width) of the network's input in pixels."""
     size = model.recipe.task.image_size
     return model.info.image_size if size is None else (size, size)
 
 
 def with_clusterings(network: nn.Module) -> str:
-    """What to say behind a network's name, such as " with conv clustering (16, 16 clusters)".
+    """A suffix for a network's name, such as " with conv clustering (16, 16 clusters)".
 
-    Nothing of networks without an attention of ours.
+    Empty for networks without an attention of this package.
     """
     modules = [module for module in network.modules() if isinstance(module, Clustering)]
     if not modules:
-        ours = any(isinstance(module, Attention) for module in network.modules())
-        return " with full attention" if ours else ""
+        attends = any(isinstance(module, Attention) for module in network.modules())
+        return " with full attention" if attends else ""
     used = {type(module) for module in modules}
     names = [name for name in CLUSTERINGS if CLUSTERINGS.get(name) in used]
     numbers = ", ".join(str(module.num_clusters) for module in modules)

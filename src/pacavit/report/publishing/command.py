@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,11 +13,12 @@ from pacavit import recipes
 from pacavit.engine.weights.load import packaged_names
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
+from pacavit.utils.command import Command, pacavit_command
 
 __all__ = ["WEIGHTS", "changed_fields", "needs_weights", "recipe_changes", "training_command"]
 
 WEIGHTS = "WEIGHTS"
-"""What commands call weights to start from that do not come with the package."""
+"""Placeholder in commands for initial weights that are not part of the package."""
 
 # Words that are neither numbers nor dates of TOML; its other values are excluded by name.
 _WORD = re.compile(r"[A-Za-z_][\w.:/+-]*", re.ASCII)
@@ -26,27 +26,27 @@ _VALUES = {"true", "false", "inf", "nan", "null"}
 _BARE_KEY = re.compile(r"[\w-]+", re.ASCII)
 
 
-def training_command(recipe: Recipe) -> str:
-    """The command that repeats a run: a packaged recipe and what was changed in it.
+def training_command(recipe: Recipe) -> Command:
+    """The command that repeats a run: a packaged recipe and the changes of it.
 
-    The folder of the data is called ROOT, and weights to start from that do not come with the
-    package ``WEIGHTS``: they lie elsewhere on every machine.
+    Paths that differ between machines are placeholders: ROOT for the folder of the data,
+    ``WEIGHTS`` for initial weights that are not part of the package.
 
     Raises:
         RecipeError: a changed field has a value that TOML cannot express.
     """
     packaged = recipe.name in recipes.names()
-    words = ["pacavit", "train", recipe.name if packaged else f"{recipe.name}.toml"]
-    words += ["--out", "DIR"]
-    if recipe.data.root is not None:
-        words += ["--data", "ROOT"]
-    if packaged:
-        words += [word for change in recipe_changes(recipe) for word in ("--set", change)]
-    return shlex.join(words)
+    return pacavit_command(
+        "train",
+        recipe.name if packaged else f"{recipe.name}.toml",
+        out="DIR",
+        data=None if recipe.data.root is None else "ROOT",
+        set=recipe_changes(recipe) if packaged else (),
+    )
 
 
 def recipe_changes(recipe: Recipe) -> list[str]:
-    """What ``--set`` takes to make a recipe of the packaged one of its name.
+    """The ``--set`` arguments that turn the packaged recipe of the same name into this one.
 
     Raises:
         RecipeError: a changed field has a value that TOML cannot express.
@@ -60,33 +60,33 @@ def recipe_changes(recipe: Recipe) -> list[str]:
 
 
 def needs_weights(recipe: Recipe) -> bool:
-    """Whether a run starts from weights that do not come with the package."""
+    """Whether a run starts from weights that are not part of the package."""
     return recipe.model.init not in (None, *packaged_names())
 
 
 def changed_fields(recipe: Recipe) -> frozenset[str]:
-    """Dotted fields in which a recipe differs from the packaged one of its name, if any has it."""
+    """Dotted fields in which a recipe differs from the packaged one of its name, if any."""
     if recipe.name not in recipes.names():
         return frozenset()
     return frozenset(field for field, _ in _changes(recipes.load(recipe.name), recipe))
 
 
 def _changes(old: BaseModel, new: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted field, new value) of every field in which two recipes differ; mappings as a whole.
+    """(dotted field, new value) of every field in which two recipes differ.
 
-    So are sections that the old recipe has not, or not of that kind.
+    Mappings are one value; so are sections that are absent or of another type in the old recipe.
     """
     for name in type(new).model_fields:
         field, was, value = f"{prefix}{name}", getattr(old, name), getattr(new, name)
         if isinstance(value, BaseModel) and type(was) is type(value):
             yield from _changes(was, value, f"{field}.")
-        # As text, because the order of a mapping counts, as in train.lr_scales.
+        # Compared as text, because the order of a mapping matters, as in train.lr_scales.
         elif repr(was) != repr(value) and field != "data.root":
             yield field, value.model_dump() if isinstance(value, BaseModel) else value
 
 
 def _overrides(field: str, value: Any) -> Iterator[str]:
-    """What ``--set`` takes to give a field a value."""
+    """The ``--set`` arguments that give a field a value."""
     if value is None:
         yield f"{field}=null"
     elif isinstance(value, str) and _WORD.fullmatch(value) and value not in _VALUES:
@@ -104,13 +104,13 @@ def _overrides(field: str, value: Any) -> Iterator[str]:
 
 
 def _toml(value: Any, field: str) -> str:
-    """A value as TOML, in one line."""
+    """A value as TOML in one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        # JSON's strings are TOML's, but for one control character and for surrogate pairs.
+        # JSON strings are TOML strings, except for one control character and surrogate pairs.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, Mapping):
         pairs = (

@@ -1,4 +1,4 @@
-"""What became of an original checkpoint, for a person."""
+"""The result of a conversion on the console."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["print_conversion"]
 
 
 def print_conversion(conversion: Conversion, console: Console | None = None) -> None:
-    """Print which model was recognised and which weights were taken over, made anew or left."""
+    """Print the model, and the weights that were loaded, re-initialised or left out."""
     console = console or Console()
     settings = ", ".join(f"{key}={value!r}" for key, value in conversion.settings.items())
-    ours = f"{conversion.model}({settings})" if settings else conversion.model
+    model = f"{conversion.model}({settings})" if settings else conversion.model
     total = len(conversion.loaded) + len(conversion.reinitialised)
     lines = [
-        f"model: {conversion.original or 'none of the published ones'}, here {ours}",
+        f"model: {conversion.original or 'none of the published ones'}, here {model}",
         f"loaded: {len(conversion.loaded)} of {total} weights",
         *_listing("re-initialised, random now", conversion.reinitialised),
         *_listing("unexpected, left out", conversion.unexpected),

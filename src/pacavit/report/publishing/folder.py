@@ -1,4 +1,4 @@
-"""Turn a run into a folder for the Hugging Face hub."""
+"""A run as a folder for the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def publish_run(
 ) -> Path:
     """Write the weights of a finished run, their configuration and a model card.
 
-    The card's scores are of the test split.
+    The scores in the card are measured on the test split.
 
     Args:
-        run: its folder.
-        folder: to write, see ``engine.hub.save_pretrained``.
-        repository: USER/NAME on the hub, for the card's examples; None is the folder's name.
-        license_name: of the weights, as the hub abbreviates it.
+        run: run folder.
+        folder: to write, see ``engine.weights.hub.save_pretrained``.
+        repository: USER/NAME on the hub, for the card's examples; by default USER and the name of
+            the folder.
+        license_name: of the weights, as a license identifier of the hub.
         data: folder with the data set, instead of the run's.
         progress: show a progress bar.
 
@@ -42,8 +43,8 @@ def publish_run(
         The folder.
 
     Raises:
-        CheckpointError: the run is not usable, or its network is no PaCa-ViT; the folder is in
-            use, or cannot be written.
+        CheckpointError: the run is not usable, or its network is not a PaCa-ViT; the folder is
+            in use, or cannot be written.
         DataError: the test images cannot be read.
     """
     hub.check_folder(folder)
@@ -52,7 +53,8 @@ def publish_run(
     network = trained.task.model
     if not isinstance(network, PacaViT):
         raise CheckpointError(
-            f"{trained.recipe.model.name} is no PaCa-ViT; timm.models.push_to_hf_hub publishes it"
+            f"{trained.recipe.model.name} is not a PaCa-ViT; publish it with "
+            "timm.models.push_to_hf_hub"
         )
     repository = repository or f"USER/{folder.absolute().name}"
     name, source = repository.rpartition("/")[2], f"{hub.PREFIX}{repository}"
@@ -87,7 +89,7 @@ def publish_run(
 
 
 def _header(name: str, model: LoadedModel, evaluation: Evaluation, license_name: str) -> str:
-    """What the hub reads of a card, as YAML."""
+    """The metadata of a card for the hub, as YAML."""
     kind = "image-classification"
     scores = {"accuracy": evaluation.accuracy, "f1": evaluation.f1_macro}
     results = [

@@ -1,8 +1,7 @@
-"""Turn a run into weights that ship: a small file and its model card."""
+"""Package a run as weights that ship with this package: a small file and its model card."""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from pacavit.engine.system import pick_device, read_environment
 from pacavit.engine.weights.load import LoadedModel, load_model, save_weights
 from pacavit.errors import CheckpointError, DataError
 from pacavit.report.publishing.card import model_card
+from pacavit.utils.command import Command, pacavit_command
 
 __all__ = ["MAX_BYTES", "RunFacts", "package_weights", "run_facts", "score_for_card"]
 
@@ -26,12 +26,12 @@ def package_weights(
 ) -> tuple[Path, Path]:
     """Write ``NAME.safetensors`` in half precision and ``NAME.md``, its model card.
 
-    The card's scores are those of the written file, read back, on the test split.
+    The scores in the card are measured on the test split with the written file.
 
     Args:
         run: folder of a finished run.
-        name: of the weights; users will load them by it.
-        dest: folder for the two files, made if it is not there.
+        name: of the weights, by which users load them.
+        dest: folder for the two files, created if needed.
         data: folder with the data set, instead of the run's.
         progress: show a progress bar.
 
@@ -52,9 +52,9 @@ def package_weights(
         weights.unlink()
         raise CheckpointError(
             f"weights of {trained.recipe.model.name} take {size / 1e6:.1f} MB, more than the "
-            f"{MAX_BYTES / 1e6:g} MB that ship; package a smaller model"
+            f"{MAX_BYTES / 1e6:g} MB allowed; package a smaller model"
         )
-    # The file does not say where the images were; the run does.
+    # The folder of the images is known to the run, not to the weights file.
     stored = replace(load_model(weights), recipe=trained.recipe)
     evaluation, command = score_for_card(stored, name, data=data, progress=progress)
     text = model_card(
@@ -65,11 +65,11 @@ def package_weights(
 
 
 class RunFacts(NamedTuple):
-    """What a run's folder knows and its weights do not.
+    """Facts in the folder of a run that are not in its weights file.
 
     Attributes:
         environment: versions and machine.
-        seconds: of training.
+        seconds: duration of the training.
     """
 
     environment: dict[str, Any]
@@ -77,7 +77,7 @@ class RunFacts(NamedTuple):
 
 
 def run_facts(run: Path, trained: LoadedModel) -> RunFacts:
-    """Facts of a finished run; raises CheckpointError if it is not finished or not complete."""
+    """Facts of a run; raises CheckpointError if it is unfinished or incomplete."""
     rows, epochs = read_metrics(run), trained.recipe.train.epochs
     if len(rows) < epochs:
         raise CheckpointError(f"the run in {run} is not finished: {len(rows)} of {epochs} epochs")
@@ -86,25 +86,24 @@ def run_facts(run: Path, trained: LoadedModel) -> RunFacts:
 
 def score_for_card(
     model: LoadedModel, source: str, *, data: Path | None, progress: bool
-) -> tuple[Evaluation, str]:
+) -> tuple[Evaluation, Command]:
     """Scores on the test split, and the command that repeats them.
 
     Args:
         model: with the folder of the images in its recipe.
-        source: what the command shall take as the model.
+        source: the model in the command.
         data: folder with the data set, instead of the recipe's.
         progress: show a progress bar.
 
     Raises:
-        DataError: they are not the data that the model was trained on, which the card names.
+        DataError: the data are of another version than those the model was trained on.
     """
     score = score_model(model, "test", root=data, device=pick_device("auto"), progress=progress)
     if score.info.version != model.info.version:
         raise DataError(
-            f"the test images are of {score.info.version}, and the model was trained on "
-            f"{model.info.version}; give those data, the card tells of no others"
+            f"the test images are of {score.info.version}, but the model was trained on "
+            f"{model.info.version}; give the data it was trained on"
         )
-    command = ["pacavit", "evaluate", source]
-    if (data or model.recipe.data.root) is not None:
-        command += ["--data", "ROOT"]
-    return score.evaluation, shlex.join(command)
+    root = data or model.recipe.data.root
+    command = pacavit_command("evaluate", source, data=None if root is None else "ROOT")
+    return score.evaluation, command

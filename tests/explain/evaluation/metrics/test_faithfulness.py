@@ -7,9 +7,9 @@ from torch import Tensor
 from pacavit.explain.evaluation.metrics import (
     area_under_curve,
     blurred,
-    mean_colour,
+    mean_color,
     perturbation_curves,
-    predicted_right,
+    still_top1,
     top_area,
 )
 
@@ -78,12 +78,12 @@ def test_keeping_the_evidence_keeps_the_class_and_removing_it_does_not(images: T
         return torch.full_like(images, -0.5)
 
     for masks, keep, right in ((mask, True, True), (mask, False, False), (~mask, True, False)):
-        found = predicted_right(corner, images, masks, classes, keep=keep, baseline=grey)
+        found = still_top1(corner, images, masks, classes, keep=keep, baseline=grey)
         assert found.tolist() == [right] * 3
 
 
 def test_baselines_keep_the_colour_and_lose_the_detail() -> None:
     images = torch.randn(2, 3, 32, 20, generator=torch.Generator().manual_seed(0))
-    assert mean_colour(images).shape == blurred(images).shape == images.shape
-    torch.testing.assert_close(mean_colour(images).mean((2, 3)), images.mean((2, 3)))
+    assert mean_color(images).shape == blurred(images).shape == images.shape
+    torch.testing.assert_close(mean_color(images).mean((2, 3)), images.mean((2, 3)))
     assert blurred(images).std() < 0.3 * images.std()

@@ -7,11 +7,10 @@ from scipy.stats import spearmanr
 from pacavit.explain.evaluation.metrics import (
     energy_inside,
     gini,
-    mean_interval,
-    paired_difference,
     pointing_game,
     rank_correlation,
 )
+from pacavit.utils.statistics import mean_interval, paired_difference
 
 
 def test_pointing_and_energy_look_at_the_object() -> None:
@@ -57,8 +56,8 @@ def test_intervals_cover_the_mean_and_pairs_are_compared_as_pairs() -> None:
     assert mean_interval(first) == interval
     change = paired_difference(first, second)
     assert change.mean == pytest.approx(0.1, abs=0.02)
-    assert not change.tie
-    assert paired_difference(first, first).tie
+    assert change.significant
+    assert not paired_difference(first, first).significant
     assert mean_interval(torch.tensor([1.0, torch.nan])).mean == 1
     with pytest.raises(ValueError, match="not pairs"):
         paired_difference(first, first[:3])

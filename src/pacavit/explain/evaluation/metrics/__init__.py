@@ -1,5 +1,11 @@
-"""Numbers that test whether maps and clusters tell the truth, in plain torch and batched."""
+"""Metrics of explanations as batched torch functions: of maps and of clusters."""
 
+from pacavit.explain.evaluation.metrics.ablation import (
+    cluster_drops,
+    randomized,
+    stage_clusterings,
+    without_cluster,
+)
 from pacavit.explain.evaluation.metrics.clusters import (
     adjusted_rand_index,
     contingency,
@@ -8,19 +14,13 @@ from pacavit.explain.evaluation.metrics.clusters import (
     normalized_mutual_information,
     purity,
 )
-from pacavit.explain.evaluation.metrics.deletion import (
-    cluster_drops,
-    randomised,
-    stage_clusterings,
-    without_cluster,
-)
 from pacavit.explain.evaluation.metrics.faithfulness import (
     BASELINES,
     area_under_curve,
     blurred,
-    mean_colour,
+    mean_color,
     perturbation_curves,
-    predicted_right,
+    still_top1,
     top_area,
 )
 from pacavit.explain.evaluation.metrics.maps import (
@@ -31,12 +31,9 @@ from pacavit.explain.evaluation.metrics.maps import (
 )
 from pacavit.explain.evaluation.metrics.road import impute, road
 from pacavit.explain.evaluation.metrics.sensitivity import max_sensitivity
-from pacavit.explain.evaluation.metrics.statistics import mean_interval, paired_difference
-from pacavit.utils.statistics import Interval
 
 __all__ = [
     "BASELINES",
-    "Interval",
     "adjusted_rand_index",
     "area_under_curve",
     "blurred",
@@ -48,18 +45,16 @@ __all__ = [
     "impute",
     "max_sensitivity",
     "mean_best_overlap",
-    "mean_colour",
-    "mean_interval",
+    "mean_color",
     "normalized_mutual_information",
-    "paired_difference",
     "perturbation_curves",
     "pointing_game",
-    "predicted_right",
     "purity",
-    "randomised",
+    "randomized",
     "rank_correlation",
     "road",
     "stage_clusterings",
+    "still_top1",
     "top_area",
     "without_cluster",
 ]

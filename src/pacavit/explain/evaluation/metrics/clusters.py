@@ -1,8 +1,8 @@
-"""Clusters against the masks of objects: do they follow what is in the image?
+"""Agreement of clusters with masks of objects.
 
-All take labels (B, N) or (B, H, W) int64. In the true ones 0 is the background and -1 no label; in
-the predicted ones -1 is no cluster. Numbers of clusters influence every one of these scores: they
-belong beside M, and beside the controls.
+All functions take labels (B, N) or (B, H, W) int64. In ``true``, 0 is the background and -1 means
+no label; in ``found``, -1 means no cluster. All of these scores depend on the number of clusters M,
+so report them together with M and with those of control partitions.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = [
 
 
 def contingency(true: Tensor, found: Tensor, *, foreground: bool = False) -> Tensor:
-    """How many pixels of each object each cluster has: (B, T, P), float64.
+    """Number of pixels by object and cluster: (B, T, P), float64.
 
     Args:
-        true: objects from 0; pixels below 0 do not count.
-        found: clusters from 0; pixels below 0 do not count.
-        foreground: pixels of object 0, the background, do not count either.
+        true: index of the object; negative pixels are ignored.
+        found: index of the cluster; negative pixels are ignored.
+        foreground: ignore the pixels of object 0, the background, too.
     """
     true, found = true.flatten(1), found.flatten(1)
     counted = (true >= int(foreground)) & (found >= 0)
@@ -39,10 +39,10 @@ def contingency(true: Tensor, found: Tensor, *, foreground: bool = False) -> Ten
 
 
 def adjusted_rand_index(true: Tensor, found: Tensor, *, foreground: bool = True) -> Tensor:
-    """ARI, by default of the pixels of objects alone (FG-ARI): (B,), 1 is perfect, 0 is chance.
+    """ARI, by default over foreground pixels only (FG-ARI): (B,), 1 is perfect, 0 is chance.
 
-    Hubert and Arabie, 1985. NaN where no pixel counts; 1 where both are one part or all are
-    single.
+    Hubert and Arabie, 1985. NaN if all pixels are ignored; 1 if both partitions have one group, or
+    both have only groups of one pixel.
     """
     table = contingency(true, found, foreground=foreground)
     total = table.sum((1, 2))
@@ -59,10 +59,10 @@ def adjusted_rand_index(true: Tensor, found: Tensor, *, foreground: bool = True)
 
 
 def mean_best_overlap(true: Tensor, found: Tensor) -> Tensor:
-    """The best IoU of a cluster with each object, the mean over objects: (B,), higher is better.
+    """The best IoU of any cluster with each object, averaged over objects: (B,).
 
     mBO of Seitzer et al., "Bridging the gap to real-world object-centric learning", ICLR 2023.
-    The background is no object; NaN without objects.
+    The background is not an object; NaN for an image without objects.
     """
     overlap, present = _overlaps(true, found)
     best = overlap.amax(2) * present
@@ -70,9 +70,9 @@ def mean_best_overlap(true: Tensor, found: Tensor) -> Tensor:
 
 
 def hungarian_miou(true: Tensor, found: Tensor) -> Tensor:
-    """IoU of objects with one cluster each, matched best, the mean over objects: (B,).
+    """IoU of objects under the best one-to-one matching with clusters, averaged over objects: (B,).
 
-    An object that gets no cluster has 0. The background is no object; NaN without objects.
+    An unmatched object has IoU 0. The background is not an object; NaN without objects.
     """
     overlap, present = _overlaps(true, found)
     scores = []
@@ -84,24 +84,24 @@ def hungarian_miou(true: Tensor, found: Tensor) -> Tensor:
 
 
 def normalized_mutual_information(true: Tensor, found: Tensor) -> Tensor:
-    """Mutual information over the mean of the entropies: (B,), 0 to 1; 1 if both are one part."""
-    share = contingency(true, found)
-    share = share / share.sum((1, 2), keepdim=True)
-    rows, columns = share.sum(2), share.sum(1)
+    """Mutual information over the mean entropy: (B,), 0 to 1; 1 if both have a single group."""
+    joint = contingency(true, found)
+    joint = joint / joint.sum((1, 2), keepdim=True)
+    rows, columns = joint.sum(2), joint.sum(1)
     entropies = torch.special.entr(rows).sum(1), torch.special.entr(columns).sum(1)
-    mutual = entropies[0] + entropies[1] - torch.special.entr(share).sum((1, 2))
+    mutual = entropies[0] + entropies[1] - torch.special.entr(joint).sum((1, 2))
     mean = (entropies[0] + entropies[1]) / 2
     return torch.where(mean == 0, 1, mutual.clamp(min=0) / mean)
 
 
 def purity(true: Tensor, found: Tensor) -> Tensor:
-    """The share of pixels that belong to their cluster's most frequent object: (B,)."""
+    """Fraction of pixels that belong to the most frequent object of their cluster: (B,)."""
     table = contingency(true, found)
     return table.amax(1).sum(1) / table.sum((1, 2))
 
 
 def _overlaps(true: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU (B, T - 1, P) of objects and clusters, and which objects (B, T - 1) are in the image."""
+    """IoU (B, T - 1, P) of objects and clusters, and which objects (B, T - 1) are present."""
     table = contingency(true, found)
     union = table.sum(2, keepdim=True) + table.sum(1, keepdim=True) - table
     overlap = table / union.clamp(min=1)

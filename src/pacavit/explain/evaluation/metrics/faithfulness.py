@@ -1,4 +1,4 @@
-"""Does a network need what a map calls important: deletion, insertion, keeping and removing."""
+"""Faithfulness of maps: predictions on images whose pixels are altered in the order of a map."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = [
     "Predict",
     "area_under_curve",
     "blurred",
-    "mean_colour",
+    "mean_color",
     "perturbation_curves",
-    "predicted_right",
+    "still_top1",
     "top_area",
 ]
 
@@ -25,37 +25,37 @@ Predict: TypeAlias = Callable[[Tensor], Tensor]
 """Normalised images (B, 3, H, W) to logits (B, K)."""
 
 
-def mean_colour(images: Tensor) -> Tensor:
-    """Each image's own mean colour everywhere: (B, 3, H, W) -> (B, 3, H, W)."""
+def mean_color(images: Tensor) -> Tensor:
+    """Images filled with their mean color: (B, 3, H, W) -> (B, 3, H, W)."""
     return images.mean((2, 3), keepdim=True).expand_as(images)
 
 
 def blurred(images: Tensor) -> Tensor:
-    """Images without detail, a Gaussian of a tenth of the longer side: (B, 3, H, W) -> the same.
+    """Images blurred by a Gaussian of a tenth of their longer side: (B, 3, H, W) -> (B, 3, H, W).
 
-    RISE (Petsiuk et al., BMVC 2018) inserts into blurred images, because hard edges of inserted
-    pixels would be evidence of their own.
+    RISE (Petsiuk et al., BMVC 2018) inserts pixels into blurred images, because on a plain ground
+    the hard edges of the inserted area would change the prediction.
     """
     longer, shorter = max(images.shape[2:]), min(images.shape[2:])
-    reach = min(longer // 4, (shorter - 1) // 2)  # what reflection at the edge allows
+    reach = min(longer // 4, (shorter - 1) // 2)  # reflection padding allows no more
     side, sigma = 2 * reach + 1, [longer / 10] * 2
-    # One axis after the other is the same, and several times as quick.
+    # One axis after the other: the same result, several times as fast.
     return V.gaussian_blur(V.gaussian_blur(images, [1, side], sigma), [side, 1], sigma)
 
 
 BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {"mean": mean_colour, "blur": blurred}
+    {"mean": mean_color, "blur": blurred}
 )
-"""What stands where pixels are taken away, by name."""
+"""Replacements for removed pixels, by name."""
 
 
 def top_area(maps: Tensor, area: float, *, seed: int = 0) -> Tensor:
-    """The highest pixels of a map, the same number in every image: (B, H, W) -> bool.
+    """The highest pixels of each map, the same number for every image: (B, H, W) -> bool.
 
     Args:
-        maps: higher is more important; NaN is least of all.
-        area: share of the pixels, 0 to 1.
-        seed: of the order among equal values, which coarse maps have many of.
+        maps: higher is more important; NaN is the least important.
+        area: fraction of the pixels, 0 to 1.
+        seed: of the random order among equal values, which are common in coarse maps.
     """
     rank = _ranks(maps, seed)
     return rank < round(area * maps[0].numel())
@@ -74,23 +74,23 @@ def perturbation_curves(
     least_first: bool = False,
     seed: int = 0,
 ) -> Tensor:
-    """Probabilities of classes while pixels go, or come, in the order of a map: (B, steps + 1).
+    """Class probabilities while pixels are deleted or inserted in the order of a map.
 
-    Deletion and insertion of RISE (Petsiuk et al., BMVC 2018); both ends, the whole image and
-    nothing of it, are on the curve.
+    The deletion and insertion curves of RISE (Petsiuk et al., BMVC 2018), (B, steps + 1), from the
+    whole image to the baseline or the other way.
 
     Args:
-        predict: the network.
+        predict: from images to logits.
         images: (B, 3, H, W), normalised.
         maps: (B, H, W), higher is more important.
-        classes: (B,) int64, whose probability is followed.
-        insert: pixels come, into the baseline; else they go, and the baseline stays.
-        baseline: by default ``blurred`` for insertion and ``mean_colour`` for deletion.
-        steps: of equal numbers of pixels.
-        least_first: begin with the least important ones.
-        seed: of the order among equal values.
+        classes: (B,) int64, the classes of the probabilities.
+        insert: pixels of the image enter the baseline; else the baseline replaces them.
+        baseline: by default ``blurred`` for insertion and ``mean_color`` for deletion.
+        steps: number of steps, of equally many pixels.
+        least_first: begin with the least important pixels.
+        seed: of the random order among equal values.
     """
-    start = (baseline or (blurred if insert else mean_colour))(images)
+    start = (baseline or (blurred if insert else mean_color))(images)
     rank = _ranks(-maps if least_first else maps, seed)
     points = []
     for step in range(steps + 1):
@@ -104,36 +104,36 @@ def perturbation_curves(
 
 
 def area_under_curve(curves: Tensor) -> Tensor:
-    """Trapezoid over the share of the pixels: (B, steps + 1) -> (B,)."""
+    """Trapezoid rule over the fraction of altered pixels: (B, steps + 1) -> (B,)."""
     return torch.trapezoid(curves, dx=1 / (curves.shape[1] - 1), dim=1)
 
 
 @torch.no_grad()
-def predicted_right(
+def still_top1(
     predict: Predict,
     images: Tensor,
     masks: Tensor,
     classes: Tensor,
     *,
     keep: bool,
-    baseline: Callable[[Tensor], Tensor] = mean_colour,
+    baseline: Callable[[Tensor], Tensor] = mean_color,
 ) -> Tensor:
-    """Whether a class is still the likeliest with the masked area only, or without it: (B,) bool.
+    """Whether a class is still the top-1 class with only the masked area, or without it: (B,) bool.
 
     Args:
-        predict: the network.
+        predict: from images to logits.
         images: (B, 3, H, W), normalised.
         masks: (B, H, W) bool.
         classes: (B,) int64.
-        keep: show the masked area only; else all but it.
-        baseline: what stands elsewhere.
+        keep: keep only the masked area; else remove it.
+        baseline: replaces the removed pixels.
     """
     shown = masks[:, None] if keep else ~masks[:, None]
     return predict(torch.where(shown, images, baseline(images))).argmax(1) == classes
 
 
 def _ranks(maps: Tensor, seed: int) -> Tensor:
-    """0 for the highest pixel of an image, 1 for the next; equal values in a drawn order."""
+    """Rank of each pixel, 0 for the highest; equal values in a random order: (B, H, W) int64."""
     values = maps.flatten(1).nan_to_num(nan=-torch.inf)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(values.shape[1], generator=generator).to(maps.device)

@@ -1,4 +1,4 @@
-"""What maps are like, and whether they are on the object."""
+"""Properties of maps: sparseness, correlation, and localization on an object."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ __all__ = ["energy_inside", "gini", "pointing_game", "rank_correlation"]
 def pointing_game(maps: Tensor, objects: Tensor) -> Tensor:
     """Whether the highest pixel lies on the object: (B, H, W) and (B, H, W) bool -> (B,) in 0..1.
 
-    Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, but without a
-    margin; of several highest pixels, the share that lies on the object. NaN without an object.
+    Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without a margin.
+    If several pixels are highest, the fraction of them on the object. NaN for an image without an
+    object.
     """
     values = maps.flatten(1).nan_to_num(nan=-torch.inf)
     inside = objects.flatten(1)
     top = values == values.amax(1, keepdim=True)
-    share = (top & inside).sum(1) / top.sum(1)
-    return share.masked_fill(~inside.any(1), torch.nan)
+    fraction = (top & inside).sum(1) / top.sum(1)
+    return fraction.masked_fill(~inside.any(1), torch.nan)
 
 
 def energy_inside(maps: Tensor, objects: Tensor) -> Tensor:
-    """The share of a map's positive sum that lies on the object: (B,) in 0..1.
+    """Fraction of the sum of a map's positive values on the object: (B,) in 0..1.
 
-    Wang et al., "Score-CAM", CVPR-W 2020. NaN without an object; 0 for a map without positive
-    values.
+    Wang et al., "Score-CAM", CVPR-W 2020. NaN for an image without an object; 0 for a map without
+    positive values.
     """
     values = maps.flatten(1).nan_to_num(nan=0).clamp(min=0)
     inside = objects.flatten(1)
     total = values.sum(1)
-    share = (values * inside).sum(1) / total.where(total > 0, 1)
-    return share.masked_fill(~inside.any(1), torch.nan)
+    fraction = (values * inside).sum(1) / total.where(total > 0, 1)
+    return fraction.masked_fill(~inside.any(1), torch.nan)
 
 
 def gini(maps: Tensor) -> Tensor:
-    """Sparseness of a map's magnitudes, 0 (all equal) to nearly 1 (one pixel): (B, H, W) -> (B,).
+    """Gini index of a map's magnitudes, 0 (all equal) to nearly 1 (one pixel): (B, H, W) -> (B,).
 
     Chalasani et al., "Concise explanations of neural networks using adversarial training", ICML
     2020. 0 for a map of zeros.
@@ -48,9 +49,9 @@ def gini(maps: Tensor) -> Tensor:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Spearman's correlation of two maps, image by image: (B, H, W) twice -> (B,).
+    """Spearman's rank correlation of two maps, per image: (B, H, W), (B, H, W) -> (B,).
 
-    Of equal values all have their mean rank; NaN where a map is constant.
+    Equal values share their mean rank; NaN where a map is constant.
     """
     one, other = (_mean_ranks(maps.flatten(1)) for maps in (first, second))
     one, other = one - one.mean(1, keepdim=True), other - other.mean(1, keepdim=True)
@@ -61,7 +62,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
 def _mean_ranks(values: Tensor) -> Tensor:
     found = []
     for row in values.nan_to_num(nan=-torch.inf).double():
-        _, place, count = row.unique(return_inverse=True, return_counts=True)
+        _, group, count = row.unique(return_inverse=True, return_counts=True)
         last = count.cumsum(0)
-        found.append((last - (count - 1) / 2)[place])
+        found.append((last - (count - 1) / 2)[group])
     return torch.stack(found)

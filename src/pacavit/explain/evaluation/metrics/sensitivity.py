@@ -1,4 +1,4 @@
-"""How much a map changes when the image hardly does."""
+"""Sensitivity of maps to small changes of the image."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def max_sensitivity(
     samples: int = 4,
     seed: int = 0,
 ) -> Tensor:
-    """The largest relative change of a map over some noisy images: (B,), 0 for none.
+    """Largest relative change of a map over noisy copies of the image: (B,), 0 is no change.
 
-    Yeh et al., "On the (in)fidelity and sensitivity of explanations", NeurIPS 2019. NaN where the
-    map is 0 everywhere.
+    Max-sensitivity of Yeh et al., "On the (in)fidelity and sensitivity of explanations", NeurIPS
+    2019. NaN where the map is 0 everywhere.
 
     Args:
         explain: images (B, 3, H, W) to maps (B, H, W).
         images: (B, 3, H, W), normalised.
-        maps: of those images.
-        radius: the largest change of a value of a pixel; changes are drawn evenly.
-        samples: noisy images.
+        maps: (B, H, W), those of the images.
+        radius: noise is uniform in -radius..radius.
+        samples: number of noisy copies.
         seed: of the noise.
     """
     generator = torch.Generator().manual_seed(seed)

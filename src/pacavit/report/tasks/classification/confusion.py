@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from pacavit.utils.pictures import figure_bytes
 
 __all__ = ["MAX_CLASSES_WITH_COUNTS", "confusion_png", "plot_confusion"]
 
@@ -58,10 +59,8 @@ def confusion_png(
     confusion: NDArray[np.int64], class_names: Sequence[str], *, title: str = ""
 ) -> bytes:
     """``plot_confusion`` as a PNG file."""
-    file = BytesIO()
     figure = plot_confusion(confusion, class_names, title=title)
-    figure.savefig(file, format="png", dpi=120, bbox_inches="tight")
-    return file.getvalue()
+    return figure_bytes(figure, dpi=120, bbox_inches="tight")
 
 
 def _plain(name: str, longest: int = 24) -> str:

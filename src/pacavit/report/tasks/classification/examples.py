@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pacavit.engine.scoring import SplitScore
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.tasks.classification.observe import TopClasses
 from pacavit.tasks.classification import ClassProbability
+from pacavit.utils import pictures
 
 __all__ = ["NUM_EXAMPLES", "Example", "Examples", "choose_examples", "choose_few", "pick_examples"]
 
@@ -111,8 +109,6 @@ def _examples(
 
 def _thumbnail(image: Tensor) -> str:
     """(3, H, W) uint8 -> base64 of a PNG file with sides of at most ``_MAX_SIDE`` pixels."""
-    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    picture = pictures.pillow_image(image)
     picture.thumbnail((_MAX_SIDE, _MAX_SIDE))
-    file = BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    return b64encode(file.getvalue()).decode()
+    return pictures.base64_text(pictures.png_bytes(pictures.from_pillow(picture)))

@@ -12,6 +12,7 @@ from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.tasks.classification.confusion import MAX_CLASSES_WITH_COUNTS, confusion_png
 from pacavit.report.tasks.classification.examples import Examples
+from pacavit.utils.command import pacavit_command
 
 __all__ = [
     "confusion_section",
@@ -113,7 +114,8 @@ def heatmaps_section(heatmaps: Heatmaps, split: str) -> html.Section:
         "stage": heatmaps.stage,
     }
     explore = html.command(
-        "pacavit explain DIR IMAGE... --out FOLDER", "Look into images of your own, patch by patch:"
+        pacavit_command("explain", "DIR", "IMAGE...", out="FOLDER"),
+        "Look into images of your own, patch by patch:",
     )
     return html.Section("Heatmaps", [html.render("heatmaps.html", values), explore])
 

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from pacavit.errors import PacavitError
-from pacavit.explain.evaluation.metrics import cluster_drops, randomised, without_cluster
+from pacavit.explain.evaluation.metrics import cluster_drops, randomized, without_cluster
 from pacavit.models import PacaViT
 
 
@@ -51,9 +51,9 @@ def test_stages_and_clusters_that_are_not_there_are_named() -> None:
         cluster_drops(network, torch.randn(1, 3, 32, 32), torch.tensor([0]), 9)
 
 
-def test_a_randomised_network_has_the_same_values_elsewhere() -> None:
+def test_a_randomized_network_has_the_same_values_elsewhere() -> None:
     network = model()
-    other = randomised(network)
+    other = randomized(network)
     for (name, one), two in zip(network.named_parameters(), other.parameters(), strict=True):
         assert one is not two, name
         assert torch.equal(one.flatten().sort().values, two.flatten().sort().values), name

@@ -10,18 +10,20 @@ from torch import Tensor, nn
 
 from pacavit.data import Batch
 from pacavit.errors import PacavitError
-from pacavit.explain.evaluation.images import Bench, run_bench
+from pacavit.explain.evaluation.methods import ExplanationScores, evaluate_methods
 from pacavit.explain.methods.base import Method
 from pacavit.report.explanation.evaluation import (
     NUMBERS,
     UNFINISHED,
-    BenchReport,
-    check_bench_folder,
-    print_bench,
-    write_bench,
+    ExplanationReport,
+    check_report_folder,
+    print_explanation_report,
+    write_explanation_report,
 )
+from pacavit.utils.command import pacavit_command
 from pacavit.utils.files import read_tensors
 
+COMMAND = pacavit_command("explain-evaluate", "<model>")
 MACHINE = {"versions": {"torch": "2"}, "cpu": "fast"}
 
 
@@ -76,12 +78,12 @@ def in_the_corner(indices: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def bench() -> ExplanationScores:
     methods: dict[str, type[Method]] = {"told": Told, "opposite": Opposite}
-    return run_bench(Corner().eval(), methods, batches(), objects=in_the_corner, steps=8)
+    return evaluate_methods(Corner().eval(), methods, batches(), objects=in_the_corner, steps=8)
 
 
-def test_a_true_map_beats_a_false_one_on_every_measure(bench: Bench) -> None:
+def test_a_true_map_beats_a_false_one_on_every_measure(bench: ExplanationScores) -> None:
     assert bench.num_images == 6
     assert bench.accuracy == pytest.approx(5 / 6)
     told, opposite = bench.rows
@@ -94,20 +96,22 @@ def test_a_true_map_beats_a_false_one_on_every_measure(bench: Bench) -> None:
         ("pointing", 1),
         ("energy", 1),
     ):
-        change = opposite.beyond(told, "predicted", measure)
+        change = opposite.minus(told, "predicted", measure)
         assert change is not None
         assert better * change.mean < 0, measure
     assert told.values["predicted"]["pointing"].tolist() == [1] * 6
 
 
-def test_the_right_class_is_followed_where_it_is_not_the_likeliest(bench: Bench) -> None:
+def test_the_right_class_is_followed_where_it_is_not_the_likeliest(
+    bench: ExplanationScores,
+) -> None:
     predicted, true = (bench.rows[0].values[target]["kept"] for target in ("predicted", "true"))
     assert predicted.tolist() == [1, 1, 1, 1, 1, 1]
     assert true.tolist() == [1, 1, 1, 0, 1, 1]
     assert bench.rows[0].values["predicted"]["randomised"].abs().max() < 0.5
 
 
-def test_half_precision_changes_the_answers_and_not_the_maps(bench: Bench) -> None:
+def test_half_precision_changes_the_answers_and_not_the_maps(bench: ExplanationScores) -> None:
     methods: dict[str, type[Method]] = {"told": Told}
     small: list[Tensor] = []
 
@@ -117,7 +121,9 @@ def test_half_precision_changes_the_answers_and_not_the_maps(bench: Bench) -> No
             return super().forward(images)
 
     network = Watched().eval()
-    half = run_bench(network, methods, batches(), objects=in_the_corner, steps=8, precision="bf16")
+    half = evaluate_methods(
+        network, methods, batches(), objects=in_the_corner, steps=8, precision="bf16"
+    )
     for name, values in half.rows[0].values["predicted"].items():
         expected = bench.rows[0].values["predicted"][name]
         torch.testing.assert_close(values, expected, atol=0.02, rtol=0, equal_nan=True)
@@ -125,15 +131,15 @@ def test_half_precision_changes_the_answers_and_not_the_maps(bench: Bench) -> No
     assert not all(small)
 
 
-def test_pages_have_all_methods_and_numbers(bench: Bench, tmp_path: Path) -> None:
-    report = BenchReport("<model>", "six corners", "pacavit explain-bench <model>", bench, MACHINE)
-    files = write_bench(report, tmp_path)
+def test_pages_have_all_methods_and_numbers(bench: ExplanationScores, tmp_path: Path) -> None:
+    report = ExplanationReport("<model>", "six corners", COMMAND, bench, MACHINE)
+    files = write_explanation_report(report, tmp_path)
     assert [file.name for file in files] == [
-        "bench.html",
-        "bench.md",
-        "bench.json",
-        "bench.svg",
-        "bench.safetensors",
+        "faithfulness.html",
+        "faithfulness.md",
+        "faithfulness.json",
+        "faithfulness.svg",
+        "faithfulness.safetensors",
     ]
     page = files[0].read_text("utf-8")
     assert "&lt;model&gt;" in page
@@ -147,9 +153,9 @@ def test_pages_have_all_methods_and_numbers(bench: Bench, tmp_path: Path) -> Non
     values, _ = read_tensors(files[4])
     assert torch.equal(values["told/true/kept"], bench.rows[0].values["true"]["kept"])
     text = files[1].read_text("utf-8")
-    assert "a tie" in text or "(-" in text
+    assert "no significant difference" in text or "(-" in text
     console = Console(width=80, record=True)
-    print_bench(report, console=console)
+    print_explanation_report(report, console=console)
     printed = console.export_text()
     assert "…" not in printed
     assert "opposite" in printed
@@ -158,7 +164,7 @@ def test_pages_have_all_methods_and_numbers(bench: Bench, tmp_path: Path) -> Non
 def test_a_bench_that_was_being_replaced_when_it_was_stopped_is_let_in(tmp_path: Path) -> None:
     (tmp_path / NUMBERS).write_text("{}")
     with pytest.raises(PacavitError, match="give --overwrite"):
-        check_bench_folder(tmp_path, overwrite=False)
-    check_bench_folder(tmp_path, overwrite=True)
+        check_report_folder(tmp_path, overwrite=False)
+    check_report_folder(tmp_path, overwrite=True)
     (tmp_path / UNFINISHED).mkdir()
-    check_bench_folder(tmp_path, overwrite=False)
+    check_report_folder(tmp_path, overwrite=False)

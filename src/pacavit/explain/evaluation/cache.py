@@ -1,4 +1,4 @@
-"""Parts of a bench that are measured already: a bench that was killed goes on after them."""
+"""Intermediate results in files, so that an interrupted evaluation resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pacavit.data import Batch
 from pacavit.errors import CheckpointError, PacavitError
 from pacavit.utils import files
 
-__all__ = ["BenchParts", "Keep", "batch_key", "measured_anew"]
+__all__ = ["Cache", "Compute", "FileCache", "batch_key", "no_cache"]
 
-Measure: TypeAlias = Callable[[], dict[str, Tensor]]
-Keep: TypeAlias = Callable[[str, Measure], dict[str, Tensor]]
-"""The numbers of the part of a name: those that are kept, or else what measuring gives now."""
+Compute: TypeAlias = Callable[[], dict[str, Tensor]]
+Cache: TypeAlias = Callable[[str, Compute], dict[str, Tensor]]
+"""From a key and a function to the stored result for that key, or else to what it computes."""
 
 _SETTINGS, _SUFFIX = "settings.json", ".safetensors"
 
 
-def measured_anew(_: str, measure: Measure) -> dict[str, Tensor]:
-    """A ``Keep`` that keeps nothing."""
-    return measure()
+def no_cache(_: str, compute: Compute) -> dict[str, Tensor]:
+    """The ``Cache`` that stores nothing and computes every result."""
+    return compute()
 
 
 def batch_key(batch: Batch) -> str:
-    """A fingerprint of images, labels and positions: a part belongs to these and to no others."""
+    """A hash of the images, labels and indices of a batch, for the keys of its results."""
     digest = hashlib.sha256()
     for tensor in (batch.images, batch.targets, batch.indices):
         digest.update(str((tensor.shape, tensor.dtype)).encode())
@@ -38,15 +38,16 @@ def batch_key(batch: Batch) -> str:
     return digest.hexdigest()[:32]
 
 
-class BenchParts:
-    """Keeps each part in a file of a folder; a ``Keep`` once it is told the settings.
+class FileCache:
+    """A ``Cache`` with one file per result in a folder.
 
-    Files are whole or absent. Nothing is written before the first part is measured.
+    Call ``begin`` first. Files are complete or absent. Nothing is written before the first result
+    is computed.
 
     Args:
-        folder: for the parts, made if it is not there.
-        overwrite: parts of other settings may be removed.
-        tell: is given one line where parts are there to go on with.
+        folder: for the files, created when needed.
+        overwrite: results of other settings may be removed.
+        log: receives one line if stored results are reused.
     """
 
     def __init__(
@@ -54,19 +55,20 @@ class BenchParts:
         folder: Path,
         *,
         overwrite: bool = False,
-        tell: Callable[[str], None] | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> None:
-        self.folder, self.overwrite, self.tell = folder, overwrite, tell
+        self.folder, self.overwrite, self.log = folder, overwrite, log
         self.settings: Mapping[str, Any] = {}
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Go on with the parts in the folder, if there are some.
+        """Resume from the results in the folder if there are any.
 
         Args:
-            settings: all that decides the numbers, by name for people; plain data.
+            settings: everything that influences the numbers, by readable name; JSON values.
 
         Raises:
-            PacavitError: they are of other settings, and may not be removed.
+            PacavitError: the folder holds results of other settings, and ``overwrite`` is off.
+            CheckpointError: the settings in the folder cannot be read.
         """
         self.settings = json.loads(json.dumps(settings))
         path = self.folder / _SETTINGS
@@ -75,27 +77,28 @@ class BenchParts:
         changed = _difference(_read_settings(path), self.settings)
         if changed is None:
             number = len(list(self.folder.glob(f"*{_SUFFIX}")))
-            if self.tell is not None:
-                self.tell(f"going on with the bench in {self.folder}, parts measured: {number}")
+            if self.log is not None:
+                self.log(f"resuming the evaluation in {self.folder}, stored results: {number}")
             return
         if not self.overwrite:
             raise PacavitError(
-                f"{self.folder} holds an unfinished bench of other settings: {changed}; repeat "
-                "those to go on, give --overwrite to begin anew, or choose another folder"
+                f"{self.folder} holds an unfinished evaluation with other settings: {changed}; "
+                "repeat those to resume it, give --overwrite to start over, or choose another "
+                "folder"
             )
         self.remove()
 
-    def __call__(self, name: str, measure: Measure) -> dict[str, Tensor]:
-        """The numbers of a part, measured and written if they are not there.
+    def __call__(self, key: str, compute: Compute) -> dict[str, Tensor]:
+        """The result stored under a key; if there is none, it is computed and stored.
 
         Raises:
             CheckpointError: a file is broken, or cannot be written.
         """
-        path = self.folder / f"{quote(name, safe='')}{_SUFFIX}"
+        path = self.folder / f"{quote(key, safe='')}{_SUFFIX}"
         if path.is_file():
-            return _read_part(path)
-        found = measure()
-        # Files of tensors have an order of their own.
+            return _read_result(path)
+        found = compute()
+        # A safetensors file does not keep the order of its tensors.
         content = files.tensor_bytes(found, {"names": json.dumps(list(found))})
         with files.writing(path):
             if not (self.folder / _SETTINGS).is_file():
@@ -105,7 +108,7 @@ class BenchParts:
         return found
 
     def remove(self) -> None:
-        """Remove the folder with all parts; the settings, by which it is known, last."""
+        """Remove the folder with all results; the settings, which mark the folder, go last."""
         if self.folder.is_dir():
             with files.writing(self.folder):
                 files.empty_folder(self.folder, last=_SETTINGS)
@@ -120,24 +123,24 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return found
 
 
-def _read_part(path: Path) -> dict[str, Tensor]:
+def _read_result(path: Path) -> dict[str, Tensor]:
     try:
         tensors, texts = files.read_tensors(path)
         return {name: tensors[name] for name in json.loads(texts["names"])}
     except (CheckpointError, KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is broken; remove it and repeat the command, which measures it again"
+            f"{path} is broken; remove it and repeat the command, which computes it again"
         ) from error
 
 
 def _difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
-    """The first setting that differs, in words."""
+    """The first setting that differs, as text; None if all are equal."""
     for name in dict.fromkeys((*settings, *stored)):
-        its, own = stored.get(name), settings.get(name)
-        if its != own:
-            return f"{name} {_words(its)}, not {_words(own)}"
+        before, now = stored.get(name), settings.get(name)
+        if before != now:
+            return f"{name} {_as_text(before)}, not {_as_text(now)}"
     return None
 
 
-def _words(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pacavit.data import Batch
 from pacavit.errors import CheckpointError, PacavitError
-from pacavit.explain.evaluation.clusters import StageScores, bench_clusters
-from pacavit.explain.evaluation.images import Bench, run_bench
-from pacavit.explain.evaluation.parts import BenchParts, Keep, batch_key, measured_anew
+from pacavit.explain.evaluation.cache import Cache, FileCache, batch_key, no_cache
+from pacavit.explain.evaluation.clusters import StageScores, evaluate_clusters
+from pacavit.explain.evaluation.methods import ExplanationScores, evaluate_methods
 from pacavit.explain.methods.base import METHODS
 from pacavit.models import PacaViT
 
@@ -28,7 +28,7 @@ class Killed(BaseException):
 class Stopping:
     """Keeps parts, and dies when it should measure one too many."""
 
-    def __init__(self, parts: BenchParts, most: int) -> None:
+    def __init__(self, parts: FileCache, most: int) -> None:
         self.parts, self.most = parts, most
 
     def __call__(self, name: str, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -54,15 +54,15 @@ def left_half(indices: Tensor) -> Tensor:
     return objects
 
 
-def measured(network: PacaViT, keep: Keep) -> tuple[Bench, list[StageScores]]:
+def measured(network: PacaViT, cache: Cache) -> tuple[ExplanationScores, list[StageScores]]:
     methods = {name: METHODS.get(name) for name in ("class_map", "random")}
-    found = run_bench(
-        network, methods, batches(), objects=lambda indices: left_half(indices) == 1, keep=keep
+    found = evaluate_methods(
+        network, methods, batches(), objects=lambda indices: left_half(indices) == 1, cache=cache
     )
-    return found, bench_clusters(network, batches(), objects=left_half, drops=2, keep=keep)
+    return found, evaluate_clusters(network, batches(), objects=left_half, drops=2, cache=cache)
 
 
-def numbers(found: tuple[Bench, list[StageScores]]) -> dict[str, Any]:
+def numbers(found: tuple[ExplanationScores, list[StageScores]]) -> dict[str, Any]:
     """All of it, in order, but for the times."""
     bench, stages = found
     methods = {row.method: row.values for row in bench.rows}
@@ -87,27 +87,27 @@ def network(small: MakeSmall) -> PacaViT:
 def test_a_bench_killed_after_every_part_goes_on_to_the_same_numbers(
     network: PacaViT, tmp_path: Path
 ) -> None:
-    whole = measured(network, measured_anew)
+    whole = measured(network, no_cache)
     folder, told = tmp_path / "parts", list[str]()
     for seed in range(5):  # of 6 parts: 2 batches of 2 methods, and of clusters
-        parts = BenchParts(folder, tell=told.append)
+        parts = FileCache(folder, log=told.append)
         parts.begin(SETTINGS)
         torch.manual_seed(100 + seed)
         with pytest.raises(Killed):
             measured(network, Stopping(parts, 1))
-    parts = BenchParts(folder, tell=told.append)
+    parts = FileCache(folder, log=told.append)
     parts.begin(SETTINGS)
     found = measured(network, Stopping(parts, 1))
     assert same(numbers(found), numbers(whole))
     assert found[0].accuracy == whole[0].accuracy
-    assert [line.split("parts measured: ")[1] for line in told] == list("12345")
+    assert [line.split("stored results: ")[1] for line in told] == list("12345")
     parts.remove()
     assert not folder.exists()
 
 
 def test_parts_of_other_settings_are_refused_and_replaced_when_asked_to(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
-    parts = BenchParts(folder)
+    parts = FileCache(folder)
     parts.begin(SETTINGS)
     assert not folder.exists()
     parts("a/b", lambda: {"x": torch.zeros(1)})
@@ -117,8 +117,8 @@ def test_parts_of_other_settings_are_refused_and_replaced_when_asked_to(tmp_path
         ({"skip": 1}, "skip None, not 1"),
     ):
         with pytest.raises(PacavitError, match=f"{told}; repeat .* --overwrite"):
-            BenchParts(folder).begin(SETTINGS | changed)
-    again = BenchParts(folder, overwrite=True)
+            FileCache(folder).begin(SETTINGS | changed)
+    again = FileCache(folder, overwrite=True)
     again.begin(SETTINGS)
     assert again("a/b", lambda: {"x": torch.ones(1)})["x"] == 0
     again.begin(SETTINGS | {"limit": 20})
@@ -127,7 +127,7 @@ def test_parts_of_other_settings_are_refused_and_replaced_when_asked_to(tmp_path
 
 
 def test_broken_files_are_told_of_in_one_line(tmp_path: Path) -> None:
-    parts = BenchParts(tmp_path)
+    parts = FileCache(tmp_path)
     parts.begin(SETTINGS)
     parts("a", lambda: {"x": torch.zeros(1)})
     (tmp_path / "a.safetensors").write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""What a network does without a cluster, and without what it has learned."""
+"""Ablations of a network: without one of its clusters, and with shuffled weights."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pacavit.clustering import Clustering
 from pacavit.errors import PacavitError
 from pacavit.types import Assignment
 
-__all__ = ["cluster_drops", "randomised", "stage_clusterings", "without_cluster"]
+__all__ = ["cluster_drops", "randomized", "stage_clusterings", "without_cluster"]
 
 
 @contextmanager
 def without_cluster(model: nn.Module, stage: int, cluster: int) -> Iterator[None]:
-    """Inside, no patch of a stage can attend to one of its clusters; others share its attention.
+    """Mask one cluster of a stage inside the context: attention goes to the other clusters.
 
     Args:
-        model: of this package.
-        stage: index, with clusterings.
-        cluster: 0 to M - 1.
+        model: a network of this package.
+        stage: index of a stage with clusterings.
+        cluster: index, 0 to M - 1.
 
     Raises:
-        PacavitError: the stage has no clusterings, or not so many clusters.
+        PacavitError: the stage has no clusterings, or no cluster of that index.
     """
     clusterings = stage_clusterings(model, stage)
     fewest = min(module.num_clusters for module in clusterings)
@@ -38,10 +38,10 @@ def without_cluster(model: nn.Module, stage: int, cluster: int) -> Iterator[None
         shape = assignment.weights.shape[:2]
         valid = assignment.valid
         valid = assignment.weights.new_ones(shape, dtype=torch.bool) if valid is None else valid
-        rest = valid.clone()
-        rest[:, cluster] = False
-        # Attention needs something to go to: an image's only cluster stays.
-        return assignment._replace(valid=rest.where(rest.any(1, keepdim=True), valid))
+        others = valid.clone()
+        others[:, cluster] = False
+        # The only cluster of an image stays: a softmax over nothing is NaN.
+        return assignment._replace(valid=others.where(others.any(1, keepdim=True), valid))
 
     handles = [module.register_forward_hook(hide) for module in clusterings]
     try:
@@ -53,13 +53,13 @@ def without_cluster(model: nn.Module, stage: int, cluster: int) -> Iterator[None
 
 @torch.no_grad()
 def cluster_drops(model: nn.Module, images: Tensor, classes: Tensor, stage: int) -> Tensor:
-    """How far a class's logit falls without each cluster of a stage: (B, M).
+    """How far the logit of a class falls without each cluster of a stage: (B, M).
 
     Args:
-        model: of this package, in evaluation mode.
+        model: a network of this package in evaluation mode.
         images: (B, 3, H, W), normalised.
         classes: (B,) int64.
-        stage: index, with clusterings.
+        stage: index of a stage with clusterings.
 
     Raises:
         PacavitError: the stage has no clusterings.
@@ -74,25 +74,29 @@ def cluster_drops(model: nn.Module, images: Tensor, classes: Tensor, stage: int)
 
 
 def stage_clusterings(model: nn.Module, stage: int) -> list[Clustering]:
-    """The clusterings of a stage, in the order of its blocks, or its one of the teacher.
+    """The clusterings of a stage in the order of its blocks, or the teacher's for that stage.
 
     Raises:
-        PacavitError: it has none.
+        PacavitError: the stage has none.
     """
-    parts: list[Any] = [getattr(model, "stages", ())]
-    parts.append(getattr(getattr(model, "teacher", None), "clusterings", ()))
-    modules = (each for part in parts if 0 <= stage < len(part) for each in part[stage].modules())
+    places: list[Any] = [getattr(model, "stages", ())]
+    places.append(getattr(getattr(model, "teacher", None), "clusterings", ()))
+    modules = (
+        each for found in places if 0 <= stage < len(found) for each in found[stage].modules()
+    )
     found = [module for module in modules if isinstance(module, Clustering)]
     if not found:
-        raise PacavitError(f"stage {stage} has no clusterings, so no cluster can be left out of it")
+        raise PacavitError(
+            f"stage {stage} has no clusterings, so none of its clusters can be removed"
+        )
     return found
 
 
-def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
-    """A copy that has learned nothing: the values of each parameter, shuffled.
+def randomized(model: nn.Module, *, seed: int = 0) -> nn.Module:
+    """A copy of a network in which the values of each parameter are shuffled.
 
-    A map that is the same for it explains nothing (Adebayo et al., "Sanity checks for saliency
-    maps", NeurIPS 2018).
+    A method whose map hardly changes does not depend on what the network has learned (Adebayo et
+    al., "Sanity checks for saliency maps", NeurIPS 2018).
     """
     other = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
