@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pacavit.compare.pictures import bars_png, bars_svg, curves_png, curves_svg
-from pacavit.compare.results import SCORES, Comparison
+from pacavit.compare.results import Comparison
 from pacavit.report import html, markdown
 from pacavit.utils import files
 from pacavit.utils.statistics import Spread
@@ -19,12 +19,12 @@ __all__ = ["PAGE", "TEXT", "print_comparison", "write_comparison"]
 
 PAGE, TEXT, CURVES, BARS = "comparison.html", "comparison.md", "curves.png", "accuracy.png"
 _NOTE = (
-    "Scores are measured on the test images; precision, recall and F1 are means over the classes"
-    "{seeds}. Differences are of accuracy to the first row, paired by image, with the 95 % "
+    "Scores are measured on the test images; {caption}{seeds}. "
+    "Differences are of {paired} to the first row, paired by image, with the 95 % "
     "interval of McNemar's test, which covers other images but not other seeds. A difference is "
     "significant if its interval does not contain 0. MACs are those of layers, without the "
     "iterations of classic clusterings. Speeds depend on the machine and on its load at the time. "
-    "Whiskers of the bars are the 95 % interval of each accuracy over other images."
+    "Whiskers of the bars are the 95 % interval of each score over other images."
 )
 
 
@@ -55,23 +55,25 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 
 def comparison_page(comparison: Comparison) -> str:
     """The comparison as an HTML document."""
-    best = max(comparison.rows, key=lambda row: row.score("accuracy").mean)
+    heading, main = comparison.main
+    best = max(comparison.rows, key=lambda row: row.score(main).mean)
     pictures = html.side_by_side(
         html.picture(
             html.data_uri(bars_svg(comparison), "image/svg+xml"),
-            "; ".join(f"{row.value} {_spread(row.score('accuracy'))}" for row in comparison.rows),
-            "Accuracy on the test images, one dot per seed; the axis does not begin at 0.",
+            "; ".join(f"{row.value} {_spread(row.score(main))}" for row in comparison.rows),
+            f"{heading.capitalize()} on the test images, one dot per seed; the axis does not begin "
+            "at 0.",
             dark=html.data_uri(bars_svg(comparison, dark=True), "image/svg+xml"),
         ),
         html.picture(
             html.data_uri(curves_svg(comparison), "image/svg+xml"),
-            "Validation accuracy by epoch, one line per value",
-            "Accuracy on the validation images by epoch; the mean over seeds.",
+            f"Validation {heading} by epoch, one line per value",
+            f"{heading.capitalize()} on the validation images by epoch; the mean over seeds.",
             dark=html.data_uri(curves_svg(comparison, dark=True), "image/svg+xml"),
         ),
     )
     runs = [
-        [run.value, str(run.seed), f"{run.evaluation.accuracy:.4f}", run.folder.name]
+        [run.value, str(run.seed), f"{run.evaluation.scores[main]:.4f}", run.folder.name]
         for row in comparison.rows
         for run in row.runs
     ]
@@ -94,7 +96,7 @@ def comparison_page(comparison: Comparison) -> str:
                 [
                     html.table(
                         "Each folder holds the report of its run, report.html",
-                        ["value", "seed", "accuracy", "folder"],
+                        ["value", "seed", heading, "folder"],
                         runs,
                     )
                 ],
@@ -105,14 +107,17 @@ def comparison_page(comparison: Comparison) -> str:
         ],
         highlights={
             "best": best.value,
-            "its accuracy": html.percent(best.score("accuracy").mean),
-            "its F1 (macro)": html.percent(best.score("F1").mean),
+            **{
+                f"its {label}": html.percent(best.score(name).mean)
+                for name, label in (comparison.report.headline or {main: heading}).items()
+            },
         },
     )
 
 
 def comparison_text(comparison: Comparison) -> str:
     """The comparison as Markdown."""
+    heading, _ = comparison.main
     lines = [
         f"# {_title(comparison)}",
         "",
@@ -122,7 +127,7 @@ def comparison_text(comparison: Comparison) -> str:
         "",
         _sentence(comparison),
         "",
-        f"![accuracy]({BARS})",
+        f"![{heading}]({BARS})",
         "",
         f"![learning curves]({CURVES})",
         "",
@@ -136,17 +141,18 @@ def print_comparison(comparison: Comparison, *, console: Console | None = None) 
     table = Table(
         title=escape(_title(comparison)),
         title_justify="left",
-        caption="change of accuracy to the first row; n.s.: no significant difference",
+        caption=f"change of {comparison.report.paired} to the first row; n.s.: no significant "
+        "difference",
         caption_justify="left",
     )
     table.add_column(escape(_name(comparison)), no_wrap=True)
-    for heading in (*SCORES, "change", "images/s"):
+    for heading in (*comparison.columns, "change", "images/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison.rows:
         change = row.difference
         text = "" if change is None else f"{change.mean:+.4f}" if change.significant else "n.s."
         speed = f"{fmean(run.training_speed for run in row.runs):,.0f}"
-        scores = (_spread(row.score(name)) for name in SCORES)
+        scores = (_spread(row.score(name)) for name in comparison.columns.values())
         table.add_row(escape(row.value), *scores, text, speed)
     (console or Console()).print(table)
 
@@ -156,12 +162,12 @@ def _scores(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             row.value,
-            *(_spread(row.score(name)) for name in SCORES),
+            *(_spread(row.score(name)) for name in comparison.columns.values()),
             "" if row.difference is None else row.difference.as_difference(4),
         ]
         for row in comparison.rows
     ]
-    return [_name(comparison), *SCORES, "difference (95 %)"], rows
+    return [_name(comparison), *comparison.columns, "difference (95 %)"], rows
 
 
 def _costs(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -201,4 +207,7 @@ def _spread(value: Spread) -> str:
 def _sentence(comparison: Comparison) -> str:
     number = len(comparison.rows[0].runs)
     seeds = f", and over {number} seeds, with their standard deviations" if number > 1 else ""
-    return _NOTE.format(seeds=seeds)
+    caption = comparison.report.scores_caption()
+    return _NOTE.format(
+        caption=caption[:1].lower() + caption[1:], seeds=seeds, paired=comparison.report.paired
+    )

@@ -19,19 +19,12 @@ from pacavit.models import count_macs
 from pacavit.report.evaluation import read_evaluation, weights_digest
 from pacavit.report.publishing.card import input_size
 from pacavit.report.run_page import evaluation_folder
-from pacavit.report.tasks import report_of
+from pacavit.report.tasks import TaskReport, report_of
 from pacavit.report.tasks.base import ImagesCorrect
 from pacavit.utils.command import Command
 from pacavit.utils.statistics import Interval, Spread, normal_interval, spread
 
 __all__ = ["Comparison", "Row", "RunResult", "compare_runs", "read_run"]
-
-SCORES = {
-    "accuracy": "accuracy",
-    "precision": "precision_macro",
-    "recall": "recall_macro",
-    "F1": "f1_macro",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +36,7 @@ class RunResult:
         seed: of the training.
         folder: run folder.
         evaluation: on the test images.
-        images: index and true class of each test image, in stored order.
-        correct: (images,) bool, whether the top-1 class is correct.
+        paired: which test images are correct, for paired tests; None for tasks without that.
         epochs: rows of ``metrics.jsonl``.
         parameters: number of parameters of the network.
         macs: multiply-accumulates per image, without the iterations of classic clusterings.
@@ -54,8 +46,7 @@ class RunResult:
     seed: int
     folder: Path
     evaluation: Evaluation
-    images: Sequence[tuple[str, str]]
-    correct: np.ndarray
+    paired: ImagesCorrect | None
     epochs: Sequence[Mapping[str, Any]]
     parameters: int
     macs: int
@@ -82,8 +73,9 @@ class Row:
     Attributes:
         value: label of the row: the value of the first compared field, FIELD=VALUE for others.
         runs: one per seed.
-        difference: of accuracy to the first row, paired by image; None in the first row. Its
-            interval is that of McNemar's test and does not cover other seeds.
+        difference: of the fraction of correct images to the first row, paired by image; None in
+            the first row, and for tasks without correct images. Its interval is that of McNemar's
+            test and does not cover other seeds.
     """
 
     value: str
@@ -91,8 +83,8 @@ class Row:
     difference: Interval | None
 
     def score(self, name: str) -> Spread:
-        """One of ``SCORES`` over the seeds."""
-        return spread([getattr(run.evaluation, SCORES[name]) for run in self.runs])
+        """A score over the seeds."""
+        return spread([run.evaluation.scores[name] for run in self.runs])
 
     def clusters(self, name: str) -> Spread | None:
         """A statistic of the clusters over the seeds; None for networks without clusters."""
@@ -117,6 +109,21 @@ class Comparison:
     command: Command
     rows: Sequence[Row]
 
+    @property
+    def report(self) -> TaskReport:
+        """The report of the task of all runs."""
+        return report_of(self.rows[0].runs[0].evaluation.task)
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Headings of the table of scores, with the names of the scores; the first is drawn."""
+        return self.report.comparison_columns(self.rows[0].runs[0].evaluation)
+
+    @property
+    def main(self) -> tuple[str, str]:
+        """Heading and name of the score that is drawn."""
+        return next(iter(self.columns.items()))
+
 
 def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResult | None:
     """The result of a trained run; None if it has not been evaluated yet.
@@ -137,16 +144,15 @@ def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResu
     network, epochs = model.task.model, read_metrics(folder)
     if not epochs:
         raise CheckpointError(f"{folder} holds no metrics of its epochs; train it again")
-    images, correct = _images_correct(stored.evaluation.task, measured)
-    if len(correct) != stored.evaluation.num_images:
+    paired = _images_correct(stored.evaluation.task, measured)
+    if paired is not None and len(paired.correct) != stored.evaluation.num_images:
         raise CheckpointError(f"{measured} is not complete; remove it, and evaluate {folder} again")
     return RunResult(
         value,
         seed,
         folder,
         stored.evaluation,
-        images,
-        correct,
+        paired,
         epochs,
         sum(parameter.numel() for parameter in network.parameters()),
         count_macs(network, input_size(model)),
@@ -170,32 +176,36 @@ def compare_runs(
     return Comparison(fields, recipe, command, rows)
 
 
-def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Interval:
-    """Accuracy of the second group minus that of the first, paired by image.
+def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Interval | None:
+    """Fraction of correct images of the second group minus that of the first, paired by image.
 
     With one run each the interval is that of McNemar's test: images on which both are correct, or
     both incorrect, add no variance. With several runs, each image counts with its mean over seeds.
+    None for tasks whose images are not correct or incorrect.
 
     Raises:
         CheckpointError: the runs were not measured on the same images.
     """
-    for run in (*first, *second):
-        if run.images != first[0].images:
+    groups: list[list[ImagesCorrect]] = []
+    for runs in (first, second):
+        paired = [run.paired for run in runs if run.paired is not None]
+        if len(paired) < len(runs):
+            return None
+        groups.append(paired)
+    for run, paired in zip((*first, *second), (*groups[0], *groups[1]), strict=True):
+        if paired.images != groups[0][0].images:
             raise CheckpointError(
                 f"{run.folder} and {first[0].folder} were measured on different images; "
                 "evaluate them on the same data"
             )
-    one, other = (np.mean([run.correct for run in group], axis=0) for group in (first, second))
+    one, other = (np.mean([each.correct for each in group], axis=0) for group in groups)
     return normal_interval(other - one)
 
 
-def _images_correct(task: str, folder: Path) -> ImagesCorrect:
+def _images_correct(task: str, folder: Path) -> ImagesCorrect | None:
     try:
-        found = report_of(task).images_correct(folder)
+        return report_of(task).images_correct(folder)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"the predictions in {folder} cannot be read; evaluate the run again"
         ) from error
-    if found is None:
-        raise CheckpointError(f"runs of the task {task!r} cannot be compared image by image")
-    return found

@@ -15,6 +15,7 @@ from pacavit.engine.weights.load import LoadedModel
 from pacavit.models import count_macs
 from pacavit.report import markdown
 from pacavit.report.publishing.command import training_command
+from pacavit.report.tasks import report_of
 from pacavit.utils.command import Command, pacavit_command
 
 __all__ = ["card_summary", "input_size", "model_card", "with_clusterings"]
@@ -49,7 +50,7 @@ def model_card(
     sections = (
         f"# {name}",
         f"`{model.recipe.model.name}`{with_clusterings(model.task.model)}, trained on "
-        f"{info.version}: test accuracy {evaluation.accuracy:.4f} "
+        f"{info.version}: {report_of(evaluation.task).card_summary(evaluation)} "
         f"({evaluation.num_images:,} images, no test-time augmentation).",
         _use(source or name),
         _results(evaluation, evaluation_command, "half" if half else "full"),
@@ -78,32 +79,11 @@ def _use(source: str) -> str:
 
 
 def _results(evaluation: Evaluation, command: Command, precision: str) -> str:
-    averages = [
-        [
-            average,
-            f"{evaluation.accuracy:.4f}",
-            *(
-                f"{getattr(evaluation, f'{kind}_{average}'):.4f}"
-                for kind in ("precision", "recall", "f1")
-            ),
-        ]
-        for average in ("macro", "weighted")
-    ]
-    classes = [
-        [
-            row.name,
-            *(f"{each:.4f}" for each in (row.precision, row.recall, row.f1)),
-            str(row.support),
-        ]
-        for row in evaluation.per_class
-    ]
-    parts = [
-        "## Results on the test split",
-        "",
-        markdown.table(["average", "accuracy", "precision", "recall", "F1"], averages),
-        "",
-        markdown.table(["class", "precision", "recall", "F1", "images"], classes),
-        "",
+    tables = report_of(evaluation.task).card_tables(evaluation)
+    parts = ["## Results on the test split", ""]
+    for header, rows in tables:
+        parts += [markdown.table(header, rows), ""]
+    parts += [
         f"Of the stored {precision}-precision file, measured by",
         "",
         markdown.shell(command),
@@ -140,11 +120,9 @@ def _limits(model: LoadedModel, evaluation: Evaluation) -> str:
     height, width = input_size(model)
     return (
         "## Limits\n\n"
-        f"The network has {len(model.info.class_names)} classes and assigns one of them to any "
-        f"image, whatever it shows. Images are resized to {width} x {height} pixels, so small "
-        "objects in larger images are lost. Probabilities are not calibrated; the expected "
-        f"calibration error is {evaluation.other_scores['calibration_error']:.3f} (15 bins). "
-        "Scores vary with the seed of the training."
+        f"{report_of(evaluation.task).card_limits(model.info, evaluation)} Images are resized to "
+        f"{width} x {height} pixels, so small objects in larger images are lost. Scores vary with "
+        "the seed of the training."
     )
 
 

@@ -13,6 +13,7 @@ from pacavit.errors import CheckpointError
 from pacavit.models import PacaViT
 from pacavit.report.publishing.card import model_card
 from pacavit.report.publishing.packaging import run_facts, score_for_card
+from pacavit.report.tasks import report_of
 
 __all__ = ["publish_run"]
 
@@ -91,7 +92,7 @@ def publish_run(
 def _header(name: str, model: LoadedModel, evaluation: Evaluation, license_name: str) -> str:
     """The metadata of a card for the hub, as YAML."""
     kind = "image-classification"
-    scores = {"accuracy": evaluation.accuracy, "f1": evaluation.f1_macro}
+    scores = report_of(evaluation.task).hub_scores(evaluation)
     results = [
         EvalResult(
             task_type=kind,

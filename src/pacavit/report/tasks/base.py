@@ -117,12 +117,18 @@ class TaskReport:
     Attributes:
         files: names of the files that ``contents`` writes.
         labels: what tables call scores whose names do not read well.
-        headline: scores that sum up an evaluation, the main one first, by what pages call them.
+        headline: names of the scores that sum up an evaluation, the main one first, with what
+            pages call them.
+        compared: what the columns of a comparison are called, with the names of their scores; the
+            first is drawn. Empty: all scores.
+        paired: what per-image correctness is called, whose differences a comparison tests.
     """
 
     files: ClassVar[tuple[str, ...]] = ("per_class.csv",)
     labels: ClassVar[Mapping[str, str]] = {}
     headline: ClassVar[Mapping[str, str]] = {}
+    compared: ClassVar[Mapping[str, str]] = {}
+    paired: ClassVar[str] = "correctness"
 
     def observer(self) -> Observer | None:
         """A fresh observer of predictions, which ``contents`` gets back; None for none."""
@@ -168,6 +174,36 @@ class TaskReport:
         """The few numbers that readers come for, as text, by name; the main one first."""
         names = self.headline or {name: self.label(name) for name in list(evaluation.scores)[:2]}
         return {label: html.percent(evaluation.scores[name]) for name, label in names.items()}
+
+    def comparison_columns(self, evaluation: Evaluation) -> Mapping[str, str]:
+        """The columns of a comparison: headings, and names of scores."""
+        return self.compared or {self.label(name): name for name in evaluation.scores}
+
+    def card_summary(self, evaluation: Evaluation) -> str:
+        """The headline of a model card, such as "test accuracy 0.8967"."""
+        name = next(iter(self.headline or evaluation.scores))
+        return f"test {self.headline.get(name, self.label(name))} {evaluation.scores[name]:.4f}"
+
+    def card_tables(self, evaluation: Evaluation) -> list[tuple[list[str], list[list[str]]]]:
+        """Headers and rows of a model card's tables of scores."""
+        scores = [[self.label(name), f"{each:.4f}"] for name, each in evaluation.scores.items()]
+        tables = [(["score", "value"], scores)]
+        if evaluation.per_class:
+            names = list(evaluation.per_class[0].scores)
+            classes = [
+                [row.name, *(f"{each:.4f}" for each in row.scores.values()), str(row.support)]
+                for row in evaluation.per_class
+            ]
+            tables.append((["class", *map(self.label, names), "images"], classes))
+        return tables
+
+    def card_limits(self, info: DataInfo, evaluation: Evaluation) -> str:
+        """What a model card warns of that belongs to the task, in a sentence or two."""
+        return f"The network knows the {len(info.class_names)} classes it was trained on."
+
+    def hub_scores(self, evaluation: Evaluation) -> dict[str, float]:
+        """Scores by the names that the Hugging Face hub has for them."""
+        return {name: evaluation.scores[name] for name in self.headline or evaluation.scores}
 
     def label(self, name: str) -> str:
         """What tables call a score."""

@@ -47,6 +47,13 @@ class ClassificationReport(TaskReport):
 
     files = ("per_class.csv", "confusion.csv", "confusion.png", PREDICTIONS, EXAMPLES)
     headline: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "f1_macro": "F1 (macro)"}
+    compared: ClassVar[Mapping[str, str]] = {
+        "accuracy": "accuracy",
+        "precision": "precision_macro",
+        "recall": "recall_macro",
+        "F1": "f1_macro",
+    }
+    paired = "accuracy"
     labels: ClassVar[Mapping[str, str]] = {
         "loss": "log loss",
         "f1": "F1",
@@ -125,6 +132,32 @@ class ClassificationReport(TaskReport):
             found.append(sections.heatmaps_section(examples.heatmaps, split))
         return found
 
+    def card_tables(self, evaluation: Evaluation) -> list[tuple[list[str], list[list[str]]]]:
+        """Averages over classes, and the table of classes."""
+        scores = evaluation.scores
+        averages = [
+            [
+                average,
+                *(f"{scores[name]:.4f}" for name in ("accuracy", *_averaged(average))),
+            ]
+            for average in ("macro", "weighted")
+        ]
+        _, classes = super().card_tables(evaluation)
+        return [(["average", "accuracy", *_KINDS.values()], averages), classes]
+
+    def card_limits(self, info: DataInfo, evaluation: Evaluation) -> str:
+        """That some class is always assigned, and how well probabilities are calibrated."""
+        return (
+            f"The network has {len(info.class_names)} classes and assigns one of them to any "
+            "image, whatever it shows. Probabilities are not calibrated; the expected calibration "
+            f"error is {evaluation.scores['calibration_error']:.3f} (15 bins)."
+        )
+
+    def hub_scores(self, evaluation: Evaluation) -> dict[str, float]:
+        """Accuracy, and macro F1."""
+        scores = evaluation.scores
+        return {"accuracy": scores["accuracy"], "f1": scores["f1_macro"]}
+
     def scores_caption(self) -> str:
         """What the table of scores shows."""
         return "Precision, recall and F1 are means over classes"
@@ -145,7 +178,7 @@ class ClassificationReport(TaskReport):
         for name in ("accuracy", *_KINDS.values()):
             summary.add_column(name, justify="right")
         for average in ("macro", "weighted"):
-            values = [scores.pop(f"{kind}_{average}") for kind in _KINDS]
+            values = [scores.pop(name) for name in _averaged(average)]
             summary.add_row(average, *(f"{value:.4f}" for value in (accuracy, *values)))
         console.print(summary)
         further = Table()
@@ -161,6 +194,11 @@ class ClassificationReport(TaskReport):
             return ImagePrediction(found.source, (), found.error)
         top = top_classes(found.record.probabilities, info.class_names, top_k)
         return ImagePrediction(found.source, top)
+
+
+def _averaged(average: str) -> list[str]:
+    """Names of the scores that are means over classes, "macro" or "weighted"."""
+    return [f"{kind}_{average}" for kind in _KINDS]
 
 
 def _predictions(top: TopClasses, names: Sequence[str]) -> Iterable[tuple[Any, ...]]:

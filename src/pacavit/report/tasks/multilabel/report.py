@@ -61,6 +61,12 @@ class MultilabelReport(TaskReport):
 
     files = ("per_class.csv", THRESHOLDS, PREDICTIONS)
     headline: ClassVar[Mapping[str, str]] = {"mAP": "mAP", "f1_macro": "F1 (macro)"}
+    compared: ClassVar[Mapping[str, str]] = {
+        "mAP": "mAP",
+        "F1 (macro)": "f1_macro",
+        "exact match": "exact_match",
+    }
+    paired = "exact match"
     labels: ClassVar[Mapping[str, str]] = {
         "f1": "F1",
         "f1_macro": "F1, macro",
