@@ -188,10 +188,10 @@ def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Inter
     """
     groups: list[list[ImagesCorrect]] = []
     for runs in (first, second):
-        paired = [run.paired for run in runs if run.paired is not None]
-        if len(paired) < len(runs):
+        group = [run.paired for run in runs if run.paired is not None]
+        if len(group) < len(runs):
             return None
-        groups.append(paired)
+        groups.append(group)
     for run, paired in zip((*first, *second), (*groups[0], *groups[1]), strict=True):
         if paired.images != groups[0][0].images:
             raise CheckpointError(
