@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import safetensors.torch
 import torch
@@ -19,6 +22,8 @@ __all__ = [
     "LOCK",
     "empty_folder",
     "is_leftover",
+    "open_regular",
+    "read_bounded",
     "read_tensors",
     "remove_leftovers",
     "replace_file",
@@ -30,6 +35,40 @@ __all__ = [
 
 LOCK = ".training.lock"
 """Held while a process trains in a folder; a killed one leaves the file, which then is free."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading; never waits for another process.
+
+    Raises:
+        OSError: the file is missing, a folder, a pipe or a device, or cannot be opened.
+    """
+    # Opening a pipe waits for its writer, unless it is told not to.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        OSError: as ``open_regular``, or the file is larger.
+    """
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
+    return data
 
 
 @contextmanager
