@@ -22,27 +22,13 @@ from pacavit.data import (
 )
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.layers import evaluation_mode
+from pacavit.recipes.options import FORBIDDEN_OPTIONS
 from pacavit.recipes.schema import DataConfig, ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
 from pacavit.utils.text import one_line
 
 __all__ = ["check", "data_source", "eval_loader", "image_set", "model", "task", "train_loader"]
 
-# What these make timm do is download, unpickle or compile, or give another kind of network. The
-# recipe may come out of a stranger's weights file.
-_FORBIDDEN_OPTIONS = frozenset(
-    {
-        "cache_dir",
-        "checkpoint_path",
-        "exportable",
-        "features_only",
-        "no_jit",
-        "pretrained",
-        "pretrained_cfg",
-        "pretrained_cfg_overlay",
-        "scriptable",
-    }
-)
 # What networks raise when an argument does not suit them: a width that heads do not divide, a name
 # that is no activation, a negative size. Other models than ours check nothing themselves.
 _REFUSALS = (
@@ -219,7 +205,7 @@ def _num_workers(recipe: Recipe, images: ImageSet) -> int:
 
 
 def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    forbidden = _FORBIDDEN_OPTIONS & options.keys()
+    forbidden = FORBIDDEN_OPTIONS & options.keys()
     if forbidden:
         raise RecipeError(
             f"model.options may not hold {', '.join(sorted(forbidden))}; leave it out: "

@@ -153,7 +153,7 @@ def side_by_side(*parts: Markup) -> Markup:
 
 
 def environment(found: Mapping[str, Any]) -> Section:
-    """Machine and versions, as ``engine.system.environment`` gives them."""
+    """Machine and versions, as ``engine.run.environment`` gives them."""
     machine = {
         name.replace("_", " "): str(value) for name, value in found.items() if name != "versions"
     }

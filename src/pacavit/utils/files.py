@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -17,13 +17,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pacavit.errors import CheckpointError
+from pacavit.utils.text import one_line
 
 __all__ = [
     "LOCK",
     "empty_folder",
     "is_leftover",
+    "looks_pickled",
     "open_regular",
     "read_bounded",
+    "read_header",
     "read_tensors",
     "remove_leftovers",
     "replace_file",
@@ -151,23 +154,46 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         CheckpointError: the file is missing, truncated or of another kind.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no weights at {path}; fetch the file again")
+    with _safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes of the tensors and texts of a safetensors file; reads no tensor.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or of another kind.
+    """
+    with _safetensors(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return shapes, file.metadata() or {}
+
+
+@contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    """An open safetensors file; whatever fails with it is a CheckpointError."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError:
+        raise CheckpointError(f"no weights at {path}; fetch the file again") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError, RuntimeError) as error:
-        if _looks_pickled(path):
+        if looks_pickled(path):
             raise CheckpointError(
                 f"{path} is a pickled checkpoint, which could run code and is not opened; give "
                 "safetensors weights"
             ) from error
         raise CheckpointError(
-            f"{path} is truncated or no safetensors file ({error}); write or fetch it again"
+            f"{path} is truncated or no safetensors file ({one_line(error)}); write or fetch it "
+            "again"
         ) from error
 
 
-def _looks_pickled(path: Path) -> bool:
+def looks_pickled(path: Path) -> bool:
     """Whether a file begins as those of ``torch.save`` do: a zip archive, or a bare pickle."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(4).startswith((b"PK\x03\x04", b"\x80"))
