@@ -35,6 +35,7 @@ from torch import Tensor
 
 from pacavit.clustering.functional import agglomerative, dbscan, gaussian_mixture, kmeans
 from pacavit.engine import system
+from pacavit.engine.run.environment import environment
 
 RESULTS = Path(__file__).parent / "results" / "clustering_speed.json"
 IMAGES, CHANNELS, CLUSTERS = 64, 64, 16
@@ -65,7 +66,7 @@ def main() -> None:
         "clusters": CLUSTERS,
         "rounds": arguments.rounds,
         "rows": rows,
-        "environment": system.environment(device),
+        "environment": environment(device),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -22,6 +22,7 @@ from training_step import WARM_UP, Steps
 
 from pacavit import recipes
 from pacavit.engine import build, system
+from pacavit.engine.run.environment import environment
 
 RESULTS = Path(__file__).parent / "results" / "clustering_step.json"
 CLUSTERINGS = ("conv", "mlp", "kmeans", "gmm", "hierarchical", "dbscan", "grid", "random")
@@ -66,7 +67,7 @@ def main() -> None:
         "command": " ".join(["python benchmarks/clustering_step.py", *sys.argv[1:]]),
         "batch_size": 128,
         "rows": rows,
-        "environment": system.environment(device),
+        "environment": environment(device),
     }
     result["command"] = result["command"].replace(str(arguments.data), "DATA")
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -23,6 +23,7 @@ import torch
 from figures import quartiles
 
 from pacavit.engine import load_model, system
+from pacavit.engine.run.environment import environment
 from pacavit.explain import METHODS
 from pacavit.report.publishing.card import input_size
 
@@ -51,7 +52,7 @@ def main() -> None:
         "command": " ".join(["python benchmarks/explanation_speed.py", *sys.argv[1:]]),
         "images": IMAGES,
         "rows": rows,
-        "environment": system.environment(device),
+        "environment": environment(device),
     }
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 

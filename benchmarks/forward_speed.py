@@ -25,6 +25,7 @@ from torch import nn
 
 import pacavit  # noqa: F401  enters the models into timm
 from pacavit.engine import system
+from pacavit.engine.run.environment import environment
 
 RESULTS = Path(__file__).parent / "results" / "forward_speed.json"
 
@@ -59,7 +60,7 @@ def main() -> None:
             }
             for name, seconds in times.items()
         },
-        "environment": system.environment(device),
+        "environment": environment(device),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -26,7 +26,8 @@ from typing import Any
 import torch
 
 from pacavit import recipes
-from pacavit.engine import system, train
+from pacavit.engine import train
+from pacavit.engine.run.environment import environment
 from pacavit.engine.weights import checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "kill_resume.json"
@@ -76,7 +77,7 @@ def main() -> int:
         "runs_with_identical_weights": f"{identical} of {len(points)}",
         "half_written_checkpoints": sum(point["half_written"] for point in points),
         "points": points,
-        "environment": system.environment(torch.device("cpu")),
+        "environment": environment(torch.device("cpu")),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -22,6 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pacavit.engine import build, evaluate, load_model, system
+from pacavit.engine.run.environment import environment
 from pacavit.report.evaluation import weights_digest
 
 RESULTS = Path(__file__).parent / "results" / "swap_matrix.json"
@@ -47,7 +48,7 @@ def main() -> None:
         result = {
             "command": " ".join(["python benchmarks/swap_matrix.py --data DATA", *known]),
             "models": list(known.values()),
-            "environment": system.environment(device),
+            "environment": environment(device),
         }
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     draw(list(known.values()), PICTURE)

@@ -31,6 +31,7 @@ from figures import quartiles
 from pacavit import recipes
 from pacavit.data import DataSource, ImageSet
 from pacavit.engine import build, optim, system
+from pacavit.engine.run.environment import environment
 
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
 WARM_UP = 5
@@ -55,7 +56,7 @@ def main() -> None:
         "batch_size": recipe.train.batch_size,
         **summary(engine, recipe.train.batch_size),
         "plain": summary(plain, recipe.train.batch_size),
-        "environment": system.environment(system.pick_device("auto")),
+        "environment": environment(system.pick_device("auto")),
     }
     RESULTS.parent.mkdir(exist_ok=True)
     entries = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else []

@@ -12,7 +12,7 @@ __all__ = [
     "PacavitError",
     "ReadError",
     "RecipeError",
-    "ToldElsewhere",
+    "ReportedElsewhere",
     "UnknownNameError",
 ]
 
@@ -68,7 +68,7 @@ class Interrupted(PacavitError):  # noqa: N818 (it stops a run, but nothing went
     """A run that was asked to stop (Ctrl-C, SIGTERM) and has saved itself; says how to go on."""
 
 
-class ToldElsewhere(PacavitError):  # noqa: N818 (what it repeats is the error)
+class ReportedElsewhere(PacavitError):  # noqa: N818 (what it repeats is the error)
     """An error of a run on several processes, in one of those that leave the telling to another."""
 
     shared = True

@@ -103,9 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     except Exception as error:
         # Imported late, with the library that raised: --help shall not load it.
-        from pacavit.errors import Interrupted, PacavitError, ToldElsewhere
+        from pacavit.errors import Interrupted, PacavitError, ReportedElsewhere
 
-        if isinstance(error, ToldElsewhere):
+        if isinstance(error, ReportedElsewhere):
             return USAGE_ERROR
         if isinstance(error, Interrupted):
             typer.echo(f"interrupted: {error}", err=True)

@@ -16,7 +16,7 @@ from pacavit.demo.explaining import (
     mask,
     patch_region,
 )
-from pacavit.engine.weights.load import packaged_names
+from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import CheckpointError, DataError, UnknownNameError
 
 if TYPE_CHECKING:

@@ -35,16 +35,16 @@ class Moment(NamedTuple):
     leftover: str
 
 
-# Before training 3 syncs (recipe, environment, folder), 8 for each checkpoint (6 files, folder,
-# its parent), 1 for the row of each epoch, 2 for the final weights: 128 with one every 5 steps.
+# Before training 3 syncs (recipe, environment, folder), 9 for each checkpoint (7 files, folder,
+# its parent), 1 for the row of each epoch, 2 for the final weights: 143 with one every 5 steps.
 MOMENTS = [
     Moment(1, 0, "the recipe", ".recipe.json.tmp"),
     Moment(2, 0, "the environment", ".environment.json.*.tmp"),
     Moment(6, 0, "the first checkpoint", "checkpoints/.tmp-step-1-*"),
-    Moment(11, 1, "the name of a checkpoint", ""),
-    Moment(36, 4, "the row of an epoch", ""),
-    Moment(49, 5, "a later checkpoint", "checkpoints/.tmp-step-6-*"),
-    Moment(127, 15, "the final weights", ".weights.safetensors.*.tmp"),
+    Moment(12, 1, "the name of a checkpoint", ""),
+    Moment(40, 4, "the row of an epoch", ""),
+    Moment(54, 5, "a later checkpoint", "checkpoints/.tmp-step-6-*"),
+    Moment(142, 15, "the final weights", ".weights.safetensors.*.tmp"),
 ]
 
 

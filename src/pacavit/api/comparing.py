@@ -19,7 +19,8 @@ from pacavit.compare import (
 )
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.folder import recipe_to_resume
-from pacavit.engine.weights.load import WEIGHTS, load_model
+from pacavit.engine.weights.format import WEIGHTS
+from pacavit.engine.weights.load import load_model
 from pacavit.errors import CheckpointError, Interrupted
 from pacavit.recipes.io import RECIPE_FILE
 from pacavit.report.publishing.published import Published, find_published

@@ -12,7 +12,8 @@ from pacavit.api._console import print_line
 from pacavit.data import check_split
 from pacavit.demo import HOST, PORT, serve
 from pacavit.engine.predictor import Predictor, find_images
-from pacavit.engine.system import check_precision, configure, environment, pick_device
+from pacavit.engine.run.environment import environment
+from pacavit.engine.system import check_precision, configure, pick_device
 from pacavit.engine.weights.load import load_model
 from pacavit.errors import Interrupted
 from pacavit.explain import explain_images, find_class

@@ -13,7 +13,7 @@ from pacavit import recipes
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS
-from pacavit.engine.weights.load import packaged_names
+from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import UnknownNameError
 from pacavit.explain import METHODS
 from pacavit.report.publishing.card import card_summary

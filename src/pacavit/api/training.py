@@ -15,10 +15,12 @@ from pacavit.api._console import print_line
 from pacavit.data import check_split, describe_broken
 from pacavit.engine.distributed import is_main_process
 from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.run.environment import environment
 from pacavit.engine.scoring import SplitScore, score_model
-from pacavit.engine.system import environment, pick_device
+from pacavit.engine.system import pick_device
 from pacavit.engine.weights import hub
-from pacavit.engine.weights.load import LoadedModel, load_model, packaged_names
+from pacavit.engine.weights.load import LoadedModel, load_model
+from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report.curves import plot_curves

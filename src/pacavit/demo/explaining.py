@@ -14,7 +14,8 @@ from torch import Tensor
 
 from pacavit.data.placement import Region
 from pacavit.engine.system import pick_device
-from pacavit.engine.weights.load import LoadedModel, load_model, packaged_names
+from pacavit.engine.weights.load import LoadedModel, load_model
+from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import DataError, UnknownNameError
 from pacavit.explain import (
     FailedImage,

@@ -24,6 +24,7 @@ from pacavit.data import (
 )
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.layers import evaluation_mode
+from pacavit.recipes.options import FORBIDDEN_OPTIONS
 from pacavit.recipes.schema import ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
 from pacavit.utils.text import one_line
@@ -39,21 +40,6 @@ __all__ = [
     "train_loader",
 ]
 
-# What these make timm do is download, unpickle or compile, or give another kind of network. The
-# recipe may come out of a stranger's weights file.
-_FORBIDDEN_OPTIONS = frozenset(
-    {
-        "cache_dir",
-        "checkpoint_path",
-        "exportable",
-        "features_only",
-        "no_jit",
-        "pretrained",
-        "pretrained_cfg",
-        "pretrained_cfg_overlay",
-        "scriptable",
-    }
-)
 # What networks raise when an argument does not suit them: a width that heads do not divide, a name
 # that is no activation, a negative size. Other models than ours check nothing themselves.
 _REFUSALS = (
@@ -249,7 +235,7 @@ def _num_workers(recipe: Recipe, images: ImageSet) -> int:
 
 
 def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    forbidden = _FORBIDDEN_OPTIONS & options.keys()
+    forbidden = FORBIDDEN_OPTIONS & options.keys()
     if forbidden:
         raise RecipeError(
             f"model.options may not hold {', '.join(sorted(forbidden))}; leave it out: "

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pacavit.engine import system
-from pacavit.errors import CheckpointError, PacavitError, RecipeError, ToldElsewhere
+from pacavit.errors import CheckpointError, PacavitError, RecipeError, ReportedElsewhere
 from pacavit.layers import Block
 
 __all__ = [
@@ -128,7 +128,7 @@ class World:
     def shared(self, error: PacavitError) -> PacavitError:
         """An error that all processes raise, as this one shall raise it: only the first tells."""
         if not self.is_main:
-            return ToldElsewhere(str(error))
+            return ReportedElsewhere(str(error))
         error.shared = True
         return error
 

@@ -1,35 +1,26 @@
-"""Process-wide settings and facts of the machine."""
+"""Devices, precisions and kernels: settings of this process."""
 
 from __future__ import annotations
 
 import ctypes
-import json
-import os
 import platform
-import sys
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pacavit.errors import CheckpointError, RecipeError, UnknownNameError
+from pacavit.errors import RecipeError, UnknownNameError
 
 __all__ = [
-    "ENVIRONMENT",
     "PRECISIONS",
     "autocast",
     "check_precision",
     "configure",
-    "environment",
     "pick_device",
-    "read_environment",
     "training_kernels",
 ]
 
-ENVIRONMENT = "environment.json"
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -52,7 +43,7 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         line = str(error).strip().splitlines()[0]
         raise RecipeError(
-            f"train.device {name!r} is not to be had here ({line}); choose auto or another device"
+            f"train.device {name!r} is not available here ({line}); choose auto or another device"
         ) from error
     return device
 
@@ -94,49 +85,3 @@ def check_precision(precision: str) -> str:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Arithmetic in the given precision, "fp32" or "bf16"."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and machine, as plain data for ``environment.json``; names no host and no folder."""
-    packages = ("pacavit", "torch", "torchvision", "timm", "torchmetrics", "numpy", "safetensors")
-    facts: dict[str, Any] = {
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
-        "cpu_cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-    }
-    if device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(device)
-        facts["cuda"] = torch.version.cuda
-    return facts
-
-
-def read_environment(run: Path) -> dict[str, Any]:
-    """What ``environment`` gave when a run began.
-
-    Raises:
-        CheckpointError: the run's ``environment.json`` is missing or broken.
-    """
-    path = run / ENVIRONMENT
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    return facts
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"  # a source tree on PYTHONPATH
-
-
-def _cpu_name() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

@@ -18,13 +18,15 @@ from torch.nn.utils import clip_grad_norm_
 
 from pacavit.data import Batch, Loader, describe_broken
 from pacavit.engine import build, diagnostics, distributed, optim, system
+from pacavit.engine.batchnorm import check_batch_norm
 from pacavit.engine.distributed import World
 from pacavit.engine.evaluate import measure
 from pacavit.engine.run import folder
 from pacavit.engine.run.log import RunLog
-from pacavit.engine.run.timer import Pace
+from pacavit.engine.run.timer import Timer
 from pacavit.engine.weights import checkpoint
-from pacavit.engine.weights.load import CHECKPOINTS, WEIGHTS, best_weights
+from pacavit.engine.weights.checkpoint import best_weights
+from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS
 from pacavit.engine.weights.transfer import initialise
 from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
@@ -74,7 +76,7 @@ def train(
         with world.together():
             if world.is_main:
                 folder.check(out, resume=resume, overwrite=overwrite)
-                stack.enter_context(folder.claimed(out))
+                stack.enter_context(folder.lock_run_folder(out))
                 folder.check(out, resume=resume, overwrite=overwrite)  # now nobody changes it
         with world.together():
             recipe = folder.recipe_to_resume(recipe, out) if resume else recipe
@@ -93,10 +95,12 @@ def _train(
 ) -> None:
     # Built before the folder is touched: a recipe that does not work costs nobody an old run.
     with world.together():
-        newest = checkpoint.newest(out / CHECKPOINTS) if resume else None
-        trainer = Trainer(recipe, out, world, fresh=newest is None)
-        if newest is not None:
-            checkpoint.load(newest, trainer.state)
+        intact = checkpoint.Intact()
+        if resume:
+            intact = checkpoint.newest_intact(out / CHECKPOINTS, world)
+        trainer = Trainer(recipe, out, world, fresh=intact.path is None)
+        if intact.path is not None:
+            checkpoint.load(intact.path, trainer.state)
     step = trainer.progress.step
     with ExitStack() as stack:
         with world.together():
@@ -117,6 +121,8 @@ def _train(
         if log is not None:
             if resume:
                 log.say(f"going on after step {step} of {trainer.total_steps}")
+            for line in intact.warnings:
+                log.warn(line)
             for line in trainer.origin:
                 log.say(line)
         trainer.fit(log)
@@ -152,6 +158,7 @@ class Trainer:
             if fresh and recipe.model.init is not None:
                 self.origin = initialise(self.task.model, self.info, recipe.model.init)
             build.check(self.task, recipe, self.info)
+            check_batch_norm(self.task, recipe, self.info, world.size)
             ema = self.config.ema
             self.average = None if ema is None else optim.create_average(self.task, ema)
         self.best_task: Task = self.task if self.average is None else self.average.module
@@ -176,7 +183,7 @@ class Trainer:
         self.steps_per_epoch = len(loader)
         self.total_steps = self.steps_per_epoch * self.config.epochs
 
-        self.pace = Pace(self._step_costs(), self.steps_per_epoch)
+        self.pace = Timer(self._step_costs(), self.steps_per_epoch)
 
         # What runs a training step; ``wrap`` wraps it, and everything else keeps the task itself.
         self.stepper: nn.Module = self.task

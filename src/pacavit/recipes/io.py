@@ -6,7 +6,6 @@ import difflib
 import json
 import math
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -17,11 +16,16 @@ from pydantic import BaseModel, ValidationError
 from pacavit.errors import RecipeError, UnknownNameError
 from pacavit.recipes.schema import DEFAULT_TASK, Recipe
 from pacavit.tasks import TASKS
+from pacavit.utils.files import read_bounded
+from pacavit.utils.parsing import MAX_DEPTH, LimitError, parse_json, parse_toml
+from pacavit.utils.text import one_line
 
 __all__ = ["difference", "dump", "flatten", "load", "names", "parse"]
 
 RECIPE_FILE = "recipe.json"
 _MAY_CHANGE = ("data.root", "data.num_workers")
+_MAX_BYTES = 2**20
+_MAX_EXTENDS = 16
 
 
 def names() -> tuple[str, ...]:
@@ -33,12 +37,12 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A checked recipe.
 
     A recipe may begin with ``extends = "cifar10_nano"`` (a packaged recipe) or ``extends =
-    "base.toml"`` (a file, relative to its own folder) and then only say what differs: tables are
-    merged, any other value is replaced. Name and description are always its own.
+    "base.toml"`` (a file, relative to its own folder) and then give only what differs: tables are
+    merged, any other value is replaced. Name and description are never inherited.
 
     Args:
         source: name of a packaged recipe, a ``.toml`` or ``.json`` file, or a run folder. A
-            packaged recipe wins over a folder of the same name, which is ``./NAME``.
+            packaged recipe takes precedence over a folder of the same name, which is ``./NAME``.
         overrides: ``"field.path=value"`` strings, applied in order. Values are TOML; what is not
             TOML is taken as a plain string, and ``null`` unsets an optional field.
 
@@ -58,12 +62,14 @@ def parse(data: Mapping[str, Any], origin: str) -> Recipe:
 
     Args:
         data: nested mappings as read from TOML or JSON.
-        origin: where they come from, for the error message.
+        origin: names their source in error messages.
 
     Raises:
         UnknownNameError: no such task is registered.
         RecipeError: naming field, value and what is expected, in one line.
     """
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"{origin} is not a table of fields")
     try:
         # Strict JSON mode knows that arrays are tuples and strings are paths; Python mode refuses.
         return Recipe.model_validate_json(json.dumps(data, default=str))
@@ -118,6 +124,8 @@ def _read_extended(
     source: str | Path, under: tuple[str | Path, ...] = ()
 ) -> tuple[str, dict[str, Any]]:
     """A recipe as plain data, merged over the one it extends; ``under`` are those extending it."""
+    if len(under) > _MAX_EXTENDS:
+        raise RecipeError(f"{under[0]} extends a chain of more than {_MAX_EXTENDS} recipes")
     origin, file, data = _read(source)
     place = str(source) if file is None else file.resolve()
     if place in under:
@@ -153,20 +161,22 @@ def _read(source: str | Path) -> tuple[str, Path | None, dict[str, Any]]:
     path = Path(source)
     if isinstance(source, str) and source in names():
         packaged = resources.files("pacavit.recipes") / "library" / f"{source}.toml"
-        return f"recipe {source!r}", None, tomllib.loads(packaged.read_text("utf-8"))
+        return f"recipe {source!r}", None, parse_toml(packaged.read_text("utf-8"))
     if path.is_dir():
         path = path / RECIPE_FILE
     elif not _looks_like_path(source):
         raise UnknownNameError("recipe", str(source), names())
     try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        text = read_bounded(path, _MAX_BYTES).decode("utf-8")
+        data = parse_json(text) if path.suffix == ".json" else parse_toml(text)
     except FileNotFoundError:
         raise RecipeError(
             f"no recipe at {path}; `pacavit list recipes` shows the packaged ones"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {one_line(error)}") from error
     if not isinstance(data, dict):
         raise RecipeError(f"recipe {path} is not a table of fields")
     return f"recipe {path}", path, data
@@ -181,6 +191,8 @@ def _override(data: dict[str, Any], override: str) -> None:
     """Apply one ``field.path=value`` to nested dictionaries in place."""
     field, equals, text = override.partition("=")
     keys = field.strip().split(".")
+    if len(keys) > MAX_DEPTH:
+        raise RecipeError(f"--set {_short(override)}: a field of more than {MAX_DEPTH} parts")
     if not equals or not all(keys):
         raise RecipeError(f"--set {override!r}: expected field.path=value, e.g. train.epochs=5")
     for depth, key in enumerate(keys[:-1], start=1):
@@ -189,15 +201,20 @@ def _override(data: dict[str, Any], override: str) -> None:
         data = data[key]
         if not isinstance(data, dict):
             raise RecipeError(f"--set {override!r}: {'.'.join(keys[:depth])} has no fields inside")
-    data[keys[-1]] = _value(text.strip())
+    try:
+        data[keys[-1]] = _value(text.strip())
+    except LimitError as error:
+        raise RecipeError(f"--set {_short(override)}: {error}") from error
 
 
 def _value(text: str) -> Any:
     if text == "null":
         return None
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {text}")
+    except LimitError:
+        raise
+    except ValueError:
         return text
     # A text with line breaks could smuggle in further keys; then it is no single value.
     return parsed["value"] if len(parsed) == 1 else text

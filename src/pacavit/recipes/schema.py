@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,15 +20,38 @@ from pydantic import (
     field_validator,
 )
 
+from pacavit.recipes.options import check_bounds
 from pacavit.tasks import TASKS, TaskConfig
 
-__all__ = ["DEFAULT_TASK", "DataConfig", "ModelConfig", "Recipe", "TrainConfig"]
+__all__ = [
+    "DEFAULT_TASK",
+    "MAX_IMAGE_SIZE",
+    "DataConfig",
+    "ModelConfig",
+    "Recipe",
+    "TrainConfig",
+]
 
 DEFAULT_TASK = "classification"
 
+MAX_IMAGE_SIZE = 4096
+"""Largest height and width in pixels of what a network sees."""
+MAX_CLUSTERS = 2**14
+
 Fraction: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
-Count: TypeAlias = Annotated[int, Field(ge=0)]
+Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
+Size: TypeAlias = Annotated[int, Field(ge=1, lt=2**31)]
+ImageSize: TypeAlias = Annotated[int, Field(ge=1, le=MAX_IMAGE_SIZE)]
+Clusters: TypeAlias = Annotated[int, Field(ge=0, le=MAX_CLUSTERS)]
 Options: TypeAlias = dict[str, Any]
+
+
+def _within_bounds(options: Options) -> Options:
+    check_bounds(options)
+    return options
+
+
+ModelOptions: TypeAlias = Annotated[Options, AfterValidator(_within_bounds)]
 
 
 class _Section(BaseModel):
@@ -48,6 +72,7 @@ class DataConfig(_Section):
     )
     num_workers: Count | None = Field(
         None,
+        le=1024,
         description="processes that read images from files, for each process that trains, which "
         "changes nothing but the speed; None: one a core, shared by those that train on the "
         "machine. Images in memory need none",
@@ -64,16 +89,16 @@ class ModelConfig(_Section):
     clustering: str | tuple[str, ...] | None = Field(
         None, description="clustering method, one for all stages or one a stage"
     )
-    num_clusters: Count | tuple[Count, ...] | None = Field(
+    num_clusters: Clusters | tuple[Clusters, ...] | None = Field(
         None, description="clusters M, one for all stages or one a stage"
     )
-    clustering_options: Options | tuple[Options, ...] | None = Field(
+    clustering_options: ModelOptions | tuple[ModelOptions, ...] | None = Field(
         None, description="keyword arguments of the clustering class, for all or per stage"
     )
     attention: str | tuple[str, ...] | None = Field(
         None, description="attention, one for all stages or one a stage"
     )
-    attention_options: Options | tuple[Options, ...] | None = Field(
+    attention_options: ModelOptions | tuple[ModelOptions, ...] | None = Field(
         None, description="keyword arguments of the attention class, for all or per stage"
     )
     recluster_every: Count | tuple[Count, ...] | None = Field(
@@ -85,20 +110,19 @@ class ModelConfig(_Section):
         description="trained weights to start from: run folder, weights file or packaged name; "
         "None: random",
     )
-    options: Options = Field({}, description="further keyword arguments of the model factory")
+    options: ModelOptions = Field({}, description="further keyword arguments of the model factory")
 
 
 class TrainConfig(_Section):
     """How the network is trained."""
 
-    epochs: int = Field(ge=1, description="passes over the training images")
+    epochs: int = Field(ge=1, le=10**6, description="passes over the training images")
     seed: Count = Field(
         0, lt=2**32, description="of weights, order, augmentation and stochastic depth"
     )
-    batch_size: int = Field(ge=1, description="images a step, over all processes together")
-    micro_batch: int | None = Field(
+    batch_size: Size = Field(description="images a step, over all processes together")
+    micro_batch: Size | None = Field(
         None,
-        ge=1,
         description="most images that a process computes at once, to save memory: larger shares "
         "of a batch are cut, their gradients added; None: no cutting",
     )
@@ -145,14 +169,14 @@ class TrainConfig(_Section):
     )
     compile: bool = Field(False, description="torch.compile the training step")
     device: str = Field("auto", description='"auto" (GPU if there is one), "cpu", "cuda:1", ...')
-    eval_batch_size: int = Field(
-        500, ge=1, description="images a step when measuring, over all processes"
+    eval_batch_size: Size = Field(
+        500, description="images a step when measuring, over all processes"
     )
     checkpoint_minutes: float = Field(
         10.0, gt=0, description="longest time between checkpoints; epochs' ends always write one"
     )
-    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints to keep")
-    progressive: tuple[tuple[Fraction, Annotated[int, Field(ge=1)]], ...] | None = Field(
+    keep_checkpoints: Size = Field(2, description="newest checkpoints to keep")
+    progressive: tuple[tuple[Fraction, ImageSize], ...] | None = Field(
         None,
         description="(until, image_size) pairs: image size while less than the fraction `until` "
         "of the epochs is done; the task's own image size after the last pair",
@@ -188,6 +212,15 @@ class Recipe(_Section):
         name = value.get("name", DEFAULT_TASK) if isinstance(value, dict) else None
         if not isinstance(name, str):
             task: TaskConfig = check(value)  # a config as it is; anything else is refused
-            return task
+            return _bounded(task)
         # As JSON, like the whole recipe: strict models take arrays for tuples only there.
-        return TASKS.get(name).config_type.model_validate_json(json.dumps(value, default=str))
+        config = TASKS.get(name).config_type
+        return _bounded(config.model_validate_json(json.dumps(value, default=str)))
+
+
+def _bounded(task: TaskConfig) -> TaskConfig:
+    """Every task's images have a largest size."""
+    size = task.image_size
+    if size is not None and size > MAX_IMAGE_SIZE:
+        raise ValueError(f"task.image_size of at most {MAX_IMAGE_SIZE} pixels, not {size}")
+    return task

@@ -153,7 +153,7 @@ def side_by_side(*parts: Markup) -> Markup:
 
 
 def environment(found: Mapping[str, Any]) -> Section:
-    """A section with machine and versions, as ``engine.system.environment`` returns them."""
+    """A section with machine and versions, as ``engine.run.environment`` returns them."""
     machine = {
         name.replace("_", " "): str(value) for name, value in found.items() if name != "versions"
     }

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from pacavit import recipes
 from pacavit.data import Split
+from pacavit.engine.run.environment import ENVIRONMENT, read_environment
 from pacavit.engine.run.log import read_metrics
-from pacavit.engine.system import ENVIRONMENT, read_environment
 from pacavit.engine.train import BROKEN_IMAGES
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import RecipeError

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -14,11 +17,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pacavit.errors import CheckpointError
+from pacavit.utils.text import one_line
 
 __all__ = [
     "LOCK",
     "empty_folder",
     "is_leftover",
+    "looks_pickled",
+    "open_regular",
+    "read_bounded",
+    "read_header",
     "read_tensors",
     "reading",
     "remove_leftovers",
@@ -31,6 +39,40 @@ __all__ = [
 
 LOCK = ".training.lock"
 """Held while a process trains in a folder; a killed one leaves the file, which then is free."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading; never waits for another process.
+
+    Raises:
+        OSError: the file is missing, a folder, a pipe or a device, or cannot be opened.
+    """
+    # Opening a pipe waits for its writer, unless it is told not to.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes.
+
+    Raises:
+        OSError: as ``open_regular``, or the file is larger.
+    """
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
+    return data
 
 
 @contextmanager
@@ -122,23 +164,46 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         CheckpointError: the file is missing, truncated or of another kind.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no weights at {path}; fetch the file again")
+    with _safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes of the tensors and texts of a safetensors file; reads no tensor.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or of another kind.
+    """
+    with _safetensors(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return shapes, file.metadata() or {}
+
+
+@contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    """An open safetensors file; whatever fails with it is a CheckpointError."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError:
+        raise CheckpointError(f"no weights at {path}; fetch the file again") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError, RuntimeError) as error:
-        if _looks_pickled(path):
+        if looks_pickled(path):
             raise CheckpointError(
                 f"{path} is a pickled checkpoint, which could run code and is not opened; give "
                 "safetensors weights"
             ) from error
         raise CheckpointError(
-            f"{path} is truncated or no safetensors file ({error}); write or fetch it again"
+            f"{path} is truncated or no safetensors file ({one_line(error)}); write or fetch it "
+            "again"
         ) from error
 
 
-def _looks_pickled(path: Path) -> bool:
+def looks_pickled(path: Path) -> bool:
     """Whether a file begins as those of ``torch.save`` do: a zip archive, or a bare pickle."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(4).startswith((b"PK\x03\x04", b"\x80"))

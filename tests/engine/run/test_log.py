@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 )
 
 from pacavit.engine.run.log import METRICS, RunLog, read_metrics
-from pacavit.engine.run.timer import Pace
+from pacavit.engine.run.timer import Timer
 
 
 def open_log(out: Path, first_step: int = 0, console: Console | None = None) -> RunLog:
@@ -25,13 +25,13 @@ def open_log(out: Path, first_step: int = 0, console: Console | None = None) -> 
     )
 
 
-def steady_pace(steps: int) -> Pace:
+def steady_timer(steps: int) -> Timer:
     """After so many steps of half a second, two an epoch."""
     seconds = iter(range(100))
-    pace = Pace([1.0, 1.0], 2, lambda: next(seconds) / 2)
+    timer = Timer([1.0, 1.0], 2, lambda: next(seconds) / 2)
     for _ in range(steps):
-        pace.lap(1, 0)
-    return pace
+        timer.lap(1, 0)
+    return timer
 
 
 def tell(log: RunLog, epoch: int) -> None:
@@ -46,7 +46,7 @@ def tell(log: RunLog, epoch: int) -> None:
         "val_loss": 0.75,
         "val_accuracy": 0.5,
     }
-    log.epoch(row, "accuracy", steady_pace(4))
+    log.epoch(row, "accuracy", steady_timer(4))
 
 
 def test_a_terminal_shows_how_the_run_goes(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_terminal_shows_how_the_run_goes(tmp_path: Path) -> None:
     console = Console(file=screen, force_terminal=True, width=120)
     with open_log(tmp_path, console=console) as log:
         tell(log, 1)
-        log.show(3, 1, loss=1.125, pace=steady_pace(4), batch_size=10)
+        log.show(3, 1, loss=1.125, timer=steady_timer(4), batch_size=10)
         log.live.refresh()
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     for part in ("epoch 2/2", "loss 1.125", "accuracy 0.5000", "20 images/s  0:00 left"):
@@ -65,7 +65,7 @@ def test_what_is_not_known_yet_is_not_told(tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
     with open_log(tmp_path, console=console) as log:
-        log.show(1, 0, loss=1.125, pace=steady_pace(1), batch_size=10)
+        log.show(1, 0, loss=1.125, timer=steady_timer(1), batch_size=10)
         log.live.refresh()
     assert "? images/s  ? left" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
 

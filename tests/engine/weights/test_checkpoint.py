@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from pacavit.engine import build, optim
+from pacavit.engine.distributed import World
 from pacavit.engine.weights import checkpoint
 from pacavit.engine.weights.checkpoint import Progress, TrainState
 from pacavit.errors import CheckpointError
@@ -132,3 +136,130 @@ def test_state_keeps_the_memory_layout_of_parameters(
     checkpoint.load(checkpoint.save(tmp_path, state, keep=1), other)
     weight = other.model.get_parameter("conv.weight")
     assert other.optimizer.state[weight]["exp_avg"].stride() == weight.stride()
+
+
+def three_checkpoints(recipe: Recipe, folder: Path) -> list[Path]:
+    state = make_state(recipe)
+    paths = []
+    for _ in range(3):
+        advance(state)
+        paths.append(checkpoint.save(folder, state, keep=3))
+    return paths
+
+
+def edit_optimizer(path: Path) -> None:
+    numbers = json.loads((path / "optimizer.json").read_text())
+    numbers["groups"][0]["lr"] = 123.0
+    (path / "optimizer.json").write_text(json.dumps(numbers))
+
+
+def swap_model(path: Path) -> None:
+    shutil.copy(path.with_name("step-1") / "model.safetensors", path)
+
+
+def empty_state(path: Path) -> None:
+    (path / "state.json").write_text("{}")
+
+
+def other_step(path: Path) -> None:
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({**state, "step": 2}))
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray((path / "rng.safetensors").read_bytes())
+    data[-7] ^= 1
+    (path / "rng.safetensors").write_bytes(data)
+
+
+def remove_a_file(path: Path) -> None:
+    (path / "optimizer.safetensors").unlink()
+
+
+def make_a_pipe(path: Path) -> None:
+    (path / "optimizer.json").unlink()
+    os.mkfifo(path / "optimizer.json")
+
+
+def nest_deeply(path: Path) -> None:
+    (path / "manifest.json").write_text("[" * 100_000)
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("step-50"))
+
+
+FAULTS: list[tuple[Callable[[Path], None], str]] = [
+    (edit_optimizer, r"step-3/optimizer\.json is broken: it is not the file that was written"),
+    (swap_model, r"step-3/model\.safetensors is broken"),
+    (empty_state, r"step-3/state\.json is broken: it is truncated to 2 of \d+ bytes"),
+    (other_step, r"step-3/state\.json is broken"),
+    (flip_a_bit, r"step-3/rng\.safetensors is broken"),
+    (remove_a_file, r"cannot read .*step-3/optimizer\.safetensors: No such file"),
+    (make_a_pipe, r"cannot read .*step-3/optimizer\.json: not a regular file"),
+    (nest_deeply, r"step-3/manifest\.json is broken: it is nested"),
+    (rename, r"step-50 was written as the checkpoint of step 3, and was renamed"),
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("damage", "message"), FAULTS, ids=[d.__name__ for d, _ in FAULTS])
+def test_the_newest_intact_checkpoint_is_found(
+    damage: Callable[[Path], None], message: str, make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    first, second, third = three_checkpoints(make_recipe(), tmp_path)
+    whole = checkpoint.newest_intact(tmp_path, World())
+    assert whole == checkpoint.Intact(third)
+    damage(third)
+    found = checkpoint.newest_intact(tmp_path, World())
+    assert found.path == second
+    [warning] = found.warnings
+    assert re.search(message, warning), warning
+    for path in (first, second):
+        empty_state(path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        checkpoint.newest_intact(tmp_path, World())
+    assert "(and 2 more)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_later_broken_checkpoints_are_set_aside_by_the_next_save(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    recipe = make_recipe()
+    _, second, third = three_checkpoints(recipe, tmp_path)
+    swap_model(third)
+    rename(third)
+    state = make_state(recipe)
+    checkpoint.load(second, state)
+    advance(state)
+    checkpoint.save(tmp_path, state, keep=3)
+    names = ["broken-step-50", "step-1", "step-2", "step-3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert checkpoint.newest_intact(tmp_path, World()) == checkpoint.Intact(tmp_path / "step-3")
+
+
+def test_checkpoints_of_earlier_releases_are_taken_with_a_warning(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    _, second, third = three_checkpoints(make_recipe(), tmp_path)
+    for path in (second, third):
+        (path / "manifest.json").unlink()
+    found = checkpoint.newest_intact(tmp_path, World())
+    assert found.path == third
+    assert "cannot be verified" in found.warnings[0]
+    rename(third)  # the step is known without a manifest, too
+    found = checkpoint.newest_intact(tmp_path, World())
+    assert found.path == second
+    assert "its folder is named step-50" in found.warnings[0]
+
+
+def test_the_weights_of_a_checkpoint_are_verified_alone(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    *_, third = three_checkpoints(make_recipe(), tmp_path)
+    edit_optimizer(third)
+    assert checkpoint.best_weights(third) == third / "model.safetensors"
+    swap_model(third)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is broken: it is not"):
+        checkpoint.best_weights(third)

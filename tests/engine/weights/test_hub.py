@@ -180,7 +180,7 @@ def test_broken_and_foreign_folders_are_refused(tmp_path: Path) -> None:
         (tmp_path, CheckpointError, "cannot read a model from .*config.json"),
         (folder("garbled", "{", good), CheckpointError, "cannot read a model from"),
         (folder("list", "[]", good), CheckpointError, "cannot read a model from"),
-        (folder("empty", "{}", good), CheckpointError, "KeyError: 'architecture'"),
+        (folder("empty", "{}", good), CheckpointError, "architecture"),
         (
             folder("unknown", config.replace("pacavit_nano", "pacavit_nono"), good),
             UnknownNameError,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from pacavit.engine import load_model, packaged_names, save_weights
 from pacavit.engine.run.log import read_metrics
-from pacavit.engine.weights import load as weights
+from pacavit.engine.weights import format as weights
 from pacavit.errors import CheckpointError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
 

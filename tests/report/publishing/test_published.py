@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pacavit import recipes
-from pacavit.engine.weights.load import packaged_names
+from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import PacavitError
 from pacavit.report.publishing.published import find_published, published
 

@@ -10,23 +10,23 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from pacavit.engine import system
+from pacavit.engine.run.environment import ENVIRONMENT, environment
 from pacavit.engine.weights import checkpoint
-from pacavit.engine.weights.load import CHECKPOINTS
+from pacavit.engine.weights.format import CHECKPOINTS
 from pacavit.errors import CheckpointError, RecipeError
 from pacavit.recipes import io
 from pacavit.recipes.schema import Recipe
 from pacavit.utils import files
 
-__all__ = ["check", "claimed", "prepare", "recipe_to_resume"]
+__all__ = ["check", "lock_run_folder", "prepare", "recipe_to_resume"]
 
 
 @contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """A folder, made if it is not there, in which nobody else trains meanwhile.
+def lock_run_folder(out: Path) -> Iterator[None]:
+    """Hold the lock of a run folder, which is created if it is missing.
 
     Raises:
-        CheckpointError: somebody does.
+        CheckpointError: another process holds the lock, or the folder cannot be written.
     """
     lock = FileLock(out / files.LOCK, timeout=0)
     with files.writing(out):
@@ -42,7 +42,7 @@ def claimed(out: Path) -> Iterator[None]:
     finally:
         (out / files.LOCK).unlink(missing_ok=True)
         lock.release()
-        with suppress(OSError):  # of a run that did not begin nothing stays
+        with suppress(OSError):  # leaves nothing of a run that did not begin
             out.rmdir()
 
 
@@ -86,7 +86,7 @@ def recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
 def prepare(
     out: Path, recipe: Recipe, device: torch.device, processes: int, *, overwrite: bool
 ) -> None:
-    """Clear the claimed folder, of an old run too where asked for, and write what the run is."""
+    """Clear the locked folder, of an old run too if ``overwrite``, and write what the run is."""
     with files.writing(out):
         if overwrite:
             files.empty_folder(out, last=io.RECIPE_FILE)
@@ -94,6 +94,6 @@ def prepare(
         checkpoint.remove_leftovers(out / CHECKPOINTS)
         io.dump(recipe, out / io.RECIPE_FILE)
         # The first session's, which made the random weights, stays.
-        if not (out / system.ENVIRONMENT).exists():
-            facts = system.environment(device) | {"processes": processes}
-            files.replace_file(out / system.ENVIRONMENT, json.dumps(facts, indent=2).encode())
+        if not (out / ENVIRONMENT).exists():
+            facts = environment(device) | {"processes": processes}
+            files.replace_file(out / ENVIRONMENT, json.dumps(facts, indent=2).encode())

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from pacavit.engine.diagnostics import PREFIX
-from pacavit.engine.run.tensorboard import Board
-from pacavit.engine.run.timer import Pace
+from pacavit.engine.run.tensorboard import TensorBoardWriter
+from pacavit.engine.run.timer import Timer
 from pacavit.utils import files
 
 __all__ = ["METRICS", "RunLog", "read_metrics"]
@@ -68,7 +68,7 @@ class RunLog:
                 rows = [row for row in found if row["step"] <= first_step]
                 lines = "".join(json.dumps(row) + "\n" for row in rows)
                 files.replace_file(self.path, lines.encode())
-            self.board = Board(out / "tensorboard", first_step + 1)
+            self.board = TensorBoardWriter(out / "tensorboard", first_step + 1)
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -105,11 +105,11 @@ class RunLog:
             self.board.add_scalar("train/lr", lr, step)
             self.board.flush()
 
-    def show(self, step: int, epoch: int, loss: float, pace: Pace, batch_size: int) -> None:
+    def show(self, step: int, epoch: int, loss: float, timer: Timer, batch_size: int) -> None:
         """Renew the live line; all counts are of things done."""
-        speed = pace.steps_per_second()
+        speed = timer.steps_per_second()
         images = "?" if speed is None else f"{speed * batch_size:.0f}"
-        left = _time_left(pace, step)
+        left = _time_left(timer, step)
         self.live.update(
             self.bar,
             completed=step,
@@ -117,7 +117,7 @@ class RunLog:
             text=f"loss {loss:.3f}{self.accuracy}  {images} images/s  {left} left",
         )
 
-    def epoch(self, row: dict[str, Any], main_metric: str, pace: Pace) -> None:
+    def epoch(self, row: dict[str, Any], main_metric: str, timer: Timer) -> None:
         """Record an epoch in ``metrics.jsonl`` and TensorBoard; print it where no line is live."""
         with files.writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -134,7 +134,7 @@ class RunLog:
         if self.live.disable:
             self.say(
                 f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  {score}  "
-                f"{row['images_per_second']:.0f} images/s  {_time_left(pace, row['step'])} left"
+                f"{row['images_per_second']:.0f} images/s  {_time_left(timer, row['step'])} left"
             )
 
 
@@ -150,8 +150,8 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _time_left(pace: Pace, step: int) -> str:
-    seconds = pace.seconds_left(step)
+def _time_left(timer: Timer, step: int) -> str:
+    seconds = timer.seconds_left(step)
     if seconds is None:
         return "?"
     minutes, seconds = divmod(round(seconds), 60)

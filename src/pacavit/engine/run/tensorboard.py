@@ -15,10 +15,10 @@ from tensorboard.summary.writer.record_writer import (  # type: ignore[import-un
     RecordWriter,
 )
 
-__all__ = ["Board"]
+__all__ = ["TensorBoardWriter"]
 
 
-class Board:
+class TensorBoardWriter:
     """One event file of a session.
 
     ``torch.utils.tensorboard`` opens the file anew for every number, in a thread whose errors (a

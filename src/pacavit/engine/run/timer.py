@@ -6,13 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-__all__ = ["Pace"]
+__all__ = ["Timer"]
 
 _WARM_UP = 3  # steps: they allocate, compile, start workers
 _RECENT = 50  # laps that the present speed is taken over
 
 
-class Pace:
+class Timer:
     """Times one session of a run: laps of training steps, and pauses between them.
 
     The first steps count for nothing, since no later one is like them. Pauses (validation,

@@ -2,8 +2,9 @@
 
 ``checkpoints/step-N/`` holds ``model.safetensors`` and ``ema.safetensors`` (each a complete
 weights file), ``optimizer.safetensors`` with ``optimizer.json``, ``rng.safetensors`` (the random
-generators of every process) and ``state.json``. How many processes wrote it, and whether each held
-a copy or a part of the network, makes no difference to what the other files hold.
+generators of every process), ``state.json``, and ``manifest.json`` with the sizes and hashes of the
+others (see ``manifest``). Except for ``rng.safetensors``, the files are the same however many
+processes wrote them, and whether each held a copy or a shard of the network.
 """
 
 from __future__ import annotations
@@ -23,15 +24,28 @@ from torch import Tensor, nn
 from pacavit.data.base import DataInfo
 from pacavit.engine import distributed
 from pacavit.engine.distributed import World
-from pacavit.engine.weights.load import METADATA_KEY, load_state, weights_bytes
+from pacavit.engine.weights import manifest
+from pacavit.engine.weights.format import load_state, read_description, weights_bytes
 from pacavit.errors import CheckpointError
 from pacavit.recipes.schema import Recipe
 from pacavit.utils import files
+from pacavit.utils.parsing import read_json
 from pacavit.utils.text import one_line
 
-__all__ = ["Progress", "TrainState", "load", "newest", "remove_leftovers", "save"]
+__all__ = [
+    "Intact",
+    "Progress",
+    "TrainState",
+    "best_weights",
+    "load",
+    "newest",
+    "newest_intact",
+    "remove_leftovers",
+    "save",
+]
 
 _PREFIX = "step-"
+_SET_ASIDE = "broken-"
 
 
 @dataclass
@@ -100,6 +114,19 @@ class TrainState:
     world: World = field(default_factory=World)
 
 
+@dataclass(frozen=True)
+class Intact:
+    """The checkpoint to go on from.
+
+    Attributes:
+        path: its directory; None if there is no checkpoint.
+        warnings: lines on newer ones that are broken, and on one that cannot be verified.
+    """
+
+    path: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+
 def save(folder: Path, state: TrainState, keep: int) -> Path:
     """Write a checkpoint into ``folder``, then drop all but the newest ``keep``.
 
@@ -118,7 +145,10 @@ def save(folder: Path, state: TrainState, keep: int) -> Path:
             contents = _contents(state)
         if state.world.is_main:
             with files.writing(final):
-                _publish(final, contents | {"rng.safetensors": files.tensor_bytes(generators)})
+                contents["rng.safetensors"] = files.tensor_bytes(generators)
+                contents[manifest.MANIFEST] = manifest.make(contents, state.progress.step)
+                _publish(final, contents)
+                _set_aside_later(folder, state.progress.step)
                 for old in _all(folder)[:-keep]:
                     _remove(old)
     return final
@@ -128,6 +158,39 @@ def newest(folder: Path) -> Path | None:
     """The newest checkpoint in ``folder``, or None. Unfinished ones never have its name."""
     checkpoints = _all(folder)
     return checkpoints[-1] if checkpoints else None
+
+
+def newest_intact(folder: Path, world: World) -> Intact:
+    """The newest checkpoint whose files are those that were written.
+
+    All processes of a run have to call this together; the first one verifies.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is intact.
+    """
+    found = Intact()
+    with world.together():
+        if world.is_main:
+            found = _find_intact(folder)
+    # Machines may see the folder at different times: what the first process found counts.
+    step = -1 if found.path is None else _step(found.path)
+    step = int(world.gather(torch.tensor(step))[0])
+    return Intact(None if step < 0 else folder / f"{_PREFIX}{step}", found.warnings)
+
+
+def best_weights(checkpoint: Path) -> Path:
+    """The weights file of a checkpoint to use: the averaged ones if there are any.
+
+    Raises:
+        CheckpointError: it is not the file that was written.
+    """
+    name = "ema.safetensors"
+    name = name if (checkpoint / name).is_file() else "model.safetensors"
+    try:
+        manifest.verify(checkpoint, _step(checkpoint), only=name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; put the file back, or remove the folder") from error
+    return checkpoint / name
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -155,8 +218,8 @@ def load(path: Path, state: TrainState) -> None:
     tensors, _ = _tensors(path / "optimizer.safetensors")
     generators, _ = _tensors(path / "rng.safetensors")
     try:
-        _restore_optimizer(state.optimizer, tensors, json.loads(_text(path / "optimizer.json")))
-        progress = pydantic.TypeAdapter(Progress).validate_json(_text(path / "state.json"))
+        _restore_optimizer(state.optimizer, tensors, _json(path / "optimizer.json"))
+        progress = _read_progress(path)
         _restore_generators(generators, state.world)
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
         raise CheckpointError(
@@ -181,20 +244,56 @@ def _contents(state: TrainState) -> dict[str, bytes]:
     return contents
 
 
+def _find_intact(folder: Path) -> Intact:
+    warnings: list[str] = []
+    checkpoints = _all(folder)
+    for path in reversed(checkpoints):
+        try:
+            verified = manifest.verify(path, _step(path))
+            _read_progress(path)
+        except CheckpointError as error:
+            warnings.append(f"{error}; the checkpoint is left out")
+            continue
+        if not verified:
+            warnings.append(
+                f"{path} was written by an earlier release, without {manifest.MANIFEST}: its files "
+                "cannot be verified"
+            )
+        return Intact(path, tuple(warnings))
+    if checkpoints:
+        reason = warnings[0].partition("; the checkpoint")[0]
+        more = f" (and {len(warnings) - 1} more)" if len(warnings) > 1 else ""
+        raise CheckpointError(
+            f"no checkpoint in {folder} is intact: {reason}{more}; put the file back, or remove "
+            "it with its folder to begin the run again"
+        )
+    return Intact()
+
+
+def _read_progress(path: Path) -> Progress:
+    """The progress that a checkpoint stores, which must be that of its name."""
+    file = path / "state.json"
+    stored = _json(file)
+    try:
+        progress = pydantic.TypeAdapter(Progress).validate_python(stored)
+    except ValueError as error:
+        raise CheckpointError(f"{file} is broken: {one_line(error)}") from error
+    if "step" not in stored or progress.step != _step(path):
+        raise CheckpointError(
+            f"{file} is broken: it is of step {stored.get('step')!r}, and its folder is named "
+            f"{path.name}"
+        )
+    return progress
+
+
 def _check_data(file: Path, info: DataInfo) -> None:
     """Refuse to go on with other data than those that a checkpoint's model was trained on."""
-    _, metadata = _tensors(file)
-    try:
-        stored = json.loads(metadata[METADATA_KEY])["data"]
-        stored.setdefault("version", stored.get("copy"))  # its name in earlier releases
-        was = {name: stored[name] for name in ("version", "class_names", "mean", "std")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} does not tell its data; remove its folder") from error
-    present = json.loads(json.dumps(asdict(info)))
-    for name, value in was.items():
-        if value != present[name]:
+    trained = asdict(read_description(files.read_header(file)[1], file).info)
+    present = asdict(info)
+    for name in ("version", "class_names", "mean", "std"):
+        if trained[name] != present[name]:
             raise CheckpointError(
-                f"the run cannot go on with other data: {name} was {value!r} and is now "
+                f"the run cannot go on with other data: {name} was {trained[name]!r} and is now "
                 f"{present[name]!r}; give the folder of the data it began with"
             )
 
@@ -306,7 +405,21 @@ def _all(folder: Path) -> list[Path]:
         for path in folder.glob(f"{_PREFIX}*")
         if path.name.removeprefix(_PREFIX).isdecimal() and (path / "state.json").is_file()
     ]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+    return sorted(found, key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def _set_aside_later(folder: Path, step: int) -> None:
+    """Rename checkpoints of later steps: they are broken, and the run has gone on from before."""
+    for later in _all(folder):
+        if _step(later) > step:
+            aside = later.with_name(_SET_ASIDE + later.name)
+            if aside.exists():
+                shutil.rmtree(aside)
+            later.rename(aside)
 
 
 def _remove(checkpoint: Path) -> None:
@@ -326,8 +439,13 @@ def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _text(path: Path) -> str:
+def _json(path: Path) -> dict[str, Any]:
     try:
-        return path.read_text(encoding="utf-8")
+        value = read_json(path)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is broken: {one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is broken: it is not a table of values")
+    return value

@@ -12,16 +12,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import timm
-import torch
 from huggingface_hub import snapshot_download
 from timm.models import filter_pretrained_cfg
 from torch import nn
 
-from pacavit.engine.weights.load import load_state
+from pacavit.engine.weights.fit import build_to_fit
+from pacavit.engine.weights.format import load_state
 from pacavit.errors import CheckpointError, PacavitError, RecipeError, UnknownNameError
 from pacavit.models import PacaViT
+from pacavit.recipes.options import FORBIDDEN_OPTIONS, check_bounds
 from pacavit.utils import files
+from pacavit.utils.parsing import read_json
 from pacavit.utils.text import one_line
 
 __all__ = [
@@ -37,6 +40,16 @@ __all__ = [
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 PREFIX = "hf-hub:"
+_REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 # They belong to a training, not to the weights that came out of it.
 _TRAINING_ARGUMENTS = frozenset({"drop_rate", "proj_drop_rate", "drop_path_rate"})
 
@@ -90,22 +103,20 @@ def from_pretrained(source: str | Path, **settings: Any) -> nn.Module:
     Raises:
         CheckpointError: folder, repository or files are missing, broken or do not fit.
         UnknownNameError: timm has no such architecture.
-        RecipeError: the model refuses an argument.
+        RecipeError: the model refuses an argument, or one may not be given here.
     """
     folder = fetch(source)
-    _check_architecture(folder / CONFIG)
+    config = _read_config(folder / CONFIG)
+    _check_arguments(config.model_args, f"model_args of {folder / CONFIG}")
+    _check_arguments(settings, "from_pretrained")
+    wanted = settings.get("num_classes")
+    fresh = config.classifiers if wanted not in (None, config.classes) else ()
+    shapes, _ = files.read_header(folder / WEIGHTS)
+    model = build_to_fit(lambda: _build(folder, settings), shapes, folder, fresh=fresh)
     tensors, _ = files.read_tensors(folder / WEIGHTS)
-    # Building draws random weights, which are overwritten: the caller's generator shall not move.
-    with torch.random.fork_rng(devices=[]):
-        model = _build(folder, settings)
-    facts = model.pretrained_cfg
-    if model.num_classes != facts["num_classes"]:
-        prefix = f"{facts['classifier']}."
-        fresh = {
-            name: value for name, value in model.state_dict().items() if name.startswith(prefix)
-        }
-        tensors = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
-        tensors |= fresh
+    if fresh:
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(fresh)}
+        tensors |= {n: value for n, value in model.state_dict().items() if n.startswith(fresh)}
     load_state(model, tensors, folder)
     return model.eval()
 
@@ -181,16 +192,57 @@ def _config(model: PacaViT, class_names: Sequence[str], changes: Mapping[str, An
         raise RecipeError(f"an argument of the model cannot be stored: {error}") from error
 
 
-def _check_architecture(path: Path) -> None:
-    """Raise unless ``config.json`` names a model that timm knows."""
+class _Facts(pydantic.BaseModel):
+    """What is used of ``pretrained_cfg``."""
+
+    num_classes: int | None = None
+    classifier: str | tuple[str, ...] | None = None
+
+
+class _Config(pydantic.BaseModel):
+    """What is used of ``config.json``; timm reads the file itself, with whatever else it holds."""
+
+    architecture: str
+    num_classes: int | None = None
+    model_args: dict[str, Any] = {}
+    pretrained_cfg: _Facts = _Facts()
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes of the stored weights."""
+        own = self.model_args.get("num_classes", self.num_classes)
+        return self.pretrained_cfg.num_classes if own is None else own
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Beginnings of the names of the classifier's tensors; distilled networks have two."""
+        names = self.pretrained_cfg.classifier or ()
+        return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+def _read_config(path: Path) -> _Config:
+    """The checked ``config.json``, which names a model that timm knows."""
     try:
-        architecture = str(json.loads(path.read_text(encoding="utf-8"))["architecture"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(
-            f"cannot read a model from {path}: {one_line(error, kind=True)}"
-        ) from error
-    if not timm.is_model(architecture):
-        raise UnknownNameError("model", architecture, timm.list_models("pacavit_*"))
+        config = _Config.model_validate(read_json(path))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read a model from {path}: {one_line(error)}") from error
+    if not timm.is_model(config.architecture):
+        raise UnknownNameError("model", config.architecture, timm.list_models("pacavit_*"))
+    return config
+
+
+def _check_arguments(arguments: Mapping[str, Any], origin: str) -> None:
+    """Raise RecipeError for arguments beyond the bounds, or that build no whole classifier."""
+    forbidden = FORBIDDEN_OPTIONS & arguments.keys()
+    if forbidden:
+        raise RecipeError(
+            f"{origin} may not hold {', '.join(sorted(forbidden))}; for maps of features, use "
+            "timm.create_model with the folder"
+        )
+    try:
+        check_bounds(arguments)
+    except ValueError as error:
+        raise RecipeError(f"{origin}: expected {error}") from error
 
 
 def _build(folder: Path, settings: Mapping[str, Any]) -> Any:
@@ -198,7 +250,7 @@ def _build(folder: Path, settings: Mapping[str, Any]) -> Any:
         return timm.create_model(f"local-dir:{folder}", **settings)
     except PacavitError:
         raise
-    except (AttributeError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as e:
+    except _REFUSALS as e:
         raise RecipeError(
             f"no model can be built from {folder / CONFIG}: {one_line(e, kind=True)}"
         ) from e

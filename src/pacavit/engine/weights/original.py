@@ -16,7 +16,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageNetInfo
 from pacavit.data.base import DataInfo
 from pacavit.data.sources.imagenet import describe_synsets
 from pacavit.engine import build
-from pacavit.engine.weights.load import save_weights
+from pacavit.engine.weights.format import save_weights
 from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
 from pacavit.models.convert import ORIGINALS, convert_state_dict, recognise
 from pacavit.recipes import io

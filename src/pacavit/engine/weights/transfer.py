@@ -10,7 +10,8 @@ from torch import nn
 from pacavit.attention import Attention
 from pacavit.clustering import Clustering
 from pacavit.data import DataInfo
-from pacavit.engine.weights.load import load_model, load_state
+from pacavit.engine.weights.format import load_state
+from pacavit.engine.weights.load import load_model
 from pacavit.errors import CheckpointError
 from pacavit.models import Teacher
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pacavit.data import Batch, Loader, Split
 from pacavit.engine import LoadedModel, build
+from pacavit.engine.run.environment import environment
 from pacavit.engine.scoring import check_classes
-from pacavit.engine.system import environment
 from pacavit.errors import DataError, PacavitError
 from pacavit.explain.evaluation.cache import FileCache, no_cache
 from pacavit.explain.evaluation.clusters import evaluate_clusters

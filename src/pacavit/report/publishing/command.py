@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pacavit import recipes
-from pacavit.engine.weights.load import packaged_names
+from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.utils.command import Command, pacavit_command

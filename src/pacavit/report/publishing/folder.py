@@ -8,7 +8,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.weights import hub
-from pacavit.engine.weights.load import LoadedModel, load_model, weights_metadata
+from pacavit.engine.weights.format import weights_metadata
+from pacavit.engine.weights.load import LoadedModel, load_model
 from pacavit.errors import CheckpointError
 from pacavit.models import PacaViT
 from pacavit.report.publishing.card import model_card

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.run.environment import read_environment
 from pacavit.engine.run.log import read_metrics
 from pacavit.engine.scoring import score_model
-from pacavit.engine.system import pick_device, read_environment
-from pacavit.engine.weights.load import LoadedModel, load_model, save_weights
+from pacavit.engine.system import pick_device
+from pacavit.engine.weights.format import save_weights
+from pacavit.engine.weights.load import LoadedModel, load_model
 from pacavit.errors import CheckpointError, DataError
 from pacavit.report.publishing.card import model_card
 from pacavit.utils.command import Command, pacavit_command

@@ -1,0 +1,83 @@
+"""BatchNorm needs more than one value per channel in training; a run shows it before it starts."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pacavit.data import DataInfo
+from pacavit.errors import RecipeError
+from pacavit.recipes.schema import Recipe
+from pacavit.tasks import Task
+
+__all__ = ["check_batch_norm"]
+
+
+def check_batch_norm(task: Task, recipe: Recipe, info: DataInfo, processes: int) -> None:
+    """Refuse training in which a BatchNorm layer gets one value per channel.
+
+    That takes a chunk of one image, and a map of one pixel. So only if there are both such chunks
+    and BatchNorm layers, the network is tried on one random image of each size that it trains on.
+    Its modes and running statistics and the random generators stay as they were.
+
+    Args:
+        task: built from ``recipe``, on any device.
+        recipe: gives the images in a step, and their sizes unless it leaves them to the data.
+        info: of the data to train on.
+        processes: number of processes that share each step.
+
+    Raises:
+        RecipeError: naming the setting to raise.
+    """
+    layers = [layer for layer in task.model.modules() if isinstance(layer, _BatchNorm)]
+    if not layers or _smallest_chunk(recipe, processes) != 1:
+        return
+    smaller = [size for _, size in recipe.train.progressive or ()]
+    for size in dict.fromkeys([recipe.task.image_size, *smaller]):
+        height, width = info.image_size if size is None else (size, size)
+        if _gets_single_values(task.model, height, width):
+            raise RecipeError(
+                f"model {recipe.model.name!r} has BatchNorm layers, which cannot train on one "
+                f"{height} x {width} image at a time: {_remedy(recipe, processes)}"
+            )
+
+
+def _smallest_chunk(recipe: Recipe, processes: int) -> int:
+    """Images in the smallest chunk that a process computes at once."""
+    train = recipe.train
+    chunks = 1
+    if train.micro_batch is not None:
+        chunks = math.ceil(math.ceil(train.batch_size / processes) / train.micro_batch)
+    return train.batch_size // processes // chunks
+
+
+def _remedy(recipe: Recipe, processes: int) -> str:
+    train = recipe.train
+    if train.batch_size // processes > 1:
+        return f"raise train.micro_batch {train.micro_batch} or train.batch_size {train.batch_size}"
+    remedy = f"raise train.batch_size {train.batch_size}"
+    return remedy if processes == 1 else f"{remedy}, or start fewer than {processes} processes"
+
+
+def _gets_single_values(model: nn.Module, height: int, width: int) -> bool:
+    """Whether a BatchNorm layer refuses one image of that size in training."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    modes = {module: module.training for module in model.modules()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+            model.train()(torch.randn(1, 3, height, width, device=device))
+    except ValueError as error:
+        # By torch.nn.functional.batch_norm, which has no error class of its own.
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return True
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    return False

@@ -1,0 +1,68 @@
+"""The machine and the versions that a run began with, as ``environment.json`` records them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pacavit.errors import CheckpointError
+from pacavit.utils.parsing import read_json
+from pacavit.utils.text import one_line
+
+__all__ = ["ENVIRONMENT", "environment", "read_environment"]
+
+ENVIRONMENT = "environment.json"
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and machine, as plain data for ``environment.json``; names no host and no folder."""
+    packages = ("pacavit", "torch", "torchvision", "timm", "torchmetrics", "numpy", "safetensors")
+    facts: dict[str, Any] = {
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def read_environment(run: Path) -> dict[str, Any]:
+    """What ``environment`` returned when the run in the folder ``run`` began.
+
+    Raises:
+        CheckpointError: the run's ``environment.json`` is missing or broken.
+    """
+    path = run / ENVIRONMENT
+    try:
+        facts = read_json(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {one_line(error)}") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"cannot read {path}: it is not a table of facts")
+    return facts
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"  # a source tree on PYTHONPATH
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,99 @@
+"""Networks of strangers, built only if the tensors of their file fit them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from pacavit.engine.weights.format import shape_faults
+from pacavit.errors import CheckpointError, RecipeError
+from pacavit.tasks import Task
+from pacavit.utils.text import first_few
+
+__all__ = ["build_to_fit"]
+
+_Network = TypeVar("_Network", bound=nn.Module)
+Shapes = Mapping[str, tuple[int, ...]]
+# A network may register a parameter twice, or replace one; its classifier may be a fresh one.
+_FACTOR, _MORE_TENSORS, _MORE_NUMBERS = 2, 64, 2**26
+
+
+def build_to_fit(
+    make: Callable[[], _Network],
+    shapes: Shapes,
+    origin: str | Path,
+    *,
+    fresh: tuple[str, ...] = (),
+) -> _Network:
+    """Build a network whose size a file decides, without trusting what the file asks for.
+
+    The network is first built without memory for its tensors (on torch's meta device), and for
+    good only if the tensors in the file fit it. So what is allocated is bounded by the size of the
+    file, and no file makes a network of a million layers. The random generator stays as it is.
+
+    Args:
+        make: builds the network, or the task around it.
+        shapes: of the tensors in the file, by name.
+        origin: names the file in error messages.
+        fresh: beginnings of the names of tensors that need not fit: they start at random.
+
+    Raises:
+        CheckpointError: the tensors do not fit.
+        PacavitError: what ``make`` raises.
+    """
+    with torch.random.fork_rng(devices=[]), _bounded(shapes, origin):
+        try:
+            with torch.device("meta"):
+                sketch = make()
+        except RecipeError as error:
+            # The constructor of a plugin may look at the values of its tensors.
+            if "meta" not in str(error):
+                raise
+        else:
+            _check(sketch, shapes, origin, fresh)
+        return make()
+
+
+def _check(sketch: nn.Module, shapes: Shapes, origin: str | Path, fresh: tuple[str, ...]) -> None:
+    network = sketch.model if isinstance(sketch, Task) else sketch
+    faults = [fault for fault in shape_faults(network, shapes) if not fault.startswith(fresh)]
+    if faults:
+        raise CheckpointError(f"{origin} does not fit the model: {first_few(faults)}")
+
+
+@contextmanager
+def _bounded(shapes: Shapes, origin: str | Path) -> Iterator[None]:
+    """While this thread builds a network: refuse far more parameters than a file has tensors."""
+    tensors = _FACTOR * len(shapes) + _MORE_TENSORS
+    # The network without memory and the network itself are counted together.
+    left, thread = 2 * tensors, threading.get_ident()
+    numbers = 2 * (_FACTOR * sum(map(_count, shapes.values())) + _MORE_NUMBERS)
+
+    def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left, numbers
+        if parameter is None or threading.get_ident() != thread:
+            return
+        left -= 1
+        numbers -= parameter.numel() if not parameter.is_meta else 0
+        if left < 0 or numbers < 0:
+            raise CheckpointError(
+                f"{origin} does not fit the model: it has {len(shapes)} tensors, and the model "
+                "that it describes is far larger"
+            )
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())

@@ -1,0 +1,48 @@
+"""Bounds of named options that may come from strangers: recipes inside weights, hub configs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["FORBIDDEN_OPTIONS", "MAX_OPTION", "check_bounds"]
+
+MAX_OPTION = 2**20
+"""Largest number in the options of a model; the widest layers of known models have 2**16."""
+_MAX_ITEMS = 1024
+
+FORBIDDEN_OPTIONS = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "exportable",
+        "feature_cfg",
+        "features_only",
+        "kwargs_filter",
+        "model_cfg",
+        "no_jit",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "pretrained_custom_load",
+        "pretrained_filter_fn",
+        "pretrained_strict",
+        "pruned",
+        "scriptable",
+    }
+)
+"""Arguments with which timm downloads, unpickles or compiles, or builds another kind of network."""
+
+
+def check_bounds(options: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the option, for numbers and lists that no model needs."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            check_bounds(value)
+        elif isinstance(value, list | tuple):
+            if len(value) > _MAX_ITEMS:
+                raise ValueError(f"{name} of at most {_MAX_ITEMS} items, not {len(value)}")
+            for item in value:
+                check_bounds({name: item})
+        elif isinstance(value, int | float) and abs(value) > MAX_OPTION:
+            raise ValueError(f"{name} of at most {MAX_OPTION}, not {value}")
