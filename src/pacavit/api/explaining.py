@@ -1,4 +1,4 @@
-"""Use a trained model on images, and see inside it."""
+"""Explain what a trained model predicts, and measure explanations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 from pacavit.api._console import print_line
 from pacavit.data import check_split
-from pacavit.demo import HOST, PORT, serve
-from pacavit.engine.predictor import ImagePrediction, find_images, predict_images
+from pacavit.engine.predictor import find_images
 from pacavit.engine.system import check_precision, configure, environment, pick_device
 from pacavit.engine.weights.load import load_model
 from pacavit.errors import Interrupted
@@ -28,33 +27,7 @@ from pacavit.report.explanation.page import (
     write_explanations,
 )
 
-__all__ = ["demo", "explain", "explain_bench", "predict"]
-
-
-def predict(
-    model: str | Path,
-    images: str | Path | Sequence[str | Path],
-    *,
-    top_k: int = 5,
-    progress: bool = False,
-) -> list[ImagePrediction]:
-    """Name what images show: the ``top_k`` likeliest classes of each, with probabilities.
-
-    Args:
-        model: run folder, weights file or packaged name.
-        images: image files of any size and mode, or folders of them; one, or several.
-        top_k: classes to name; all of them when there are fewer.
-        progress: show a progress bar when there are many images.
-
-    Returns:
-        One prediction an image, in order; an image that cannot be read has its ``error`` set.
-
-    Raises:
-        PacavitError: the model cannot be loaded, or a folder has no images.
-    """
-    paths = find_images([images] if isinstance(images, str | Path) else images)
-    loaded = load_model(model)
-    return predict_images(loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress)
+__all__ = ["explain", "explain_bench"]
 
 
 def explain(
@@ -175,22 +148,3 @@ def explain_bench(
     write_bench(report, out)
     parts.remove()
     return report
-
-
-def demo(
-    models: Sequence[str] = (), *, host: str = HOST, port: int = PORT, browser: bool = False
-) -> None:
-    """Serve a page to see inside models, with images of one's own, until Ctrl-C.
-
-    Args:
-        models: run folders, weights files or packaged names to choose from, before the packaged
-            weights.
-        host: address to listen at; only by default nobody else can reach it.
-        port: to listen at; 0 is any that is free.
-        browser: open the page in a browser.
-
-    Raises:
-        PacavitError: the extra ``demo`` is missing, a model cannot be loaded, or the port is in
-            use.
-    """
-    serve(models, host=host, port=port, browser=browser, write=write_explanations, tell=print_line)
