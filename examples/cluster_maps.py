@@ -83,8 +83,8 @@ def draw(images: Tensor, titles: list[str], maps: list[tuple[Grid, Assignment]])
         axes[0, column].imshow(picture)
         axes[0, column].set_title(title, fontsize=9)
         row = 1
-        for grid, (weights, log_mass, _) in maps:
-            partition = (weights[column].log() + log_mass[column, :, None]).argmax(0)
+        for grid, assignment in maps:
+            partition = assignment.partition()[column]
             axes[row, column].imshow(picture)
             colours = mpl.colormaps["tab20"](partition.view(grid).numpy() % 20)
             axes[row, column].imshow(colours, alpha=0.65, extent=extent)

@@ -1,13 +1,15 @@
 """The conformance checks notice what they promise to notice."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import Tensor
 
-from pacavit.attention import Attention
+from pacavit.attention import Attention, QkvAttention
 from pacavit.clustering import Clustering
 from pacavit.testing import check_attention, check_clustering
-from pacavit.types import Assignment, Grid, StageState
+from pacavit.types import Assignment, AttentionRecord, Grid, StageState
 
 
 class OverBatch(Clustering):
@@ -45,13 +47,52 @@ class FalselyOrderFree(Clustering):
         return x.cumsum(1)[..., : self.num_clusters].transpose(1, 2)
 
 
-class IgnoresMask(Attention):
+class IgnoresMask(QkvAttention):
     """Attends to padding."""
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
     ) -> tuple[Tensor, StageState]:
         return self.attend(x, x, None), state
+
+
+class Recorder(Attention):
+    """Uniform attention to the patches that are not padding; records it as ``fault`` wants."""
+
+    fault: ClassVar[str] = ""
+
+    def __init__(self, dim: int, num_heads: int, *, stage: int, block: int) -> None:
+        super().__init__(dim, num_heads, stage=stage, block=block)
+        self.mix = torch.nn.Linear(dim, dim)
+
+    def recorded(
+        self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
+    ) -> tuple[Tensor, StageState, AttentionRecord]:
+        real = torch.ones_like(x[..., 0]) if patch_mask is None else patch_mask.to(x)
+        logits = 0 * self.mix(x).sum(2)[:, None] + real.log()[:, None]
+        weights = logits.softmax(2).expand(-1, x.shape[1], -1)[:, None]
+        tokens = weights[:, 0] @ self.mix(x)
+        if self.fault == "other tokens":
+            tokens = 2 * tokens
+        elif self.fault == "detached":
+            weights = weights.detach()
+        elif self.fault == "computed again":
+            weights = weights * 1
+        elif self.fault == "sums":
+            weights = weights / 2
+        elif self.fault == "padding":
+            uniform = torch.full_like(weights, 1 / x.shape[1])
+            tokens = tokens + (weights @ x[:, None])[:, 0] * 0
+            weights = uniform + weights * 0
+            tokens = tokens + (weights[:, 0] @ x) * 0
+        return tokens, state, AttentionRecord(weights)
+
+    def forward(
+        self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
+    ) -> tuple[Tensor, StageState]:
+        real = torch.ones_like(x[..., 0]) if patch_mask is None else patch_mask.to(x)
+        mean = (real / real.sum(1, keepdim=True))[:, None] @ self.mix(x)
+        return mean.expand_as(x), state
 
 
 @pytest.mark.parametrize(
@@ -71,3 +112,23 @@ def test_broken_clustering_is_noticed(cls: type[Clustering], promise: str) -> No
 def test_broken_attention_is_noticed() -> None:
     with pytest.raises(AssertionError, match="padded patches"):
         check_attention(IgnoresMask)
+
+
+def test_a_sound_record_is_accepted() -> None:
+    check_attention(Recorder)
+
+
+@pytest.mark.parametrize(
+    ("fault", "promise"),
+    [
+        ("other tokens", "recorded tokens are not those of forward"),
+        ("detached", "not in the graph"),
+        ("computed again", "not computed from the recorded weights"),
+        ("sums", "do not sum to 1"),
+        ("padding", "go to padded patches"),
+    ],
+)
+def test_broken_records_are_noticed(fault: str, promise: str) -> None:
+    broken = type("Broken", (Recorder,), {"fault": fault})
+    with pytest.raises(AssertionError, match=promise):
+        check_attention(broken)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         save_pretrained,
         train,
     )
-    from pacavit.attention import ATTENTIONS, Attention
+    from pacavit.attention import ATTENTIONS, Attention, QkvAttention
     from pacavit.clustering import CLUSTERINGS, Clustering
     from pacavit.data import DATASETS, DataInfo, DataSource, ImageSet, MemoryImages
     from pacavit.engine.evaluate import Evaluation
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from pacavit.recipes import Recipe
     from pacavit.tasks import TASKS, Task
-    from pacavit.types import Assignment, Grid, StageState
+    from pacavit.types import Assignment, AttentionRecord, Grid, StageState
     from pacavit.utils.registry import Registry, load_plugin
 else:
     __getattr__, __dir__ = lazy_names(
@@ -53,7 +53,7 @@ else:
                 "save_pretrained",
                 "train",
             ),
-            "pacavit.attention": ("ATTENTIONS", "Attention"),
+            "pacavit.attention": ("ATTENTIONS", "Attention", "QkvAttention"),
             "pacavit.clustering": ("CLUSTERINGS", "Clustering"),
             "pacavit.data": ("DATASETS", "DataInfo", "DataSource", "ImageSet", "MemoryImages"),
             "pacavit.engine.evaluate": ("Evaluation",),
@@ -68,7 +68,7 @@ else:
             ),
             "pacavit.recipes": ("Recipe",),
             "pacavit.tasks": ("TASKS", "Task"),
-            "pacavit.types": ("Assignment", "Grid", "StageState"),
+            "pacavit.types": ("Assignment", "AttentionRecord", "Grid", "StageState"),
             "pacavit.utils.registry": ("Registry", "load_plugin"),
         },
         submodules=(
@@ -89,6 +89,7 @@ else:
         ),
     )
 
+
 try:
     __version__ = version("pacavit")
 except PackageNotFoundError:  # a source tree on the path, never installed
@@ -101,6 +102,7 @@ __all__ = [
     "TASKS",
     "Assignment",
     "Attention",
+    "AttentionRecord",
     "CheckpointError",
     "Clustering",
     "Conversion",
@@ -114,6 +116,7 @@ __all__ = [
     "ImageSet",
     "MemoryImages",
     "PacavitError",
+    "QkvAttention",
     "Recipe",
     "RecipeError",
     "Registry",

@@ -1,8 +1,8 @@
-"""Conformance checks for clusterings, attentions and backbones, ours and yours.
+"""Conformance checks for clusterings, attentions and backbones, here and in other projects.
 
 Each check takes a class or a model, builds what it needs, and raises AssertionError with the
-broken promise. They import nothing from the rest of the package but its types, so that a
-stranger's test suite can run them on a stranger's class::
+promise that is broken. They import only the types of this package, so that other projects can run
+them on classes of their own::
 
     from pacavit.testing import check_clustering
 
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pacavit.types import Assignment, Grid, StageState
+from pacavit.types import Assignment, AttentionRecord, Grid, StageState
 
 __all__ = ["check_attention", "check_backbone", "check_clustering"]
 
@@ -67,8 +67,6 @@ def check_attention(
     """
     torch.manual_seed(0)
     module = cls(_DIM, 3, stage=1, block=2, **dict(options or {})).double().eval()
-    for name in ("q", "k", "v", "proj"):
-        assert isinstance(getattr(module, name, None), nn.Module), f"no module {name!r} to record"
     for grid in _GRIDS:
         x, state = _tokens(3, grid), _random_state(3, grid)
         out, _ = module(x, grid, state)
@@ -84,6 +82,7 @@ def check_attention(
             torch.testing.assert_close(
                 moved[mask], kept[mask], msg=_say("padded patches influence others")
             )
+        _check_record(module, grid)
     x = _tokens(2, _GRIDS[0]).requires_grad_()
     module.train()(x, _GRIDS[0], _random_state(2, _GRIDS[0]))[0].square().sum().backward()
     _check_gradients(module, x)
@@ -127,9 +126,40 @@ def check_backbone(model: Any, image_size: tuple[int, int] = (48, 64)) -> None:
     model.zero_grad()
 
 
+def _check_record(module: Any, grid: Grid) -> None:
+    """``recorded``, where a module implements it, is ``forward`` with sound weights."""
+    if not hasattr(module, "recorded"):
+        return
+    masks = (None, _padding(3, grid)) if grid.num_patches > 1 else (None,)
+    for mask in masks:
+        x, state = _tokens(3, grid), _random_state(3, grid, mask)
+        try:
+            tokens, _, found = module.recorded(x, grid, state, mask)
+        except NotImplementedError:
+            return
+        assert isinstance(found, AttentionRecord), (
+            f"recorded {type(found).__name__}, not AttentionRecord"
+        )
+        real = slice(None) if mask is None else mask
+        expected, _ = module(x, grid, state, mask)
+        torch.testing.assert_close(
+            tokens[real], expected[real], msg=_say("recorded tokens are not those of forward")
+        )
+        fault = found.fault()
+        assert fault is None, f"recorded {fault}"
+        assert found.weights.shape[2] == grid.num_patches, "not one row of weights per patch"
+        assert found.weights.requires_grad, "recorded weights are not in the graph of the tokens"
+        (gradient,) = torch.autograd.grad(tokens[real].sum(), found.weights, allow_unused=True)
+        assert gradient is not None, "recorded tokens are not computed from the recorded weights"
+        if mask is not None:
+            uniform = mask / mask.sum(1, keepdim=True)
+            reached = found.to_patches(uniform.to(found.weights), found.weights.mean(1))
+            assert (reached[~mask] == 0).all(), "recorded weights go to padded patches"
+
+
 def _check_assignment(module: nn.Module, grid: Grid) -> None:
     answer = module(_tokens(3, grid).float(), grid)
-    assert isinstance(answer, Assignment), f"answered {type(answer).__name__}, not Assignment"
+    assert isinstance(answer, Assignment), f"returned {type(answer).__name__}, not Assignment"
     weights, log_mass, valid = answer
     shape = (3, _CLUSTERS, grid.num_patches)
     assert weights.shape == shape, f"weights are {tuple(weights.shape)}, not {shape}"
@@ -244,7 +274,7 @@ def _tokens(batch: int, grid: Grid) -> Tensor:
 
 
 def _padding(batch: int, grid: Grid) -> Tensor:
-    """A mask whose last image keeps all patches and whose others lose the last column or row."""
+    """A mask without padding in the last image, with a padded last column or row in the others."""
     mask = torch.ones(batch, *grid, dtype=torch.bool)
     if grid.width > 1:
         mask[:-1, :, -1] = False

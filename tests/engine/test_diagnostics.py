@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.engine import train
-from pacavit.engine.diagnostics import membership, watched
+from pacavit.engine.diagnostics import watched
 from pacavit.engine.run.log import read_metrics
 from pacavit.recipes import Recipe
 from pacavit.types import Grid
@@ -40,7 +40,7 @@ def test_statistics_of_a_partition() -> None:
     assert statistics.means() == means, "hooks outlive the context"
 
 
-def test_entropy_is_one_where_all_clusters_have_the_same_share() -> None:
+def test_entropy_is_one_where_patches_belong_to_all_clusters_equally() -> None:
     module = CLUSTERINGS.get("mlp")(3, 4)
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
@@ -52,12 +52,12 @@ def test_entropy_is_one_where_all_clusters_have_the_same_share() -> None:
 
 
 @pytest.mark.parametrize("name", CLUSTERINGS.names())
-def test_memberships_are_shares(name: str) -> None:
+def test_memberships_sum_to_one_except_at_padding(name: str) -> None:
     x, grid = 30 * torch.randn(2, 36, 8), Grid(6, 6)
     mask = torch.ones(2, 36, dtype=torch.bool)
     mask[:, 30:] = False
-    share = membership(CLUSTERINGS.get(name)(8, 5)(x, grid, mask))
-    torch.testing.assert_close(share.sum(1), mask.float())
+    membership = CLUSTERINGS.get(name)(8, 5)(x, grid, mask).membership()
+    torch.testing.assert_close(membership.sum(1), mask.float())
 
 
 def test_degenerate_clusterings_are_told_once(

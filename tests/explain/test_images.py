@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pacavit import api, recipes
 from pacavit.data import MemoryImages
-from pacavit.engine.weights.load import LoadedModel
+from pacavit.engine import build
+from pacavit.engine.weights.load import LoadedModel, load_model, save_weights
 from pacavit.errors import DataError, PacavitError, UnknownNameError
 from pacavit.explain import (
     THRESHOLDS,
@@ -25,6 +27,9 @@ from pacavit.explain import (
     find_class,
     render,
 )
+from pacavit.explain import images as explain_module
+from pacavit.recipes.schema import ModelConfig
+from pacavit.report.explanation import page
 
 CPU = torch.device("cpu")
 MakeModel = Callable[..., LoadedModel]
@@ -295,3 +300,60 @@ def test_images_of_a_split_are_explained_as_files_are(
     assert list(found.maps) == [method]  # a report shows no others
     assert torch.equal(found.maps[method], expected)
     assert torch.equal(found.stages[0].partition, from_file.stages[0].partition)
+
+
+def saved(model: str, folder: Path, **options: Any) -> Path:
+    """Random weights of a network for digits, as our own file."""
+    torch.manual_seed(0)
+    recipe = recipes.load("digits").model_copy(
+        update={"model": ModelConfig.model_validate({"name": model, **options})}
+    )
+    path = folder / f"{model}.safetensors"
+    info = build.data_source(recipe.data).info
+    save_weights(path, build.model(recipe.model, 10), recipe, info, {})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "method"),
+    [
+        ("resnet10t", {}, "grad_cam"),
+        (
+            "deit_tiny_patch16_224",
+            {"options": {"img_size": 32, "patch_size": 4, "depth": 2}},
+            "relevance",
+        ),
+        ("pacavit_nano", {"num_clusters": 0, "clustering": None}, "relevance"),
+    ],
+)
+def test_without_a_method_every_network_is_explained(
+    tmp_path: Path, draw_square: DrawSquare, model: str, options: dict[str, Any], method: str
+) -> None:
+    weights = saved(model, tmp_path, **options)
+    path = draw_square((40, 64), (8, 8, 24, 24))
+    (image,) = api.explain(weights, path, tmp_path / "why")
+    assert image.error is None
+    assert image.folder is not None
+    assert (image.folder / f"{method}.png").is_file()
+    (explanation,) = explain_images(load_model(weights), [path], device=CPU)
+    assert isinstance(explanation, ImageExplanation)
+    found = explanation.maps[method]
+    assert list(explanation.maps) == [method]
+    assert found.isfinite().all()
+    assert found.max() > found.min()
+
+
+def test_an_error_of_the_system_inside_of_inference_is_no_failed_write(
+    tmp_path: Path, draw_square: DrawSquare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(5, "Input/output error", "kernel.so")
+
+    path = draw_square((32, 32), (8, 8, 24, 24))
+    with monkeypatch.context() as patch:
+        patch.setattr(explain_module, "_explain_image", fail)
+        with pytest.raises(OSError, match=r"Input/output error: 'kernel\.so'"):
+            api.explain("cifar10_nano_conv", path, tmp_path / "why")
+    monkeypatch.setattr(page, "write_pictures", fail)
+    with pytest.raises(PacavitError, match=r"cannot write .*why: Input/output error"):
+        api.explain("cifar10_nano_conv", path, tmp_path / "why", overwrite=True)

@@ -203,3 +203,56 @@ def test_initial_weights_are_the_papers() -> None:
     ):
         assert weight.std().item() == pytest.approx(std, rel=0.05)
     assert not clustering.pointwise.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [("cpu", torch.float64), ("cpu", torch.bfloat16), ("meta", torch.float32)],
+)
+def test_fresh_layers_have_the_device_and_precision_of_the_network(
+    device: str, dtype: torch.dtype
+) -> None:
+    model = small().to(device, dtype)
+    model.eval().reset_classifier(7)
+    others = (model.with_clustering("mlp"), model.with_clustering("teacher"))
+    for network in (model, *others):
+        for name, tensor in network.state_dict().items():
+            assert tensor.device.type == device, name
+            assert tensor.dtype == (dtype if tensor.is_floating_point() else torch.int64), name
+        assert not any(module.training for module in network.modules())
+        logits = network(torch.randn(2, 3, 32, 32).to(device, dtype))
+        assert logits.shape == (2, 7)
+        assert logits.dtype == dtype
+    model.reset_classifier(0)
+    assert model(torch.randn(1, 3, 32, 32).to(device, dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("clustering", ["conv", "teacher"])
+def test_stages_hand_on_their_maps_and_states(clustering: str) -> None:
+    model, images = small(clustering=clustering, depths=(2, 2, 1)).eval(), torch.randn(2, 3, 40, 56)
+    seen: list[Any] = []
+    for stage in model.stages:
+        stage.blocks[-1].attn.register_forward_pre_hook(
+            lambda _, args: seen.append(args[2].assignment)
+        )
+    with torch.no_grad():
+        outputs = model.forward_stages(images)
+        expected = model.forward_intermediates(images, intermediates_only=True)
+    for output, features in zip(outputs, expected, strict=True):
+        assert torch.equal(output.features, features)
+    assert [output.state.assignment for output in outputs] == seen[:3]
+    first, second, last = (output.state.assignment for output in outputs)
+    assert first.membership().shape == (2, 5, 10 * 14)
+    assert second.partition().shape == (2, 5 * 7)
+    assert last is None
+
+
+def test_states_of_padded_images_leave_padding_out() -> None:
+    model, mask = small().eval(), torch.ones(1, 32, 48, dtype=torch.bool)
+    mask[:, :, 32:] = False
+    with torch.no_grad():
+        first = model.forward_stages(torch.randn(1, 3, 32, 48), mask)[0]
+    partition = first.state.assignment.partition().unflatten(1, (8, 12))
+    assert partition[..., 8:].eq(-1).all()
+    assert partition[..., :8].ge(0).all()
+    assert first.features[..., 8:].eq(0).all()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pacavit.errors import PacavitError
 from pacavit.models import ConvMixerTeacher, PacaViT, Teacher
-from pacavit.models.teacher import Lesson
+from pacavit.models.teacher import TeacherOutput
 from pacavit.types import Assignment
 
 SMALL: dict[str, Any] = {
@@ -26,7 +26,7 @@ def small(**settings: Any) -> Any:  # Any: submodules are not typed
     return PacaViT(**{**SMALL, "clustering": "teacher", **settings})
 
 
-def test_every_block_of_a_taught_stage_uses_the_same_assignment() -> None:
+def test_every_block_of_a_stage_with_a_teacher_uses_the_same_assignment() -> None:
     model, seen = small().eval(), []
     assert all(block.clustering is None for stage in model.stages for block in stage.blocks)
     for stage in model.stages:
@@ -75,7 +75,7 @@ def test_arguments_that_cannot_take_effect_raise(settings: dict[str, Any], messa
         small(**settings)
 
 
-def test_with_clustering_dismisses_and_hires_teachers() -> None:
+def test_with_clustering_removes_and_adds_teachers() -> None:
     taught, images = small(teacher_options={"depths": 1}).eval(), torch.randn(2, 3, 32, 32)
     conv = taught.with_clustering("conv", kernel_size=3)
     assert conv.teacher is None
@@ -93,16 +93,17 @@ def test_with_clustering_dismisses_and_hires_teachers() -> None:
 
 
 class Uniform(Teacher):
-    """Teaches the first two stages: one without features, one without an assignment."""
+    """Outputs for the first two stages: one without features, one without an assignment."""
 
-    def forward(self, stem_map: Tensor) -> list[Lesson]:
+    def forward(self, stem_map: Tensor) -> list[TeacherOutput]:
         batch, _, height, width = stem_map.shape
         weights = stem_map.new_full((batch, 2, height * width), 1 / (height * width))
         added = stem_map.new_ones(batch, 12, height // 2, width // 2)
-        return [(Assignment(weights, weights.new_zeros(batch, 2)), None), (None, added)]
+        assignment = Assignment(weights, weights.new_zeros(batch, 2))
+        return [TeacherOutput(assignment), TeacherOutput(features=added)]
 
 
-def test_a_lesson_may_lack_either_part() -> None:
+def test_a_teacher_output_may_lack_either_field() -> None:
     model = small(num_clusters=(5, 0, 0)).eval()
     model.teacher = Uniform()
     images, seen = torch.randn(2, 3, 32, 32), []
@@ -119,7 +120,7 @@ def test_a_lesson_may_lack_either_part() -> None:
     torch.testing.assert_close(normed, blocks + 1)
 
 
-def test_features_only_asks_the_teacher_for_all_its_stages() -> None:
+def test_features_only_keeps_the_whole_teacher() -> None:
     model: Any = timm.create_model(
         "pacavit_nano", clustering="teacher", features_only=True, out_indices=(0, 1)
     ).eval()
@@ -132,7 +133,7 @@ def test_features_only_asks_the_teacher_for_all_its_stages() -> None:
             torch.testing.assert_close(own, other)
 
 
-def test_layer_groups_put_the_teacher_before_the_blocks_it_teaches() -> None:
+def test_layer_groups_put_the_teacher_before_the_blocks_that_use_it() -> None:
     model = small()
     groups = timm.models.group_parameters(model, model.group_matcher(), reverse=True)
     assert groups["stages.0.embed.proj.weight"] < groups["teacher.stages.0.0.depthwise.weight"]
@@ -141,7 +142,7 @@ def test_layer_groups_put_the_teacher_before_the_blocks_it_teaches() -> None:
 
 
 def test_padding_is_refused() -> None:
-    with pytest.raises(ValueError, match="a teacher cannot tell padding"):
+    with pytest.raises(ValueError, match="teachers do not support padding"):
         small()(torch.randn(2, 3, 32, 32), torch.ones(2, 32, 32, dtype=torch.bool))
 
 

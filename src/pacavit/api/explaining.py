@@ -41,25 +41,25 @@ def explain(
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[ExplainedImage]:
-    """Show which parts of images decide, and what the clusters of the model hold.
+    """Show which areas of images decide, and the clusters of the model.
 
-    Writes a folder of pictures an image (maps over the image, binary masks with what they keep and
-    remove, a gallery of clusters a stage), ``explanations.json``, and ``index.html``, where a
-    reader clicks a patch and sees the clusters it attends to.
+    Writes a folder of pictures per image (maps over the image, binary masks and the image with
+    only or without the masked area, a gallery of clusters per stage), ``explanations.json``, and
+    ``index.html``, in which a click on a patch shows the clusters it attends to.
 
     Args:
         model: run folder, weights file or packaged name.
         images: image files of any size and mode, or folders of them; one, or several.
         out: folder to write; one that holds something is refused.
-        label: name or index of the class to explain; None is each image's likeliest.
-        stage: whose clusters make the map; None is the last that has some.
-        method: registered name, as ``list_names("methods")`` has them; None is contributions of
-            clusters where there are some.
+        label: name or index of the class to explain; None is each image's top-1 class.
+        stage: whose clusters make the map; None is the last stage with clusters.
+        method: registered name, see ``list_names("methods")``; None is what fits the model:
+            contributions of clusters, relevance for other transformers, Grad-CAM for the rest.
         overwrite: replace the explanations in ``out``.
-        progress: show a progress bar; of a single image, that it is under way.
+        progress: show a progress bar; for a single image, a status line.
 
     Returns:
-        One record an image, in order; an image that cannot be explained has its ``error`` set.
+        One record per image, in order; an image that cannot be explained has its ``error`` set.
 
     Raises:
         PacavitError: anything else that a user can mend; the message says what and where.

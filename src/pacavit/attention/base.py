@@ -1,29 +1,31 @@
-"""What an attention is: tokens in, tokens out, and the state of the stage handed on."""
+"""What an attention is: tokens in, tokens out, and the state of its stage passed on."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pacavit.errors import RecipeError
-from pacavit.types import Grid, StageState
-from pacavit.utils.linear import Linear
+from pacavit.types import AttentionRecord, Grid, StageState
 from pacavit.utils.registry import Registry
 
 __all__ = ["ATTENTIONS", "Attention"]
 
 
 class Attention(nn.Module):
-    """(B, N, C) -> (B, N, C). The second extension point.
+    """(B, N, C) -> (B, N, C), by any formula. The second extension point.
 
-    Every attention exposes ``q``, ``k``, ``v`` and ``proj``; recorders of attention maps hook
-    these, so there is one path for training, inference and explanation.
+    A method implements :meth:`forward`, and :meth:`recorded` if explanations shall follow its
+    weights. Those with queries, keys, values and a softmax over all keys derive from
+    :class:`~pacavit.attention.qkv.QkvAttention` instead, which needs no :meth:`recorded`. Register
+    a method with ``@ATTENTIONS.register("name")`` and check it with
+    :func:`pacavit.testing.check_attention`.
+
+    It is built as ``cls(dim, num_heads, stage=..., block=..., **options)``.
 
     Args:
         dim: channels C.
-        num_heads: heads h; must divide C.
+        num_heads: heads h.
         stage: index of the stage the attention sits in, from 0.
         block: index of its block in the stage, from 0.
 
@@ -35,17 +37,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, *, stage: int, block: int) -> None:
         super().__init__()
-        if num_heads < 1 or dim % num_heads:
-            raise RecipeError(
-                f"num_heads {num_heads} does not divide the {dim} channels of stage {stage}"
-            )
-        self.num_heads = num_heads
         self.stage = stage
         self.block = block
-        self.q = Linear(dim, dim)
-        self.k = Linear(dim, dim)
-        self.v = Linear(dim, dim)
-        self.proj = Linear(dim, dim)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
@@ -55,26 +48,30 @@ class Attention(nn.Module):
         Args:
             x: (B, N, C) normalised tokens.
             grid: their height and width.
-            state: what earlier blocks of the stage handed on.
+            state: from earlier blocks of the stage.
             patch_mask: (B, N) bool, False where a patch is padding; nothing attends to those.
         """
         raise NotImplementedError
 
-    def attend(self, x: Tensor, context: Tensor, valid: Tensor | None) -> Tensor:
-        """Multi-head attention of tokens (B, N, C) to a context (B, K, C) -> (B, N, C).
+    def recorded(
+        self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
+    ) -> tuple[Tensor, StageState, AttentionRecord]:
+        """:meth:`forward`, and the weights it used. Optional.
+
+        While a network is recorded for an explanation, this runs instead of :meth:`forward`. The
+        tokens must be computed from the returned weights, so that a gradient arrives at these.
 
         Args:
-            x: (B, N, C), the queries.
-            context: (B, K, C), keys and values.
-            valid: (B, K) bool, False where the context must be ignored; None is all valid.
+            x: as for :meth:`forward`.
+            grid: as for :meth:`forward`.
+            state: as for :meth:`forward`.
+            patch_mask: as for :meth:`forward`.
+
+        Returns:
+            Tokens and state as :meth:`forward` returns them, and the weights (B, h, N, K) with the
+            patches that each key stands for.
         """
-        q, k, v = (
-            layer(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for layer, tokens in ((self.q, x), (self.k, context), (self.v, context))
-        )
-        mask = None if valid is None else valid[:, None, None]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        raise NotImplementedError
 
 
 ATTENTIONS: Registry[Attention] = Registry("attention")

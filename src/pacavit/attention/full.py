@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pacavit.attention.base import ATTENTIONS, Attention
+from pacavit.attention.base import ATTENTIONS
+from pacavit.attention.qkv import QkvAttention
 from pacavit.types import Grid, StageState
 
 __all__ = ["FullAttention"]
 
 
 @ATTENTIONS.register("full")
-class FullAttention(Attention):
+class FullAttention(QkvAttention):
     """Multi-head self-attention, quadratic in N: (B, N, C) -> (B, N, C)."""
 
     def forward(
@@ -21,5 +22,5 @@ class FullAttention(Attention):
         state: StageState,
         patch_mask: Tensor | None = None,
     ) -> tuple[Tensor, StageState]:
-        """(B, N, C) -> (B, N, C); the state passes through."""
+        """(B, N, C) -> (B, N, C); the state is unchanged."""
         return self.attend(x, x, patch_mask), state

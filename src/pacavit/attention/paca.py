@@ -1,18 +1,19 @@
-"""Patch-to-cluster attention, the heart of the package."""
+"""Patch-to-cluster attention, the subject of this package."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from pacavit.attention.base import ATTENTIONS, Attention
+from pacavit.attention.base import ATTENTIONS
+from pacavit.attention.qkv import QkvAttention
 from pacavit.types import Grid, StageState
 
 __all__ = ["PacaAttention"]
 
 
 @ATTENTIONS.register("paca")
-class PacaAttention(Attention):
+class PacaAttention(QkvAttention):
     """Every patch attends to M clusters, linear in N: (B, N, C) -> (B, N, C).
 
     Clusters are the assignment's weighted means of the block's own tokens, normalised; queries
@@ -38,7 +39,7 @@ class PacaAttention(Attention):
         state: StageState,
         patch_mask: Tensor | None = None,
     ) -> tuple[Tensor, StageState]:
-        """(B, N, C) -> (B, N, C); the state passes through."""
+        """(B, N, C) -> (B, N, C); the state is unchanged."""
         assignment = state.assignment
         if assignment is None:
             raise ValueError(f"stage {self.stage}, block {self.block}: no assignment to attend to")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
+from pacavit.utils.layout import map_of, tokens_of
 from pacavit.utils.linear import Linear
 
 __all__ = ["ConvClustering"]
@@ -43,6 +44,5 @@ class ConvClustering(Clustering):
 
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, M, N)."""
-        x = self.depthwise(x.transpose(1, 2).unflatten(2, grid))
-        x = self.act(x).flatten(2).transpose(1, 2)
+        x, _ = tokens_of(self.act(self.depthwise(map_of(x, grid))))
         return self.to_clusters(self.act(self.pointwise(x))).transpose(1, 2)

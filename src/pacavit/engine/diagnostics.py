@@ -1,4 +1,4 @@
-"""What clusterings do while a network is measured: used and empty clusters, entropy, silhouette."""
+"""Statistics of clusterings while a network runs: used and empty clusters, entropy, silhouette."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from pacavit.types import Assignment
 __all__ = [
     "PREFIX",
     "ClusterStatistics",
-    "membership",
     "patch_entropy",
     "used_clusters",
     "watched",
 ]
 
 PREFIX = "clusters_"
-_BATCHES, _SILHOUETTES = 2, 4  # batches a clustering, images of each of them
+_BATCHES, _SILHOUETTES = 2, 4  # batches per clustering; images per batch for the silhouette
 
 
 class ClusterStatistics:
@@ -36,11 +35,12 @@ class ClusterStatistics:
         self.values = defaultdict(lambda: defaultdict(list))
 
     def means(self) -> dict[str, float]:
-        """Means over the clusterings, by name; nothing if none ran.
+        """Means over the clusterings, by name; empty if none ran.
 
-        - ``clusters_used``: clusters of an image in which some patch counts most.
+        - ``clusters_used``: clusters of an image to which most of some patch belongs.
         - ``clusters_empty``: clusters of an image that are not valid.
-        - ``clusters_entropy``: of the clusters of a patch, 0 one of them, 1 all alike.
+        - ``clusters_entropy``: of the membership of a patch: 0 if it belongs to one cluster, 1 if
+          it belongs to all equally.
         - ``clusters_silhouette``: of the partition of the tokens, -1 to 1; missing if no image
           had two clusters.
         """
@@ -51,13 +51,13 @@ class ClusterStatistics:
         return {name: fmean(numbers) for name, numbers in gathered.items()}
 
     def complaints(self) -> list[str]:
-        """What a reader should know of clusterings that degenerate, a line each."""
+        """One line for each way in which a clustering degenerates."""
         found = []
         for module, values in self.values.items():
             used, entropy = fmean(values["used"]), fmean(values["entropy"])
             if module.num_clusters == 1:
                 continue
-            if module.soft and entropy > 0.99:  # first: of equal shares, one counts as most
+            if module.soft and entropy > 0.99:  # first: of equal fractions, one counts as most
                 found.append("every patch belongs to all clusters alike")
             elif used < 1.5:
                 one = "most images have all their patches in one cluster"
@@ -72,13 +72,12 @@ class ClusterStatistics:
         values = self.values[module]
         if len(values["used"]) == _BATCHES:
             return
-        share = membership(assignment)  # (B, M, N)
-        real = share.sum(1) > 0  # not padding
-        labels = share.argmax(1).masked_fill(~real, -1)
+        membership, labels = assignment.membership(), assignment.partition()
+        real = labels >= 0  # neither padding nor noise
         valid = assignment.valid
-        values["used"].append(used_clusters(share).float().mean().item())
+        values["used"].append(used_clusters(membership).float().mean().item())
         values["empty"].append(0.0 if valid is None else (~valid).sum(1).float().mean().item())
-        values["entropy"].append(patch_entropy(share)[real].mean().item())
+        values["entropy"].append(patch_entropy(membership)[real].mean().item())
         for x, label in zip(inputs[0][:_SILHOUETTES], labels[:_SILHOUETTES], strict=True):
             found = silhouette(x.float()[label >= 0].cpu(), label[label >= 0].cpu())
             if found is not None:
@@ -86,7 +85,7 @@ class ClusterStatistics:
 
 
 def silhouette(x: Tensor, labels: Tensor) -> float | None:
-    """Of one image's tokens (N, C) and their clusters (N,); None where it is not defined."""
+    """The silhouette of tokens (N, C) and their clusters (N,); None where it is not defined."""
     if not 1 < len(labels.unique()) < len(labels) or not x.isfinite().all():
         return None
     from sklearn.metrics import silhouette_score
@@ -94,22 +93,16 @@ def silhouette(x: Tensor, labels: Tensor) -> float | None:
     return float(silhouette_score(x, labels))
 
 
-def membership(assignment: Assignment) -> Tensor:
-    """How much of a patch belongs to each cluster: (B, M, N), sums 1 over M; 0 at padding."""
-    scores = assignment.weights.log() + assignment.log_mass[..., None]
-    return scores.softmax(1).nan_to_num(0)
-
-
-def used_clusters(share: Tensor) -> Tensor:
-    """Clusters in which some patch counts most, of memberships: (B, M, N) -> (B,) int64."""
-    best = share.argmax(1).masked_fill(share.sum(1) == 0, -1)
-    number = torch.arange(share.shape[1], device=share.device)
+def used_clusters(membership: Tensor) -> Tensor:
+    """The number of clusters with most of some patch, of memberships: (B, M, N) -> (B,) int64."""
+    best = membership.argmax(1).masked_fill(membership.sum(1) == 0, -1)
+    number = torch.arange(membership.shape[1], device=membership.device)
     return (best[:, None] == number[:, None]).any(2).sum(1)
 
 
-def patch_entropy(share: Tensor) -> Tensor:
-    """Entropy of the clusters of each patch over its largest: (B, M, N) -> (B, N), 0 to 1."""
-    return torch.special.entr(share).sum(1) / math.log(max(2, share.shape[1]))
+def patch_entropy(membership: Tensor) -> Tensor:
+    """Entropy of each patch's membership over its largest value: (B, M, N) -> (B, N), 0 to 1."""
+    return torch.special.entr(membership).sum(1) / math.log(max(2, membership.shape[1]))
 
 
 @contextmanager

@@ -219,8 +219,10 @@ class Trainer:
         with self.world.together():
             newest = checkpoint.newest(self.out / CHECKPOINTS)
             if self.world.is_main and newest is not None:
+                with files.reading(newest):
+                    content = best_weights(newest).read_bytes()
                 with files.writing(self.out / WEIGHTS):
-                    files.replace_file(self.out / WEIGHTS, best_weights(newest).read_bytes())
+                    files.replace_file(self.out / WEIGHTS, content)
 
     def _train_epoch(self, log: RunLog | None) -> None:
         progress, config = self.progress, self.config
@@ -348,12 +350,11 @@ class Trainer:
         with self.world.together():
             if log is not None:
                 path = self.out / BROKEN_IMAGES
-                with files.writing(path):
-                    # Earlier sessions may have met others.
+                # Earlier sessions may have met others.
+                with files.reading(path):
                     known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-                    lines = "".join(
-                        f"{line}\n" for line in dict.fromkeys([*known, *broken.values()])
-                    )
+                lines = "".join(f"{line}\n" for line in dict.fromkeys([*known, *broken.values()]))
+                with files.writing(path):
                     files.replace_file(path, lines.encode())
                 log.say(f"{describe_broken(broken)}; {path} names all")
 

@@ -1,4 +1,4 @@
-"""Image files in, explanations of a trained classifier's decisions out."""
+"""From image files to explanations of a trained classifier's decisions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from pacavit.errors import CheckpointError, DataError, PacavitError, UnknownName
 from pacavit.explain.core import maps
 from pacavit.explain.core.geometry import Placement, Sampling, find_pacavit, samplings, upsample
 from pacavit.explain.core.masks import restored_mask
-from pacavit.explain.core.record import BlockRecord, choose_stage, record
+from pacavit.explain.core.record import (
+    BlockRecord,
+    check_weights,
+    choose_stage,
+    record,
+    uncompiled,
+)
 from pacavit.explain.methods.base import METHODS, Method, holds_pacavit, method_title, untouched
 from pacavit.types import Grid
 
@@ -52,11 +58,11 @@ class StageClusters:
         grid: height and width in patches.
         sampling: where the patches lie in the network's input.
         weights: (M, N), valid rows sum to 1.
-        partition: (N,), the cluster in which each patch counts most; -1 for none.
+        partition: (N,), the cluster to which most of each patch belongs; -1 for none.
         valid: (M,) bool.
-        received: (M,), the share of all attention that goes to the cluster.
-        importance: (M,), what the cluster does for the class: attention times gradient.
-        attention: (N, M), what each patch attends to, rows sum to 1.
+        received: (M,), the fraction of all attention that goes to the cluster.
+        importance: (M,), how much the cluster supports the class: attention times gradient.
+        attention: (N, M), from each patch to the clusters; rows sum to 1.
     """
 
     stage: int
@@ -76,29 +82,28 @@ class StageClusters:
         return [cluster for cluster in order if self.valid[cluster]]
 
     def shares(self) -> Tensor:
-        """Of all importance, each cluster's: (M,), sums to 1; all 0 where none is important."""
+        """The fraction of all importance, (M,): sums to 1; all 0 where none is important."""
         return self.importance / self.importance.sum().clamp(min=_TINY)
 
     def heat(self, cluster: int, placement: Placement) -> Tensor:
-        """The heatmap of a cluster over the whole image: (H, W), NaN outside of what was seen."""
+        """The heatmap of a cluster over the whole image: (H, W), NaN where it was cropped."""
         weights = self.weights[cluster].unflatten(0, self.grid)
         return placement.restore(upsample(weights, self.sampling, placement.input_size))
 
 
 @dataclass(frozen=True)
 class ImageExplanation:
-    """Why a classifier gives an image a class.
+    """Why a classifier predicts a class for an image.
 
     Attributes:
-        path: the image file; of an image of a split only a name, with its position.
+        path: the image file; for an image of a split a name with its position.
         image: (3, H, W) uint8, the whole image.
-        placement: where in it the network looked.
-        top: the likeliest classes, likeliest first.
-        explained: the class that the maps are about.
-        maps: by method, (height, width) of the network's input; the chosen method first; of
-            image files with the class map and the gradient-free map beside it where there are
-            clusters.
-        map_stages: by method, the stages whose clusters make its map; none for other methods.
+        placement: where in the image the network's input lies.
+        top: the classes with the highest probabilities, in descending order.
+        explained: the class that the maps explain.
+        maps: by method, (height, width) of the network's input; the chosen method first. For
+            image files and networks with clusters also the class map and the attention map.
+        map_stages: by method, the stages whose clusters make its map; empty for other methods.
         stages: with clusters, in order; none where the network has none.
     """
 
@@ -112,11 +117,11 @@ class ImageExplanation:
     stages: tuple[StageClusters, ...]
 
     def restored(self, method: str) -> Tensor:
-        """A map over the whole image: (H, W), NaN where the network did not look."""
+        """A map over the whole image: (H, W), NaN where it was cropped."""
         return self.placement.restore(self.maps[method])
 
     def title(self, method: str) -> str:
-        """The name of a map for people: of which stages it is, and whether of several blocks."""
+        """The display name of a map, with its stages, and whether it sums several blocks."""
         stages = self.map_stages[method]
         several = any(clusters.block for clusters in self.stages if clusters.stage in stages)
         summed = ", summed over its blocks" * (several and METHODS.get(method).sums_blocks)
@@ -145,8 +150,8 @@ def cluster_mask(
         explanation: of the image.
         stage: with clusters; None is the last.
         cluster: its index; None is the most important one for the explained class.
-        threshold: as ``restored_mask`` has them.
-        value: as ``restored_mask`` has them.
+        threshold: name of a threshold, see ``restored_mask``.
+        value: its parameter, see ``restored_mask``.
 
     Raises:
         PacavitError: there is no such stage or cluster, or the threshold is wrong.
@@ -191,11 +196,29 @@ def has_clusters(network: nn.Module) -> bool:
 
 
 def default_method(network: nn.Module) -> str:
-    """The method whose maps are truest of those that show clusters; without clusters, relevance.
+    """The most faithful method that can explain a network, as ``pacavit explain-bench`` measures.
 
-    ``pacavit explain-bench`` measures it.
+    That is ``cluster_contributions`` where there are clusters, ``relevance`` for other transformers
+    whose attention can be followed, ``grad_cam`` for all other networks, such as CNNs.
     """
-    return "cluster_contributions" if has_clusters(network) else "relevance"
+    for name in ("cluster_contributions", "relevance"):
+        try:
+            METHODS.create(name, network, options={})
+        except PacavitError:
+            continue
+        return name
+    return "grad_cam"
+
+
+def _shows_clusters(network: nn.Module) -> bool:
+    """Whether the attention that clusters receive can be shown."""
+    if not has_clusters(network):
+        return False
+    try:
+        check_weights(uncompiled(network))
+    except PacavitError:
+        return False
+    return True
 
 
 def explain_images(
@@ -208,21 +231,21 @@ def explain_images(
     device: torch.device,
     progress: bool = False,
 ) -> Iterator[ImageExplanation | FailedImage]:
-    """Explanations of image files of any size and mode, one by one, in the order of the paths.
+    """Explain image files of any size and mode, one by one, in the order of the paths.
 
-    A file that cannot be read does not stop the others.
+    A file that cannot be read becomes a :class:`FailedImage`; the others are explained.
 
     Args:
         model: as loaded by ``load_model``; its task moves to ``device``.
         paths: image files.
-        label: index of the class to explain; None is each image's likeliest.
+        label: index of the class to explain; None is each image's top-1 class.
         method: registered name; None is ``default_method``.
-        stage: whose clusters make the map; None is the last that has some.
+        stage: whose clusters make the map; None is the last stage with clusters.
         device: where to compute.
-        progress: show a progress bar on stderr; of a single image, that it is under way.
+        progress: show a progress bar on stderr; for a single image, a status line.
 
     Raises:
-        UnknownNameError: there is no such method, or it knows no stages.
+        UnknownNameError: there is no such method, or it has no option ``stage``.
         PacavitError: the method cannot explain this model, or the model is no classifier.
     """
     methods = _methods(model.classifier.to(device).model, method, stage)
@@ -238,7 +261,7 @@ def explain_split(
     method: str | None = None,
     device: torch.device,
 ) -> list[ImageExplanation]:
-    """Explanations of images of a split, of the likeliest class of each.
+    """Explain images of a split, each with its top-1 class.
 
     Args:
         model: as loaded by ``load_model``; its task moves to ``device``.
@@ -266,8 +289,8 @@ def explain_split(
 
 
 def _methods(network: nn.Module, method: str | None, stage: int | None) -> dict[str, Method]:
-    """The method, and where there are clusters those whose maps stand beside."""
-    beside = _BESIDE if has_clusters(network) else ()
+    """The chosen method, and with clusters the methods whose maps are shown beside its map."""
+    beside = _BESIDE if _shows_clusters(network) else ()
     options = {} if stage is None else {"stage": stage}
     return {
         name: METHODS.create(name, network, options=options)
@@ -297,7 +320,7 @@ def _explain_each(
 
 @contextmanager
 def _watched(paths: Sequence[Path], progress: bool) -> Iterator[Iterable[Path]]:
-    """The paths, with a bar on stderr; a bar of one step would only stand still."""
+    """The paths, with a progress bar on stderr, or a status line for a single one."""
     console = Console(stderr=True)
     if not progress:
         yield paths
@@ -322,7 +345,7 @@ def _explain_image(
     probabilities = model.classifier.predict(pixels).probabilities[0]
     if not probabilities.isfinite().all():
         raise CheckpointError(
-            f"{model.path} answers {path} with probabilities that are not numbers; take weights of "
+            f"{model.path} predicts probabilities that are not numbers for {path}; use weights of "
             "an earlier checkpoint"
         )
     values, labels = probabilities.topk(min(_TOP, len(names)))
@@ -338,7 +361,7 @@ def _explain_image(
         explained=ClassProbability(names[explained], float(probabilities[explained])),
         maps=found,
         map_stages={name: tuple(method.stages) for name, method in methods.items()},
-        stages=_clusters(model, pixels, explained) if has_clusters(model.task.model) else (),
+        stages=_clusters(model, pixels, explained) if _shows_clusters(model.task.model) else (),
     )
 
 
@@ -373,7 +396,7 @@ def _stage_clusters(stage: int, block: BlockRecord, sampling: Sampling) -> Stage
 
 
 class _Preparation:
-    """An image to what the network sees of it, and where that lies in it."""
+    """From an image to the network's input and its placement in the image."""
 
     def __init__(self, model: LoadedModel) -> None:
         config, info = model.recipe.task, model.info

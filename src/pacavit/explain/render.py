@@ -41,8 +41,8 @@ COLOURS = "inferno"
 """Matplotlib's name of a perceptually uniform colour map, dark to bright."""
 
 _OPACITY = 0.6
-# Values of the largest picture whose file is made as small as can be. For photographs, runs of
-# equal differences alone take an eighth of the time, and the file is not larger.
+# Larger pictures are compressed by run lengths only: for photographs that takes an eighth of the
+# time of full optimization, and the file is not larger.
 _SQUEEZED = 3 * 640 * 640
 _SMALLEST, _LARGEST = 320, 640  # pixels of the longer side of a picture
 _CLUSTERS = 26  # of a gallery, the most important ones; with the partition three rows of nine
@@ -62,19 +62,19 @@ def png_bytes(picture: Tensor | Figure) -> bytes:
 
 
 def pillow_image(picture: Tensor) -> Image.Image:
-    """A picture, (3, H, W) uint8 or (H, W) bool, as Pillow has them."""
+    """A picture, (3, H, W) uint8 or (H, W) bool, as a Pillow image."""
     if picture.ndim == 2:
         return Image.fromarray(picture.numpy())
     return Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
 
 
 def display_size(image_size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) at which a person looks at an image: neither tiny nor huge."""
+    """(height, width) to display an image at, with 320 to 640 pixels on the longer side."""
     return fitted_size(image_size, min(max(*image_size, _SMALLEST), _LARGEST))
 
 
 def fitted_size(image_size: tuple[int, int], longer: int) -> tuple[int, int]:
-    """(height, width) of the same shape whose longer side has so many pixels."""
+    """(height, width) of the same aspect ratio with ``longer`` pixels on the longer side."""
     scale = longer / max(image_size)
     return max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
 
@@ -86,7 +86,7 @@ def thumbnail(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     visible = image.ndim == 2 or size[0] > image.shape[1]
     mode = Image.Resampling.NEAREST if visible else Image.Resampling.LANCZOS
-    # A gap of 3 cannot be told from none, and is quicker for photographs.
+    # A gap of 3 looks the same as none, and is faster for photographs.
     gap = None if visible else 3.0
     resized = pillow_image(image).resize((size[1], size[0]), mode, reducing_gap=gap)
     found = torch.from_numpy(np.array(resized))
@@ -98,7 +98,7 @@ def heat_picture(picture: Tensor, heat: Tensor) -> Tensor:
 
     Args:
         picture: below.
-        heat: >= 0; colours are relative to its largest value. NaN is no data, there is no colour.
+        heat: >= 0; colors are relative to its largest value. Where it is NaN there is no color.
     """
     colours = mpl.colormaps[COLOURS](_relative(heat.nan_to_num()))
     colours[..., 3] = heat.isfinite().numpy() * _OPACITY
@@ -106,7 +106,7 @@ def heat_picture(picture: Tensor, heat: Tensor) -> Tensor:
 
 
 def partition_picture(picture: Tensor, clusters: StageClusters, placement: Placement) -> Tensor:
-    """A picture with the colour of the cluster of every patch: (3, H, W) uint8 -> (3, H, W)."""
+    """A picture tinted by the cluster of every patch: (3, H, W) uint8 -> (3, H, W)."""
     colours = _partition(clusters, placement)
     colours[..., 3] *= _OPACITY
     return _blended(picture, colours)
@@ -118,7 +118,7 @@ def overlay(explanation: ImageExplanation, method: str, note: str) -> Figure:
     Args:
         explanation: of the image.
         method: of the map.
-        note: what the map shows, in a few words.
+        note: a few words below the map.
     """
     size = display_size(explanation.placement.image_size)
     picture = thumbnail(explanation.image, size)
@@ -192,7 +192,7 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
 
 
 def cluster_colours(clusters: StageClusters) -> list[tuple[float, float, float]]:
-    """A colour (red, green, blue) in 0..1 for each cluster; the largest ones differ most."""
+    """A color (red, green, blue) in 0..1 for each cluster; the largest clusters differ most."""
     sizes = torch.bincount(clusters.partition.clamp(min=0), minlength=len(clusters.weights))
     colours = [(0.0, 0.0, 0.0)] * len(clusters.weights)
     for rank, cluster in enumerate(sizes.argsort(descending=True, stable=True).tolist()):
@@ -223,7 +223,7 @@ def _partition(clusters: StageClusters, placement: Placement) -> NDArray[np.floa
 
 
 def _relative(heat: Tensor) -> NDArray[np.floating]:
-    """Values of 0..1 of the largest; NaN stays, and is not drawn."""
+    """Values divided by the largest, 0..1; NaN stays, and is not drawn."""
     largest = heat.nan_to_num().max().clamp(min=torch.finfo(heat.dtype).tiny)
     return np.asarray((heat / largest).numpy())
 
@@ -240,7 +240,7 @@ def _array(image: Tensor) -> NDArray[np.uint8]:
 
 
 def _text(text: str) -> str:
-    """A text of a user's, which may hold what matplotlib takes for formulas."""
+    """Escape what matplotlib would take for formulas."""
     return text.replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""Plain network pieces that the models are put together from."""
+"""Stems, transitions, blocks and their initialization, of which the models consist."""
 
 from pacavit.layers.block import Block
 from pacavit.layers.embed import (

@@ -20,9 +20,9 @@ class Block(nn.Module):
     Args:
         dim: channels C.
         attention: the token mixer.
-        clustering: computes the assignment from this block's normalised tokens, or None in a
-            block that uses what an earlier one handed on.
-        mlp_ratio: hidden width of the feed-forward part over C.
+        clustering: computes the assignment from this block's normalised tokens; None in a block
+            that uses the assignment of an earlier one.
+        mlp_ratio: hidden width of the feed-forward layers over C.
         act_layer: its activation.
         proj_drop: its dropout.
         drop_path: probability of skipping each residual branch in training.

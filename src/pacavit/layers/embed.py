@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacavit.types import Grid
+from pacavit.utils.layout import tokens_of
 
 __all__ = [
     "ConvStem",
@@ -18,26 +19,23 @@ __all__ = [
     "Transition",
     "fill_padding",
     "reduce_mask",
-    "tokens_of",
 ]
 
 
-def tokens_of(x: Tensor) -> tuple[Tensor, Grid]:
-    """(B, C, H, W) -> (B, N, C) tokens and their grid; no copy when the map is channels-last."""
-    return x.flatten(2).transpose(1, 2), Grid(x.shape[2], x.shape[3])
-
-
 def reduce_mask(mask: Tensor, stride: int) -> Tensor:
-    """(B, H, W) bool -> (B, ceil(H / stride), ceil(W / stride)): padding where a whole cell is."""
+    """(B, H, W) bool -> (B, ceil(H / stride), ceil(W / stride)), False where all of a cell is."""
     return F.max_pool2d(mask.float(), stride, ceil_mode=True) > 0
 
 
 def fill_padding(x: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
     """(B, C, H, W) -> the same with ``value`` where ``mask`` (B, H, W) is False.
 
-    With zeros a convolution sees the border of the image where padding begins.
+    Filled with zeros, padding looks to a convolution like the border of the image.
     """
-    return x if mask is None else x.masked_fill(~mask[:, None], value)
+    if mask is None:
+        return x
+    # With channels last: beside a mask of one channel, masked_fill forgets the layout of the map.
+    return x.permute(0, 2, 3, 1).masked_fill(~mask[..., None], value).permute(0, 3, 1, 2)
 
 
 class Transition(nn.Module):
@@ -65,7 +63,7 @@ class Transition(nn.Module):
 class PatchStem(nn.Module):
     """The paper's stem, two 3x3 stride-2 convolutions: (B, in_chans, H, W) -> (B, N, C).
 
-    A patch is 4 x 4 pixels. Nothing stands between the convolutions; a LayerNorm follows.
+    A patch is 4 x 4 pixels. The convolutions follow each other directly; a LayerNorm ends the stem.
     """
 
     stride: ClassVar[int] = 4
@@ -108,7 +106,7 @@ class _ConvBnAct(nn.Sequential):
 
 
 def _norm_without_padding(norm: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
-    """BatchNorm of (B, C, H, W) whose batch statistics leave padding out."""
+    """BatchNorm of (B, C, H, W) with batch statistics of the pixels that are not padding."""
     if not norm.training:
         return norm(x)
     pixels = x.permute(0, 2, 3, 1)
@@ -117,7 +115,7 @@ def _norm_without_padding(norm: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _convolve(convs: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
-    """Dense convolutions one after the other; the mask shrinks with the map."""
+    """Dense convolutions in sequence; the mask shrinks with the map."""
     if mask is None:
         return convs(x)
     conv: Any
@@ -131,8 +129,8 @@ class ConvStem(nn.Module):
     """Dense convolutions for small images: (B, in_chans, H, W) -> (B, N, C).
 
     A patch is 2 x 2 pixels: the second convolution is followed by a max-pooling. At 32 x 32
-    pixels such a stem does more for accuracy per second than blocks do, and dense convolutions
-    are what a CPU computes fastest.
+    pixels a second of computing gains more accuracy in such a stem than in blocks, and dense
+    convolutions are the fastest layers on a CPU.
 
     Args:
         in_chans: channels of the image.

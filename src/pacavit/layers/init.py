@@ -15,7 +15,8 @@ __all__ = ["init_weights"]
 def init_weights(module: nn.Module) -> None:
     """Truncated normal for linear layers, fan-out normal for convolutions, 1 and 0 for norms.
 
-    For ``nn.Module.apply``, which comes to the parts first: a clustering has the last word.
+    For ``nn.Module.apply``, which visits children first, so that a clustering can then change the
+    initialization of its own layers.
     """
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
+from pacavit.utils.layout import map_of, tokens_of
 from pacavit.utils.linear import Linear
 
 __all__ = ["DepthwiseMlp"]
@@ -15,9 +16,9 @@ __all__ = ["DepthwiseMlp"]
 class ShortcutDepthwise(nn.Conv2d):
     """Depthwise 3x3 convolution plus its input: (B, C, H, W) -> (B, C, H, W).
 
-    A shortcut is a one in the middle of the kernel; to add it there rather than to the map saves
-    a pass over the largest tensors of the network. Not in half precision, where the sum would
-    round the kernel.
+    The shortcut is added to the kernel, as a 1 in its middle, rather than to the map: that saves a
+    pass over the largest tensors of the network. In half precision, where the sum would round the
+    kernel, it is added to the map.
 
     Args:
         dim: channels C.
@@ -38,7 +39,7 @@ class ShortcutDepthwise(nn.Conv2d):
 class DepthwiseMlp(nn.Module):
     """Linear, depthwise 3x3 with its own shortcut, activation, linear: (B, N, C) -> (B, N, C).
 
-    The depthwise convolution is where PaCa-ViT learns position.
+    The depthwise convolution is the only layer of a block that learns position.
 
     Args:
         dim: channels C.
@@ -65,10 +66,10 @@ class DepthwiseMlp(nn.Module):
         self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
-        """(B, N, C) -> (B, N, C); padded patches (mask False) look like the image's border."""
+        """(B, N, C) -> (B, N, C); padding (mask False) is zero, as beyond the image's border."""
         x = self.fc1(x)
         if patch_mask is not None:
             x = x * patch_mask[..., None]
-        x = self.depthwise(x.transpose(1, 2).unflatten(2, grid)).flatten(2).transpose(1, 2)
+        x, _ = tokens_of(self.depthwise(map_of(x, grid)))
         x = self.drop(self.act(x))
         return self.drop(self.fc2(x))

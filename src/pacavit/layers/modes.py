@@ -1,4 +1,4 @@
-"""Training and evaluation mode of the parts of a network."""
+"""Training and evaluation mode of a network's modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["evaluation_mode"]
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards each part has its own mode again."""
+    """Evaluation mode inside; afterwards each module is in its earlier mode again."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

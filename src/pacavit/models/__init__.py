@@ -1,6 +1,6 @@
 """The models. Importing this package registers them with timm."""
 
-from pacavit.models import originals as _originals  # noqa: F401 (registers the authors' names)
+from pacavit.models import originals as _originals  # noqa: F401 (registers the original names)
 from pacavit.models.macs import count_macs
 from pacavit.models.pacavit import PacaViT
 from pacavit.models.stage import Stage

@@ -1,4 +1,4 @@
-"""The authors' models and checkpoints; their names live in this file only."""
+"""The original models and checkpoints; their names are used in this file only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class Original(NamedTuple):
-    """A model of the authors in our terms.
+    """An original model, as settings of ours.
 
     Attributes:
         model: our name.
@@ -38,7 +38,7 @@ class Original(NamedTuple):
     drop_path: float = 0.1
 
 
-def _taught(depths: tuple[int, ...], teacher_depths: tuple[int, ...]) -> dict[str, Any]:
+def _with_teacher(depths: tuple[int, ...], teacher_depths: tuple[int, ...]) -> dict[str, Any]:
     return {
         "depths": depths,
         "clustering": "teacher",
@@ -67,12 +67,14 @@ ORIGINALS: Mapping[str, Original] = MappingProxyType(
         "pacavit_small_p2cconv_100_blockwise": Original(
             "pacavit_small", {"num_clusters": (100, 100, 100, 100), "recluster_every": 1}
         ),
-        "pacavit_convmixer_tiny_100": Original("pacavit_tiny", _taught((2, 2, 2, 2), (2, 2, 2, 2))),
+        "pacavit_convmixer_tiny_100": Original(
+            "pacavit_tiny", _with_teacher((2, 2, 2, 2), (2, 2, 2, 2))
+        ),
         "pacavit_convmixer_small_100": Original(
-            "pacavit_small", _taught((3, 3, 7, 3), (2, 2, 2, 2))
+            "pacavit_small", _with_teacher((3, 3, 7, 3), (2, 2, 2, 2))
         ),
         "pacavit_convmixer_base_100": Original(
-            "pacavit_base", _taught((3, 3, 16, 3), (2, 2, 4, 2))
+            "pacavit_base", _with_teacher((3, 3, 16, 3), (2, 2, 4, 2))
         ),
     }
 )
@@ -81,7 +83,7 @@ _WRAPPERS = ("state_dict_ema", "state_dict", "model")
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.|backbone\.)+")
 _MARK = re.compile(r"^stage\d+\.\d+\.attn\.")
 
-# Layers of a clustering by the index they have in the authors' nn.Sequential.
+# Layers of a clustering by their index in the nn.Sequential of the original code.
 _CLUSTERING_LAYERS = {
     "conv": {"0": "depthwise", "2": "pointwise", "4": "to_clusters"},
     "mlp": {"0": "fc1", "2": "fc2"},
@@ -123,17 +125,17 @@ _RULES = [
 
 
 def release_url(name: str) -> str:
-    """Where the authors released the ImageNet weights of an original model."""
+    """The address of the released ImageNet weights of an original model."""
     return f"https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_{name}.pth"
 
 
 def is_original(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint, wrapped or not, holds weights under the authors' names."""
+    """Whether a checkpoint, wrapped or not, holds weights under original names."""
     return any(_MARK.match(name) for name in _unwrap(checkpoint))
 
 
 def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Weights under the authors' names -> weights under ours.
+    """Weights under original names -> weights under ours.
 
     Args:
         checkpoint: a state dict, bare or wrapped in ``state_dict``, ``model`` or
@@ -271,7 +273,7 @@ def _clustering_methods(weights: Mapping[str, Tensor]) -> dict[str, str]:
         if method is None or not found <= _CLUSTERING_LAYERS[method].keys():
             raise CheckpointError(
                 f"the clustering of {block} has the layers {', '.join(sorted(found))} of a "
-                "sequence, as none of the authors' clusterings has"
+                "sequence, as no original clustering has"
             )
         methods[block] = method
     return methods
@@ -281,7 +283,7 @@ def _rename(name: str) -> str:
     for pattern, replacement in _RULES:
         renamed, count = pattern.subn(replacement, name)
         if count:
-            # The authors count stages from 1.
+            # Original names count stages from 1.
             return re.sub(r"<(\d+)>", lambda match: str(int(match[1]) - 1), renamed)
     return name
 

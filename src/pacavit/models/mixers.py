@@ -34,8 +34,8 @@ class Mixer(NamedTuple):
     recluster_every: int = 0
 
     @property
-    def taught(self) -> bool:
-        """A teacher clusters for the stage, none of its blocks does."""
+    def uses_teacher(self) -> bool:
+        """The model's teacher clusters for the stage, instead of its blocks."""
         name = self.clustering_name
         return name is not None and issubclass(CLUSTERINGS.get(name), TeacherClustering)
 
@@ -60,7 +60,7 @@ class Mixer(NamedTuple):
     def build_clustering(self, dim: int, block: int) -> Clustering | None:
         """A clustering for the blocks that compute one: the first, or every k-th."""
         every = self.recluster_every
-        if self.clustering_name is None or self.taught or (block % every if every else block):
+        if self.clustering_name is None or self.uses_teacher or (block % every if every else block):
             return None
         return self.create_clustering(dim)
 
@@ -82,7 +82,7 @@ def plan_mixers(
     num_clusters: PerStage[int] | None,
     recluster_every: PerStage[int],
 ) -> list[Mixer]:
-    """One mixer a stage. Arguments that no stage would use raise RecipeError."""
+    """One mixer per stage. Arguments that no stage would use raise RecipeError."""
     for name in clustering_defaults:
         CLUSTERINGS.get(name)
     mixers = []
@@ -117,7 +117,7 @@ def plan_mixers(
             "clustering_options": clustering_options,
             "num_clusters": num_clusters,
         }
-    if all(mixer.clustering_name is None or mixer.taught for mixer in mixers):
+    if all(mixer.clustering_name is None or mixer.uses_teacher for mixer in mixers):
         given["recluster_every"] = recluster_every
     if not any(mixer.attention_options for mixer in mixers):
         given["attention_options"] = attention_options
@@ -130,11 +130,11 @@ def plan_mixers(
 def drop_idle_defaults(
     defaults: Mapping[str, Any], settings: Mapping[str, Any], num_stages: int
 ) -> dict[str, Any]:
-    """A variant's defaults without those on clustering that would have no effect.
+    """A variant's defaults without the clustering options that would have no effect.
 
     Args:
         defaults: keyword arguments of the variant.
-        settings: the caller's, which win.
+        settings: the caller's, which take precedence.
         num_stages: of the model.
     """
     chosen = {**defaults, **settings}
@@ -161,7 +161,7 @@ def drop_idle_defaults(
 
 
 def per_stage(name: str, value: Any, num_stages: int) -> tuple[Any, ...]:
-    """One value for all stages, or one a stage -> one a stage."""
+    """One value for all stages, or one per stage -> one per stage."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != num_stages:
             raise RecipeError(f"{name} has {len(value)} values for {num_stages} stages: {value!r}")

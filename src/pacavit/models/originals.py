@@ -1,4 +1,4 @@
-"""The authors' models by the names of their own code, registered with timm on import."""
+"""The original models by the names of the original code, registered with timm on import."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ default_cfgs = generate_default_cfgs(
 
 
 def _register(name: str) -> None:
-    """A factory under one of the authors' names, for timm."""
+    """A factory under an original name, for timm."""
     original = ORIGINALS[name]
 
     def factory(pretrained: bool = False, **settings: Any) -> PacaViT:
         defaults = {**VARIANTS[original.model], **original.settings}
         return create_variant(name, pretrained, defaults, settings)
 
-    told = ", ".join(f"{key}={value!r}" for key, value in original.settings.items())
+    settings_text = ", ".join(f"{key}={value!r}" for key, value in original.settings.items())
     factory.__name__ = factory.__qualname__ = name
-    factory.__doc__ = f"The authors' name for {original.model}({told}); Grainger et al. 2023."
+    factory.__doc__ = (
+        f"The original name of {original.model}({settings_text}); Grainger et al. 2023."
+    )
     register_model(factory)
 
 

@@ -44,8 +44,9 @@ from pacavit.models.mixers import (
     plan_mixers,
 )
 from pacavit.models.stage import Stage
-from pacavit.models.teacher import Lessons, build_teacher
+from pacavit.models.teacher import TeacherOutputs, build_teacher
 from pacavit.models.variants import VARIANTS
+from pacavit.types import StageOutput
 from pacavit.utils.text import first_few
 
 __all__ = ["PacaViT"]
@@ -54,26 +55,28 @@ __all__ = ["PacaViT"]
 class PacaViT(nn.Module):
     """PaCa-ViT: (B, in_chans, height, width) -> (B, num_classes). Any input size.
 
-    Arguments that are described as per stage take one value for all stages, or one a stage.
+    Arguments described as "per stage" take one value for all stages, or a sequence with one value
+    per stage; ``embed_dims``, ``depths`` and ``num_heads`` take sequences.
 
     Args:
         in_chans: channels of the image.
         num_classes: classes; 0 leaves the head out.
         global_pool: "avg" (mean over patches), or "" (no pooling) where there is no head.
-        embed_dims: channels C, one a stage.
-        depths: number of blocks, one a stage.
-        num_heads: heads, one a stage.
-        mlp_ratios: hidden width of the feed-forward parts over C, per stage.
+        embed_dims: channels C of each stage.
+        depths: number of blocks of each stage.
+        num_heads: attention heads of each stage.
+        mlp_ratios: hidden width of the feed-forward layers over C, per stage.
         clustering: registered name, per stage; None is "conv" wherever the attention uses
             clusters. Naming one while no attention uses clusters raises RecipeError. With
-            "teacher" a network beside the model clusters, for stages from the first on.
+            "teacher" a network beside the model computes the clusters; every stage before the
+            last such stage must have it too.
         num_clusters: M, per stage; 0 means plain full self-attention in that stage, None is 100
             wherever the attention uses clusters.
         clustering_options: further named options of the clustering, per stage.
-        clustering_defaults: options by the name of a clustering, for what the options of a stage
-            do not say.
-        recluster_every: 0 lets the first block of a stage cluster and the others share its
-            assignment; k clusters anew in every k-th block. Per stage.
+        clustering_defaults: options by the name of a clustering, used where
+            ``clustering_options`` do not set them.
+        recluster_every: 0: the first block of a stage computes the assignment and the others
+            share it; k: every k-th block computes a new one. Per stage.
         teacher_options: named options of the teacher (``depths``, per stage, and
             ``kernel_size``), see :class:`~pacavit.models.teacher.ConvMixerTeacher`.
         attention: registered name, per stage.
@@ -82,16 +85,16 @@ class PacaViT(nn.Module):
             patches of 2 x 2 pixels; none is the paper's stem, with patches of 4 x 4.
         transition_convs: dense convolutions in each transition, the first with max-pooling; 0
             is the paper's single strided convolution.
-        act_layer: activation of feed-forward parts and dense convolutions; class or timm's name.
+        act_layer: activation of feed-forward layers and dense convolutions; class or timm's name.
         drop_rate: dropout before the head.
-        proj_drop_rate: dropout in the feed-forward parts.
+        proj_drop_rate: dropout in the feed-forward layers.
         drop_path_rate: stochastic depth at the last block, rising linearly from 0.
 
     Attributes:
         mixers: attention and clustering of each stage.
-        teacher: clusters for stages from the first on, or None.
-        settings: arguments that build such a model by its registered name, for those who store
-            it; none if it was not built by name.
+        teacher: the network that clusters for the first stages, or None.
+        settings: arguments that rebuild the model by its registered name, stored with its
+            weights; empty if the model was not built by name.
     """
 
     def __init__(
@@ -121,7 +124,7 @@ class PacaViT(nn.Module):
         super().__init__()
         num_stages = len(embed_dims)
         if not num_stages:
-            raise RecipeError("embed_dims is empty; it gives the channels of at least one stage")
+            raise RecipeError("embed_dims is empty; give the channels of at least one stage")
         self.mixers = mixers = plan_mixers(
             num_stages,
             attention,
@@ -181,7 +184,7 @@ class PacaViT(nn.Module):
         """A copy with the same weights and another clustering; new clustering layers are fresh.
 
         Args:
-            clustering: registered name, per stage; stages without clusters take no notice.
+            clustering: registered name, per stage; ignored in stages without clusters.
             num_clusters: M, per stage; None keeps each stage's own.
             **options: named options of the clustering, checked against its signature.
         """
@@ -201,12 +204,14 @@ class PacaViT(nn.Module):
             for index, block in enumerate(stage.blocks):
                 block.clustering = mixer.build_clustering(dim, index)
                 fresh.extend([] if block.clustering is None else [block.clustering])
-        taught = any(mixer.taught for mixer in model.mixers)
-        model.teacher = build_teacher(dims, model.mixers, self.teacher_options if taught else None)
+        options_of_teacher = (
+            self.teacher_options if any(mixer.uses_teacher for mixer in model.mixers) else None
+        )
+        model.teacher = build_teacher(dims, model.mixers, options_of_teacher)
         fresh.extend([] if model.teacher is None else [model.teacher])
         fresh.apply(init_weights).to(next(self.parameters())).train(self.training)
         if self.settings and any(mixer.num_clusters for mixer in model.mixers):
-            in_blocks = any(mixer.num_clusters and not mixer.taught for mixer in model.mixers)
+            in_blocks = any(mixer.num_clusters and not mixer.uses_teacher for mixer in model.mixers)
             model.settings = {
                 **self.settings,
                 "recluster_every": [
@@ -215,16 +220,27 @@ class PacaViT(nn.Module):
                 "clustering": names,
                 "num_clusters": [mixer.num_clusters for mixer in model.mixers],
                 "clustering_options": options,
-                "teacher_options": self.teacher_options if taught else None,
+                "teacher_options": options_of_teacher,
             }
         return model.to(memory_format=torch.channels_last)
 
     def forward_features(self, x: Tensor, pixel_mask: Tensor | None = None) -> Tensor:
         """(B, in_chans, height, width) -> (B, C, H, W) of the last stage, channels-last."""
-        lessons = Lessons(self.teacher)
+        teacher_outputs = TeacherOutputs(self.teacher)
         for stage, mask in zip(self.stages, self._input_masks(x, pixel_mask), strict=True):
-            x = stage(x, mask, lessons)
+            x = stage(x, mask, teacher_outputs)
         return x
+
+    def forward_stages(self, x: Tensor, pixel_mask: Tensor | None = None) -> list[StageOutput]:
+        """(B, in_chans, height, width) -> the map (B, C, H, W) and the last state of each stage.
+
+        For heads that need the assignments besides the maps of ``forward_intermediates``.
+        """
+        teacher_outputs, outputs = TeacherOutputs(self.teacher), []
+        for stage, mask in zip(self.stages, self._input_masks(x, pixel_mask), strict=True):
+            outputs.append(stage(x, mask, teacher_outputs, return_state=True))
+            x = outputs[-1].features
+        return outputs
 
     def forward_head(
         self, x: Tensor, pre_logits: bool = False, patch_mask: Tensor | None = None
@@ -260,11 +276,13 @@ class PacaViT(nn.Module):
         return [reduce_mask(pixel_mask, info["reduction"]) for info in infos]
 
     def _input_masks(self, x: Tensor, pixel_mask: Tensor | None) -> Sequence[Tensor | None]:
-        """The mask of what each stage takes in; misfits raise ValueError."""
+        """The mask of each stage's input; a mask of the wrong kind or shape raises ValueError."""
         if pixel_mask is None:
             return [None] * len(self.stages)
         if self.teacher is not None:
-            raise ValueError("a teacher cannot tell padding; give no pixel_mask to this model")
+            raise ValueError(
+                "teachers do not support padding; call a model with a teacher without pixel_mask"
+            )
         if pixel_mask.dtype != torch.bool or pixel_mask.shape != (x.shape[0], *x.shape[2:]):
             raise ValueError(
                 f"pixel_mask must be bool of shape {(x.shape[0], *x.shape[2:])}, "
@@ -286,22 +304,23 @@ class PacaViT(nn.Module):
 
         Args:
             x: (B, in_chans, height, width).
-            indices: the last so many stages, a list of stage indices, or None for all.
-            norm: timm passes it; every map has had its stage's LayerNorm, so both are the same.
+            indices: n for the last n stages, a list of stage indices, or None for all.
+            norm: without effect, part of timm's interface; the maps always follow a LayerNorm.
             stop_early: skip stages after the last chosen one.
             output_fmt: "NCHW".
-            intermediates_only: leave out the final features.
+            intermediates_only: return the list without the final features.
             pixel_mask: (B, height, width) bool, False where a pixel is padding.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt must be 'NCHW', not {output_fmt!r}")
         chosen, last = feature_take_indices(len(self.stages), indices)
         intermediates = []
-        masks, lessons = self._input_masks(x, pixel_mask), Lessons(self.teacher)
+        masks = self._input_masks(x, pixel_mask)
+        teacher_outputs = TeacherOutputs(self.teacher)
         for index, (stage, mask) in enumerate(zip(self.stages, masks, strict=True)):
             if stop_early and index > last:
                 break
-            x = stage(x, mask, lessons)
+            x = stage(x, mask, teacher_outputs)
             if index in chosen:
                 intermediates.append(x)
         return intermediates if intermediates_only else (x, intermediates)
@@ -312,7 +331,7 @@ class PacaViT(nn.Module):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Drop the stages after the last chosen one, and the head where asked for or cut off."""
+        """Drop the stages after the last chosen one; also the head, if asked for or if any goes."""
         chosen, last = feature_take_indices(len(self.stages), indices)
         cut = last < len(self.stages) - 1
         self.stages, self.mixers = self.stages[: last + 1], self.mixers[: last + 1]
@@ -328,7 +347,10 @@ class PacaViT(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh head for another number of classes; 0 removes it."""
+        """A fresh head for another number of classes; 0 removes it.
+
+        The new head has the device and the precision of the network.
+        """
         if global_pool is not None:
             if global_pool not in ("avg", ""):
                 raise RecipeError(f"global_pool must be 'avg' or '', not {global_pool!r}")
@@ -336,8 +358,12 @@ class PacaViT(nn.Module):
         if num_classes and not self.global_pool:
             raise RecipeError("a classifier needs pooled features: global_pool='avg'")
         self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.head.apply(init_weights)
+        norm: Any = self.stages[-1].norm
+        like = {"device": norm.weight.device, "dtype": norm.weight.dtype}
+        self.head = (
+            nn.Linear(self.num_features, num_classes, **like) if num_classes else nn.Identity()
+        )
+        self.head.apply(init_weights).train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
@@ -424,11 +450,11 @@ default_cfgs = generate_default_cfgs(
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """What timm calls on loaded weights: the authors' files become ours, ours stay as they are.
+    """Convert original weights; timm calls it on every state dict that it loads.
 
     Raises:
-        CheckpointError: a layer other than the head is missing or left over. timm itself lets that
-            pass where the number of classes differs, and for ``features_only``.
+        CheckpointError: a layer other than the head is missing or unexpected. timm itself ignores
+            that where the number of classes differs, and for ``features_only``.
     """
     weights = convert_state_dict(state_dict) if is_original(state_dict) else state_dict
     faults = name_faults(model.state_dict(), weights)
@@ -444,9 +470,9 @@ _ARGUMENTS = frozenset(inspect.signature(PacaViT).parameters)
 def create_variant(
     variant: str, pretrained: bool, defaults: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> PacaViT:
-    """Build a variant; the caller's settings win over the variant's defaults.
+    """Build a variant; the caller's settings take precedence over the variant's defaults.
 
-    Defaults of clustering give way where the caller leaves nothing to cluster.
+    Clustering defaults are dropped where the caller's settings leave no stage with clusters.
     """
     num_stages = len(settings.get("embed_dims", defaults["embed_dims"]))
     settings = {**drop_idle_defaults(defaults, settings, num_stages), **settings}

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pacavit.layers import Block, fill_padding, reduce_mask
-from pacavit.layers.embed import tokens_of
-from pacavit.models.teacher import Lessons
-from pacavit.types import Grid, StageState
+from pacavit.models.teacher import TeacherOutputs
+from pacavit.types import Grid, StageOutput, StageState
+from pacavit.utils.layout import map_of, tokens_of
 
 __all__ = ["Stage"]
 
@@ -20,9 +20,9 @@ class Stage(nn.Module):
     """Embedding, blocks and a norm at one resolution: (B, C0, H0, W0) -> (B, C, H, W).
 
     Args:
-        embed: stem or transition, answers (B, N, C) tokens and their grid.
+        embed: stem or transition; returns (B, N, C) tokens and their grid.
         blocks: the blocks; the first that needs an assignment owns a clustering, unless a teacher
-            gives it.
+            computes the assignment.
         dim: channels C.
     """
 
@@ -34,14 +34,21 @@ class Stage(nn.Module):
         self.grad_checkpointing = False
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, lessons: Lessons | None = None
-    ) -> Tensor:
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        teacher_outputs: TeacherOutputs | None = None,
+        *,
+        return_state: bool = False,
+    ) -> Tensor | StageOutput:
         """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalised tokens.
 
         Args:
             x: an image, or the map of the stage before.
             mask: (B, H0, W0) bool, False where ``x`` is padding; there the map will be 0.
-            lessons: what the model's teacher says in this pass.
+            teacher_outputs: of the model's teacher in this pass.
+            return_state: return the map and the state after the last block instead of the map
+                alone, which is what timm and hooks on a stage expect.
         """
         tokens: Tensor
         grid: Grid
@@ -51,8 +58,8 @@ class Stage(nn.Module):
             mask = reduce_mask(mask, stride)
         patch_mask = None if mask is None else mask.flatten(1)
         state, features = StageState(), None
-        if lessons is not None:
-            assignment, features = lessons.next(tokens.transpose(1, 2).unflatten(2, grid))
+        if teacher_outputs is not None:
+            assignment, features = teacher_outputs.next(map_of(tokens, grid))
             state = StageState(assignment)
         for block in self.blocks:
             args = (tokens, grid, state, patch_mask)
@@ -62,4 +69,5 @@ class Stage(nn.Module):
                 tokens, state = block(*args)
         if features is not None:
             tokens = tokens + tokens_of(features)[0]
-        return fill_padding(self.norm(tokens).transpose(1, 2).unflatten(2, grid), mask)
+        found = fill_padding(map_of(self.norm(tokens), grid), mask)
+        return StageOutput(found, state) if return_state else found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,61 +13,69 @@ from torch.nn import functional as F
 
 from pacavit.clustering import Clustering
 from pacavit.errors import RecipeError, UnknownNameError
-from pacavit.layers.embed import tokens_of
 from pacavit.models.mixers import Mixer, Options, per_stage
 from pacavit.types import Assignment
+from pacavit.utils.layout import tokens_of
 
-__all__ = ["ConvMixerTeacher", "Lesson", "Lessons", "Teacher", "build_teacher"]
+__all__ = ["ConvMixerTeacher", "Teacher", "TeacherOutput", "TeacherOutputs", "build_teacher"]
 
-Lesson: TypeAlias = tuple[Assignment | None, Tensor | None]
+
+class TeacherOutput(NamedTuple):
+    """What a teacher computes for one stage.
+
+    Attributes:
+        assignment: used by all blocks of the stage; None where the blocks need none.
+        features: (B, C, H, W), added to the stage's tokens before its norm; None where the
+            teacher's width differs from the stage's.
+    """
+
+    assignment: Assignment | None = None
+    features: Tensor | None = None
 
 
 class Teacher(nn.Module):
-    """External clustering: one answer a stage, from the map that the model's stem gives."""
+    """A network beside the model that clusters for its stages, from the map of the stem."""
 
-    def forward(self, stem_map: Tensor) -> list[Lesson]:
-        """(B, C, H, W) of the stem -> a lesson for each taught stage, from the first.
-
-        A lesson is an assignment (B, M, N), which all blocks of the stage use, and a map
-        (B, C, H, W) to add to its tokens at its end, before the norm. None stands for the
-        assignment where the blocks do without, and for the map where the widths differ.
-        """
+    def forward(self, stem_map: Tensor) -> list[TeacherOutput]:
+        """(B, C, H, W) of the stem -> one output for each stage with a teacher, from the first."""
         raise NotImplementedError
 
 
-class Lessons:
-    """What a teacher says in one forward pass: asked once, at the stem, read stage by stage.
+class TeacherOutputs:
+    """The outputs of a teacher in one forward pass, handed to one stage after the other.
+
+    The teacher runs once, when the first stage has embedded the image.
 
     Args:
-        teacher: whom to ask; None says nothing.
+        teacher: of the model; None gives every stage an empty output.
     """
 
     def __init__(self, teacher: Teacher | None) -> None:
         self._teacher = teacher
-        self._untold: list[Lesson] | None = None if teacher else []
+        self._remaining: list[TeacherOutput] | None = None if teacher else []
 
-    def next(self, embedded: Tensor) -> Lesson:
-        """The lesson of the next stage, whose embedding gave ``embedded`` (B, C, H, W)."""
-        if self._untold is None:
+    def next(self, embedded: Tensor) -> TeacherOutput:
+        """The output for the next stage, with ``embedded`` (B, C, H, W) as its tokens' map."""
+        if self._remaining is None:
             assert self._teacher is not None
-            self._untold = self._teacher(embedded)
-        return self._untold.pop(0) if self._untold else (None, None)
+            self._remaining = self._teacher(embedded)
+        return self._remaining.pop(0) if self._remaining else TeacherOutput()
 
 
 class ConvMixerTeacher(Teacher):
-    """The paper's teacher, a ConvMixer with a feature pyramid: (B, C, H, W) -> lessons.
+    """The paper's teacher, a ConvMixer with a feature pyramid: (B, C, H, W) -> teacher outputs.
 
     Grainger et al., "PaCa-ViT", CVPR 2023. Bottom-up, each stage has blocks at the resolution and
-    width of the model's own stage; what they give is what the model adds to its tokens. Top-down,
-    each stage mixes that with what the coarser one found, and clusters.
+    width of the model's own stage; the model adds their maps to its tokens. Top-down, each stage
+    mixes its own map with that of the coarser stage, and clusters the result.
 
     Args:
-        clusterings: one for each taught stage, from the first.
-        depths: number of blocks, one for all stages or one a taught stage.
+        clusterings: one for each stage with a teacher, from the first.
+        depths: number of blocks, one for all of these stages or one per stage.
         kernel_size: side of the depthwise kernels in patches, odd; 7 in the paper.
 
     Raises:
-        RecipeError: the depths are not one a taught stage, or an option is out of range.
+        RecipeError: the number of depths is not that of the stages, or an option is out of range.
     """
 
     def __init__(
@@ -98,8 +106,8 @@ class ConvMixerTeacher(Teacher):
         self.pyramid = nn.ModuleList(_ConvMixerBlock(dim, kernel_size) for dim in dims[:-1])
         self.clusterings = nn.ModuleList(clusterings)
 
-    def forward(self, stem_map: Tensor) -> list[Lesson]:
-        """(B, C, H, W) of the stem -> the assignment and the features of each taught stage."""
+    def forward(self, stem_map: Tensor) -> list[TeacherOutput]:
+        """(B, C, H, W) of the stem -> the assignment and the features of each stage."""
         features, x = [], stem_map
         for down, stage in zip(self.downs, self.stages, strict=True):
             x = stage(down(x))
@@ -109,26 +117,28 @@ class ConvMixerTeacher(Teacher):
         for own, lateral, block, clustering in reversed(list(finer_stages)):
             x = block(own + lateral(x, own.shape[2:]))
             assignments.append(clustering(*tokens_of(x)))
-        return list(zip(reversed(assignments), features, strict=True))
+        return [
+            TeacherOutput(*output) for output in zip(reversed(assignments), features, strict=True)
+        ]
 
 
 def build_teacher(
     embed_dims: Sequence[int], mixers: Sequence[Mixer], options: Options | None
 ) -> ConvMixerTeacher | None:
-    """The teacher of a model, where one of its stages has the clustering "teacher".
+    """The teacher of a model; None if no stage has the clustering "teacher".
 
     Args:
-        embed_dims: channels C, one a stage.
-        mixers: of the model, one a stage.
-        options: named options of the teacher; depths one for all or one a stage of the model.
+        embed_dims: channels C, per stage.
+        mixers: of the model, per stage.
+        options: named options of the teacher; depths one for all or one per stage of the model.
 
     Raises:
-        RecipeError: the teacher would have to leave out a stage on its way to a coarser one, or
-            there are options and no teacher.
+        RecipeError: a stage without the teacher comes before one with it, or there are options
+            and no teacher.
         UnknownNameError: the teacher has no such option.
     """
-    taught = [mixer.taught for mixer in mixers]
-    if not any(taught):
+    with_teacher = [mixer.uses_teacher for mixer in mixers]
+    if not any(with_teacher):
         if options:
             raise RecipeError(f"teacher_options={dict(options)!r} has no effect in any stage")
         return None
@@ -136,13 +146,13 @@ def build_teacher(
     for name in options or ():
         if name not in known:
             raise UnknownNameError("option of the teacher", name, known)
-    if not all(taught[: sum(taught)]):
+    if not all(with_teacher[: sum(with_teacher)]):
         raise RecipeError(
-            f"stage {taught.index(False)} leaves out the teacher that coarser stages use; "
-            "it must teach all stages from the first to its last"
+            f"stage {with_teacher.index(False)} leaves out the teacher that coarser stages use; "
+            'every stage before the last one with clustering "teacher" must have it too'
         )
     pairs = zip(mixers, embed_dims, strict=True)
-    clusterings = [mixer.create_clustering(dim) for mixer, dim in pairs if mixer.taught]
+    clusterings = [mixer.create_clustering(dim) for mixer, dim in pairs if mixer.uses_teacher]
     options = dict(options or {})
     if "depths" in options:
         depths = per_stage("depths of the teacher", options["depths"], len(mixers))
@@ -181,7 +191,7 @@ class _BlurDown(nn.Module):
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
         row = torch.tensor([1.0, 2.0, 1.0]) / 4
-        # Not in the state: it is the same in every model.
+        # Not in the state dict: it is the same in every model.
         self.register_buffer("blur", torch.outer(row, row).repeat(in_chans, 1, 1, 1), False)
         self.conv = nn.Conv2d(in_chans, dim, 3, stride=2, padding=1)
         self.act = nn.GELU()

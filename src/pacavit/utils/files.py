@@ -20,6 +20,7 @@ __all__ = [
     "empty_folder",
     "is_leftover",
     "read_tensors",
+    "reading",
     "remove_leftovers",
     "replace_file",
     "sync_folder",
@@ -42,6 +43,15 @@ def writing(what: str | Path) -> Iterator[None]:
         raise CheckpointError(
             f"cannot write {what}: {reason}; what was written before is intact"
         ) from error
+
+
+@contextmanager
+def reading(what: str | Path) -> Iterator[None]:
+    """Turn a failing read into a CheckpointError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"cannot read {what}: {error.strerror or error}") from error
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -164,7 +164,7 @@ CLUSTERING = "stage1.0.attn.clustering.clustering"
         *(
             (
                 {f"{CLUSTERING}.{index}.weight": torch.zeros(4, 4)},
-                "none of the authors' clusterings",
+                "no original clustering",
             )
             for index in (1, 3, 6)
         ),

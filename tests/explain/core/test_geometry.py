@@ -29,7 +29,7 @@ def test_where_patches_lie() -> None:
     assert samplings(PacaViT(**THREE_STAGES)) == [(4, 0), (8, 0), (16, 0)]
     small = PacaViT(**THREE_STAGES, **SMALL_IMAGES)
     assert samplings(small) == [(2, 0.5), (4, 1.5), (8, 3.5)]
-    with pytest.raises(PacavitError, match="Linear is none of this package's networks"):
+    with pytest.raises(PacavitError, match="Linear is not a network of this package"):
         samplings(nn.Linear(2, 2))
     with pytest.raises(PacavitError, match="not square"):
         windows(nn.Conv2d(1, 1, (3, 5)))

@@ -9,9 +9,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pacavit.attention import Attention
+from pacavit.attention import QkvAttention
 from pacavit.errors import PacavitError
-from pacavit.explain.core.record import record, record_until
+from pacavit.explain.core.record import BlockRecord, record, record_until
 from pacavit.models import PacaViT
 
 MakeSmall = Callable[..., PacaViT]
@@ -35,6 +35,13 @@ def test_attention_and_gradient_are_those_of_autograd(
         torch.testing.assert_close(block.attention_gradient(), attention.grad)
 
 
+def tensors_of(block: BlockRecord) -> list[Tensor]:
+    """What a record holds."""
+    found = [value for value in vars(block.reading).values() if isinstance(value, Tensor)]
+    assert len(found) >= 4
+    return found
+
+
 def test_recording_leaves_no_trace(small: MakeSmall) -> None:
     model = small()
     images = torch.randn(2, 3, 32, 32)
@@ -48,8 +55,8 @@ def test_recording_leaves_no_trace(small: MakeSmall) -> None:
     model(torch.randn(1, 3, 48, 48))  # is not recorded any more
     torch.testing.assert_close(recording.blocks[0].attention(), before)
     for block in recording.blocks:
-        tensors = [block.q, block.k, block.v, block.mixed, block.attention_gradient()]
-        assert not any(tensor.requires_grad for tensor in tensors)
+        assert not any(tensor.requires_grad for tensor in tensors_of(block))
+        assert not block.attention_gradient().requires_grad
 
 
 def test_the_network_answers_the_same_while_recorded(small: MakeSmall) -> None:
@@ -106,7 +113,9 @@ def test_half_precision(small: MakeSmall) -> None:
         recording.backward(model(torch.randn(2, 3, 32, 32, dtype=torch.bfloat16))[:, 0])
     for block in recording.blocks:
         assert block.attention().dtype is torch.float32
-        torch.testing.assert_close(block.attention().sum(3), torch.ones(block.q.shape[:3]))
+        torch.testing.assert_close(
+            block.attention().sum(3), torch.ones(block.attention().shape[:3])
+        )
         assert block.attention_gradient().isfinite().all()
 
 
@@ -131,7 +140,7 @@ def test_a_pass_ends_after_the_attentions_of_a_stage(small: MakeSmall) -> None:
     for one, other in zip(found.stage(1), whole.stage(1), strict=True):
         torch.testing.assert_close(one.attention(), other.attention(), rtol=0, atol=0)
     assert len(found.blocks) == len(whole.blocks) - 1
-    assert not any(block.mixed.requires_grad for block in found.blocks)
+    assert not any(tensor.requires_grad for b in found.blocks for tensor in tensors_of(b))
     first, expected = record_until(model, images, 0).blocks[0].attention(), whole.blocks[0]
     torch.testing.assert_close(first, expected.attention(), rtol=0, atol=0)
     assert model(images).shape == (2, 3)  # passes go to their end again
@@ -197,7 +206,7 @@ def test_timms_transformers_are_recorded() -> None:
         recording.stage()
 
 
-class Sharpened(Attention):
+class Sharpened(QkvAttention):
     """An attention of another formula."""
 
     def forward(self, x: Any, grid: Any, state: Any, patch_mask: Any = None) -> Any:

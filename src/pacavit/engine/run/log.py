@@ -59,10 +59,12 @@ class RunLog:
         self.bar = self.live.add_task("", total=total_steps, completed=first_step, text="")
         self.accuracy = ""
         self.warned: set[str] = set()
+        with files.reading(self.path):
+            found = read_metrics(out) if self.path.is_file() else None
         with files.writing(self.path):
             # Even with no step done there may be a row: an epoch is told before it is saved.
-            if self.path.is_file():
-                rows = [row for row in read_metrics(out) if row["step"] <= first_step]
+            if found is not None:
+                rows = [row for row in found if row["step"] <= first_step]
                 lines = "".join(json.dumps(row) + "\n" for row in rows)
                 files.replace_file(self.path, lines.encode())
             self.board = Board(out / "tensorboard", first_step + 1)

@@ -68,9 +68,9 @@ def save_pretrained(
     folder = Path(folder)
     check_folder(folder)
     config = _config(model, class_names, facts or {})
+    weights = files.tensor_bytes(model.state_dict(), metadata)
     with files.writing(folder):
         files.remove_leftovers(folder)
-        weights = files.tensor_bytes(model.state_dict(), metadata)
         files.replace_file(folder / WEIGHTS, weights)
         files.replace_file(folder / CONFIG, config.encode())
         files.replace_file(folder / CARD, card.encode())

@@ -142,8 +142,9 @@ def save_weights(
     Raises:
         CheckpointError: the file cannot be written.
     """
+    content = weights_bytes(model, recipe, info, metrics, half=half)
     with files.writing(path):
-        files.replace_file(path, weights_bytes(model, recipe, info, metrics, half=half))
+        files.replace_file(path, content)
 
 
 def packaged_names() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where patches lie in the image: from grids to the network's input, and to the original image."""
+"""Where patches lie: from grids to the network's input, and from there to the whole image."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ __all__ = ["Placement", "Sampling", "Window", "samplings", "upsample", "windows"
 
 
 class Window(NamedTuple):
-    """What one convolution or pooling reads: ``kernel`` cells, every ``stride``-th, from -padding.
+    """The cells that a convolution or pooling reads along one axis.
+
+    Output i reads the ``kernel`` cells from cell ``stride * i - padding``.
 
     Attributes:
-        ceil: a last window that reaches over the edge counts too.
+        ceil: a last window that reaches beyond the edge is used too.
     """
 
     kernel: int
@@ -32,11 +34,11 @@ class Window(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """Where the centre of patch i of an axis lies: at pixel ``offset + stride * i``.
+    """The center of patch i of an axis lies at pixel ``offset + stride * i``.
 
-    With plain patches that would be the middle of each patch, (stride - 1) / 2. Strided 3 x 3
-    convolutions are centred on its first pixel instead, in the paper's models in every stage: by
-    the last one, heatmaps that took no notice would lie half a patch, 16 pixels, off.
+    The offset of plain patches is the middle of the first, (stride - 1) / 2. Strided 3 x 3
+    convolutions, in every stage of the paper's models, are centered on the first pixel of a patch
+    instead; heatmaps that ignored it would be half a patch (16 pixels) off in the last stage.
     """
 
     stride: int
@@ -44,8 +46,8 @@ class Sampling(NamedTuple):
 
     def followed_by(self, window: Window) -> Sampling:
         """The sampling after one more layer."""
-        centre = (window.kernel - 1) / 2 - window.padding
-        return Sampling(self.stride * window.stride, self.offset + self.stride * centre)
+        center = (window.kernel - 1) / 2 - window.padding
+        return Sampling(self.stride * window.stride, self.offset + self.stride * center)
 
 
 def windows(embed: nn.Module) -> list[Window]:
@@ -93,8 +95,8 @@ def find_pacavit(model: nn.Module) -> PacaViT:
         if isinstance(module, PacaViT):
             return module
     raise PacavitError(
-        f"{type(model).__name__} is none of this package's networks, so it has no clusters to "
-        "show; choose a method that works on any network, such as grad_cam"
+        f"{type(model).__name__} is not a network of this package, so it has no clusters to show; "
+        "choose a method that works on any network, such as grad_cam"
     )
 
 
@@ -113,8 +115,8 @@ class Placement:
 
     Attributes:
         image_size: (height, width) of the original, in pixels.
-        region: the part of it that the network saw.
-        input_size: (height, width) of what the network saw, in pixels of its own.
+        region: the area of the image that became the network's input.
+        input_size: (height, width) of that input, in its own pixels.
     """
 
     image_size: tuple[int, int]
@@ -122,48 +124,48 @@ class Placement:
     input_size: tuple[int, int]
 
     def resized(self, image_size: tuple[int, int]) -> Placement:
-        """The same, in a picture of the image of another size."""
+        """The same for the image resized to another (height, width)."""
         rows, columns = (new / old for new, old in zip(image_size, self.image_size, strict=True))
         top, left, height, width = self.region
         region = Region(top * rows, left * columns, height * rows, width * columns)
         return Placement(image_size, region, self.input_size)
 
     def grid_region(self, grid: Grid, sampling: Sampling) -> Region:
-        """The part of the image that the patches of a grid share; it may reach over the edge."""
-        first = sampling.offset + 0.5 - sampling.stride / 2  # half a stride before its centre
+        """The area of the image that a grid covers; it may reach beyond the edge."""
+        first = sampling.offset + 0.5 - sampling.stride / 2  # half a stride before its center
         height, width = grid.height * sampling.stride, grid.width * sampling.stride
         return Region(first, first, height, width).inside(self.region, self.input_size)
 
     def input_positions(self) -> list[tuple[Tensor, Tensor]]:
-        """Where the rows of the image, and its columns, lie in the input, and which it has.
+        """Where the rows and the columns of the image lie in the input.
 
         Returns:
-            For each side (pixels,) float, in pixels of the input from the centre of its first, and
-            (pixels,) bool.
+            For each axis positions (pixels,) float, in pixels of the input counted from the center
+            of its first, and (pixels,) bool, whether they are inside the input.
         """
         found = []
         for pixels, start, length, cells in zip(
             self.image_size, self.region[:2], self.region[2:], self.input_size, strict=True
         ):
-            share = (torch.arange(pixels) + 0.5 - start) / length
-            found.append((share * cells - 0.5, (share >= 0) & (share <= 1)))
+            fraction = (torch.arange(pixels) + 0.5 - start) / length
+            found.append((fraction * cells - 0.5, (fraction >= 0) & (fraction <= 1)))
         return found
 
     def seen_pixels(self) -> tuple[Tensor, Tensor]:
-        """The rows of the image that the network saw, and the columns: (rows,), (columns,) long."""
+        """The rows and the columns of the image inside the input: (rows,), (columns,) long."""
         rows, columns = (seen.nonzero()[:, 0] for _, seen in self.input_positions())
         return rows, columns
 
     @property
     def has_border(self) -> bool:
-        """Whether preprocessing cut something off the image."""
+        """Whether preprocessing cropped the image."""
         seen = tuple(len(pixels) for pixels in self.seen_pixels())
         return seen != self.image_size
 
     def restore(self, maps: Tensor) -> Tensor:
         """(..., height, width) of the input -> (..., H, W) of the original, bilinearly.
 
-        The network never saw what its preprocessing cut off: there the maps are NaN, no data.
+        Where preprocessing cropped the image the maps are NaN.
         """
         if tuple(maps.shape[-2:]) != self.input_size:
             raise ValueError(f"maps of {tuple(maps.shape[-2:])} for an input of {self.input_size}")
@@ -173,14 +175,14 @@ class Placement:
             matrix[~seen] = torch.nan
             weights.append(matrix.to(maps))
         rows, columns = weights
-        # NaN rows and columns make NaN of all they touch, which is what is wanted.
+        # Rows and columns of NaN make the whole row or column of the map NaN, as intended.
         return rows @ maps @ columns.T
 
 
 def _interpolation(position: Tensor, cells: int) -> Tensor:
     """Positions (n,) in units of cells -> weights (n, cells) of linear interpolation.
 
-    Beyond the centres of the first and the last cell their values hold.
+    Beyond the centers of the first and the last cell the values stay constant.
     """
     position = position.clamp(0, cells - 1)
     return (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)

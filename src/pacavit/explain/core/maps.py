@@ -1,8 +1,8 @@
-"""What clusters show: heatmaps, the partition, which of them count, and maps made of these.
+"""Maps of clusters: heatmaps, the partition, importance, and maps that combine these.
 
 All maps are of the patches of a stage, (..., H, W); :mod:`~pacavit.explain.core.geometry` and
-:meth:`~pacavit.explain.images.ImageExplanation.restored` bring them to the image. None of them has
-a gradient.
+:meth:`~pacavit.explain.images.ImageExplanation.restored` resample them to the image. None of them
+has a gradient.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pacavit.errors import PacavitError
 from pacavit.explain.core.record import BlockRecord, Recording
 
 __all__ = [
@@ -31,36 +32,28 @@ def heatmaps(block: BlockRecord) -> Tensor:
 
 
 def partition(block: BlockRecord) -> Tensor:
-    """The cluster in which each patch counts most: (B, H, W) int64, -1 for none.
-
-    That is the argmax over m of (log weights + log mass): a large cluster's weights are small,
-    because they sum to 1 over its patches.
-    """
+    """The cluster to which most of each patch belongs: (B, H, W) int64, -1 for none."""
     assignment, grid = block.clusters()
-    logits = assignment.weights.float().log() + assignment.log_mass.float()[..., None]
-    best, cluster = logits.max(1)
-    return cluster.masked_fill(best == -torch.inf, -1).unflatten(1, grid)
+    return assignment.partition().unflatten(1, grid)
 
 
 def received(block: BlockRecord) -> Tensor:
     """The attention that clusters receive, the mean over patches and heads: (B, M), sums to 1."""
-    block.clusters()
-    return block.attention().mean((1, 2))
+    return _cluster_attention(block).mean((1, 2))
 
 
 def importance(block: BlockRecord) -> Tensor:
-    """What clusters do for the score that was differentiated: (B, M), >= 0.
+    """How much clusters support the score that was differentiated: (B, M), >= 0.
 
     Attention times the positive part of its gradient, summed over patches and heads. Chefer et
     al., "Generic attention-model explainability", ICCV 2021, have the product; there it is
     averaged over heads.
     """
-    block.clusters()
-    return (block.attention() * block.attention_gradient().clamp(min=0)).sum((1, 2))
+    return (_cluster_attention(block) * block.attention_gradient().clamp(min=0)).sum((1, 2))
 
 
 def class_map(recording: Recording, stage: int | None = None) -> Tensor:
-    """Heatmaps weighted by what their clusters do for the score, summed over blocks: (B, H, W).
+    """Heatmaps weighted by the importance of their clusters, summed over blocks: (B, H, W).
 
     Args:
         recording: after ``backward``.
@@ -75,7 +68,7 @@ def class_map(recording: Recording, stage: int | None = None) -> Tensor:
 def attention_map(recording: Recording, stage: int | None = None) -> Tensor:
     """Heatmaps weighted by the attention their clusters receive, summed over blocks: (B, H, W).
 
-    It says where a network looks, whatever the class, and needs no gradient.
+    It shows where a network looks, for no class in particular, and needs no gradient.
 
     Args:
         recording: after a forward pass.
@@ -89,23 +82,40 @@ def attention_map(recording: Recording, stage: int | None = None) -> Tensor:
 
 def patch_attention(block: BlockRecord) -> Tensor:
     """What each patch attends to, the mean over heads: (B, N, M), rows sum to 1."""
-    block.clusters()
-    return block.attention().mean(1)
+    return _cluster_attention(block).mean(1)
 
 
 def patch_map(block: BlockRecord, row: int, column: int) -> Tensor:
-    """Where the clusters lie that one patch attends to: (B, H, W), sums to 1.
+    """The patches that one patch attends to, directly or by clusters: (B, H, W), sums to 1.
 
-    A row of P, the attention (patches to clusters) times the weights (clusters to patches).
+    With clusters it is a row of the attention (patches to clusters) times the weights (clusters to
+    patches).
 
     Raises:
         IndexError: there is no such patch on the grid.
+        PacavitError: the tokens are not a grid, or the weights of the attention are not known.
     """
-    _, grid = block.clusters()
+    grid = block.grid
+    if grid is None:
+        raise PacavitError(f"the tokens of the attention {block.name} are not a plain grid")
     if not (0 <= row < grid.height and 0 <= column < grid.width):
         raise IndexError(f"no patch at row {row}, column {column} of a grid of {tuple(grid)}")
-    attended = patch_attention(block)[:, row * grid.width + column]
-    return _blend(attended, heatmaps(block))
+    record = block.record()
+    patch = record.weights.new_zeros(len(record.weights), grid.num_patches)
+    patch[:, row * grid.width + column] = 1
+    return record.to_patches(patch, record.weights.mean(1)).unflatten(1, grid)
+
+
+def _cluster_attention(block: BlockRecord) -> Tensor:
+    """The attention whose keys are the clusters: (B, h, N, M)."""
+    assignment, _ = block.clusters()
+    attention = block.attention()
+    if attention.shape[3] != assignment.weights.shape[1]:
+        raise PacavitError(
+            f"the keys of the attention {block.name} are not the clusters of its stage; choose a "
+            "method that shows no clusters, such as rollout"
+        )
+    return attention
 
 
 def _weighted(recording: Recording, stage: int | None, *, gradient: bool) -> Tensor:

@@ -29,7 +29,7 @@ _SAMPLED = 512  # pixels a side are enough to find the threshold of a large pict
 
 
 def otsu(maps: Tensor) -> Tensor:
-    """The threshold between two kinds of values that keeps their variances least: (B,).
+    """The threshold that splits values into two groups of least variance: (B,).
 
     Otsu, "A threshold selection method from gray-level histograms", 1979; with 256 bins.
 
@@ -40,14 +40,14 @@ def otsu(maps: Tensor) -> Tensor:
     span = (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
     bins = ((maps - low) / span * _BINS).long().clamp(max=_BINS - 1)
     count = maps.new_zeros(maps.shape[0], _BINS).scatter_add_(1, bins, torch.ones_like(maps))
-    centre = torch.arange(_BINS, device=maps.device) + 0.5
-    below, total = count.cumsum(1), (count * centre).cumsum(1)
+    center = torch.arange(_BINS, device=maps.device) + 0.5
+    below, total = count.cumsum(1), (count * center).cumsum(1)
     above = below[:, -1:] - below
     between = (total / below.clamp(min=1) - (total[:, -1:] - total) / above.clamp(min=1)).square()
-    # Between two far clumps every threshold is as good; the middle one is least in the way.
+    # Between two distant groups all thresholds are equally good; take the one in the middle.
     best = between * below * above
     ties = best >= best.amax(1, keepdim=True) * (1 - 1e-6)
-    middle = (ties * (centre + 0.5)).sum(1) / ties.sum(1)
+    middle = (ties * (center + 0.5)).sum(1) / ties.sum(1)
     return low[:, 0] + span[:, 0] * middle / _BINS
 
 
@@ -104,15 +104,15 @@ def restored_mask(
 ) -> Tensor:
     """``binary_mask`` of one map over a whole image, quick on photographs: (H, W) -> (H, W) bool.
 
-    The threshold is found among the pixels that the network saw; where those are 1024 or more a
-    side, in a regular sample of 512 to 1023 a side. A map has no detail finer than the network's
-    input, so the area hardly differs, by less than 0.01 of what was seen.
+    The threshold is computed from the pixels inside the network's input; with 1024 or more per
+    side, from a regular sample of 512 to 1023 per side. Maps have no finer detail than the input,
+    so the area differs by less than 0.01 of the input.
 
     Args:
         heat: as ``Placement.restore`` makes it.
-        placement: where in the image the network looked.
-        threshold: as ``binary_mask`` has them.
-        value: as ``binary_mask`` has them.
+        placement: where in the image the network's input lies.
+        threshold: name of a threshold, see ``binary_mask``.
+        value: its parameter, see ``binary_mask``.
 
     Raises:
         PacavitError: the threshold is wrong.
@@ -122,11 +122,11 @@ def restored_mask(
 
 
 def mask_area(mask: Tensor, placement: Placement) -> float:
-    """The share of what the network saw that a mask holds, 0 to 1.
+    """The area of a mask as a fraction of the network's input, 0 to 1.
 
     Args:
         mask: (H, W) bool, of the whole image.
-        placement: where in it the network looked.
+        placement: where in the image the network's input lies.
     """
     rows, columns = placement.seen_pixels()
     return float(mask.sum()) / max(1, len(rows) * len(columns))
@@ -143,7 +143,7 @@ def remove(image: Tensor, mask: Tensor, fill: int = _GREY) -> Tensor:
 
 
 def _levels(maps: Tensor, threshold: str, value: float | None) -> Tensor:
-    """From which value on each map is high: (B, H, W) -> (B,), infinite where there is no data."""
+    """The threshold of each map: (B, H, W) -> (B,), infinite for maps without data."""
     if threshold not in THRESHOLDS:
         raise UnknownNameError("threshold", threshold, THRESHOLDS)
     if value is not None and (threshold == "otsu" or not 0 < value <= 1):

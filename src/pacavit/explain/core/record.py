@@ -22,20 +22,19 @@ from torch import Tensor, nn
 
 from pacavit.errors import PacavitError
 from pacavit.explain.core.geometry import find_pacavit
+from pacavit.explain.core.readings import Reading
 from pacavit.explain.core.taps import Tap, find_taps
-from pacavit.types import Assignment, Grid
+from pacavit.types import Assignment, AttentionRecord, Grid
 
 __all__ = [
     "BlockRecord",
     "Recording",
+    "check_weights",
     "choose_stage",
     "record",
     "record_until",
     "uncompiled",
 ]
-
-# Of the largest value: far above rounding (TF32 and 16 bits), far below another formula's answer.
-_TOLERANCE, _TOLERANCE_16_BIT = 1e-2, 5e-2
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,7 @@ class BlockRecord:
         block: index of its block in the stage, or in the network.
         grid: height and width of its patches; None where the tokens are not a plain grid.
         assignment: the clusters it could read, (B, M, N); None where there are none.
-        q: (B, h, N, d) queries.
-        k: (B, h, K, d) keys, of clusters (K = M) or patches (K = N).
-        v: (B, h, K, d) values.
-        valid: (B, K) bool, False where keys are ignored; None is all valid.
-        scale: of the products of queries and keys.
-        mixed: (B, N, C), the attention times the values, heads side by side.
-        gradient: (B, N, C), of what was differentiated with respect to ``mixed``; None if nothing
-            was.
+        reading: what was kept of its weights.
     """
 
     name: str
@@ -63,49 +55,37 @@ class BlockRecord:
     block: int
     grid: Grid | None
     assignment: Assignment | None
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    valid: Tensor | None
-    scale: float
-    mixed: Tensor
-    gradient: Tensor | None
+    reading: Reading
+
+    def record(self) -> AttentionRecord:
+        """The weights (B, h, N, K), and which patches each key stands for.
+
+        Raises:
+            PacavitError: the weights are not known.
+        """
+        return self.reading.record()
 
     def attention(self) -> Tensor:
-        """A = softmax(q k^T / sqrt d), (B, h, N, K) in fp32 or better; rows sum to 1.
+        """The weights A, (B, h, N, K) in fp32 or better; rows sum to 1.
 
         Raises:
-            PacavitError: the module computes its answer otherwise, so this is not its attention.
+            PacavitError: the weights are not known.
         """
-        q, k, v = (_at_least_fp32(tensor) for tensor in (self.q, self.k, self.v))
-        scores = q @ k.transpose(2, 3) * self.scale
-        if self.valid is not None:
-            scores = scores.masked_fill(~self.valid[:, None, None], -torch.inf)
-        attention = scores.softmax(3)
-        answer = (attention @ v).transpose(1, 2).flatten(2)
-        mixed = _at_least_fp32(self.mixed)
-        tolerance = _TOLERANCE_16_BIT if self.mixed.dtype.itemsize == 2 else _TOLERANCE
-        if answer.shape != mixed.shape or (answer - mixed).abs().max() > tolerance * v.abs().max():
-            raise PacavitError(
-                f"the attention {self.name} does not answer softmax(q k^T / sqrt d) v, so its "
-                "attention cannot be shown; dropout, a bias or another formula changes it"
-            )
-        return attention
+        return self.record().weights
 
     def attention_gradient(self) -> Tensor:
-        """dy/dA = g V^T per head, (B, h, N, K), exactly: g is the gradient at ``mixed``.
+        """dy/dA, (B, h, N, K), exactly.
 
         Raises:
-            PacavitError: nothing was differentiated.
+            PacavitError: nothing was differentiated, or the weights are not known.
         """
-        if self.gradient is None:
+        gradient = self.reading.gradient()
+        if gradient is None:
             raise PacavitError(
                 f"no gradient arrived at the attention {self.name}: call recording.backward(score) "
                 "inside the recording, on a forward pass with gradients"
             )
-        num_heads = self.v.shape[1]
-        gradient = _at_least_fp32(self.gradient).unflatten(2, (num_heads, -1)).transpose(1, 2)
-        return gradient @ _at_least_fp32(self.v).transpose(2, 3)
+        return gradient
 
     def clusters(self) -> tuple[Assignment, Grid]:
         """The assignment and the grid of its patches.
@@ -142,22 +122,27 @@ class Recording:
     """What the attentions of a network computed in its last forward pass; see :func:`record`.
 
     Attributes:
-        image_size: (height, width) of the images of that pass, in pixels; None before it.
+        images: (B, 3, height, width), what that pass saw; None before it.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model_name = type(model).__name__
         self._taps = find_taps(model)
-        self.image_size: tuple[int, int] | None = None
+        self.images: Tensor | None = None
 
     @property
     def blocks(self) -> tuple[BlockRecord, ...]:
-        """One record an attention, from the first block to the last.
+        """One record per attention, from the first block to the last.
 
         Raises:
             PacavitError: no forward pass was recorded, or an attention ran more than once in it.
         """
         return tuple(_read(tap, number) for number, tap in enumerate(self._ran()))
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of the images of that pass, in pixels; None before it."""
+        return None if self.images is None else (self.images.shape[-2], self.images.shape[-1])
 
     @property
     def clustered_stages(self) -> tuple[int, ...]:
@@ -179,8 +164,8 @@ class Recording:
     ) -> None:
         """Differentiate a score of every image with respect to the attentions, and nothing else.
 
-        ``.grad`` of the parameters stays as it is. A ``backward()`` of the caller's own, inside
-        the recording, does as well.
+        ``.grad`` of the parameters stays as it is. The caller's own ``backward()`` inside the
+        recording works too.
 
         Args:
             score: (B,), for example one column of the logits; images do not mix.
@@ -191,22 +176,19 @@ class Recording:
             PacavitError: there is nothing to differentiate.
         """
         inputs = [
-            tap.mixed
+            tap.differentiated
             for tap in self._ran()
-            if stage is None or getattr(tap.module, "stage", stage) >= stage
+            if tap.has_weights and (stage is None or getattr(tap.module, "stage", stage) >= stage)
         ]
-        if not score.requires_grad or not all(
-            mixed is not None and mixed.requires_grad for mixed in inputs
-        ):
+        tensors = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
+        if not score.requires_grad or len(tensors) < len(inputs):
             raise PacavitError(
                 f"the forward pass of {self._model_name} has no gradients: call it inside the "
                 "recording, without torch.no_grad, on images that require gradients if the "
                 "parameters do not"
             )
-        # The hooks on these tensors keep what arrives.
-        torch.autograd.grad(
-            score.sum(), [mixed for mixed in inputs if mixed is not None], retain_graph=retain_graph
-        )
+        if tensors:  # the hooks on them keep what arrives
+            torch.autograd.grad(score.sum(), tensors, retain_graph=retain_graph)
 
     def _ran(self) -> list[Tap[Any]]:
         ran = [tap for tap in self._taps if tap.runs]
@@ -224,14 +206,14 @@ class Recording:
         return ran
 
     def _begin(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        images = args[0] if args else next(iter(kwargs.values()))
-        self.image_size = (images.shape[-2], images.shape[-1])
+        images: Tensor = args[0] if args else next(iter(kwargs.values()))
+        self.images = images.detach()
         for tap in self._taps:
             tap.clear()
             tap.active = True
 
     def _end(self, _: nn.Module, args: Any, output: Any) -> None:
-        # What blocks compute anew in a backward pass with checkpointing is not recorded.
+        # What blocks compute again in a backward pass with checkpointing is not recorded.
         for tap in self._taps:
             tap.active = False
 
@@ -270,8 +252,19 @@ def record(model: nn.Module) -> Iterator[Recording]:
             tap.detach()
 
 
+def check_weights(model: nn.Module) -> None:
+    """Refuse a network with an attention whose weights cannot be known in a recording.
+
+    Raises:
+        PacavitError: it has one, or no attention at all.
+    """
+    for tap in find_taps(model):
+        if not tap.has_weights:
+            tap.read().record()
+
+
 class _ReachedError(Exception):
-    """The pass has come as far as it was wanted."""
+    """Ends a pass whose further layers are not needed."""
 
 
 @torch.no_grad()
@@ -312,24 +305,11 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def _read(tap: Tap[Any], number: int) -> BlockRecord:
-    q, k, v = tap.heads()
-    assert tap.mixed is not None
     return BlockRecord(
         name=tap.name,
         stage=getattr(tap.module, "stage", None),
         block=getattr(tap.module, "block", number),
         grid=tap.grid,
         assignment=tap.assignment if getattr(tap.module, "uses_clusters", False) else None,
-        q=q,
-        k=k,
-        v=v,
-        valid=tap.valid,
-        scale=tap.scale,
-        mixed=tap.mixed.detach(),
-        gradient=tap.gradient,
+        reading=tap.read(),
     )
-
-
-def _at_least_fp32(tensor: Tensor) -> Tensor:
-    """Half precision becomes fp32; fp32 and fp64 stay."""
-    return tensor.float() if tensor.dtype.itemsize == 2 else tensor

@@ -3,7 +3,8 @@
 Rows of the attention A (over M clusters) and of the weights W (over N patches) sum to 1, so
 P = A W is a row-stochastic N x N matrix of rank M at most. A distribution r over patches goes
 back through a block as r/2 + (r A) W / 2: half of it along the shortcut, as in Abnar and Zuidema,
-"Quantifying attention flow in transformers", ACL 2020.
+"Quantifying attention flow in transformers", ACL 2020. Other attentions say by their
+:class:`~pacavit.types.AttentionRecord` which patches their keys stand for.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["relevance", "rollout"]
 
 
 def rollout(recording: Recording, model: nn.Module) -> Tensor:
-    """Where the answer comes from, by attention alone: (B, H, W) of the first stage, sums to 1.
+    """Where the result comes from, by attention alone: (B, H, W) of the first stage, sums to 1.
 
     It starts uniform at the last stage, because the head takes the mean of its patches. Between
     stages each patch spreads its mass evenly over the finer ones that each layer of its
@@ -44,8 +45,8 @@ def relevance(recording: Recording, model: nn.Module) -> Tensor:
 
     Attention times the positive part of its gradient, the mean over heads, takes the place of
     attention: Chefer et al., "Generic attention-model explainability", ICCV 2021. Shortcuts pass
-    on all; what went through shortcuts alone says nothing of the class and is left out. Only the
-    end is normalised; where every gradient is 0, so is the map.
+    everything on; what went through shortcuts alone does not depend on the class and is left out.
+    Only the final map is normalised; it is 0 if every gradient is 0.
 
     Args:
         recording: after ``backward``.
@@ -64,9 +65,10 @@ def _roll(recording: Recording, model: nn.Module, *, gradient: bool) -> Tensor:
     by_stage = _by_stage(recording.blocks, len(stages))
     first = by_stage[-1][0]
     assert first.grid is not None
-    num_patches = first.grid.num_patches
-    r = first.q.new_full((first.q.shape[0], num_patches), 1 / num_patches, dtype=torch.float32)
-    # What came through attention, apart: beside r, which the shortcuts pass on, it may be tiny.
+    assert recording.images is not None
+    num_patches, num_images = first.grid.num_patches, len(recording.images)
+    r = torch.full((num_images, num_patches), 1 / num_patches, device=recording.images.device)
+    # What came through attention is kept apart: next to r, which shortcuts pass on, it may be tiny.
     gained = torch.zeros_like(r)
     for index in reversed(range(len(stages))):
         for block in reversed(by_stage[index]):
@@ -102,18 +104,16 @@ def _by_stage(blocks: Sequence[BlockRecord], num_stages: int) -> list[list[Block
 
 def _through(r: Tensor, block: BlockRecord, *, gradient: bool) -> Tensor:
     """One block back, r P: (B, N) -> (B, N)."""
-    flow = block.attention()
+    record = block.record()
+    flow = record.weights
+    if record.keys is None and flow.shape[3] != r.shape[1]:
+        raise PacavitError(
+            f"the attention {block.name} goes neither to clusters nor to patches, and does not "
+            "implement Attention.recorded; rollout cannot follow it"
+        )
     if gradient:
         flow = flow * block.attention_gradient().clamp(min=0)
-    arrived = torch.bmm(r[:, None], flow.mean(1).to(r))[:, 0]
-    if block.assignment is not None:
-        return torch.bmm(arrived[:, None], block.assignment.weights.to(r))[:, 0]
-    if arrived.shape != r.shape:
-        raise PacavitError(
-            f"the attention {block.name} goes neither to clusters nor to patches; rollout cannot "
-            "follow it"
-        )
-    return arrived
+    return record.to_patches(r, flow.mean(1))
 
 
 def _spread(r: Tensor, layers: Sequence[Window], fine: Sequence[int]) -> Tensor:

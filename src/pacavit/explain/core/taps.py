@@ -1,4 +1,4 @@
-"""How attention modules are read by hooks: ours, and those of timm's plain transformers."""
+"""How attention modules are read: ours, and those of timm's plain transformers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import timm.layers
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from pacavit.attention import Attention
+from pacavit.attention import Attention, QkvAttention
 from pacavit.errors import PacavitError
-from pacavit.types import Assignment, Grid
+from pacavit.explain.core.readings import NoReading, QkvReading, Reading, RecordedReading
+from pacavit.types import Assignment, AttentionRecord, Grid, StageState
 
 __all__ = ["Tap", "find_taps"]
 
@@ -27,10 +28,15 @@ class Tap(ABC, Generic[T]):
         module: the attention.
 
     Attributes:
-        mixed: (B, N, C), the heads' answers side by side: what enters the projection. Belongs to
-            the graph of the forward pass.
+        has_weights: the weights can be read, and differentiated.
+        differentiated: what scores are differentiated with respect to; belongs to the graph of
+            the forward pass.
         runs: how often the module ran in this pass.
+        grid: height and width of its patches; None where the tokens are not a plain grid.
+        assignment: the clusters it could read.
     """
+
+    has_weights = True
 
     def __init__(self, name: str, module: T) -> None:
         self.name = name
@@ -42,43 +48,46 @@ class Tap(ABC, Generic[T]):
     def clear(self) -> None:
         """Forget the last pass."""
         self.runs = 0
-        self.mixed: Tensor | None = None
+        self.differentiated: Tensor | None = None
         self.grid: Grid | None = None
         self.assignment: Assignment | None = None
-        self.valid: Tensor | None = None
         self._outputs: dict[str, Tensor] = {}
         # Its own object: the graph holds the hook that fills it, and must not hold this tap,
         # which holds the graph; such a circle is never freed.
         self._arrived: dict[str, Tensor] = {}
 
     @property
-    def gradient(self) -> Tensor | None:
-        """(B, N, C), with respect to ``mixed``; None before a backward pass."""
+    def arrived(self) -> Tensor | None:
+        """The gradient at ``differentiated``; None before a backward pass."""
         return self._arrived.get("gradient")
-
-    @property
-    @abstractmethod
-    def scale(self) -> float:
-        """What the products of queries and keys are multiplied by."""
-
-    @abstractmethod
-    def heads(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, h, N, d), keys and values (B, h, K, d) of the last pass."""
 
     @abstractmethod
     def attach(self) -> None:
-        """Register the hooks."""
+        """Begin to watch the module."""
+
+    @abstractmethod
+    def read(self) -> Reading:
+        """What is known of the last pass."""
 
     def detach(self) -> None:
-        """Remove the hooks, and let go of the graph."""
+        """Leave the module as it was, and let go of the graph."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        if self.mixed is not None:
-            self.mixed = self.mixed.detach()
+        if self.differentiated is not None:
+            self.differentiated = self.differentiated.detach()
+
+    def _keep_differentiated(self, tensor: Tensor) -> None:
+        """Keep a tensor of the graph, and the gradient that arrives there."""
+        self.differentiated, arrived = tensor, self._arrived
+        self.runs += 1
+        if tensor.requires_grad:
+            tensor.register_hook(
+                lambda gradient: arrived.__setitem__("gradient", gradient.detach())
+            )
 
     def _keep_output(self, name: str) -> None:
-        """Keep what a submodule answers."""
+        """Keep what a submodule returns."""
 
         def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
             if self.active:
@@ -86,78 +95,149 @@ class Tap(ABC, Generic[T]):
 
         self._handles.append(getattr(self.module, name).register_forward_hook(keep))
 
-    def _keep_mixed(self, name: str) -> None:
+    def _keep_input(self, name: str) -> None:
         """Keep what enters a submodule, and the gradient that arrives there."""
 
         def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if not self.active:
-                return
-            self.mixed, arrived = inputs[0], self._arrived
-            self.runs += 1
-            if self.mixed.requires_grad:
-                self.mixed.register_hook(
-                    lambda gradient: arrived.__setitem__("gradient", gradient.detach())
-                )
+            if self.active:
+                self._keep_differentiated(inputs[0])
 
         self._handles.append(getattr(self.module, name).register_forward_pre_hook(keep))
 
 
-class _PacavitTap(Tap[Attention]):
-    """An attention of this package: it exposes q, k, v and proj."""
+class _PacavitTap(Tap[T]):
+    """An attention of this package: it is called with the grid and the state of its stage."""
 
-    @property
-    def scale(self) -> float:
-        """1 / sqrt(d)."""
-        return (self._outputs["q"].shape[2] / self.module.num_heads) ** -0.5
+    def clear(self) -> None:
+        """Forget the last pass."""
+        super().clear()
+        self.patch_mask: Tensor | None = None
 
-    def heads(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, C) and (B, K, C) -> (B, h, N, d), (B, h, K, d), (B, h, K, d)."""
+    def _keep_state(self, grid: Grid, state: StageState, patch_mask: Tensor | None) -> None:
+        self.grid, self.patch_mask = grid, patch_mask
+        self.assignment = None if state.assignment is None else state.assignment.detach()
+
+    def _keep_arguments(self) -> None:
+        """Keep the state that the module is called with."""
+        signature = inspect.signature(self.module.forward)
+
+        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self.active:
+                given = signature.bind(*args, **kwargs).arguments
+                self._keep_state(given["grid"], given["state"], given.get("patch_mask"))
+
+        self._handles.append(self.module.register_forward_pre_hook(keep, with_kwargs=True))
+
+
+class _QkvTap(_PacavitTap[QkvAttention]):
+    """An attention with q, k, v and proj, read by hooks on these."""
+
+    def attach(self) -> None:
+        """Register the hooks."""
+        self._keep_arguments()
+        for name in ("q", "k", "v"):
+            self._keep_output(name)
+        self._keep_input("proj")
+
+    def read(self) -> QkvReading:
+        """Heads are split off: (B, N, C) -> (B, h, N, d)."""
         q, k, v = (
             self._outputs[name].unflatten(2, (self.module.num_heads, -1)).transpose(1, 2)
             for name in ("q", "k", "v")
         )
-        return q, k, v
+        clusters = self.assignment if self.module.uses_clusters else None
+        assert self.differentiated is not None
+        return QkvReading(
+            name=self.name,
+            q=q,
+            k=k,
+            v=v,
+            valid=self.patch_mask if clusters is None else clusters.valid,
+            scale=q.shape[3] ** -0.5,
+            keys=None if clusters is None else clusters.weights,
+            mixed=self.differentiated.detach(),
+            arrived=self.arrived,
+        )
+
+
+class _RecordedTap(_PacavitTap[Attention]):
+    """An attention that implements ``recorded``, which runs instead of its ``forward``."""
+
+    def clear(self) -> None:
+        """Forget the last pass."""
+        super().clear()
+        self._record: AttentionRecord | None = None
 
     def attach(self) -> None:
-        """Register the hooks."""
-        signature = inspect.signature(self.module.forward)
+        """Run ``recorded`` for ``forward``."""
+        module = self.module
 
-        def keep_state(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not self.active:
-                return
-            given = signature.bind(*args, **kwargs).arguments
-            self.grid = given["grid"]
-            assignment, mask = given["state"].assignment, given.get("patch_mask")
-            if assignment is not None:
-                weights, log_mass, valid = assignment
-                self.assignment = Assignment(weights.detach(), log_mass.detach(), valid)
-            self.valid = assignment.valid if self.module.uses_clusters else mask
+        def forward(
+            x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
+        ) -> tuple[Tensor, StageState]:
+            tokens, new_state, record = module.recorded(x, grid, state, patch_mask)
+            if self.active:
+                self._keep_state(grid, state, patch_mask)
+                self._keep_differentiated(record.weights)
+                keys = None if record.keys is None else record.keys.detach()
+                self._record = AttentionRecord(record.weights.detach(), keys)
+            return tokens, new_state
 
-        handle = self.module.register_forward_pre_hook(keep_state, with_kwargs=True)
-        self._handles.append(handle)
-        for name in ("q", "k", "v"):
-            self._keep_output(name)
-        self._keep_mixed("proj")
+        vars(module)["forward"] = forward
+
+    def detach(self) -> None:
+        """Run ``forward`` again."""
+        super().detach()
+        vars(self.module).pop("forward", None)
+
+    def read(self) -> RecordedReading:
+        """The record of the last pass."""
+        assert self._record is not None
+        return RecordedReading(self.name, self._record, self.arrived)
+
+
+class _StateTap(_PacavitTap[Attention]):
+    """An attention of which nothing is known but the clusters it could read."""
+
+    has_weights = False
+
+    def _keep_state(self, grid: Grid, state: StageState, patch_mask: Tensor | None) -> None:
+        super()._keep_state(grid, state, patch_mask)
+        self.runs += 1
+
+    def attach(self) -> None:
+        """Register the hook."""
+        self._keep_arguments()
+
+    def read(self) -> NoReading:
+        """Nothing."""
+        return NoReading(self.name, type(self.module).__name__)
 
 
 class _TimmTap(Tap[timm.layers.Attention]):
     """The self-attention of timm's plain vision transformers, such as DeiT."""
 
-    @property
-    def scale(self) -> float:
-        """The module's own."""
-        return float(self.module.scale)
-
-    def heads(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, h, N, d), three times."""
-        v = self._outputs["qkv"].unflatten(2, (3, self.module.num_heads, -1))[:, :, 2]
-        return self._outputs["q_norm"], self._outputs["k_norm"], v.transpose(1, 2)
-
     def attach(self) -> None:
         """Register the hooks."""
         for name in ("qkv", "q_norm", "k_norm"):
             self._keep_output(name)
-        self._keep_mixed("norm")  # a norm or a gate may stand between the heads and proj
+        self._keep_input("norm")  # a norm or a gate may stand between the heads and proj
+
+    def read(self) -> QkvReading:
+        """(B, h, N, d), three times."""
+        v = self._outputs["qkv"].unflatten(2, (3, self.module.num_heads, -1))[:, :, 2]
+        assert self.differentiated is not None
+        return QkvReading(
+            name=self.name,
+            q=self._outputs["q_norm"],
+            k=self._outputs["k_norm"],
+            v=v.transpose(1, 2),
+            valid=None,
+            scale=float(self.module.scale),
+            keys=None,
+            mixed=self.differentiated.detach(),
+            arrived=self.arrived,
+        )
 
 
 def find_taps(model: nn.Module) -> list[Tap[Any]]:
@@ -169,7 +249,7 @@ def find_taps(model: nn.Module) -> list[Tap[Any]]:
     taps: list[Tap[Any]] = []
     for name, module in model.named_modules():
         if isinstance(module, Attention):
-            taps.append(_PacavitTap(name, module))
+            taps.append(_tap_of(name, module))
         elif isinstance(module, timm.layers.Attention):
             taps.append(_TimmTap(name, module))
     if not taps:
@@ -179,3 +259,11 @@ def find_taps(model: nn.Module) -> list[Tap[Any]]:
             "attention, such as grad_cam"
         )
     return taps
+
+
+def _tap_of(name: str, module: Attention) -> Tap[Any]:
+    if type(module).recorded is not Attention.recorded:
+        return _RecordedTap(name, module)
+    if isinstance(module, QkvAttention):
+        return _QkvTap(name, module)
+    return _StateTap(name, module)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from pacavit.clustering import CLUSTERINGS
 from pacavit.clustering.functional import kmeans
 from pacavit.data import Batch
-from pacavit.engine.diagnostics import membership, patch_entropy, used_clusters, watched
+from pacavit.engine.diagnostics import patch_entropy, used_clusters, watched
 from pacavit.explain.core import maps
 from pacavit.explain.core.geometry import Sampling, samplings, upsample
 from pacavit.explain.core.record import BlockRecord, record, record_until
@@ -241,11 +241,9 @@ def _controls(images: Tensor, num_clusters: int, grid: Grid) -> dict[str, Tensor
         F.adaptive_avg_pool2d(images.float(), (grid.height, grid.width)).flatten(2).transpose(1, 2)
     )
     found = {
-        f"{name} partition": membership(
-            CLUSTERINGS.create(name, dim=colours.shape[2], num_clusters=num_clusters, options={})(
-                colours, grid
-            )
-        )
+        f"{name} partition": CLUSTERINGS.create(
+            name, dim=colours.shape[2], num_clusters=num_clusters, options={}
+        )(colours, grid).membership()
         for name in ("grid", "random")
     }
     rows, columns = (torch.linspace(-1, 1, side, device=images.device) for side in grid)

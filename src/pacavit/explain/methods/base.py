@@ -1,4 +1,4 @@
-"""One interface for every way to explain a decision: images and classes in, maps out."""
+"""The interface of all explanation methods: images and classes in, maps out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from torch.nn import functional as F
 from pacavit.errors import PacavitError
 from pacavit.explain.core import maps
 from pacavit.explain.core.geometry import find_pacavit, samplings, upsample
-from pacavit.explain.core.record import BlockRecord, choose_stage, record, record_until, uncompiled
+from pacavit.explain.core.record import (
+    BlockRecord,
+    check_weights,
+    choose_stage,
+    record,
+    record_until,
+    uncompiled,
+)
 from pacavit.explain.core.rollout import relevance, rollout
 from pacavit.layers import evaluation_mode
 from pacavit.models import PacaViT
@@ -39,16 +46,16 @@ __all__ = [
 
 
 class Method(ABC):
-    """Images and classes to maps: higher is where the decision comes from.
+    """Images and classes to maps, which are high where the decision comes from.
 
     Args:
         model: a classifier, (B, 3, height, width) -> (B, num_classes).
 
     Attributes:
         class_specific: the map depends on the class.
-        works_on: what networks it needs, for people.
+        works_on: the networks it can explain, in words.
         sums_blocks: the map is a sum over the blocks of a stage.
-        stages: whose clusters make the map; none where it is not of clusters.
+        stages: the stages whose clusters make the map; empty for maps without clusters.
 
     Raises:
         PacavitError: it cannot explain this network; one line says why.
@@ -65,7 +72,7 @@ class Method(ABC):
     def __call__(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) normalised and (B,) int64 -> (B, height, width) finite fp32.
 
-        Modes, gradients and hooks of the network are afterwards what they were.
+        Afterwards the modes, gradients and hooks of the network are what they were before.
         """
         with untouched(self.model), torch.enable_grad():
             found = self.explain(images.detach().clone().requires_grad_(), classes)
@@ -80,7 +87,7 @@ METHODS: Registry[Method] = Registry("explanation method")
 
 
 def method_title(method: str, stages: Sequence[int] = ()) -> str:
-    """The name of a method for people, with the stages whose clusters make its map."""
+    """The display name of a method, with the stages whose clusters make its map."""
     title = method.replace("_", " ")
     if not stages:
         return title
@@ -90,7 +97,7 @@ def method_title(method: str, stages: Sequence[int] = ()) -> str:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and frozen parameters inside; all as it was afterwards, ``.grad`` too."""
+    """Evaluation mode and frozen parameters inside; restored afterwards, ``.grad`` too."""
     before = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     try:
         for parameter, _, _ in before:
@@ -113,12 +120,12 @@ class ClusterMethod(Method):
 
     Args:
         model: a PacaViT with clusters in some stage.
-        stage: whose clusters; None is the last that has some.
+        stage: whose clusters; None is the last stage with clusters.
 
     Attributes:
         clustered: the stages that have clusters.
-        stage: the one chosen.
-        stages: the same; subclasses may put several together.
+        stage: the chosen one.
+        stages: the chosen one; subclasses may combine several.
     """
 
     works_on = "models of this package with clusters"
@@ -129,6 +136,7 @@ class ClusterMethod(Method):
         self.clustered = [index for index, mixer in enumerate(mixers) if mixer.num_clusters]
         self.stage = choose_stage(self.clustered, stage)
         self.stages = (self.stage,)
+        check_weights(self.model)
         self.sampling = samplings(self.model)[self.stage]
 
 
@@ -138,7 +146,7 @@ class ClassMap(ClusterMethod):
 
     Args:
         model: a PacaViT with clusters in some stage.
-        stage: whose clusters; None is the last that has some.
+        stage: whose clusters; None is the last stage with clusters.
     """
 
     sums_blocks = True
@@ -156,7 +164,7 @@ class AttentionMap(ClusterMethod):
 
     Args:
         model: a PacaViT with clusters in some stage.
-        stage: whose clusters; None is the last that has some.
+        stage: whose clusters; None is the last stage with clusters.
     """
 
     class_specific = False
@@ -178,11 +186,12 @@ class _FlowMethod(Method):
         self.ours = holds_pacavit(self.model)
         if not self.ours:
             prefix_tokens(self.model)
+        check_weights(self.model)
 
 
 @METHODS.register("rollout")
 class Rollout(_FlowMethod):
-    """Attention rollout: where the answer's attention comes from, through all blocks.
+    """Attention rollout: where the attention of the head comes from, through all blocks.
 
     Abnar and Zuidema, "Quantifying attention flow in transformers", ACL 2020; see
     :mod:`pacavit.explain.core.rollout` for networks without a class token.
@@ -206,7 +215,7 @@ class Rollout(_FlowMethod):
         flow = identity
         for step in steps:
             flow = (step + identity) / 2 @ flow
-        return token_maps(self.model, _answering(self.model, flow), _size(images))
+        return token_maps(self.model, _to_head(self.model, flow), _size(images))
 
 
 @METHODS.register("relevance")
@@ -233,7 +242,7 @@ class Relevance(_FlowMethod):
         flow = torch.zeros_like(identity)  # without what the shortcuts alone pass on
         for step in steps:
             flow = flow + step @ (identity + flow)
-        return token_maps(self.model, _answering(self.model, flow), _size(images))
+        return token_maps(self.model, _to_head(self.model, flow), _size(images))
 
 
 def _chefer(block: BlockRecord) -> Tensor:
@@ -252,10 +261,10 @@ def _size(images: Tensor) -> tuple[int, int]:
 
 
 def prefix_tokens(model: nn.Module) -> int:
-    """How many tokens of one of timm's plain vision transformers are no patches.
+    """The number of tokens of a plain vision transformer of timm that are not patches.
 
     Raises:
-        PacavitError: it is none.
+        PacavitError: the network is no plain vision transformer.
     """
     plain = any(isinstance(module, timm.layers.Attention) for module in model.modules())
     number = getattr(model, "num_prefix_tokens", None)
@@ -276,8 +285,8 @@ def token_maps(model: nn.Module, values: Tensor, size: tuple[int, int]) -> Tenso
     return F.interpolate(patches[:, None], size=size, mode="bilinear")[:, 0]
 
 
-def _answering(model: nn.Module, flow: Tensor) -> Tensor:
-    """What goes from every token to those that the head reads: (B, N, N) -> (B, N)."""
+def _to_head(model: nn.Module, flow: Tensor) -> Tensor:
+    """What flows from every token to those that the head reads: (B, N, N) -> (B, N)."""
     prefix = prefix_tokens(model)
     reads_class_token = getattr(model, "global_pool", "") == "token" and prefix
     return flow[:, 0] if reads_class_token else flow[:, prefix:].mean(1)

@@ -1,4 +1,4 @@
-"""Peers that work on any classifier, by the libraries that keep them, and the controls."""
+"""Methods of other libraries that work on any classifier, and the controls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pacavit.errors import PacavitError
 from pacavit.explain.core.geometry import find_pacavit, samplings, upsample
-from pacavit.explain.methods.base import METHODS, Method, holds_pacavit, prefix_tokens
+from pacavit.explain.methods.base import METHODS, Method, holds_pacavit
 
 __all__ = [
     "Centre",
@@ -42,8 +42,9 @@ class _CamMethod(Method):
 
     Args:
         model: any classifier.
-        layer: path of the module in the network whose answer, (B, C, H, W) or the tokens of a
-            plain vision transformer, is looked at; None is the end of the last stage or block.
+        layer: path of the module in the network whose output is used: a map (B, C, H, W) or
+            (B, H, W, C), or tokens (B, N, C) of a grid. None is the end of the last stage with
+            more than one cell, in plain vision transformers the first norm of the last block.
     """
 
     cam_class: ClassVar[str]
@@ -51,62 +52,111 @@ class _CamMethod(Method):
     def __init__(self, model: nn.Module, *, layer: str | None = None) -> None:
         super().__init__(model)
         self.library = _library("pytorch_grad_cam")
-        name = _last_layer(self.model) if layer is None else layer
-        try:
-            self.layer = self.model.get_submodule(name)
-        except AttributeError:
+        if layer is not None and layer not in dict(self.model.named_modules()):
             raise PacavitError(
-                f"{type(self.model).__name__} has no layer {name!r}; name one as "
+                f"{type(self.model).__name__} has no layer {layer!r}; name one as "
                 "model.named_modules() does"
-            ) from None
-        self.name = name
+            )
+        self.layers = _last_layers(self.model) if layer is None else {layer: 1}
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
         size = (images.shape[2], images.shape[3])
-        plain = not holds_pacavit(self.model) and hasattr(self.model, "num_prefix_tokens")
+        # Enlarged, the only cell of a map shows nothing: small images need an earlier stage.
+        several = [name for name, stride in self.layers.items() if max(size) > stride]
+        name = (several or list(self.layers))[-1]
+        layer = self.model.get_submodule(name)
 
-        def as_map(answer: Any) -> Tensor:
-            if not isinstance(answer, Tensor) or answer.ndim not in (3, 4):
-                raise PacavitError(
-                    f"the layer {self.name} answers no map (B, C, H, W); choose another one"
-                )
-            if answer.ndim == 4:
-                return answer
-            if not plain:
-                raise PacavitError(
-                    f"the layer {self.name} answers tokens whose grid is not known; choose one "
-                    "that answers a map (B, C, H, W)"
-                )
-            embed: Any = self.model.patch_embed
-            patches = answer[:, prefix_tokens(self.model) :]
-            return patches.transpose(1, 2).unflatten(2, embed.dynamic_feat_size(size))
+        def as_map(output: Any) -> Tensor:
+            return _as_map(self.model, name, output, size)
 
         targets = self.library.utils.model_targets.ClassifierOutputTarget
         cam_class = getattr(self.library, self.cam_class)
-        with cam_class(self.model, [self.layer], reshape_transform=as_map) as cam:
-            # grad-cam would enlarge maps as if patches were plain; ours know where theirs lie.
+        with cam_class(self.model, [layer], reshape_transform=as_map) as cam:
+            # grad-cam would enlarge maps as if every patch were a plain square of pixels.
             cam.get_target_width_height = lambda _: None
             found = torch.from_numpy(cam(images, [targets(label) for label in classes.tolist()]))
         found = found.to(images.device)
         if holds_pacavit(self.model):
             for stage, sampling in enumerate(samplings(self.model)):
-                if find_pacavit(self.model).stages[stage] is self.layer:
+                if find_pacavit(self.model).stages[stage] is layer:
                     return upsample(found, sampling, size)
         return F.interpolate(found[:, None].float(), size=size, mode="bilinear")[:, 0]
 
 
-def _last_layer(model: Any) -> str:
-    """The path of the module after which a network only pools and classifies."""
+def _as_map(model: nn.Module, name: str, output: Any, size: tuple[int, int]) -> Tensor:
+    """The output of a layer for images of ``size`` (height, width) -> (B, C, H, W).
+
+    Raises:
+        PacavitError: it is no map, and no tokens of a grid.
+    """
+    if isinstance(output, Tensor) and output.ndim == 4:
+        return output.permute(0, 3, 1, 2) if _is_channels_last(model, output, size) else output
+    if not isinstance(output, Tensor) or output.ndim != 3:
+        raise PacavitError(f"the layer {name} returns no map (B, C, H, W); choose another one")
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    # Some networks add their class token behind the layer.
+    for tokens in (output[:, prefix:], output):
+        grids = _grids(model, tokens.shape[1], size)
+        if len(grids) == 1:
+            return tokens.transpose(1, 2).unflatten(2, grids[0])
+    raise PacavitError(
+        f"the layer {name} returns tokens whose grid is not known; choose one that returns a map "
+        "(B, C, H, W)"
+    )
+
+
+def _is_channels_last(model: nn.Module, output: Tensor, size: tuple[int, int]) -> bool:
+    """Whether a map is (B, H, W, C): by its shape, where that fits one layout only.
+
+    timm's ``output_fmt`` decides where both fit or neither does; it is that of stages, while
+    layers inside of them may have the other layout.
+    """
+    first = _fits((output.shape[2], output.shape[3]), size)
+    last = _fits((output.shape[1], output.shape[2]), size)
+    if first == last:
+        return getattr(model, "output_fmt", "NCHW") == "NHWC"
+    return last
+
+
+def _grids(model: nn.Module, num_patches: int, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Every (height, width) with this number of patches that fits an image, in patches."""
+    embedded = getattr(getattr(model, "patch_embed", None), "dynamic_feat_size", None)
+    if embedded is not None:
+        height, width = embedded(size)
+        if height * width == num_patches:
+            return [(height, width)]
+    pairs = [(side, num_patches // side) for side in range(1, num_patches + 1)]
+    return [pair for pair in pairs if pair[0] * pair[1] == num_patches and _fits(pair, size)]
+
+
+def _fits(grid: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether a grid has the shape of an image, up to one patch at the border."""
+    if size[0] == size[1]:
+        return grid[0] == grid[1]
+    return abs(grid[0] * size[1] - grid[1] * size[0]) <= max(size)
+
+
+def _last_layers(model: Any) -> dict[str, int]:
+    """The paths of stages, from the finest, with the pixels of the input per cell of their maps.
+
+    The network only pools and classifies after the last.
+    """
+    modules = dict(model.named_modules())
     if holds_pacavit(model):
-        stages = find_pacavit(model).stages
-        return next(name for name, module in model.named_modules() if module is stages[-1])
+        stages, strides = find_pacavit(model).stages, samplings(model)
+        names = {module: name for name, module in modules.items()}
+        return {
+            names[stage]: sampling.stride for stage, sampling in zip(stages, strides, strict=True)
+        }
     if hasattr(model, "num_prefix_tokens") and hasattr(model, "blocks"):
-        # After the last block's attention, of a class token alone comes a gradient.
-        return f"blocks.{len(model.blocks) - 1}.norm1"
-    info = getattr(model, "feature_info", None)
-    if info:
-        return str(info[-1]["module"])
+        # Behind the attention of the last block only the class token gets a gradient.
+        name = f"blocks.{len(model.blocks) - 1}.norm1"
+        if name in modules:
+            return {name: 1}
+    infos = list(getattr(model, "feature_info", None) or ())
+    if infos and infos[-1]["module"] in modules:
+        return {info["module"]: info["reduction"] for info in infos if info["module"] in modules}
     raise PacavitError(
         f"the last layer of {type(model).__name__} is not known; name one with layer="
     )
@@ -165,7 +215,7 @@ class EigenCam(_CamMethod):
 
 @METHODS.register("integrated_gradients")
 class IntegratedGradients(Method):
-    """Integrated gradients from the mean colour, by captum; absolute sums over channels.
+    """Integrated gradients from the mean color, by captum; absolute sums over channels.
 
     Sundararajan et al., ICML 2017.
 
@@ -192,14 +242,14 @@ class IntegratedGradients(Method):
 
 @METHODS.register("occlusion")
 class Occlusion(Method):
-    """Occlusion: how far the score falls when a square turns into the mean colour, by captum.
+    """Occlusion: the fall of the score when a square is replaced by the mean color, by captum.
 
     Zeiler and Fergus, ECCV 2014.
 
     Args:
         model: any classifier.
-        window: side of the square, as a share of the shorter side of the image; it moves by half
-            of itself.
+        window: side of the square as a fraction of the shorter side of the image; it moves by
+            half of its side.
     """
 
     def __init__(self, model: nn.Module, *, window: float = 0.25) -> None:
@@ -224,7 +274,7 @@ class Occlusion(Method):
 
 
 class _Control(Method):
-    """A map that knows nothing of the network: what explains must beat it."""
+    """A map that does not depend on the network; explanations must be better."""
 
     class_specific = False
     works_on = "anything; a control"
@@ -232,10 +282,10 @@ class _Control(Method):
 
 @METHODS.register("random")
 class Random(_Control):
-    """Control: smooth noise, the same whenever the image is.
+    """Control: smooth noise, always the same for the same image.
 
     Args:
-        model: is not asked.
+        model: is ignored.
         seed: of the noise.
         cells: along each side.
     """
@@ -257,11 +307,11 @@ class Random(_Control):
 
 @METHODS.register("centre")
 class Centre(_Control):
-    """Control: a bump in the middle, where photographers put things.
+    """Control: a bump in the middle, where photographs usually show their subject.
 
     Args:
-        model: is not asked.
-        width: standard deviation, as a share of each side.
+        model: is ignored.
+        width: standard deviation as a fraction of each side.
     """
 
     def __init__(self, model: nn.Module, *, width: float = 0.25) -> None:
@@ -279,10 +329,10 @@ class Centre(_Control):
 
 @METHODS.register("edges")
 class Edges(_Control):
-    """Control: the strength of edges, Sobel's, smoothed; what any detector of edges would say.
+    """Control: the strength of edges by Sobel's filters, smoothed; for no network.
 
     Args:
-        model: is not asked.
+        model: is ignored.
     """
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
-"""What the pixels of clusters contribute to a score, instead of what attention to them does.
+"""Contributions of pixels to a score, averaged over the clusters of the network.
 
-The gradient at the image alone says little of a decision that is already certain. Along the way
-from an image without detail to the image itself it says all: integrated gradients (Sundararajan
-et al., ICML 2017) add up to the score that was gained. Here they are averaged over clusters, as
-XRAI (Kapishnikov et al., ICCV 2019) averages them over segments; but the segments are those that
-the network itself works with.
+The gradient at the image is almost 0 for a decision that is already certain. Integrated gradients
+(Sundararajan et al., ICML 2017) sum gradients along the way from an image without detail to the
+image itself, and add up to the gain of the score. Here they are averaged over clusters, as XRAI
+(Kapishnikov et al., ICCV 2019) averages them over segments; the segments are those of the network.
 
-The maps here are one half of this, and one half attention's relevance (Chefer et al., ICCV 2021):
-on CIFAR-10 the two together are truer than either.
+Maps are one half these averages and one half the relevance of attention (Chefer et al., ICCV
+2021): on CIFAR-10 the two together are more faithful than either.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pacavit.engine.diagnostics import membership
 from pacavit.errors import PacavitError
 from pacavit.explain.core.geometry import samplings, upsample
 from pacavit.explain.core.record import BlockRecord, Recording, record
@@ -38,14 +36,14 @@ __all__ = [
 def pixel_contributions(model: nn.Module, images: Tensor, classes: Tensor, steps: int) -> Tensor:
     """Integrated gradients of logits: (B, 3, H, W) and (B,) -> (B, H, W), of either sign.
 
-    The mean over two ways to the image, from its blurred form and from its mean colour. The sum
-    over the pixels approaches the logit, minus its mean at the two beginnings.
+    The mean over two ways to the image, from its blurred version and from its mean color. The sum
+    over the pixels approaches the logit minus its mean at the two starts.
 
     Args:
         model: a classifier.
         images: (B, 3, H, W), normalised.
         classes: (B,) int64, whose logits.
-        steps: passes for each way, at the middles of as many equal parts of it.
+        steps: passes for each way, at the middles of as many equal sections of it.
     """
     found = torch.zeros_like(images[:, 0])
     for baseline in BASELINES.values():
@@ -60,12 +58,12 @@ def pixel_contributions(model: nn.Module, images: Tensor, classes: Tensor, steps
 
 
 def memberships(block: BlockRecord) -> Tensor:
-    """How much of each patch belongs to each cluster: (B, M, H, W), sums to 1 over clusters.
+    """The fraction of each patch in each cluster: (B, M, H, W), sums to 1 over clusters.
 
-    Patches of no cluster have 0 everywhere.
+    Patches in no cluster have 0 in all of them.
     """
     assignment, grid = block.clusters()
-    return membership(assignment).unflatten(2, grid)
+    return assignment.membership().unflatten(2, grid)
 
 
 def cluster_sums(values: Tensor, members: Tensor) -> Tensor:
@@ -76,13 +74,13 @@ def cluster_sums(values: Tensor, members: Tensor) -> Tensor:
 def averaged_over_clusters(values: Tensor, members: Sequence[Tensor]) -> Tensor:
     """Every pixel gets the mean of its clusters: (B, H, W) -> (B, H, W).
 
-    With memberships in two partitions it is the mean of what is in the same cluster of both.
+    With memberships in two partitions it is the mean of the pixels in the same cluster of both.
 
     Args:
         values: of pixels.
         members: (B, M, H, W) in one or two partitions.
     """
-    first, last = (part.flatten(2) for part in (members[0], members[-1]))
+    first, last = (partition.flatten(2) for partition in (members[0], members[-1]))
     if len(members) == 1:
         last = torch.ones_like(first[:, :1])
     mass = first @ last.mT
@@ -95,8 +93,8 @@ class _JoinedMethod(ClusterMethod):
 
     Args:
         model: a PacaViT with clusters in some stage.
-        stage: over whose clusters; None is what the last two stages with clusters both put
-            together.
+        stage: over whose clusters; None is the intersections of the clusters of the last two
+            stages with clusters.
     """
 
     def __init__(self, model: nn.Module, *, stage: int | None = None) -> None:
@@ -104,7 +102,7 @@ class _JoinedMethod(ClusterMethod):
         self.stages = tuple(self.clustered[-2:]) if stage is None else (stage,)
 
     def _joined(self, values: Tensor, recording: Recording) -> Tensor:
-        """Half of what is above 0 of the values' averages, and half of the relevance, sums to 1.
+        """Half of the positive averages and half of the relevance; sums to 1.
 
         Args:
             values: (B, height, width), contributions of either sign.
@@ -117,25 +115,25 @@ class _JoinedMethod(ClusterMethod):
         ]
         averages = averaged_over_clusters(values, members).clamp(min=0)
         flow = upsample(relevance(recording, self.model), where[0], size)
-        return (_shares(averages) + _shares(flow)) / 2
+        return (_normalized(averages) + _normalized(flow)) / 2
 
 
-def _shares(maps: Tensor) -> Tensor:
-    """Of the sum of each map: (B, height, width); where that is 0, so are they."""
+def _normalized(maps: Tensor) -> Tensor:
+    """Maps divided by their sums: (B, height, width); maps whose sum is 0 stay 0."""
     return maps / maps.sum((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
 @METHODS.register("cluster_contributions")
 class ClusterContributions(_JoinedMethod):
-    """Integrated gradients averaged over clusters, and relevance, in equal shares.
+    """Integrated gradients averaged over clusters, and relevance, half of each.
 
-    The gradients are along two ways, from a blurred and from a plain image.
+    The gradients are along two ways, from a blurred image and from one of its mean color.
 
     Args:
         model: a PacaViT with clusters in some stage.
-        stage: over whose clusters; None is what the last two stages with clusters both put
-            together.
-        steps: forward and backward passes for each of the two beginnings.
+        stage: over whose clusters; None is the intersections of the clusters of the last two
+            stages with clusters.
+        steps: forward and backward passes for each of the two starts.
     """
 
     def __init__(self, model: nn.Module, *, stage: int | None = None, steps: int = 2) -> None:
@@ -154,15 +152,16 @@ class ClusterContributions(_JoinedMethod):
 
 @METHODS.register("cluster_gradient")
 class ClusterGradient(_JoinedMethod):
-    """The same by a single pass, at the middle of one way to the image.
+    """Gradient contributions averaged over clusters, and relevance, by a single pass.
 
-    The way begins at the mean of the blurred and of the plain image, and clusters and attention
-    are those of its middle, so nothing is computed twice; the price is a rougher map.
+    The gradient, the clusters and the attention are those in the middle of the way from the mean
+    of the blurred and the plain image to the image. It is faster and less exact than
+    ``cluster_contributions``.
 
     Args:
         model: a PacaViT with clusters in some stage.
-        stage: over whose clusters; None is what the last two stages with clusters both put
-            together.
+        stage: over whose clusters; None is the intersections of the clusters of the last two
+            stages with clusters.
     """
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:

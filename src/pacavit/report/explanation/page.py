@@ -115,20 +115,24 @@ def write_explanations(
         files.empty_folder(out, last=NUMBERS)
         # By this file the folder is known, also where the pictures are never finished.
         (out / NUMBERS).write_text(explanations_json([]) + "\n", "utf-8")
-        taken = {out / PAGE, out / NUMBERS}
-        for explanation in explanations:
-            if isinstance(explanation, FailedImage):
-                failed = {"path": str(explanation.path), "error": explanation.error}
-                written.append(ExplainedImage(explanation.path, None, failed, explanation.error))
-                continue
+    taken = {out / PAGE, out / NUMBERS}
+    # Explanations are computed while they are iterated over; an OSError there is no failed write.
+    for explanation in explanations:
+        if isinstance(explanation, FailedImage):
+            failed = {"path": str(explanation.path), "error": explanation.error}
+            written.append(ExplainedImage(explanation.path, None, failed, explanation.error))
+            continue
+        with files.writing(out):
             folder = _free_name(out, explanation.path.stem, taken)
-            taken.add(folder)
             areas, pictures = write_pictures(explanation, folder)
-            numbers = _numbers(explanation, folder, areas)
-            written.append(ExplainedImage(explanation.path, folder, numbers))
-            if len(explored) < _EXPLORED:
-                explored.append((_explorer_data(explanation), pictures))
-        (out / PAGE).write_text(_page(title, written, explored), "utf-8")
+        taken.add(folder)
+        numbers = _numbers(explanation, folder, areas)
+        written.append(ExplainedImage(explanation.path, folder, numbers))
+        if len(explored) < _EXPLORED:
+            explored.append((_explorer_data(explanation), pictures))
+    page = _page(title, written, explored)
+    with files.writing(out):
+        (out / PAGE).write_text(page, "utf-8")
         (out / NUMBERS).write_text(explanations_json(written) + "\n", "utf-8")
     return written
 

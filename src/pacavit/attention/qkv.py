@@ -1,0 +1,57 @@
+"""Attention with queries, keys and values, and a softmax over all keys."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from pacavit.attention.base import Attention
+from pacavit.errors import RecipeError
+from pacavit.utils.linear import Linear
+
+__all__ = ["QkvAttention"]
+
+
+class QkvAttention(Attention):
+    """Multi-head attention of patches to a context: (B, N, C) -> (B, N, C).
+
+    A subclass implements ``forward`` with :meth:`attend`, once, on all patches. Recordings read
+    the inputs of the softmax at ``q``, ``k``, ``v`` and ``proj`` by hooks, so there is one path
+    for training, inference and explanation. If the context is neither the patches nor the
+    clusters, or ``attend`` sees parts of the image (windows, buckets), the subclass implements
+    :meth:`~pacavit.attention.base.Attention.recorded` as well.
+
+    Args:
+        dim: channels C.
+        num_heads: heads h; must divide C.
+        stage: index of the stage the attention sits in, from 0.
+        block: index of its block in the stage, from 0.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, stage: int, block: int) -> None:
+        super().__init__(dim, num_heads, stage=stage, block=block)
+        if num_heads < 1 or dim % num_heads:
+            raise RecipeError(
+                f"num_heads {num_heads} does not divide the {dim} channels of stage {stage}"
+            )
+        self.num_heads = num_heads
+        self.q = Linear(dim, dim)
+        self.k = Linear(dim, dim)
+        self.v = Linear(dim, dim)
+        self.proj = Linear(dim, dim)
+
+    def attend(self, x: Tensor, context: Tensor, valid: Tensor | None) -> Tensor:
+        """Multi-head attention of tokens (B, N, C) to a context (B, K, C) -> (B, N, C).
+
+        Args:
+            x: (B, N, C), the queries.
+            context: (B, K, C), keys and values.
+            valid: (B, K) bool, False where the context must be ignored; None is all valid.
+        """
+        q, k, v = (
+            layer(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for layer, tokens in ((self.q, x), (self.k, context), (self.v, context))
+        )
+        mask = None if valid is None else valid[:, None, None]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(out.transpose(1, 2).flatten(2))

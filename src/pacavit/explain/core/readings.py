@@ -1,0 +1,152 @@
+"""The weights of an attention and their gradient, from what was kept of a recorded pass."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pacavit.errors import PacavitError
+from pacavit.types import AttentionRecord
+
+__all__ = ["NoReading", "QkvReading", "Reading", "RecordedReading"]
+
+# Of the largest value: far above rounding (TF32 and 16 bits), far below another formula's result.
+_TOLERANCE, _TOLERANCE_16_BIT = 1e-2, 5e-2
+
+
+@dataclass(frozen=True)
+class Reading(ABC):
+    """What was kept of one attention in one pass. All tensors are detached.
+
+    Attributes:
+        name: path of the attention in the network.
+    """
+
+    name: str
+
+    @abstractmethod
+    def record(self) -> AttentionRecord:
+        """The weights (B, h, N, K), in fp32 or better, and what the keys stand for.
+
+        Raises:
+            PacavitError: they are not known.
+        """
+
+    @abstractmethod
+    def gradient(self) -> Tensor | None:
+        """dy/dA, (B, h, N, K), in fp32 or better; None if nothing was differentiated.
+
+        Raises:
+            PacavitError: it is not known.
+        """
+
+
+@dataclass(frozen=True)
+class QkvReading(Reading):
+    """Of an attention softmax(q k^T / sqrt d) v, by its queries, keys and values.
+
+    Attributes:
+        q: (B, h, N, d) queries.
+        k: (B, h, K, d) keys, of clusters (K = M) or patches (K = N).
+        v: (B, h, K, d) values.
+        valid: (B, K) bool, False where keys are ignored; None is all valid.
+        scale: of the products of queries and keys.
+        keys: (B, K, N), the weights of patches in clusters; None where keys are patches.
+        mixed: (B, N, C), the attention times the values, heads side by side.
+        arrived: (B, N, C), of what was differentiated with respect to ``mixed``; None if nothing
+            was.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    valid: Tensor | None
+    scale: float
+    keys: Tensor | None
+    mixed: Tensor
+    arrived: Tensor | None
+
+    def record(self) -> AttentionRecord:
+        """A = softmax(q k^T / sqrt d), compared with what the module returned."""
+        q, k, v = (_at_least_fp32(tensor) for tensor in (self.q, self.k, self.v))
+        scores = q @ k.transpose(2, 3) * self.scale
+        if self.valid is not None:
+            scores = scores.masked_fill(~self.valid[:, None, None], -torch.inf)
+        attention = scores.softmax(3)
+        expected = (attention @ v).transpose(1, 2).flatten(2)
+        mixed = _at_least_fp32(self.mixed)
+        tolerance = _TOLERANCE_16_BIT if self.mixed.dtype.itemsize == 2 else _TOLERANCE
+        if (
+            expected.shape != mixed.shape
+            or (expected - mixed).abs().max() > tolerance * v.abs().max()
+        ):
+            raise PacavitError(
+                f"the attention {self.name} is not softmax(q k^T / sqrt d) v over all keys, so its "
+                "weights are not known; dropout, a bias or another formula changes it, and it does "
+                "not implement Attention.recorded"
+            )
+        return AttentionRecord(attention, self.keys)
+
+    def gradient(self) -> Tensor | None:
+        """The product g V^T per head, exactly: g is the gradient at ``mixed``."""
+        if self.arrived is None:
+            return None
+        num_heads = self.v.shape[1]
+        arrived = _at_least_fp32(self.arrived).unflatten(2, (num_heads, -1)).transpose(1, 2)
+        return arrived @ _at_least_fp32(self.v).transpose(2, 3)
+
+
+@dataclass(frozen=True)
+class RecordedReading(Reading):
+    """Of an attention that records itself.
+
+    Attributes:
+        recorded: as the attention returned it.
+        arrived: (B, h, N, K), the gradient at its weights; None if nothing was differentiated.
+    """
+
+    recorded: AttentionRecord
+    arrived: Tensor | None
+
+    def record(self) -> AttentionRecord:
+        """What the attention returned, checked."""
+        fault = self.recorded.fault()
+        if fault is not None:
+            raise PacavitError(f"the attention {self.name} records {fault}")
+        return AttentionRecord(_at_least_fp32(self.recorded.weights), self.recorded.keys)
+
+    def gradient(self) -> Tensor | None:
+        """What arrived at the weights."""
+        return None if self.arrived is None else _at_least_fp32(self.arrived)
+
+
+@dataclass(frozen=True)
+class NoReading(Reading):
+    """Of an attention whose weights are not known.
+
+    Attributes:
+        kind: its class.
+    """
+
+    kind: str
+
+    def record(self) -> AttentionRecord:
+        """Always an error."""
+        raise PacavitError(
+            f"the weights of the attention {self.name} are not known, because {self.kind} does not "
+            "implement Attention.recorded; choose a method that needs no attention, such as "
+            "grad_cam"
+        )
+
+    def gradient(self) -> Tensor | None:
+        """Always an error."""
+        self.record()
+        return None
+
+
+def _at_least_fp32(tensor: Tensor) -> Tensor:
+    """Half precision becomes fp32; fp32 and fp64 stay."""
+    return tensor.float() if tensor.dtype.itemsize == 2 else tensor
