@@ -6,20 +6,24 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.names import packaged_entries
+
 
 def list_(
     kind: Annotated[
         str,
         typer.Argument(
             metavar="KIND",
-            help="models, clusterings, attentions, methods, recipes, datasets or weights.",
+            help="models, clusterings, attentions, methods, recipes, datasets, tasks or weights.",
         ),
     ],
 ) -> None:
     """Show the names that other commands take: pacavit list recipes."""
-    from pacavit import api
+    entries = packaged_entries(kind)
+    if entries is None:
+        from pacavit import api
 
-    entries = api.list_names(kind)
-    width = max((len(entry.name) for entry in entries), default=0)
-    for entry in entries:
-        typer.echo(f"{entry.name:<{width}}  {entry.summary}".rstrip())
+        entries = [(entry.name, entry.summary) for entry in api.list_names(kind)]
+    width = max((len(name) for name, _ in entries), default=0)
+    for name, summary in entries:
+        typer.echo(f"{name:<{width}}  {summary}".rstrip())

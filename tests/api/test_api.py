@@ -7,7 +7,7 @@ import timm
 
 import pacavit
 from pacavit import api, recipes
-from pacavit.api import inference, training
+from pacavit.api import predicting, training
 from pacavit.engine.predictor import ImagePrediction
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
@@ -89,9 +89,9 @@ def test_data_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_one_image_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "load_model", lambda model: None)
+    monkeypatch.setattr(predicting, "load_model", lambda model: None)
     monkeypatch.setattr(
-        inference,
+        predicting,
         "predict_images",
         lambda model, paths, **_: [ImagePrediction(p, ()) for p in paths],
     )

@@ -10,7 +10,7 @@ import pacavit.models  # noqa: F401 - registers the models
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.models import PacaViT
-from pacavit.models.convert import ORIGINALS
+from pacavit.models.variants import ORIGINALS
 from pacavit.testing import check_attention, check_backbone, check_clustering
 
 SMALL: dict[str, Any] = {

@@ -15,12 +15,12 @@ from pacavit.clustering import Clustering
 from pacavit.errors import CheckpointError
 from pacavit.models import PacaViT, count_macs
 from pacavit.models.convert import (
-    ORIGINALS,
     convert_state_dict,
     infer_settings,
     is_original,
     recognise,
 )
+from pacavit.models.variants import ORIGINALS
 
 AuthorsWeights = Callable[..., dict[str, torch.Tensor]]
 

@@ -1,11 +1,33 @@
 """The verbs of the command line as Python functions, with the same names and arguments."""
 
-from pacavit.api.comparing import compare, reproduce
-from pacavit.api.inference import demo, explain, explain_bench, explain_evaluate, predict
-from pacavit.api.listing import Entry, list_names
-from pacavit.api.publishing import convert, from_pretrained, save_pretrained
-from pacavit.api.training import evaluate, report_file, results_folder, train
-from pacavit.report.publishing.published import Published, published
+from typing import TYPE_CHECKING
+
+from pacavit.utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pacavit.api.comparing import compare, reproduce
+    from pacavit.api.explaining import explain, explain_bench, explain_evaluate
+    from pacavit.api.listing import Entry, list_names
+    from pacavit.api.predicting import predict
+    from pacavit.api.publishing import convert, from_pretrained, save_pretrained
+    from pacavit.api.serving import demo
+    from pacavit.api.training import evaluate, report_file, results_folder, train
+    from pacavit.report.publishing.published import Published, published
+else:
+    # A verb loads what it needs, and not what the other verbs need.
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "pacavit.api.comparing": ("compare", "reproduce"),
+            "pacavit.api.explaining": ("explain", "explain_bench", "explain_evaluate"),
+            "pacavit.api.listing": ("Entry", "list_names"),
+            "pacavit.api.predicting": ("predict",),
+            "pacavit.api.publishing": ("convert", "from_pretrained", "save_pretrained"),
+            "pacavit.api.serving": ("demo",),
+            "pacavit.api.training": ("evaluate", "report_file", "results_folder", "train"),
+            "pacavit.report.publishing.published": ("Published", "published"),
+        },
+    )
 
 __all__ = [
     "Entry",

@@ -17,6 +17,7 @@ from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import UnknownNameError
 from pacavit.explain import METHODS
 from pacavit.report.publishing.card import card_summary
+from pacavit.tasks import TASKS
 from pacavit.utils.registry import Registry
 
 __all__ = ["Entry", "list_names"]
@@ -30,17 +31,17 @@ class Entry(NamedTuple):
 
 
 def list_names(kind: str) -> list[Entry]:
-    """What exists of a kind.
+    """What exists of a kind, sorted by name.
 
     Args:
-        kind: models, clusterings, attentions, methods, recipes, datasets or weights.
+        kind: models, clusterings, attentions, methods, recipes, datasets, tasks or weights.
 
     Raises:
         UnknownNameError: there is no such kind.
     """
     if kind not in _LISTS:
         raise UnknownNameError("kind", kind, _LISTS)
-    return _LISTS[kind]()
+    return sorted(_LISTS[kind]())
 
 
 def _models() -> list[Entry]:
@@ -74,5 +75,6 @@ _LISTS: dict[str, Callable[[], list[Entry]]] = {
     "methods": lambda: _registered(METHODS),
     "recipes": _recipes,
     "datasets": lambda: _registered(DATASETS),
+    "tasks": lambda: _registered(TASKS),
     "weights": _weights,
 }

@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from sklearn.metrics import silhouette_score
 from torch import Tensor, nn
 
 from pacavit.clustering import Clustering
@@ -89,6 +88,8 @@ def silhouette(x: Tensor, labels: Tensor) -> float | None:
     """The silhouette of tokens (N, C) and their clusters (N,); None where it is not defined."""
     if not 1 < len(labels.unique()) < len(labels) or not x.isfinite().all():
         return None
+    from sklearn.metrics import silhouette_score
+
     return float(silhouette_score(x, labels))
 
 

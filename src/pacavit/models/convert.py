@@ -1,83 +1,24 @@
-"""The original models and checkpoints; their names are used in this file only."""
+"""Checkpoints of the original code: recognised, and converted to the names of ours."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from pacavit.errors import CheckpointError
-from pacavit.models.variants import VARIANTS
+from pacavit.models.variants import ORIGINALS, VARIANTS
 
 __all__ = [
-    "ORIGINALS",
-    "Original",
     "convert_state_dict",
     "infer_settings",
     "is_original",
     "name_faults",
     "recognise",
-    "release_url",
 ]
 
-
-class Original(NamedTuple):
-    """An original model, as settings of ours.
-
-    Attributes:
-        model: our name.
-        settings: keyword arguments in which it differs from our model of that name.
-        drop_path: published rate of stochastic depth in classification.
-    """
-
-    model: str
-    settings: Mapping[str, Any] = MappingProxyType({})
-    drop_path: float = 0.1
-
-
-def _with_teacher(depths: tuple[int, ...], teacher_depths: tuple[int, ...]) -> dict[str, Any]:
-    return {
-        "depths": depths,
-        "clustering": "teacher",
-        "num_clusters": (100, 100, 100, 100),
-        "teacher_options": {"depths": teacher_depths},
-    }
-
-
-ORIGINALS: Mapping[str, Original] = MappingProxyType(
-    {
-        "pacavit_tiny_p2cconv_100_0": Original("pacavit_tiny"),
-        "pacavit_small_p2cconv_100_0": Original("pacavit_small"),
-        "pacavit_base_p2cconv_100_0": Original("pacavit_base", drop_path=0.5),
-        "pacavit_small_p2cmlp_100_0": Original("pacavit_small", {"clustering": "mlp"}),
-        "pacavit_small_p2cconv_2_0": Original("pacavit_small", {"num_clusters": (2, 2, 2, 0)}),
-        "pacavit_small_p2cconv_49_0": Original("pacavit_small", {"num_clusters": (49, 49, 49, 0)}),
-        "pacavit_small_p2cconv_49_100": Original(
-            "pacavit_small", {"num_clusters": (49, 64, 81, 100)}
-        ),
-        "pacavit_small_p2cconv_100_49": Original(
-            "pacavit_small", {"num_clusters": (100, 81, 64, 49)}
-        ),
-        "pacavit_small_p2cconv_100": Original(
-            "pacavit_small", {"num_clusters": (100, 100, 100, 100)}
-        ),
-        "pacavit_small_p2cconv_100_blockwise": Original(
-            "pacavit_small", {"num_clusters": (100, 100, 100, 100), "recluster_every": 1}
-        ),
-        "pacavit_convmixer_tiny_100": Original(
-            "pacavit_tiny", _with_teacher((2, 2, 2, 2), (2, 2, 2, 2))
-        ),
-        "pacavit_convmixer_small_100": Original(
-            "pacavit_small", _with_teacher((3, 3, 7, 3), (2, 2, 2, 2))
-        ),
-        "pacavit_convmixer_base_100": Original(
-            "pacavit_base", _with_teacher((3, 3, 16, 3), (2, 2, 4, 2))
-        ),
-    }
-)
 
 _WRAPPERS = ("state_dict_ema", "state_dict", "model")
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.|backbone\.)+")
@@ -122,11 +63,6 @@ _RULES = [
         (r"^paca_teacher\.to_clusters(\d+)\.", r"teacher.clusterings.<\1>.to_clusters."),
     )
 ]
-
-
-def release_url(name: str) -> str:
-    """The address of the released ImageNet weights of an original model."""
-    return f"https://github.com/iVMCL/PaCaViT/releases/download/pacavit/IMNET_224_{name}.pth"
 
 
 def is_original(checkpoint: Mapping[str, Any]) -> bool:

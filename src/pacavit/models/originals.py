@@ -6,9 +6,8 @@ from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 
-from pacavit.models.convert import ORIGINALS, release_url
 from pacavit.models.pacavit import PacaViT, create_variant, imagenet_cfg
-from pacavit.models.variants import VARIANTS
+from pacavit.models.variants import ORIGINALS, VARIANTS, release_url
 
 __all__: list[str] = []  # timm adds the names
 
@@ -25,11 +24,8 @@ def _register(name: str) -> None:
         defaults = {**VARIANTS[original.model], **original.settings}
         return create_variant(name, pretrained, defaults, settings)
 
-    settings_text = ", ".join(f"{key}={value!r}" for key, value in original.settings.items())
     factory.__name__ = factory.__qualname__ = name
-    factory.__doc__ = (
-        f"The original name of {original.model}({settings_text}); Grainger et al. 2023."
-    )
+    factory.__doc__ = original.summary
     register_model(factory)
 
 

@@ -34,7 +34,6 @@ from pacavit.models.convert import (
     convert_state_dict,
     is_original,
     name_faults,
-    release_url,
 )
 from pacavit.models.mixers import (
     Options,
@@ -45,7 +44,7 @@ from pacavit.models.mixers import (
 )
 from pacavit.models.stage import Stage
 from pacavit.models.teacher import TeacherOutputs, build_teacher
-from pacavit.models.variants import VARIANTS
+from pacavit.models.variants import VARIANTS, release_url
 from pacavit.types import StageOutput
 from pacavit.utils.text import first_few
 

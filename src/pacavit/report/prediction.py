@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from pacavit.report.tasks.base import TaskPrediction
+from pacavit.tasks import TaskPrediction
 
 __all__ = ["predictions_json", "print_predictions"]
 

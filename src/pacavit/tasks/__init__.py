@@ -1,6 +1,6 @@
 """What can be learned; importing this package registers the tasks."""
 
-from pacavit.tasks.base import TASKS, NetworkFactory, Task, TaskConfig
+from pacavit.tasks.base import TASKS, NetworkFactory, Task, TaskConfig, TaskPrediction
 from pacavit.tasks.classification import ClassificationTask, ImageClassifier
 from pacavit.tasks.multilabel import MultilabelTask
 
@@ -12,4 +12,5 @@ __all__ = [
     "NetworkFactory",
     "Task",
     "TaskConfig",
+    "TaskPrediction",
 ]

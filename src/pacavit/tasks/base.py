@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from rich.console import RenderableType
+from rich.markup import escape
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from pacavit.data import Batch, DataInfo, ImageSet, Preprocess, TargetKind
 from pacavit.utils.registry import Registry
 
-__all__ = ["TASKS", "NetworkFactory", "Task", "TaskConfig"]
+__all__ = ["TASKS", "NetworkFactory", "RecordPrediction", "Task", "TaskConfig", "TaskPrediction"]
 
 
 class TaskConfig(BaseModel):
@@ -36,6 +40,40 @@ class NetworkFactory(Protocol):
 
     def __call__(self, *, num_classes: int) -> nn.Module:
         """The timm model with a head of ``num_classes`` outputs, randomly initialized."""
+
+
+class TaskPrediction(Protocol):
+    """What was predicted for one image; rich can print it."""
+
+    @property
+    def path(self) -> Path:
+        """The image file, or a name with its position."""
+
+    @property
+    def error(self) -> str | None:
+        """Why the image could not be read, in one line; None if it could."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with ``path`` and ``error``, ready for JSON."""
+
+    def __rich__(self) -> RenderableType:
+        """What the console shows below the path."""
+
+
+@dataclass(frozen=True)
+class RecordPrediction:
+    """The record of a task that has no report of its own."""
+
+    path: Path
+    record: Any
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Path, the record as text, and error."""
+        return {"path": str(self.path), "prediction": str(self.record), "error": self.error}
+
+    def __rich__(self) -> RenderableType:
+        return escape(str(self.record))
 
 
 class Task(nn.Module, ABC):
@@ -106,6 +144,20 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def predict(self, batch: Batch) -> Sequence[Any]:
         """One record an image, without gradients; positions are in pixels of the original."""
+
+    def prediction(
+        self, path: Path, record: Any, error: str | None, info: DataInfo, top_k: int
+    ) -> TaskPrediction:
+        """What ``pacavit.predict`` returns for an image.
+
+        Args:
+            path: of the image, or a name with its position.
+            record: what ``predict`` returned for it; None if there was an error.
+            error: why the image could not be read, in one line; None if it could.
+            info: of the data that the model was trained on.
+            top_k: classes to name, for tasks that name some.
+        """
+        return RecordPrediction(path, record, error)
 
     @abstractmethod
     def metrics(self) -> MetricCollection:

@@ -5,15 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-
-from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]
-    Event,
-    SessionLog,
-)
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]
-    RecordWriter,
-)
+from typing import Any
 
 __all__ = ["TensorBoardWriter"]
 
@@ -30,18 +22,22 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
+        from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped]
+        from tensorboard.summary.writer import record_writer  # type: ignore[import-untyped]
+
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files of a folder in the order of their names.
         name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
         self.file = (folder / name).open("wb")
-        self.records = RecordWriter(self.file)
-        self._write(Event(file_version="brain.Event:2", step=first_step))
-        self._write(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+        self.records = record_writer.RecordWriter(self.file)
+        self._event = event_pb2.Event
+        self._write(file_version="brain.Event:2", step=first_step)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(step=first_step, session_log=start)
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         """Record a number."""
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
-        self._write(Event(step=step, summary=summary))
+        self._write(step=step, summary={"value": [{"tag": tag, "simple_value": value}]})
 
     def flush(self) -> None:
         """Hand everything to the operating system: it outlives this process."""
@@ -51,6 +47,6 @@ class TensorBoardWriter:
         """No more numbers."""
         self.file.close()
 
-    def _write(self, event: Event) -> None:
-        event.wall_time = time.time()
+    def _write(self, **fields: Any) -> None:
+        event = self._event(wall_time=time.time(), **fields)
         self.records.write(event.SerializeToString())

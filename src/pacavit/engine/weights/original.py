@@ -18,7 +18,8 @@ from pacavit.data.sources.imagenet import describe_synsets
 from pacavit.engine import build
 from pacavit.engine.weights.format import save_weights
 from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
-from pacavit.models.convert import ORIGINALS, convert_state_dict, recognise
+from pacavit.models.convert import convert_state_dict, recognise
+from pacavit.models.variants import ORIGINALS
 from pacavit.recipes import io
 from pacavit.recipes.schema import ModelConfig, Recipe
 from pacavit.utils.text import one_line

@@ -3,7 +3,6 @@
 from pacavit.report.tasks.base import (
     REPORTS,
     StoredEvaluation,
-    TaskPrediction,
     TaskReport,
     report_of,
 )
@@ -15,7 +14,6 @@ __all__ = [
     "ClassificationReport",
     "MultilabelReport",
     "StoredEvaluation",
-    "TaskPrediction",
     "TaskReport",
     "report_of",
 ]

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import isnan
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from pacavit.data import DataInfo
 from pacavit.engine.evaluate import ClassScores, Evaluation, Observer
-from pacavit.engine.predictor import Predicted
 from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
@@ -33,7 +32,6 @@ __all__ = [
     "REPORTS",
     "ImagesCorrect",
     "StoredEvaluation",
-    "TaskPrediction",
     "TaskReport",
     "csv_bytes",
     "left_out",
@@ -56,40 +54,6 @@ class ImagesCorrect(NamedTuple):
 
     images: tuple[tuple[str, str], ...]
     correct: NDArray[np.bool_]
-
-
-class TaskPrediction(Protocol):
-    """What was predicted for one image; rich can print it."""
-
-    @property
-    def path(self) -> Path:
-        """The image file, or a name with its position."""
-
-    @property
-    def error(self) -> str | None:
-        """Why the image could not be read, in one line; None if it could."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data with ``path`` and ``error``, ready for JSON."""
-
-    def __rich__(self) -> RenderableType:
-        """What the console shows below the path."""
-
-
-@dataclass(frozen=True)
-class RecordPrediction:
-    """The record of a task that has no report of its own."""
-
-    path: Path
-    record: Any
-    error: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Path, the record as text, and error."""
-        return {"path": str(self.path), "prediction": str(self.record), "error": self.error}
-
-    def __rich__(self) -> RenderableType:
-        return escape(str(self.record))
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,16 +237,6 @@ class TaskReport:
             scores = [f"{score:.4f}" for score in row.scores.values()]
             classes.add_row(escape(row.name), *scores, str(row.support))
         console.print(classes)
-
-    def prediction(self, found: Predicted, info: DataInfo, top_k: int) -> TaskPrediction:
-        """What ``pacavit.predict`` returns for an input.
-
-        Args:
-            found: what the task predicted.
-            info: of the data that it was trained on.
-            top_k: classes to name an image, for tasks that name some.
-        """
-        return RecordPrediction(found.source, found.record, found.error)
 
     def _per_class(self, classes: Sequence[ClassScores], split: str) -> list[Markup]:
         """A table of all classes; of many the worst ones first, and all of them folded."""

@@ -9,6 +9,7 @@ from pacavit.tasks.classification.classifier import (
 )
 from pacavit.tasks.classification.config import ClassificationConfig
 from pacavit.tasks.classification.metrics import ClassificationMetrics
+from pacavit.tasks.classification.predictions import ImagePrediction
 from pacavit.tasks.classification.preprocess import ClassificationPreprocess
 from pacavit.tasks.classification.task import ClassificationTask
 
@@ -19,6 +20,7 @@ __all__ = [
     "ClassificationPreprocess",
     "ClassificationTask",
     "ImageClassifier",
+    "ImagePrediction",
     "Prediction",
     "Predictions",
     "top_classes",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacavit.data import Batch, ImageSet, LabelledImages
+from pacavit.data import Batch, DataInfo, ImageSet, LabelledImages
 from pacavit.errors import DataError
 from pacavit.tasks.base import TASKS
-from pacavit.tasks.classification.classifier import ImageClassifier
+from pacavit.tasks.classification.classifier import ImageClassifier, Prediction, top_classes
 from pacavit.tasks.classification.config import ClassificationConfig
 from pacavit.tasks.classification.metrics import ClassificationMetrics
+from pacavit.tasks.classification.predictions import ImagePrediction
 
 __all__ = ["ClassificationTask"]
 
@@ -44,6 +46,14 @@ class ClassificationTask(ImageClassifier):
     def probabilities(logits: Tensor) -> Tensor:
         """(..., classes) logits -> softmax over the classes."""
         return logits.softmax(-1)
+
+    def prediction(
+        self, path: Path, record: Prediction | None, error: str | None, info: DataInfo, top_k: int
+    ) -> ImagePrediction:
+        """The most probable classes of an image."""
+        if record is None:
+            return ImagePrediction(path, (), error)
+        return ImagePrediction(path, top_classes(record.probabilities, info.class_names, top_k))
 
     def metrics(self) -> ClassificationMetrics:
         """Fresh scores for ``num_classes`` classes."""

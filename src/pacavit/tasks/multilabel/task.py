@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacavit.data import Batch, ImageSet, LabelledImages
+from pacavit.data import Batch, DataInfo, ImageSet, LabelledImages
 from pacavit.errors import DataError
 from pacavit.tasks.base import TASKS
-from pacavit.tasks.classification import ImageClassifier
+from pacavit.tasks.classification import ImageClassifier, Prediction, top_classes
 from pacavit.tasks.multilabel.config import MultilabelConfig
 from pacavit.tasks.multilabel.metrics import MultilabelMetrics
+from pacavit.tasks.multilabel.predictions import LabelsPrediction
 
 __all__ = ["MultilabelTask"]
 
@@ -43,6 +45,16 @@ class MultilabelTask(ImageClassifier):
     def probabilities(logits: Tensor) -> Tensor:
         """(..., classes) logits -> the sigmoid of each."""
         return logits.sigmoid()
+
+    def prediction(
+        self, path: Path, record: Prediction | None, error: str | None, info: DataInfo, top_k: int
+    ) -> LabelsPrediction:
+        """The classes of an image whose probability reaches the threshold."""
+        if record is None:
+            return LabelsPrediction(path, (), error)
+        every = top_classes(record.probabilities, info.class_names, len(info.class_names))
+        labels = tuple(name for name, value in every if value >= self.config.threshold)
+        return LabelsPrediction(path, every[:top_k], None, labels)
 
     def metrics(self) -> MultilabelMetrics:
         """Fresh scores for ``num_classes`` classes at the config's threshold."""

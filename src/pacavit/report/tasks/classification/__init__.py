@@ -1,6 +1,5 @@
-"""Classification: confusion matrix, example images, probabilities."""
+"""Classification: confusion matrix, example images, tables."""
 
-from pacavit.report.tasks.classification.predictions import ImagePrediction
 from pacavit.report.tasks.classification.report import ClassificationReport
 
-__all__ = ["ClassificationReport", "ImagePrediction"]
+__all__ = ["ClassificationReport"]

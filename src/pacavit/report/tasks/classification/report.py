@@ -16,7 +16,6 @@ from rich.table import Table
 
 from pacavit.data import DataInfo
 from pacavit.engine.evaluate import Evaluation
-from pacavit.engine.predictor import Predicted
 from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
@@ -31,8 +30,6 @@ from pacavit.report.tasks.classification import sections
 from pacavit.report.tasks.classification.confusion import confusion_png
 from pacavit.report.tasks.classification.examples import Examples, choose_few, pick_examples
 from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
-from pacavit.report.tasks.classification.predictions import ImagePrediction
-from pacavit.tasks.classification import top_classes
 
 __all__ = ["ClassificationReport"]
 
@@ -187,13 +184,6 @@ class ClassificationReport(TaskReport):
         further.add_row(*(f"{value:.4f}" for value in scores.values()))
         console.print(further)
         self.print_classes(evaluation, console)
-
-    def prediction(self, found: Predicted, info: DataInfo, top_k: int) -> ImagePrediction:
-        """The most probable classes of an image."""
-        if found.record is None:
-            return ImagePrediction(found.source, (), found.error)
-        top = top_classes(found.record.probabilities, info.class_names, top_k)
-        return ImagePrediction(found.source, top)
 
 
 def _averaged(average: str) -> list[str]:

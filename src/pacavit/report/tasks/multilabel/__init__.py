@@ -1,6 +1,5 @@
-"""Multi-label classification: average precision, thresholds, labels of images."""
+"""Multi-label classification: average precision, thresholds."""
 
-from pacavit.report.tasks.multilabel.predictions import LabelsPrediction
 from pacavit.report.tasks.multilabel.report import MultilabelReport
 
-__all__ = ["LabelsPrediction", "MultilabelReport"]
+__all__ = ["MultilabelReport"]

@@ -14,9 +14,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from pacavit.data import Batch, DataInfo
+from pacavit.data import Batch
 from pacavit.engine.evaluate import Evaluation
-from pacavit.engine.predictor import Predicted
 from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.curves import svg_picture
@@ -28,8 +27,7 @@ from pacavit.report.tasks.base import (
     TaskReport,
     csv_bytes,
 )
-from pacavit.report.tasks.multilabel.predictions import LabelsPrediction
-from pacavit.tasks.classification import Predictions, top_classes
+from pacavit.tasks.classification import Predictions
 from pacavit.tasks.multilabel.metrics import f1_by_threshold
 
 __all__ = ["MultilabelReport"]
@@ -129,14 +127,6 @@ class MultilabelReport(TaskReport):
     def scores_caption(self) -> str:
         """What the table of scores shows."""
         return "mAP is the mean over classes of average precision; F1 at the task's threshold"
-
-    def prediction(self, found: Predicted, info: DataInfo, top_k: int) -> LabelsPrediction:
-        """The classes of an image."""
-        if found.record is None:
-            return LabelsPrediction(found.source, (), found.error)
-        every = top_classes(found.record.probabilities, info.class_names, len(info.class_names))
-        labels = tuple(name for name, probability in every if probability >= 0.5)
-        return LabelsPrediction(found.source, every[:top_k], None, labels)
 
 
 def _best_thresholds(evaluation: Evaluation) -> tuple[list[float], list[float]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pacavit.report.tasks.classification import ImagePrediction
+from pacavit.tasks.classification import ImagePrediction
 
 __all__ = ["LabelsPrediction"]
 

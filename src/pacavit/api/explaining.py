@@ -1,17 +1,13 @@
-"""Use a trained model on images, and see inside it."""
+"""Explain what a trained model predicts, and measure explanations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from pacavit.api._console import print_line
 from pacavit.data import check_split
-from pacavit.demo import HOST, PORT, serve
-from pacavit.engine.predictor import Predictor, find_images
+from pacavit.engine.predictor import find_images
 from pacavit.engine.run.environment import environment
 from pacavit.engine.system import check_precision, configure, pick_device
 from pacavit.engine.weights.load import load_model
@@ -30,49 +26,10 @@ from pacavit.report.explanation.page import (
     check_explanation_folder,
     write_explanations,
 )
-from pacavit.report.tasks import TaskPrediction, report_of
 from pacavit.utils.command import pacavit_command
 from pacavit.utils.deprecation import renamed
 
-__all__ = ["demo", "explain", "explain_bench", "explain_evaluate", "predict"]
-
-_MANY = 20  # with more images than this, waiting is worth a progress bar
-
-
-def predict(
-    model: str | Path,
-    images: str | Path | Sequence[str | Path],
-    *,
-    top_k: int = 5,
-    progress: bool = False,
-) -> list[TaskPrediction]:
-    """Predict images: of a classifier the ``top_k`` most probable classes of each.
-
-    Args:
-        model: run folder, weights file or packaged name.
-        images: image files of any size and mode, or folders of them; one, or several.
-        top_k: classes to name; all of them when there are fewer.
-        progress: show a progress bar when there are many images.
-
-    Returns:
-        One record an image, in order, for classifiers an ``ImagePrediction``; an image that
-        cannot be read has its ``error`` set.
-
-    Raises:
-        PacavitError: the model cannot be loaded, or a folder has no images.
-    """
-    paths = find_images([images] if isinstance(images, str | Path) else images)
-    loaded = load_model(model)
-    predictor = Predictor(loaded, pick_device("auto"))
-    found = track(
-        predictor.stream(paths),
-        description="predicting",
-        total=len(paths),
-        console=Console(stderr=True),
-        disable=not progress or len(paths) <= _MANY,
-    )
-    report = report_of(loaded.recipe.task.name)
-    return [report.prediction(each, loaded.info, top_k) for each in found]
+__all__ = ["explain", "explain_bench", "explain_evaluate"]
 
 
 def explain(
@@ -202,22 +159,3 @@ def explain_evaluate(
 
 
 explain_bench = renamed(explain_evaluate, "explain_bench")
-
-
-def demo(
-    models: Sequence[str] = (), *, host: str = HOST, port: int = PORT, browser: bool = False
-) -> None:
-    """Serve a page that explains uploaded images, until Ctrl-C.
-
-    Args:
-        models: run folders, weights files or packaged names to choose from, before the packaged
-            weights.
-        host: address to listen at; only by default nobody else can reach it.
-        port: to listen at; 0 is any that is free.
-        browser: open the page in a browser.
-
-    Raises:
-        PacavitError: the extra ``demo`` is missing, a model cannot be loaded, or the port is in
-            use.
-    """
-    serve(models, host=host, port=port, browser=browser, write=write_explanations, log=print_line)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from pacavit.tasks.classification import ClassProbability
+from pacavit.tasks.classification.classifier import ClassProbability
 
 __all__ = ["ImagePrediction"]
 

@@ -1,0 +1,56 @@
+"""Use a trained model on images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from pacavit.engine.predictor import Predictor, find_images
+from pacavit.engine.system import pick_device
+from pacavit.engine.weights.load import load_model
+from pacavit.tasks import TaskPrediction
+
+__all__ = ["predict"]
+
+_MANY = 20  # with more images than this, waiting is worth a progress bar
+
+
+def predict(
+    model: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    top_k: int = 5,
+    progress: bool = False,
+) -> list[TaskPrediction]:
+    """Predict images: of a classifier the ``top_k`` most probable classes of each.
+
+    Args:
+        model: run folder, weights file or packaged name.
+        images: image files of any size and mode, or folders of them; one, or several.
+        top_k: classes to name; all of them when there are fewer.
+        progress: show a progress bar when there are many images.
+
+    Returns:
+        One record per image, in order, for classifiers an ``ImagePrediction``; an image that
+        cannot be read has its ``error`` set.
+
+    Raises:
+        PacavitError: the model cannot be loaded, or a folder has no images.
+    """
+    paths = find_images([images] if isinstance(images, str | Path) else images)
+    loaded = load_model(model)
+    predictor = Predictor(loaded, pick_device("auto"))
+    found = track(
+        predictor.stream(paths),
+        description="predicting",
+        total=len(paths),
+        console=Console(stderr=True),
+        disable=not progress or len(paths) <= _MANY,
+    )
+    return [
+        loaded.task.prediction(each.source, each.record, each.error, loaded.info, top_k)
+        for each in found
+    ]
