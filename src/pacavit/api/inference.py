@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pacavit.api._console import print_line
 from pacavit.data import check_split
+from pacavit.data.formats.walk import expand_folders
 from pacavit.demo import HOST, PORT, serve
-from pacavit.engine.predictor import ImagePrediction, find_images, predict_images
+from pacavit.engine.predictor import ImagePrediction, predict_images
 from pacavit.engine.system import check_precision, configure, environment, pick_device
 from pacavit.engine.weights.load import load_model
 from pacavit.errors import Interrupted
@@ -52,9 +53,18 @@ def predict(
     Raises:
         PacavitError: the model cannot be loaded, or a folder has no images.
     """
-    paths = find_images([images] if isinstance(images, str | Path) else images)
+    paths = _find_images(images, progress=progress)
     loaded = load_model(model)
     return predict_images(loaded, paths, top_k=top_k, device=pick_device("auto"), progress=progress)
+
+
+def _find_images(images: str | Path | Sequence[str | Path], *, progress: bool) -> list[Path]:
+    """The image files among files and folders; with ``progress``, logs what is skipped."""
+    paths, skipped = expand_folders([images] if isinstance(images, str | Path) else images)
+    note = skipped.describe()
+    if progress and note is not None:
+        print_line(note, stderr=True)
+    return paths
 
 
 def explain(
@@ -92,7 +102,7 @@ def explain(
         PacavitError: anything else that a user can mend; the message says what and where.
     """
     check_explanation_folder(Path(out), overwrite=overwrite)
-    paths = find_images([images] if isinstance(images, str | Path) else images)
+    paths = _find_images(images, progress=progress)
     loaded = load_model(model)
     explanations = explain_images(
         loaded,

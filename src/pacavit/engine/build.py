@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -56,15 +58,23 @@ _REFUSALS = (
 )
 
 
-def data_source(config: DataConfig) -> DataSource:
+def data_source(config: DataConfig, classes: Sequence[str] | None = None) -> DataSource:
     """The data set of a recipe; loads no images yet.
+
+    Args:
+        config: name, folder and options.
+        classes: names in label order, of the model that the data are for; None: those of the data.
+            Only sources with an option ``classes`` use it: those that find out what they hold.
 
     Raises:
         UnknownNameError: no data set has that name, or it has no such option.
         RecipeError: an option has another type, or is out of range.
         DataError: it takes no such folder or size.
     """
-    options = check_options(DATASETS.get(config.name), config.options)
+    kind = DATASETS.get(config.name)
+    options = check_options(kind, config.options)
+    if classes is not None and "classes" in inspect.signature(kind).parameters:
+        options["classes"] = tuple(classes)
     return DATASETS.create(config.name, config.root, options=options, val_size=config.val_size)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from rich.progress import track
 from torch import Tensor
 
 from pacavit.data import SampleRandom
-from pacavit.data.formats.image import IMAGE_SUFFIXES, read_image
+from pacavit.data.formats.image import read_image
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError
 
-__all__ = ["ClassProbability", "ImagePrediction", "find_images", "predict_images"]
+__all__ = ["ClassProbability", "ImagePrediction", "predict_images"]
 
 _BATCH_SIZE = 16  # the progress bar moves once a batch
 _MANY = 20  # with more images than this, waiting is worth a progress bar
@@ -43,24 +43,6 @@ class ImagePrediction:
     path: Path
     top: tuple[ClassProbability, ...]
     error: str | None = None
-
-
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Replace every folder by the image files in it and below, sorted; files stay as they are.
-
-    Raises:
-        DataError: a folder has no images.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not inside:
-            raise DataError(f"no images in folder {path}, whose names end in .png, .jpg and so on")
-        found += inside
-    return found
 
 
 def predict_images(

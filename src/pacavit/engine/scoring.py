@@ -46,7 +46,7 @@ class SplitScore(NamedTuple):
         top: the likeliest classes of each image.
         images: that were scored.
         info: facts of the data they come from.
-        note: what to know of the data when they are not those that the model was trained on.
+        note: lines on files that were skipped, and on data other than those of the training.
     """
 
     evaluation: Evaluation
@@ -80,7 +80,7 @@ def score_model(
     config = model.recipe.data
     if root is not None:
         config = config.model_copy(update={"root": root})
-    source = build.data_source(config)
+    source = build.data_source(config, model.info.class_names)
     check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
     parts: list[TopClasses] = []
@@ -93,7 +93,8 @@ def score_model(
         progress=progress,
     )
     top = TopClasses(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
-    note = _other_data(source.info, model.info, split, len(images))
+    other = _other_data(source.info, model.info, split, len(images))
+    note = "\n".join(filter(None, (source.note, other))) or None
     return SplitScore(evaluation, top, images, source.info, note)
 
 

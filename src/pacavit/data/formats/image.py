@@ -225,7 +225,7 @@ def _decode(stream: IO[bytes], name: str, max_pixels: int, still: bool) -> NDArr
         if image.format == "TIFF":
             _drop_unreadable_directories(image)
         image.load()
-        turn = _TURNS.get(_orientation(image))
+        turn = _turn_upright(image)
         return _to_rgb(image if turn is None else image.transpose(turn))
 
 
@@ -285,14 +285,14 @@ def _drop_unreadable_directories(image: Image.Image) -> None:
                 del exif[tag]
 
 
-def _orientation(image: Image.Image) -> object:
-    """The EXIF orientation of a loaded image, 1..8; 1 where there is none that can be parsed."""
+def _turn_upright(image: Image.Image) -> Image.Transpose | None:
+    """What makes a loaded image upright; None for nothing, or metadata that cannot be parsed."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception as error:
         if _is_failed_read(error):
             raise
-        return 1
+        return None
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -107,11 +107,16 @@ class Skipped:
             own = self.examples.setdefault(kind, [])
             own.extend(examples[: _FEW - len(own)])
 
-    def describe(self) -> str | None:
-        """One line with counts and examples by kind; None if nothing was skipped."""
+    def describe(self, root: Path | None = None) -> str | None:
+        """One line with counts and examples by kind; None if nothing was skipped.
+
+        Args:
+            root: named in the line, where the paths are relative to one folder.
+        """
         if not self.counts:
             return None
-        return "skipped: " + "; ".join(
+        where = "" if root is None else f" in {shown(root)}"
+        return f"skipped{where}: " + "; ".join(
             self._describe_kind(kind) for kind in _KINDS if self.counts[kind]
         )
 
@@ -158,7 +163,8 @@ def walk_folders(
 ) -> Iterator[tuple[int, str]]:
     """Image files in folders and below, as (position of the folder, path relative to ``root``).
 
-    - Hidden and system files and folders (``is_system``) are skipped at every depth.
+    - Hidden and system files and folders (``is_system``) are skipped at every depth, except those
+      that are given as ``folders``.
     - Links to files and folders are followed. No folder is read twice in a walk: real folders
       come first, then those of ``folders`` that are links, then links inside, each in the order of
       their paths. A link to a folder that is read already, or that contains one of ``folders``, is

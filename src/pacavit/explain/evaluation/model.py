@@ -70,7 +70,9 @@ def bench_model(
         names = list(methods)
     chosen = {name: METHODS.get(name) for name in names}
     config = model.recipe.data
-    source = build.data_source(config if root is None else config.model_copy(update={"root": root}))
+    if root is not None:
+        config = config.model_copy(update={"root": root})
+    source = build.data_source(config, model.info.class_names)
     check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
     loader = build.eval_loader(model.recipe, images, model.info, shuffle=True)
