@@ -10,8 +10,8 @@ from torch import Tensor
 from pacavit import recipes
 from pacavit.data import DATASETS
 from pacavit.engine import LoadedModel, build
-from pacavit.engine.predictor import find_images, predict_images
-from pacavit.errors import CheckpointError, DataError
+from pacavit.engine.predictor import predict_images
+from pacavit.errors import CheckpointError
 
 CPU = torch.device("cpu")
 
@@ -70,22 +70,6 @@ def test_all_classes_when_there_are_fewer_than_asked(
 
 def test_no_images_no_answers(model: LoadedModel) -> None:
     assert predict_images(model, [], device=CPU) == []
-
-
-def test_folders_become_their_images(tmp_path: Path) -> None:
-    inside = tmp_path / "folder" / "below"
-    inside.mkdir(parents=True)
-    for name in ("b.PNG", "a.jpeg", "notes.txt"):
-        (inside / name).touch()
-    (tmp_path / "folder" / "z.webp").touch()
-    single = tmp_path / "anything.dat"
-    found = find_images([single, tmp_path / "folder"])
-    assert found == [single, inside / "a.jpeg", inside / "b.PNG", tmp_path / "folder" / "z.webp"]
-
-
-def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no images"):
-        find_images([tmp_path])
 
 
 def test_probabilities_that_are_not_numbers_are_one_line(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pacavit.api._console import print_line
+from pacavit.api._images import find_images
 from pacavit.data import check_split
-from pacavit.engine.predictor import find_images
 from pacavit.engine.run.environment import environment
 from pacavit.engine.system import check_precision, configure, pick_device
 from pacavit.engine.weights.load import load_model
@@ -67,7 +67,7 @@ def explain(
         PacavitError: anything else that a user can mend; the message says what and where.
     """
     check_explanation_folder(Path(out), overwrite=overwrite)
-    paths = find_images([images] if isinstance(images, str | Path) else images)
+    paths = find_images(images, progress=progress)
     loaded = load_model(model)
     explanations = explain_images(
         loaded,

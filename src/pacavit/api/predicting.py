@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from pacavit.engine.predictor import Predictor, find_images
+from pacavit.api._images import find_images
+from pacavit.engine.predictor import Predictor
 from pacavit.engine.system import pick_device
 from pacavit.engine.weights.load import load_model
 from pacavit.tasks import TaskPrediction
@@ -40,7 +41,7 @@ def predict(
     Raises:
         PacavitError: the model cannot be loaded, or a folder has no images.
     """
-    paths = find_images([images] if isinstance(images, str | Path) else images)
+    paths = find_images(images, progress=progress)
     loaded = load_model(model)
     predictor = Predictor(loaded, pick_device("auto"))
     found = track(

@@ -299,6 +299,11 @@ class DataSource(ABC):
         """
         return self.info
 
+    @property
+    def note(self) -> str | None:
+        """A line to log before the data are used, such as skipped files, or None."""
+        return None
+
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
         """One split; "train" and "val" are disjoint parts of the original training set."""

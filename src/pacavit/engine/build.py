@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,12 +55,16 @@ _REFUSALS = (
 )
 
 
-def data_source(recipe: Recipe, root: Path | None = None) -> DataSource:
+def data_source(
+    recipe: Recipe, root: Path | None = None, classes: Sequence[str] | None = None
+) -> DataSource:
     """The data set of a recipe, with the targets that its task learns from; loads no images yet.
 
     Args:
         recipe: names the data set and the task.
         root: folder with the data, instead of the recipe's.
+        classes: names in label order, of the model that the data are for; None: those of the data.
+            Only sources with an option ``classes`` use it: those that find out what they hold.
 
     Raises:
         UnknownNameError: no data set has that name, or it has no such option.
@@ -78,6 +84,8 @@ def data_source(recipe: Recipe, root: Path | None = None) -> DataSource:
     if len(kind.targets) > 1:
         fixed["target"] = wanted
     options = check_options(kind, config.options)
+    if classes is not None and "classes" in inspect.signature(kind).parameters:
+        options["classes"] = tuple(classes)
     return DATASETS.create(config.name, root or config.root, options=options, **fixed)
 
 

@@ -16,12 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from pacavit.data import Batch, Placement, Sample, SampleRandom, decode_image, read_image
-from pacavit.data.formats.image import IMAGE_SUFFIXES
 from pacavit.engine import build
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError
 
-__all__ = ["ImageInput", "Predicted", "Predictor", "find_images"]
+__all__ = ["ImageInput", "Predicted", "Predictor"]
 
 ImageInput: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image | Tensor"
 """A file's path, an encoded file, (H, W) or (H, W, 3) uint8, a PIL image, or (3, H, W) uint8."""
@@ -42,24 +41,6 @@ class Predicted:
     source: Path
     record: Any
     error: str | None = None
-
-
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Replace every folder by the image files in it and below, sorted; files stay as they are.
-
-    Raises:
-        DataError: a folder has no images.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        if not inside:
-            raise DataError(f"no images in folder {path}, whose names end in .png, .jpg and so on")
-        found += inside
-    return found
 
 
 class Predictor:

@@ -23,7 +23,7 @@ class SplitScore(NamedTuple):
         evaluation: the scores.
         images: that were scored.
         info: facts of the data they come from.
-        note: what to know of the data when they are not those that the model was trained on.
+        note: lines on files that were skipped, and on data other than those of the training.
     """
 
     evaluation: Evaluation
@@ -54,7 +54,7 @@ def score_model(
     Raises:
         DataError: the data are missing or broken, or their classes are not those of the model.
     """
-    source = build.data_source(model.recipe, root)
+    source = build.data_source(model.recipe, root, model.info.class_names)
     check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
     evaluation = evaluate(
@@ -65,7 +65,8 @@ def score_model(
         observe=observe,
         progress=progress,
     )
-    note = _other_data(source.info, model.info, split, len(images))
+    other = _other_data(source.info, model.info, split, len(images))
+    note = "\n".join(filter(None, (source.note, other))) or None
     return SplitScore(evaluation, images, source.info, note)
 
 

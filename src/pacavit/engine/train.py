@@ -139,7 +139,8 @@ class Trainer:
             is loaded into ``state`` before ``fit``.
 
     Attributes:
-        origin: lines that tell which weights the run begins with, if not with random ones.
+        origin: lines to log first: which weights the run begins with, if not with random ones,
+            and which files of the data are skipped.
     """
 
     def __init__(self, recipe: Recipe, out: Path, world: World, *, fresh: bool = True) -> None:
@@ -157,6 +158,8 @@ class Trainer:
             self.origin: list[str] = []
             if fresh and recipe.model.init is not None:
                 self.origin = initialise(self.task.model, self.info, recipe.model.init)
+            if source.note is not None:
+                self.origin.append(source.note)
             build.check(self.task, recipe, self.info)
             check_batch_norm(self.task, recipe, self.info, world.size)
             ema = self.config.ema

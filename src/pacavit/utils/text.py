@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["first_few", "one_line"]
+__all__ = ["first_few", "one_line", "shown"]
 
 _FEW = 3
+_UNSHOWN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, surrogates, line separators
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    r"""A file name or path as UTF-8 text on one line, for people and records.
+
+    Names on disk are bytes. Those that are not UTF-8, as archives from old systems have them, and
+    control characters are escaped: ``b"caf\xe9"`` becomes ``caf\xe9`` with four more letters. All
+    other names are unchanged. Files are opened by the path itself, not by this text.
+    """
+    text = os.fspath(path)
+    if text.isascii() and text.isprintable():
+        return text
+    try:
+        # Python keeps bytes that are not UTF-8 as lone surrogates.
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # other surrogates, which Windows allows in names
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _UNSHOWN
+        else character
+        for character in text
+    )
 
 
 def one_line(error: BaseException, *, kind: bool = False) -> str:

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import torch
 
 from pacavit.data import FileImages, describe_broken, fit_image, read_image
 from pacavit.data.formats import files as files_module
-from pacavit.data.formats.files import class_names, fingerprint, list_images
+from pacavit.data.formats.files import class_folders, class_names, fingerprint, list_images
+from pacavit.data.formats.walk import Skipped
 from pacavit.errors import DataError
 
 MakeFolder = Callable[..., Path]
@@ -68,14 +70,20 @@ def test_what_counts_as_a_class_and_an_image(make_folder: MakeFolder) -> None:
     root = make_folder()
     for name in (".cache", "__MACOSX"):
         (root / name).mkdir()
+    (root / "loose.png").write_bytes(b"of no class")
     (root / "notes.txt").write_text("no class")
     (root / "ant" / "._0.png").write_bytes(b"a resource fork")
     (root / "ant" / "Thumbs.db").write_bytes(b"")
     (root / "bee" / "deeper").mkdir()
     (root / "bee" / "0.png").rename(root / "bee" / "deeper" / "0.PNG")
     assert class_names(root) == ("ant", "bee")
-    listing = list_images(root, root, ("ant", "bee"))
+    skipped = Skipped()
+    listing = list_images(root, root, ("ant", "bee"), skipped)
     assert len(listing) == 12
+    assert skipped.describe() == (
+        "skipped: 1 image outside of the class folders (loose.png); 1 file of another kind "
+        "(notes.txt); 4 hidden or system entries (.cache, __MACOSX, ant/._0.png, ...)"
+    )
     assert b"bee/deeper/0.PNG" in listing.files.tolist()
 
 
@@ -102,3 +110,35 @@ def test_wrong_layouts(make_folder: MakeFolder, tmp_path: Path) -> None:
         list_images(tmp_path / "hollow", tmp_path / "hollow", ("ant",))
     with pytest.raises(DataError, match="holds no class folders; it needs one"):
         list_images(tmp_path, tmp_path / "hollow" / "ant", ("ant",))
+
+
+def test_classes_whose_names_are_not_utf8_have_escaped_names(make_folder: MakeFolder) -> None:
+    root = make_folder(classes="ant", num=2)
+    latin = root / os.fsdecode(b"ab\xe9ille")
+    (root / "ant").rename(latin)
+    (latin / "0.png").rename(latin / os.fsdecode(b"\xff.png"))
+    assert class_folders(root) == {r"ab\xe9ille": latin.name}
+    listing = list_images(root, root, (r"ab\xe9ille",))
+    assert listing.files.tolist() == [b"ab\xe9ille/1.png", b"ab\xe9ille/\xff.png"]
+    images = FileImages(root, listing, (8, 8))
+    assert torch.equal(images.image(1), read_image(latin / os.fsdecode(b"\xff.png")))
+    images.path(1).write_bytes(b"")
+    loaded = images.into_memory()
+    assert list(loaded.broken.values()) == [
+        rf"{root}/ab\xe9ille/\xff.png is not an image in a format that can be read"
+    ]
+    (root / r"ab\xe9ille").mkdir()
+    with pytest.raises(DataError, match=r"two class folders that are shown as 'ab.*; rename one"):
+        class_names(root)
+
+
+def test_classes_without_images_are_named_once(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    (root / "cat" / "deeper").mkdir(parents=True)
+    (root / "cat" / "deeper" / "x.txt").touch()
+    skipped = Skipped()
+    list_images(root.parent, root, ("ant", "bee", "cat"), skipped)
+    assert skipped.describe(root) == (
+        f"skipped in {root}: 1 class folder without images (images/cat); "
+        "1 file of another kind (images/cat/deeper/x.txt)"
+    )

@@ -8,7 +8,7 @@ from zlib import compress, crc32
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from pacavit.data import decode_image, fit_image, read_image
 from pacavit.data.formats import image as image_module
@@ -241,3 +241,181 @@ def test_a_failing_disk_is_asked_twice(
     else:
         with pytest.raises(ReadError, match=r"cannot read .*a\.png: Input/output error"):
             read_image(path)
+
+
+def png_with(*chunks: tuple[bytes, bytes], after: bool = False) -> bytes:
+    """GREY as a PNG file with further chunks before its pixels, or after them."""
+    file = io.BytesIO()
+    Image.fromarray(GREY).save(file, "PNG")
+    data = file.getvalue()
+    at = len(data) - 12 if after else 33  # before IEND, or after IHDR
+    return data[:at] + b"".join(png_chunk(*chunk) for chunk in chunks) + data[at:]
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+
+def exif_bytes(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
+
+
+LARGE = compress(bytes(3 * 2**20))  # more than Pillow's limit of 1 MiB for a text
+LARGE_CHUNKS = {
+    "compressed text": (b"zTXt", b"Comment\0\0" + LARGE),
+    "compressed international text": (b"iTXt", b"Comment\0\1\0\0\0" + LARGE),
+    "text": (b"tEXt", b"Comment\0" + b"x" * 70 * 2**20),
+    "profile": (b"iCCP", b"scanner\0\0" + LARGE),
+    "Exif as text": (b"zTXt", b"Raw profile type exif\0\0" + LARGE),
+    "XMP": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LARGE),
+    "profile of an unknown compression": (b"iCCP", b"scanner\0\7" + LARGE),
+    "empty profile": (b"iCCP", b""),
+    "short chromaticities": (b"cHRM", b"\0"),
+}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("kind", LARGE_CHUNKS)
+def test_metadata_of_png_files_never_make_pixels_unreadable(kind: str, after: bool) -> None:
+    turned = (b"eXIf", exif_bytes(6).removeprefix(b"Exif\0\0"))
+    for chunks, expected in (
+        ([LARGE_CHUNKS[kind]], GREY),
+        ([LARGE_CHUNKS[kind], turned], np.rot90(GREY, -1)),
+        ([turned, LARGE_CHUNKS[kind]], np.rot90(GREY, -1)),
+    ):
+        pixels = decode_image(png_with(*chunks, after=after), "image")
+        assert np.array_equal(pixels[0].numpy(), expected)
+
+
+def test_a_wrong_checksum_of_metadata_is_ignored_and_one_of_pixels_is_not() -> None:
+    text = png_with((b"tEXt", b"Comment\0hello"))
+    at = text.index(b"hello")
+    pixels = decode_image(text[:at] + b"j" + text[at + 1 :], "image")
+    assert np.array_equal(pixels[0].numpy(), GREY)
+    at = text.index(b"IHDR") + 4 + 13
+    with pytest.raises(DataError, match="image is"):
+        decode_image(text[:at] + b"\0\0\0\0" + text[at + 4 :], "image")
+
+
+def test_the_limit_of_pixels_holds_without_metadata_as_well() -> None:
+    data = png_with(LARGE_CHUNKS["profile"])
+    assert decode_image(data, "image", max_pixels=48).shape == (3, 6, 8)
+    with pytest.raises(DataError, match="8 x 6 pixels, more than the limit"):
+        decode_image(data, "image", max_pixels=47)
+    broken = bytearray(data)
+    broken[-30:-12] = bytes(18)  # of the pixels
+    with pytest.raises(DataError, match="broken image"):
+        decode_image(bytes(broken), "image")
+
+
+BROKEN_EXIF = {
+    "nothing": b"Exif\0\0",
+    "no TIFF header": b"Exif\0\0garbage, not a TIFF header",
+    "directory outside": b"Exif\0\0II*\0\xff\xff\xff\x7f",
+    "cut directory": b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01",
+    "orientation is a text": b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0\2\0\0\0a\0\0\0\0\0\0\0",
+    "orientation out of range": exif_bytes(9),
+}
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", BROKEN_EXIF)
+def test_exif_that_cannot_be_parsed_is_ignored(format_: str, kind: str) -> None:
+    plain, file = io.BytesIO(), io.BytesIO()
+    image = Image.fromarray(GREY).convert("RGB")
+    image.save(plain, format_, lossless=True)
+    image.save(file, format_, lossless=True, exif=BROKEN_EXIF[kind])
+    expected = decode_image(plain.getvalue(), "image")
+    assert torch.equal(decode_image(file.getvalue(), "image"), expected)
+
+
+def test_a_tiff_file_with_a_broken_exif_directory(tmp_path: Path) -> None:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[0x0112] = 6
+    info[0x8769] = {0x9003: "2020:01:01 00:00:00"}
+    path = save(Image.fromarray(GREY), tmp_path / "image.tiff", tiffinfo=info)
+    assert np.array_equal(read_image(path)[0].numpy(), np.rot90(GREY, -1))
+    data = path.read_bytes()
+    entry = data.index(b"\x69\x87\x04\0\1\0\0\0")  # tag, type and count of the Exif directory
+    path.write_bytes(data[: entry + 2] + b"\x06" + data[entry + 3 :])  # its place becomes negative
+    with Image.open(path) as image, pytest.raises((ValueError, OSError)):
+        image.load()
+    assert np.array_equal(read_image(path)[0].numpy(), np.rot90(GREY, -1))
+
+
+JPEG_SEGMENTS = {
+    "short JFIF": b"\xff\xe0\0\x07JFIF\0",
+    "cut Photoshop block": b"\xff\xed\0\x16Photoshop 3.0\x008BIM\x04\x04",
+    "short Adobe": b"\xff\xee\0\x07Adobe",
+    "comment": b"\xff\xfe\0\x07hello",
+}
+
+
+@pytest.mark.parametrize("kind", JPEG_SEGMENTS)
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_malformed_segments_of_jpeg_files_are_ignored(kind: str, mode: str) -> None:
+    file = io.BytesIO()
+    image = Image.effect_noise((16, 8), 90).convert(mode)
+    image.save(file, "JPEG", quality=95, exif=exif_bytes(6))
+    data = file.getvalue()
+    expected = decode_image(data, "image")
+    assert expected.shape == (3, 16, 8)
+    at = data.index(b"\xff\xdb")  # before the tables, after all that was there
+    mended = decode_image(data[:at] + JPEG_SEGMENTS[kind] + data[at:], "image")
+    assert torch.equal(mended, expected)
+
+
+def test_an_alpha_channel_of_zeros_is_ignored(tmp_path: Path) -> None:
+    """As 32-bit files have it that were written by programs that know no transparency."""
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (6, 8, 3), np.uint8)
+    rgba = np.concatenate([colors, np.zeros((6, 8, 1), np.uint8)], axis=-1)
+    image = Image.fromarray(rgba)
+    bmp = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 14 + 108) + struct.pack(
+        "<IiiHHIIiiIIIIII", 108, 8, 6, 1, 32, 3, 192, 0, 0, 0, 0,
+        0xFF0000, 0xFF00, 0xFF, 0xFF000000,
+    ).ljust(108, b"\0")  # fmt: skip
+    (tmp_path / "a.bmp").write_bytes(bmp + rgba[::-1, :, [2, 1, 0, 3]].tobytes())
+    files = [
+        tmp_path / "a.bmp",
+        save(image, tmp_path / "a.png"),
+        save(image, tmp_path / "a.tiff"),
+        save(image, tmp_path / "a.webp", lossless=True, exact=True),
+    ]
+    for file in files:
+        assert np.array_equal(read_image(file).permute(1, 2, 0).numpy(), colors), file.name
+    grey = Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (8, 6), 0)])
+    assert np.array_equal(read_image(save(grey, tmp_path / "grey.png"))[1].numpy(), GREY)
+    rgba[2, 3, 3] = 255  # one opaque pixel: transparency is meant
+    pixels = read_image(save(Image.fromarray(rgba), tmp_path / "b.png")).permute(1, 2, 0).numpy()
+    expected = np.full_like(colors, 255)
+    expected[2, 3] = colors[2, 3]
+    assert np.array_equal(pixels, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_and_devices_are_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "link.png"):
+        with pytest.raises(DataError, match=rf"{name} is a pipe or device, not an image file"):
+            read_image(tmp_path / name)
+
+
+def test_names_that_are_not_utf8_are_shown_escaped(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    with pytest.raises(DataError, match=r"caf\\xe9\.png"):
+        read_image(path)
+    path.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"caf\\xe9\.png is not an image"):
+        read_image(path)
+    Image.fromarray(GREY).save(path)
+    assert np.array_equal(read_image(path)[0].numpy(), GREY)
+
+
+def test_suffixes_are_those_of_the_formats_that_are_read() -> None:
+    known = ".bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff .webp"
+    assert set(known.split()) <= image_module.IMAGE_SUFFIXES
+    assert not {".eps", ".psd", ".pdf", ".svg", ".ico", ".txt"} & image_module.IMAGE_SUFFIXES

@@ -7,6 +7,7 @@ import torch
 
 from pacavit.data import FileImages, Folder, MemoryImages
 from pacavit.data.sources import folder as folder_module
+from pacavit.data.sources.folder import split_of
 from pacavit.errors import DataError
 
 MakeFolder = Callable[..., Path]
@@ -129,3 +130,107 @@ def test_what_a_user_can_get_wrong(
     (root / "cat").mkdir()
     with pytest.raises(DataError, match="class 'cat' has no images in its folder"):
         Folder(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *((name, "train") for name in ("train", "Train", "TRAINING", "train2017", "training_set")),
+        *((name, "val") for name in ("val", "Valid", "VALIDATION", "dev", "val2017", "val-set")),
+        *((name, "test") for name in ("test", "Testing", "Test_Set", "test2017", "test set")),
+        *((name, None) for name in ("train_old", "tset", "holdout", "cat", "train2", "set", "")),
+    ],
+)
+def test_usual_spellings_of_splits(name: str, split: str | None) -> None:
+    assert split_of(name) == split
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [("Train", "Valid", "Test"), ("TRAINING", "dev", "testing"), ("train2017", "val2017")],
+)
+def test_split_folders_in_any_case_and_spelling(
+    make_folder: MakeFolder, folders: tuple[str, ...]
+) -> None:
+    for name, num in zip(folders, (6, 2, 3), strict=False):
+        root = make_folder(f"data/{name}", num=num).parent
+    source = Folder(root)
+    assert source.info.class_names == ("ant", "bee")
+    assert sizes(source) == {"train": 12, "val": 4, "test": 6 if len(folders) == 3 else 0}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train_old", "old-train", "tset", "trian", "vaild", "holdout", "hold_out", "eval", "tests"],
+)
+def test_folders_that_resemble_splits_are_refused(make_folder: MakeFolder, name: str) -> None:
+    make_folder("data/Train")
+    root = make_folder(f"data/{name}").parent
+    with pytest.raises(
+        DataError, match=rf"folders Train and also '{name}', .* validation, dev, test"
+    ):
+        Folder(root)
+
+
+def test_two_folders_for_one_split_are_refused(make_folder: MakeFolder) -> None:
+    make_folder("data/train")
+    make_folder("data/val")
+    root = make_folder("data/Valid").parent
+    with pytest.raises(
+        DataError, match="has 2 folders of val images, Valid and val; put them into"
+    ):
+        Folder(root)
+
+
+def test_splits_without_class_folders_are_no_classes(make_folder: MakeFolder) -> None:
+    root = make_folder(classes="Train Test")
+    with pytest.raises(DataError, match="the folders Test and Train without class folders in them"):
+        Folder(root)
+
+
+def test_what_lies_beside_the_splits_is_named(make_folder: MakeFolder) -> None:
+    make_folder("data/train")
+    root = make_folder("data/text").parent  # one letter off "test", but a word of its own
+    (root / "test").mkdir()  # without labels, as in some competitions
+    (root / "test" / "1.png").write_bytes((root / "train" / "ant" / "0.png").read_bytes())
+    (root / "labels.csv").touch()
+    (root / ".git").mkdir()
+    source = Folder(root)
+    assert source.note == (
+        f"skipped in {root}: 2 folders beside the splits (test, text); 1 file of another kind "
+        "(labels.csv); 1 hidden or system entry (.git)"
+    )
+    with pytest.raises(DataError, match="has no folder test with class folders"):
+        source.load("test")
+    assert Folder(make_folder("tidy")).note is None
+
+
+def test_folders_are_matched_to_known_classes_by_name(make_folder: MakeFolder) -> None:
+    """As when a model is evaluated on other data."""
+    root = make_folder("data/test", "bee ant").parent
+    known = ("wasp", "bee", "cat", "ant")
+    source = Folder(root, classes=known)
+    assert source.info.class_names == known
+    assert source.info.copy.startswith("folder of 12 images in 2 classes (")
+    assert source.load("test").labels.tolist() == [1] * 6 + [3] * 6
+    single = make_folder("single/test", "cat").parent
+    assert Folder(single, classes=known).load("test").labels.tolist() == [2] * 6
+    bare = make_folder("bare", "cat bee", num=20)
+    assert set(Folder(bare, classes=known).load("test").labels.tolist()) == {1, 2}
+    with pytest.raises(DataError, match=r"class folders 'ant'; 'bee' that the training images do"):
+        Folder(root, classes=("cat", "dog"))
+    with pytest.raises(DataError, match="names a class twice"):
+        Folder(root, classes=("ant", "bee", "ant"))
+
+
+def test_the_same_data_keep_version_and_splits_when_classes_are_given(
+    make_folder: MakeFolder,
+) -> None:
+    root = make_folder(num=20)
+    source, again = (
+        Folder(root, in_memory=False),
+        Folder(root, in_memory=False, classes=("ant", "bee")),
+    )
+    assert source.info == again.info
+    for split in ("train", "val", "test"):
+        assert names(source, split) == names(again, split)

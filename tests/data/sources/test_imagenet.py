@@ -56,3 +56,28 @@ def test_what_a_user_can_get_wrong(root: Path, make_folder: MakeFolder) -> None:
     (flat / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
     with pytest.raises(DataError, match="val holds images but no class folders"):
         ImageNet(flat)
+
+
+def test_synsets_are_matched_to_the_classes_of_a_model(root: Path, make_folder: MakeFolder) -> None:
+    """Of two cranes one stays: its class is still called by its synset."""
+    known = ImageNet(root, val_size=4).info.class_names
+    make_folder("part/train", "n03126707 mine")
+    part = make_folder("part/val", "n03126707", num=3).parent
+    source = ImageNet(part, val_size=2, classes=known)
+    assert source.info.class_names == known
+    assert known[3] == "crane (n03126707)"
+    assert source.load("test").labels.tolist() == [3, 3, 3]
+    assert set(source.load("train").labels.tolist()) == {0, 3}
+    assert ImageNet(root, val_size=4, classes=known).info == ImageNet(root, val_size=4).info
+    with pytest.raises(
+        DataError, match=r"do not have: mine; n01440764 \(tench, Tinca tinca\); rem"
+    ):
+        ImageNet(root, val_size=4, classes=known[2:])
+
+
+def test_system_folders_are_no_synsets(root: Path) -> None:
+    (root / "train" / "n01440764" / "@eaDir").mkdir()
+    (root / "train" / "n01440764" / "@eaDir" / "0.png").touch()
+    source = ImageNet(root, val_size=8)
+    assert len(source.load("train")) == 16
+    assert source.note == (f"skipped in {root}: 1 hidden or system entry (train/n01440764/@eaDir)")

@@ -12,24 +12,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.datasets.folder import make_dataset
 
 from pacavit.data.base import LabelledImages, MemoryImages, Sample
-from pacavit.data.formats.image import IMAGE_SUFFIXES, MAX_PIXELS, fit_image, read_image
+from pacavit.data.formats.image import MAX_PIXELS, fit_image, read_image
+from pacavit.data.formats.walk import Skipped, is_image, is_system, sub_folders, walk_folders
 from pacavit.data.workers import available_cores, map_in_workers
 from pacavit.errors import DataError, ReadError
-from pacavit.utils.text import first_few
+from pacavit.utils.text import first_few, shown
 
 __all__ = [
     "FileImages",
     "Listing",
+    "class_folders",
     "class_names",
     "describe_broken",
     "fingerprint",
     "list_images",
 ]
 
-_FEW = 256  # so many images are read sooner than processes are started
+_FEW = 256  # up to so many images are read faster without worker processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +38,8 @@ class Listing:
     """Image files with their labels.
 
     Attributes:
-        files: (num,) bytes, paths below the root of the data. An array, because a list of a
-            million strings would be copied into every worker that looks at it.
+        files: (num,) bytes, paths below the root of the data. An array, because workers would copy
+            a list of a million strings when they read it.
         labels: (num,) int64.
     """
 
@@ -54,7 +55,7 @@ class Listing:
 
 
 class FileImages(LabelledImages):
-    """One split whose images are decoded when they are asked for.
+    """One split whose images are decoded when they are needed.
 
     Args:
         root: folder that the paths start from.
@@ -111,7 +112,7 @@ class FileImages(LabelledImages):
         """(B,) positions -> (B, 3, height, width) uint8 and (B,) labels.
 
         Raises:
-            DataError: one of the files is broken or too large; a Loader goes on without it.
+            DataError: one of the files is broken or too large; a Loader leaves it out instead.
         """
         images = [fit_image(self[index].image, self.size) for index in indices.tolist()]
         return torch.stack(images).to(self.device), self.labels[indices]
@@ -148,14 +149,14 @@ class FileImages(LabelledImages):
             else:
                 images[index] = result
         if len(broken) == num:
-            raise DataError(f"no usable image in {self.root}: {describe_broken(broken)}")
+            raise DataError(f"no usable image in {shown(self.root)}: {describe_broken(broken)}")
         labels = self.labels.cpu()
         if broken:
             images, labels = images[usable], labels[usable]
         return MemoryImages(images, labels, broken).to(self.device)
 
     def _fitted(self, index: int) -> Tensor | str:
-        """The image, or why there is none."""
+        """The image, or the error message if it is broken."""
         try:
             return fit_image(self[index].image, self.size)
         except ReadError:
@@ -164,74 +165,105 @@ class FileImages(LabelledImages):
             return str(error)
 
 
-def class_names(folder: Path) -> tuple[str, ...]:
-    """The sub-folders of a folder, sorted; hidden ones do not count.
+def class_folders(
+    folder: Path, skipped: Skipped | None = None, root: Path | None = None
+) -> dict[str, str]:
+    """Class names and the sub-folders they stand for, sorted by class name.
+
+    Hidden and system folders are no classes. The class of a folder whose name is not UTF-8 has
+    that name in escaped form (``utils.text.shown``): weights store class names as UTF-8.
+
+    Args:
+        folder: holds the class folders.
+        skipped: receives what lies beside them, as paths below ``root``.
+        root: contains ``folder``; None is ``folder``.
 
     Raises:
-        DataError: the folder is missing, is a file or cannot be read, or a name is not UTF-8.
+        DataError: the folder is missing, is a file or cannot be read, or two folders would have
+            the same class name.
     """
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_dir()]
-    except FileNotFoundError:
-        raise DataError(f"there is no data folder {folder}; name one with --data ROOT") from None
-    except NotADirectoryError:
-        raise DataError(f"{folder} is a file; give the folder that holds the images") from None
-    except OSError as error:
-        raise DataError(f"cannot read the folder {folder}: {error.strerror or error}") from error
-    names = sorted(name for name in names if not name.startswith((".", "__")))
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            # Weights store the names of their classes as UTF-8.
+    folders, files = sub_folders(folder)
+    if skipped is not None:
+        above = Path(os.path.relpath(folder, folder if root is None else root))
+        for name in (*folders, *files):
+            if is_system(name):
+                skipped.add("hidden", above / name)
+            elif name in files:
+                skipped.add("loose" if is_image(name) else "other", above / name)
+    classes: dict[str, str] = {}
+    for name in folders:
+        if is_system(name):
+            continue
+        other = classes.setdefault(shown(name), name)
+        if other != name:
             raise DataError(
-                f"{folder} has a class folder {name!r} whose name is not UTF-8; rename it"
-            ) from None
-    return tuple(names)
+                f"{shown(folder)} has two class folders that are shown as {shown(name)!r}; rename "
+                "one of them"
+            )
+    return dict(sorted(classes.items()))
 
 
-def list_images(root: Path, folder: Path, classes: Sequence[str]) -> Listing:
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The names of the class folders in a folder, sorted; raises as ``class_folders`` does."""
+    return tuple(class_folders(folder))
+
+
+def list_images(
+    root: Path, folder: Path, classes: Sequence[str], skipped: Skipped | None = None
+) -> Listing:
     """The images of each class, in ``folder/CLASS`` and below; sorted by class and path.
 
     Args:
         root: what the listed paths are relative to.
         folder: ``root`` or a folder in it.
-        classes: names in label order. A class may have no images.
+        classes: names in label order. A class may have no folder, or no images.
+        skipped: receives what is not listed (``walk_folders``).
 
     Raises:
         DataError: ``folder`` has no class folders, one that is not in ``classes``, or no images.
     """
-    found = class_names(folder)
+    own = Skipped()
+    found = class_folders(folder, own, root)
     if not found:
-        if any(_is_image(path.name) for path in folder.iterdir()):
+        if own.counts["loose"]:
             raise DataError(
-                f"{folder} holds images but no class folders; put the images of each class into "
-                "a folder of its own, named like the class"
+                f"{shown(folder)} holds images but no class folders; put the images of each class "
+                "into a folder of its own, named like the class"
             )
-        raise DataError(f"{folder} holds no class folders; it needs one folder of images a class")
-    for name in found:
-        if name not in classes:
-            raise DataError(
-                f"{folder} has a class folder {name!r} that the training images do not have; "
-                "remove or rename it"
-            )
+        raise DataError(
+            f"{shown(folder)} holds no class folders; it needs one folder of images a class"
+        )
     labels = {name: label for label, name in enumerate(classes)}
-    pairs = make_dataset(
-        folder, labels, is_valid_file=lambda path: _is_image(Path(path).name), allow_empty=True
+    unknown = [repr(name) for name in found if name not in labels]
+    if unknown:
+        noun = "a class folder" if len(unknown) == 1 else "class folders"
+        raise DataError(
+            f"{shown(folder)} has {noun} {first_few(unknown)} that the training images do not "
+            "have; remove or rename what is too much"
+        )
+    names = list(found)
+    pairs = sorted(
+        # Sorted by bytes: equal for every locale and file system.
+        (labels[names[position]], os.fsencode(path))
+        for position, path in walk_folders(root, [folder / name for name in found.values()], own)
     )
     if not pairs:
         raise DataError(
-            f"no images in the class folders of {folder}, whose names end in .png, .jpg and so on"
+            f"no images in the class folders of {shown(folder)}, whose names end in .png, .jpg "
+            "and so on"
         )
-    # Sorted by bytes: equal for every locale and file system.
-    pairs = sorted((label, os.fsencode(os.path.relpath(path, root))) for path, label in pairs)
+    listed = {label for label, _ in pairs}
+    for name in names:
+        if labels[name] not in listed:
+            own.add("empty", os.path.relpath(folder / found[name], root))
+    if skipped is not None:
+        skipped.update(own)
     files = np.array([path for _, path in pairs])
     return Listing(files, torch.tensor([label for label, _ in pairs]))
 
 
 def fingerprint(listings: Mapping[str, Listing]) -> str:
-    """Eight letters that change when a file of a data set is added, renamed or removed."""
+    """Eight hexadecimal digits that change when a file is added, renamed or removed."""
     digest = hashlib.blake2b(digest_size=4)
     for name, listing in listings.items():
         digest.update(b"\n".join([name.encode(), *listing.files.tolist(), b""]))
@@ -239,11 +271,6 @@ def fingerprint(listings: Mapping[str, Listing]) -> str:
 
 
 def describe_broken(broken: Mapping[str, str]) -> str:
-    """One line on images that could not be read: how many, and which were the first."""
+    """One line about images that could not be read: their number, and the first few errors."""
     noun = "image is" if len(broken) == 1 else "images are"
     return f"{len(broken)} {noun} left out: {first_few(list(broken.values()))}"
-
-
-def _is_image(name: str) -> bool:
-    """By the end of the name; hidden files, which some systems add to every image, are none."""
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import stat
 import time
 import warnings
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -13,12 +15,27 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,  # noqa: F401 (the plugins register the suffixes of their formats)
+    ExifTags,
+    GifImagePlugin,  # noqa: F401
+    Image,
+    Jpeg2KImagePlugin,  # noqa: F401
+    JpegImagePlugin,  # noqa: F401
+    MpoImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    PpmImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    TiffTags,
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 from torch import Tensor
 
+from pacavit.data.formats.metadata import without_metadata
 from pacavit.data.placement import Region
 from pacavit.errors import DataError, ReadError
-from pacavit.utils.text import one_line
+from pacavit.utils.text import one_line, shown
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -43,18 +60,35 @@ _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 # Others with several frames are documents, or photographs with a preview.
 _ANIMATED = ("GIF", "PNG", "WEBP")
 
+# MPO files are JPEG files with further pictures, of which the first is read.
 IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+    suffix for suffix, format_ in Image.EXTENSION.items() if format_ in _FORMATS or format_ == "MPO"
 )
-"""What the name of a file in a folder ends in, in lower case, to be taken for an image."""
+"""The suffixes of image files in lower case: all that Pillow knows for formats that are read."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = False) -> Tensor:
     """Read an image file of any size and mode -> (3, H, W) uint8 RGB.
 
-    The EXIF orientation is applied and transparent pixels lie on white. 16-bit and 32-bit integer
-    grey values are taken to span 0..65535; floating-point ones 0..1, or 0..255 if any exceeds 1.
-    Of an animation, the first frame counts.
+    - The EXIF orientation is applied. Metadata that cannot be parsed, or exceed Pillow's limits,
+      are ignored: they never make an image unreadable.
+    - Transparent pixels are composited on white. An alpha channel that is 0 everywhere is ignored:
+      programs that know no transparency write 0 into the fourth byte of 32-bit pixels, and an
+      image that shows nothing is not what anybody saved.
+    - 16-bit and 32-bit integer grey values are taken to span 0..65535; floating-point ones 0..1, or
+      0..255 if any exceeds 1.
+    - Of an animation, the first frame is read.
 
     Args:
         path: file to read.
@@ -63,12 +97,10 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = 
 
     Raises:
         ReadError: the system failed to read the file, twice.
-        DataError: the file is missing, a folder, not an image, broken, too large or animated; one
-            line with the path.
+        DataError: the file is missing, a folder, a pipe or device, not an image, broken, too large
+            or animated; one line with the path.
     """
     path = Path(path)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not an image file")
     try:
         return _open_and_decode(path, max_pixels, still)
     except OSError:
@@ -77,8 +109,8 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = 
         return _open_and_decode(path, max_pixels, still)
     except OSError as error:
         raise ReadError(
-            f"cannot read {path}: {error.strerror or error}; check the disk or the network, and "
-            "try again"
+            f"cannot read {shown(path)}: {error.strerror or error}; check the disk or the network, "
+            "and try again"
         ) from error
 
 
@@ -89,7 +121,7 @@ def decode_image(
 
     Args:
         file: binary file, or the bytes of one.
-        name: what error messages shall call it.
+        name: of the image in error messages.
         max_pixels: largest H x W that is decoded.
         still: refuse animations.
 
@@ -102,11 +134,14 @@ def decode_image(
         # Pillow warns of odd metadata and large images; what matters becomes an error below.
         warnings.simplefilter("ignore")
         try:
-            with Image.open(stream, formats=_FORMATS) as image:
-                _check_size(image, name, max_pixels)
-                if still and image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
-                    raise DataError(f"{name} is an animation; save the frame you mean by itself")
-                pixels = _to_rgb(ImageOps.exif_transpose(image))
+            try:
+                pixels = _decode(stream, name, max_pixels, still)
+            except Exception as error:
+                if isinstance(error, DataError | Image.DecompressionBombError) or _is_failed_read(
+                    error
+                ):
+                    raise
+                pixels = _decode_without_metadata(stream, name, max_pixels, still, error)
         except DataError:
             raise
         except UnidentifiedImageError:
@@ -116,9 +151,7 @@ def decode_image(
         # Pillow's decoders raise almost anything on broken input: SyntaxError, IndexError,
         # struct.error, zlib.error, ...
         except Exception as error:
-            # What fails beneath Pillow has a number; its own OSErrors speak of the content, and so
-            # does EINVAL: broken files point to impossible places.
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            if _is_failed_read(error):
                 raise
             raise DataError(f"{name} is a broken image: {one_line(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
@@ -151,11 +184,62 @@ def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _open_and_decode(path: Path, max_pixels: int, still: bool) -> Tensor:
+    name = shown(path)
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise DataError(f"{name} is a folder, not an image file")
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for somebody to write to it
+            raise DataError(f"{name} is a pipe or device, not an image file")
         with path.open("rb") as file:
-            return decode_image(file, str(path), max_pixels=max_pixels, still=still)
-    except FileNotFoundError:
-        raise DataError(f"there is no image file {path}") from None
+            return decode_image(file, name, max_pixels=max_pixels, still=still)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"there is no image file {name}") from None
+
+
+def _decode(stream: IO[bytes], name: str, max_pixels: int, still: bool) -> NDArray[np.uint8]:
+    """(H, W, 3) pixels of an image file; whatever Pillow raises."""
+    with Image.open(stream, formats=_FORMATS) as image:
+        _check_size(image, name, max_pixels)
+        if still and image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
+            raise DataError(f"{name} is an animation; save the frame you mean by itself")
+        if image.format == "TIFF":
+            _drop_unreadable_directories(image)
+        image.load()
+        turn = _turn_upright(image)
+        return _to_rgb(image if turn is None else image.transpose(turn))
+
+
+def _decode_without_metadata(
+    stream: IO[bytes], name: str, max_pixels: int, still: bool, error: Exception
+) -> NDArray[np.uint8]:
+    """Decode a file again that could not be read, without its metadata.
+
+    First the orientation is kept, then nothing.
+
+    Raises:
+        Exception: ``error``, if the file cannot be read without its metadata either.
+    """
+    for keep_orientation in (True, False):
+        data = without_metadata(stream, keep_orientation=keep_orientation, max_pixels=max_pixels)
+        if data is None:
+            break
+        try:
+            return _decode(BytesIO(data), name, max_pixels, still)
+        except (DataError, Image.DecompressionBombError):
+            raise
+        except Exception:  # noqa: S112 (the first error is the one to report)
+            continue
+    raise error
+
+
+def _is_failed_read(error: Exception) -> bool:
+    """Whether the system failed to read a file, rather than Pillow to understand it.
+
+    The system's errors have a number; Pillow's own OSErrors have none. EINVAL is of the content as
+    well: broken files point to impossible places.
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -167,14 +251,40 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         )
 
 
+def _drop_unreadable_directories(image: Image.Image) -> None:
+    """Remove the Exif, GPS and other sub-directories of a TIFF file that cannot be parsed.
+
+    Pillow parses all of them when it loads the pixels.
+    """
+    with suppress(Exception):
+        exif = image.getexif()
+        for tag in TiffTags.TAGS_V2_GROUPS:
+            try:
+                if tag in exif:
+                    exif.get_ifd(tag)
+            except Exception:
+                del exif[tag]
+
+
+def _turn_upright(image: Image.Image) -> Image.Transpose | None:
+    """What makes a loaded image upright; None for nothing, or metadata that cannot be parsed."""
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as error:
+        if _is_failed_read(error):
+            raise
+        return None
+
+
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """An image of any mode -> (H, W, 3) writable array."""
     if image.mode == "F" or image.mode.startswith("I"):
         return np.stack([_grey_to_bytes(np.asarray(image))] * 3, axis=-1)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        if image.getchannel("A").getextrema() != (0, 0):
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
     return np.array(image.convert("RGB"))
 
 

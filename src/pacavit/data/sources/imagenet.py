@@ -15,14 +15,23 @@ from pydantic import PositiveInt
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageNetInfo
 
 from pacavit.data.base import DATASETS, DataInfo, DataSource, Split
-from pacavit.data.formats.files import FileImages, Listing, class_names, fingerprint, list_images
+from pacavit.data.formats.files import (
+    FileImages,
+    Listing,
+    class_folders,
+    class_names,
+    fingerprint,
+    list_images,
+)
 from pacavit.data.formats.image import MAX_PIXELS
+from pacavit.data.formats.walk import Skipped
 from pacavit.data.splits import named_holdout
 from pacavit.errors import DataError
+from pacavit.utils.text import first_few, shown
 
 __all__ = ["ImageNet", "describe_synsets"]
 
-_OFFICIAL = {"train": 1_281_167, "val": 50_000}
+_FULL_SIZES = {"train": 1_281_167, "val": 50_000}
 _LAYOUT = "train/ and val/, each with one folder of images a class, named by its synset"
 
 
@@ -30,15 +39,20 @@ _LAYOUT = "train/ and val/, each with one folder of images a class, named by its
 class ImageNet(DataSource):
     """ImageNet in torchvision's ImageFolder layout, read by the loader's workers.
 
-    ROOT/train and ROOT/val hold one folder a synset (n01440764, ...). The official validation
+    ROOT/train and ROOT/val hold one folder per synset (n01440764, ...). ImageNet's validation
     images, whose scores papers report, are the split "test" here; "val" is held out of the
-    training images, so that nothing is chosen by what is reported.
+    training images, so that no choice depends on the reported images.
 
     Args:
         root: the folder that holds train/ and val/.
         val_size: training images held out for validation, by their names.
         image_size: height and width in pixels of a batch; the task's crop has its own.
         max_pixels: images with more pixels are left out, as broken ones are.
+        classes: class names in label order, such as those of a model to evaluate; the synsets in
+            ROOT must be among them. None: all synsets of ROOT/train, sorted.
+
+    Attributes:
+        skipped: files and folders that are not used as images.
 
     Raises:
         DataError: the layout is another one, or ``val_size`` does not fit.
@@ -53,17 +67,24 @@ class ImageNet(DataSource):
         val_size: int | None = None,
         image_size: PositiveInt = 224,
         max_pixels: PositiveInt = MAX_PIXELS,
+        classes: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__(root, val_size=val_size)
         if root is None:
             raise DataError(f"ImageNet is not downloaded; name its folder with --data: {_LAYOUT}")
-        inside = class_names(root)
-        for name in _OFFICIAL:
+        self.skipped = Skipped()
+        inside = class_folders(root, self.skipped)
+        for name in _FULL_SIZES:
             if name not in inside:
-                raise DataError(f"{root} has no folder {name}; ImageNet is {_LAYOUT}")
+                raise DataError(f"{shown(root)} has no folder {name}; ImageNet is {_LAYOUT}")
         synsets = class_names(root / "train")
-        self._class_names = describe_synsets(synsets)
-        full = {name: list_images(root, root / name, synsets) for name in _OFFICIAL}
+        if classes is None:
+            self._class_names = describe_synsets(synsets)
+        else:
+            self._class_names = classes
+            found = sorted({*synsets, *class_names(root / "val")})
+            synsets = _order_synsets(root, found, classes)
+        full = {name: list_images(root, root / name, synsets, self.skipped) for name in _FULL_SIZES}
         self._copy = _copy_name(full)
         train = full["train"]
         kept, held = named_holdout(train.files, train.labels, self.val_size, "val")
@@ -87,6 +108,11 @@ class ImageNet(DataSource):
             std=IMAGENET_DEFAULT_STD,
         )
 
+    @property
+    def note(self) -> str | None:
+        """Which files and folders are skipped; None for none."""
+        return None if self.root is None else self.skipped.describe(self.root)
+
     def load(self, split: Split) -> FileImages:
         """The files of one split; nothing is read yet."""
         if len(self._listings[split]) == 0:
@@ -100,22 +126,55 @@ class ImageNet(DataSource):
 
 
 def _copy_name(full: dict[str, Listing]) -> str:
-    """Numbers on a part of the images must not pass for numbers on ImageNet."""
+    """The version of the data: numbers on a part of the images are not numbers on ImageNet."""
     other = [
-        f"{len(full[name]):,} instead of {official:,} {name} images"
-        for name, official in _OFFICIAL.items()
-        if len(full[name]) != official
+        f"{len(full[name]):,} instead of {size:,} {name} images"
+        for name, size in _FULL_SIZES.items()
+        if len(full[name]) != size
     ]
     return f"ImageNet with {' and '.join(other)} ({fingerprint(full)})" if other else "ImageNet-1k"
 
 
+def _order_synsets(root: Path, synsets: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """The synset of each class; where ``synsets`` has none for it, the class name itself.
+
+    Raises:
+        DataError: a synset belongs to no class, or two to the same.
+    """
+    known, found, unknown = set(classes), dict[str, str](), list[str]()
+    for synset, meaning in _meanings(synsets).items():
+        # The name depends on the other classes of the model: "crane (n02012849)" of two cranes.
+        names = (f"{meaning} ({synset})", meaning, synset)
+        name = next((name for name in names if name in known), None)
+        if name is None or name in found:
+            unknown.append(synset if meaning == synset else f"{synset} ({meaning})")
+        else:
+            found[name] = synset
+    if unknown:
+        raise DataError(
+            f"{shown(root)} has class folders that the training images do not have: "
+            f"{first_few(unknown)}; remove them"
+        )
+    return tuple(found.get(name, name) for name in classes)
+
+
 def describe_synsets(synsets: Sequence[str]) -> tuple[str, ...]:
-    """Class names: what synsets mean; the synset stays where two mean the same or none is known."""
+    """Class names: the meaning of each synset.
+
+    Where two have the same meaning, the synset follows it; an unknown synset is its own name.
+    """
+    meanings = _meanings(synsets)
+    counts = Counter(meanings.values())
+    return tuple(
+        f"{meaning} ({synset})" if counts[meaning] > 1 else meaning
+        for synset, meaning in meanings.items()
+    )
+
+
+def _meanings(synsets: Sequence[str]) -> dict[str, str]:
+    """The description of each synset; unknown ones describe themselves."""
     info = ImageNetInfo("imagenet-22k")
     known = set(info.label_names())
-    names = [info.label_name_to_description(name) if name in known else name for name in synsets]
-    counts = Counter(names)
-    return tuple(
-        f"{name} ({synset})" if counts[name] > 1 else name
-        for name, synset in zip(names, synsets, strict=True)
-    )
+    return {
+        name: info.label_name_to_description(name) if name in known else name for name in synsets
+    }
