@@ -19,6 +19,7 @@ from pacavit.data import Batch, Placement, Sample, SampleRandom, decode_image, r
 from pacavit.engine import build
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError
+from pacavit.utils.text import shown
 
 __all__ = ["ImageInput", "Predicted", "Predictor"]
 
@@ -117,7 +118,7 @@ class Predictor:
         with self._lock:
             records = self.task.predict(batch)
         if not self.task.is_finite(records):
-            where = f" {sources[0]} or an image near it" if sources else " an image"
+            where = f" {shown(sources[0])} or an image near it" if sources else " an image"
             raise CheckpointError(
                 f"{self.model.path} returns values for{where} that are not numbers; take weights "
                 "of an earlier checkpoint"
@@ -134,7 +135,7 @@ class Predictor:
         for position, (source, name) in enumerate(zip(chunk, names, strict=True)):
             try:
                 # Of large images only the network's input is kept.
-                samples[position] = self._fit(self.decode(source, str(name)))
+                samples[position] = self._fit(self.decode(source, shown(name)))
             except DataError as error:
                 errors[position] = str(error)
         records: dict[int, Any] = {}

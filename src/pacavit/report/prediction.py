@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from pacavit.tasks import TaskPrediction
+from pacavit.utils.text import shown
 
 __all__ = ["predictions_json", "print_predictions"]
 
@@ -29,5 +30,5 @@ def print_predictions(
     console = console or Console()
     for prediction in predictions:
         if prediction.error is None:
-            console.print(str(prediction.path), style="bold", markup=False, highlight=False)
+            console.print(shown(prediction.path), style="bold", markup=False, highlight=False)
             console.print(prediction)

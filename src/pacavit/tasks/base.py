@@ -17,6 +17,7 @@ from torchmetrics import MetricCollection
 
 from pacavit.data import Batch, DataInfo, ImageSet, Preprocess, TargetKind
 from pacavit.utils.registry import Registry
+from pacavit.utils.text import shown
 
 __all__ = ["TASKS", "NetworkFactory", "RecordPrediction", "Task", "TaskConfig", "TaskPrediction"]
 
@@ -70,7 +71,7 @@ class RecordPrediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Path, the record as text, and error."""
-        return {"path": str(self.path), "prediction": str(self.record), "error": self.error}
+        return {"path": shown(self.path), "prediction": str(self.record), "error": self.error}
 
     def __rich__(self) -> RenderableType:
         return escape(str(self.record))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pacavit.data import FileImages, Folder, MemoryImages
-from pacavit.data.sources import folder as folder_module
+from pacavit.data.formats import files as files_module
 from pacavit.data.sources.folder import split_of
 from pacavit.errors import DataError
 
@@ -124,7 +124,7 @@ def test_what_a_user_can_get_wrong(
         Folder(root, test_size=12)
     with pytest.raises(DataError, match="class 'ant' has no images left to train on"):
         Folder(make_folder("few", num=1), test_size=1, val_size=0)
-    monkeypatch.setattr(folder_module, "_MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(files_module, "_MEMORY_LIMIT", 1000)
     with pytest.raises(DataError, match=r"data\.options\.in_memory=false"):
         Folder(root).load("train")
     (root / "cat").mkdir()

@@ -30,6 +30,7 @@ __all__ = [
     "list_images",
 ]
 
+_MEMORY_LIMIT = 4 * 2**30
 _FEW = 256  # up to so many images are read faster without worker processes
 
 
@@ -134,8 +135,15 @@ class FileImages(LabelledImages):
 
         Raises:
             ReadError: the system failed to read a file.
-            DataError: no image is left.
+            DataError: no image is left, or the images would take more than 4 GiB.
         """
+        needed = len(self) * 3 * self.size[0] * self.size[1]
+        if needed > _MEMORY_LIMIT:
+            raise DataError(
+                f"{len(self):,} images of {self.size[1]} x {self.size[0]} pixels take "
+                f"{needed / 2**30:.0f} GiB of memory; lower data.options.image_size, or set "
+                "data.options.in_memory=false"
+            )
         num = len(self)
         images = torch.empty(num, 3, *self.size, dtype=torch.uint8)
         num_workers = 0 if num <= _FEW else available_cores()

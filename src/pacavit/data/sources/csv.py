@@ -20,7 +20,7 @@ from pacavit.data.formats.files import FileImages, Listing, fingerprint
 from pacavit.data.formats.image import MAX_PIXELS
 from pacavit.data.splits import named_holdout
 from pacavit.errors import DataError
-from pacavit.utils.text import first_few
+from pacavit.utils.text import first_few, shown
 
 __all__ = ["CsvLabels"]
 
@@ -73,6 +73,8 @@ class CsvLabels(DataSource):
         in_memory: decode all images once, at the start; else whenever one is needed.
         max_pixels: images with more pixels are left out, as broken ones are.
         target: "label" for one class an image, "labels" for a row of 0 and 1; set by the task.
+        classes: class names in label order, such as those of a model to evaluate: the file may name
+            some of them and no others. None: those that the file names, sorted.
 
     Raises:
         DataError: the file is missing or broken, images are missing, or a size does not fit.
@@ -90,30 +92,39 @@ class CsvLabels(DataSource):
         in_memory: bool = True,
         max_pixels: PositiveInt = MAX_PIXELS,
         target: TargetKind = "label",
+        classes: tuple[str, ...] | None = None,
     ) -> None:
         if root is None:
             raise DataError("a CSV file of labels is needed: name it with --data FILE.csv")
         file = root / "labels.csv" if root.is_dir() else root
-        self.folder, rows = file.parent, _read(file)
+        name = shown(file)
+        self.folder, rows = file.parent, _read(file, name)
         if target == "label":
-            _check_single(file, rows)
-        self.classes = tuple(sorted({name for row in rows for name in row.classes}))
+            _check_single(name, rows)
+        found = sorted({label for row in rows for label in row.classes})
+        self.classes = tuple(found) if classes is None else classes
+        unknown = [label for label in found if label not in self.classes]
+        if unknown:
+            raise DataError(
+                f"{name} names classes that the model does not know: {first_few(unknown)}; "
+                f"known: {first_few(self.classes)}"
+            )
         if len(self.classes) < 2:
             raise DataError(
-                f"{file} has fewer than two classes: {', '.join(self.classes) or 'none'}"
+                f"{name} has fewer than two classes: {', '.join(self.classes) or 'none'}"
             )
         if len(self.classes) > _MAX_CLASSES:
             raise DataError(
-                f"{file} has {len(self.classes):,} different classes; check its separators"
+                f"{name} has {len(self.classes):,} different classes; check its separators"
             )
-        _check_files(self.folder, file, rows)
+        _check_files(self.folder, name, rows)
         full = Listing(
             np.array([os.fsencode(row.image) for row in rows]), _labels(rows, self.classes, target)
         )
         self._version = f"{file.name} with {len(rows):,} images in {len(self.classes)} classes " + (
             f"({fingerprint({'': full})})"
         )
-        self._listings = _splits(file, rows, full, self.classes, val_size, test_size)
+        self._listings = _splits(name, rows, full, self.classes, val_size, test_size)
         super().__init__(root, val_size=len(self._listings["val"]))
         self.size, self.in_memory, self.max_pixels = image_size, in_memory, max_pixels
         self._loaded: dict[Split, ImageSet] = {}
@@ -145,60 +156,60 @@ class CsvLabels(DataSource):
         return self._loaded[split]
 
 
-def _read(file: Path) -> list[_Row]:
+def _read(file: Path, name: str) -> list[_Row]:
     """All lines of a file of labels."""
     try:
         if file.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{file} is larger than {_MAX_BYTES >> 20} MiB; split it")
+            raise DataError(f"{name} is larger than {_MAX_BYTES >> 20} MiB; split it")
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(_rows(file, csv.reader(stream, strict=True)))
+            rows = list(_rows(name, csv.reader(stream, strict=True)))
     except FileNotFoundError:
         raise DataError(
-            f"there is no file of labels {file}; name it with --data FILE.csv"
+            f"there is no file of labels {name}; name it with --data FILE.csv"
         ) from None
     except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror or error}") from error
+        raise DataError(f"cannot read {name}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} is not a CSV file in UTF-8: {error}") from error
+        raise DataError(f"{name} is not a CSV file in UTF-8: {error}") from error
     if not rows:
-        raise DataError(f"{file} names no images")
-    repeated = [name for name, count in Counter(row.image for row in rows).items() if count > 1]
+        raise DataError(f"{name} names no images")
+    repeated = [image for image, count in Counter(row.image for row in rows).items() if count > 1]
     if repeated:
         raise DataError(
-            f"{file} names {len(repeated)} images more than once: {first_few(repeated)}; keep one "
-            "line of each"
+            f"{name} names {len(repeated)} images more than once: "
+            f"{first_few(list(map(shown, repeated)))}; keep one line of each"
         )
     return rows
 
 
-def _rows(file: Path, lines: Iterator[list[str]]) -> Iterator[_Row]:
+def _rows(name: str, lines: Iterator[list[str]]) -> Iterator[_Row]:
     header = [name.strip() for name in next(lines, [])]
     lower = [name.lower() for name in header]
     image = _column(lower, _IMAGE_COLUMNS)
     if image is None:
         raise DataError(
-            f"{file} has no column {_IMAGE_COLUMNS[0]!r} in its first line, which has "
+            f"{name} has no column {_IMAGE_COLUMNS[0]!r} in its first line, which has "
             f"{', '.join(header) or 'nothing'}"
         )
     label, split = _column(lower, _LABEL_COLUMNS), _column(lower, ("split",))
     flags = [place for place in range(len(header)) if place not in (image, split)]
     if label is None and not flags:
-        raise DataError(f"{file} has no column of labels beside {header[image]!r}")
+        raise DataError(f"{name} has no column of labels beside {header[image]!r}")
     for cells in lines:
         line = lines.line_num  # type: ignore[attr-defined]  # of csv.reader
         if not cells:
             continue
         if len(cells) != len(header):
-            raise DataError(f"{file}, line {line}: {len(cells)} cells instead of {len(header)}")
+            raise DataError(f"{name}, line {line}: {len(cells)} cells instead of {len(header)}")
         if not cells[image].strip():
-            raise DataError(f"{file}, line {line} names no image")
+            raise DataError(f"{name}, line {line} names no image")
         if label is None:
             classes = tuple(
-                header[place] for place in flags if _flag(file, line, header[place], cells[place])
+                header[place] for place in flags if _flag(name, line, header[place], cells[place])
             )
         else:
             classes = _names(cells[label])
-        wanted = None if split is None else _split(file, line, cells[split])
+        wanted = None if split is None else _split(name, line, cells[split])
         yield _Row(line, cells[image].strip(), classes, wanted)
 
 
@@ -214,42 +225,42 @@ def _names(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _flag(file: Path, line: int, column: str, cell: str) -> bool:
+def _flag(name: str, line: int, column: str, cell: str) -> bool:
     try:
         return _FLAGS[cell.strip().lower()]
     except KeyError:
         raise DataError(
-            f"{file}, line {line}, column {column!r}: {cell!r} is neither 0 nor 1; classes stand "
+            f"{name}, line {line}, column {column!r}: {cell!r} is neither 0 nor 1; classes stand "
             "in a column 'labels', or in one column each of 0 and 1"
         ) from None
 
 
-def _split(file: Path, line: int, cell: str) -> Split:
+def _split(name: str, line: int, cell: str) -> Split:
     try:
         return _SPLITS[cell.strip().lower()]
     except KeyError:
         raise DataError(
-            f"{file}, line {line}: {cell!r} is no split; choose among: train, val, test"
+            f"{name}, line {line}: {cell!r} is no split; choose among: train, val, test"
         ) from None
 
 
-def _check_single(file: Path, rows: Sequence[_Row]) -> None:
+def _check_single(name: str, rows: Sequence[_Row]) -> None:
     wrong = [row for row in rows if len(row.classes) != 1]
     if wrong:
         first = wrong[0]
         raise DataError(
-            f"{file} has {len(wrong)} images without exactly one class, the first in line "
+            f"{name} has {len(wrong)} images without exactly one class, the first in line "
             f"{first.line} ({first.image}: {', '.join(first.classes) or 'none'}); the task "
             "'multilabel' takes any number"
         )
 
 
-def _check_files(folder: Path, file: Path, rows: Sequence[_Row]) -> None:
+def _check_files(folder: Path, name: str, rows: Sequence[_Row]) -> None:
     missing = [row.image for row in rows if not (folder / row.image).is_file()]
     if missing:
         raise DataError(
-            f"{len(missing)} of the {len(rows)} images in {file} are not there: "
-            f"{first_few(missing)}; paths start from the folder of the file"
+            f"{len(missing)} of the {len(rows)} images in {name} are not there: "
+            f"{first_few(list(map(shown, missing)))}; paths start from the folder of the file"
         )
 
 
@@ -265,7 +276,7 @@ def _labels(rows: Sequence[_Row], classes: Sequence[str], target: TargetKind) ->
 
 
 def _splits(
-    file: Path,
+    name: str,
     rows: Sequence[_Row],
     full: Listing,
     classes: Sequence[str],
@@ -283,9 +294,9 @@ def _splits(
     }
     places = {split: each.long() for split, each in places.items()}
     if named and test_size is not None:
-        raise DataError(f"test_size has no effect: {file} has a column of splits")
+        raise DataError(f"test_size has no effect: {name} has a column of splits")
     if len(places["val"]) and val_size is not None:
-        raise DataError(f"val_size has no effect: {file} has validation images")
+        raise DataError(f"val_size has no effect: {name} has validation images")
     for split, size in (("test", test_size), ("val", val_size)):
         if len(places[split]) or (named and split == "test") or not len(places["train"]):
             continue
@@ -295,7 +306,7 @@ def _splits(
         )
         places["train"], places[split] = train[kept], train[held]
     if not len(places["train"]) and not named:
-        raise DataError(f"{file} leaves no images to train on")
+        raise DataError(f"{name} leaves no images to train on")
     return {split: full.at(positions) for split, positions in places.items()}  # type: ignore[misc]
 
 

@@ -28,7 +28,6 @@ from pacavit.utils.text import first_few, shown
 __all__ = ["Folder", "split_of"]
 
 _HELD_OUT = 0.15  # default fraction of the images for validation, and for testing
-_MEMORY_LIMIT = 4 * 2**30
 _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
@@ -160,18 +159,8 @@ class Folder(DataSource):
             files = FileImages(
                 self.root, listing, (self.size, self.size), max_pixels=self.max_pixels
             )
-            self._loaded[split] = self._into_memory(files) if self.in_memory else files
+            self._loaded[split] = files.into_memory() if self.in_memory else files
         return self._loaded[split]
-
-    def _into_memory(self, files: FileImages) -> ImageSet:
-        needed = len(files) * 3 * self.size**2
-        if needed > _MEMORY_LIMIT:
-            raise DataError(
-                f"{len(files):,} images of {self.size} x {self.size} pixels take "
-                f"{needed / 2**30:.0f} GiB of memory; lower data.options.image_size, or set "
-                "data.options.in_memory=false"
-            )
-        return files.into_memory()
 
 
 def _find(

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pacavit.tasks.classification.classifier import ClassProbability
+from pacavit.utils.text import shown
 
 __all__ = ["ImagePrediction"]
 
@@ -35,7 +36,7 @@ class ImagePrediction:
         top = [
             {"class": name, "probability": round(probability, 6)} for name, probability in self.top
         ]
-        return {"path": str(self.path), "top": top, "error": self.error}
+        return {"path": shown(self.path), "top": top, "error": self.error}
 
     def __rich__(self) -> Table:
         table = Table(box=None, show_header=False, pad_edge=False)
