@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,8 @@ def bright_model() -> MakeModel:
         config = ClassificationConfig(image_size=image_size, crop=CropConfig() if crop else None)
         recipe = recipes.load("digits").model_copy(update={"task": config})
         task = ClassificationTask(network, config, 2).eval()
-        return LoadedModel(task, recipe, INFO, {}, Path("made.safetensors"))
+        info = replace(INFO, image_size=(image_size, image_size))
+        return LoadedModel(task, recipe, info, {}, Path("made.safetensors"))
 
     return make
 

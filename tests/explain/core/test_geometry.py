@@ -5,16 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pacavit.tasks.classification.framing import CentreCrop
 from torch import nn
 
-from pacavit.data import DataInfo
-from pacavit.data.placement import Placement, Region
+from pacavit.data import DataInfo, Placement, Region, Sample, SampleRandom
 from pacavit.errors import PacavitError
 from pacavit.explain.core.geometry import Sampling, samplings, upsample, windows
 from pacavit.models import PacaViT
+from pacavit.tasks.classification import ClassificationConfig, ClassificationPreprocess
 from pacavit.tasks.classification.config import CropConfig
-from pacavit.tasks.classification.transforms import EvalTransform
 
 THREE_STAGES: dict[str, Any] = {
     "embed_dims": (4, 8, 12),
@@ -70,24 +68,24 @@ def test_upsampling_is_linear_between_centres() -> None:
 
 
 @pytest.mark.parametrize("size", [(60, 60), (50, 90), (91, 50), (20, 23)])
-@pytest.mark.parametrize("framed", [False, True])
-def test_maps_return_to_where_the_pixels_were(size: tuple[int, int], framed: bool) -> None:
+@pytest.mark.parametrize("cropped", [False, True])
+def test_maps_return_to_where_the_pixels_were(size: tuple[int, int], cropped: bool) -> None:
     """What the network saw of a bright square, put back, covers the square."""
     info = DataInfo("a", "a", ("x", "y"), (48, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    transform = EvalTransform(info)
+    config = ClassificationConfig(crop=CropConfig() if cropped else None)
+    preprocess = ClassificationPreprocess(config, info, training=False)
     image = torch.zeros(3, *size, dtype=torch.uint8)
     top, left = round(0.4 * size[0]), round(0.45 * size[1])
     bottom, right = top + round(0.2 * size[0]), left + round(0.15 * size[1])
     image[:, top:bottom, left:right] = 255
-    region = transform.region(size)
-    seen = image
-    if framed:
-        framing = CentreCrop(CropConfig(), 32)
-        seen = framing(image)
-        region = transform.region((32, 32)).inside(framing.region(size), (32, 32))
-    saw = transform(seen[None])
-    placement = Placement(size, region, (saw.shape[2], saw.shape[3]))
-    back = placement.restore(saw[:, 0])
+    random = SampleRandom(0, 0, torch.zeros(1, dtype=torch.int64))
+    fitted = [preprocess.sample(Sample(image, 0, 0), random)]
+    batch = preprocess.batch(preprocess.collate(fitted), random)
+    (placement,) = batch.placements
+    assert placement.image_size == size
+    assert placement.input_size == tuple(batch.images.shape[2:])
+    region = placement.region
+    back = placement.restore(batch.images[:, 0])
     assert back.shape == (1, *size)
     known = back[0].isfinite()
     assert known.any(0).sum() == pytest.approx(region.width, abs=1)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,4 +145,4 @@ def test_a_part_belongs_to_its_images() -> None:
     assert batch_key(first) != batch_key(second)
     changed = first.images.clone()
     changed[0, 0, 0, 0] += 1
-    assert batch_key(first._replace(images=changed)) != batch_key(first)
+    assert batch_key(replace(first, images=changed)) != batch_key(first)

@@ -2,17 +2,13 @@ import numpy as np
 import pytest
 import timm.data
 import torch
-from pacavit.tasks.classification.framing import CentreCrop, RandomCrop
 from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from pacavit.data import DataInfo, SampleRandom
-from pacavit.tasks import ClassificationTask
-from pacavit.tasks.classification import ClassificationConfig
+from pacavit.data import SampleRandom
 from pacavit.tasks.classification.config import CropConfig
-
-INFO = DataInfo("test", "test", ("a", "b"), (32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+from pacavit.tasks.classification.crops import CenterCrop, RandomCrop
 
 
 def image(height: int = 40, width: int = 60) -> Tensor:
@@ -27,13 +23,13 @@ def draws(index: int = 0, epoch: int = 0) -> SampleRandom:
 
 def test_random_crops_belong_to_their_sample_and_leave_no_trace() -> None:
     crop, before = RandomCrop(CropConfig(), 16), torch.get_rng_state()
-    first = crop(image(), draws(3))
+    first, _ = crop(image(), draws(3))
     assert first.shape == (3, 16, 16)
     assert first.dtype == torch.uint8
     torch.rand(5)
-    assert torch.equal(crop(image(), draws(3)), first)
-    assert not torch.equal(crop(image(), draws(4)), first)
-    assert not torch.equal(crop(image(), draws(3, epoch=1)), first)
+    assert torch.equal(crop(image(), draws(3))[0], first)
+    assert not torch.equal(crop(image(), draws(4))[0], first)
+    assert not torch.equal(crop(image(), draws(3, epoch=1))[0], first)
     torch.manual_seed(0)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -43,7 +39,7 @@ def test_random_crops_have_the_areas_and_aspects_that_were_asked_for() -> None:
     config = CropConfig(scale=(0.2, 0.5), ratio=(0.75, 4 / 3))
     shares, aspects = [], []
     for index in range(200):
-        cut = RandomCrop(config, 32)(image(200, 200), draws(index)).float()
+        cut = RandomCrop(config, 32)(image(200, 200), draws(index))[0].float()
         height, width = ((cut[c].max() - cut[c].min()) / 200 for c in (0, 1))
         shares.append(float(height * width))
         aspects.append(float(width / height))
@@ -54,8 +50,10 @@ def test_random_crops_have_the_areas_and_aspects_that_were_asked_for() -> None:
 
 
 def test_the_whole_image_where_that_is_asked_for() -> None:
-    cut = RandomCrop(CropConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0)), 40)(image(40, 40), draws())
+    crop = RandomCrop(CropConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0)), 40)
+    cut, region = crop(image(40, 40), draws())
     assert torch.equal(cut, image(40, 40))
+    assert region == (0, 0, 40, 40)
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (300, 97), (3, 3)])
@@ -65,20 +63,7 @@ def test_measuring_sees_what_timm_evaluates_on(height: int, width: int) -> None:
     )
     pixels = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     expected = reference(Image.fromarray(pixels.permute(1, 2, 0).numpy()))
-    assert np.array_equal(CentreCrop(CropConfig(), 32)(pixels), expected)
-
-
-def test_the_task_frames_where_its_config_says_so() -> None:
-    plain = ClassificationConfig()
-    assert ClassificationTask.train_framing(plain, INFO) is None
-    assert ClassificationTask.eval_framing(plain, INFO) is None
-    cropping = ClassificationConfig(image_size=24, crop=CropConfig())
-    training = ClassificationTask.train_framing(cropping, INFO, 20)
-    measuring = ClassificationTask.eval_framing(cropping, INFO)
-    assert training is not None
-    assert measuring is not None
-    assert training(image(), draws()).shape == (3, 20, 20)
-    assert measuring(image()).shape == (3, 24, 24)
+    assert np.array_equal(CenterCrop(CropConfig(), 32)(pixels)[0], expected)
 
 
 @pytest.mark.parametrize(
