@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,67 @@ def test_flatten_names_every_leaf() -> None:
         "f": {},
         "g": None,
     }
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100_000 + "]" * 100_000,
+        ".".join("a" * 100_000) + " = 1",
+        "a = " + "9" * 5000,
+        "#" * (2**20 + 1),
+    ],
+    ids=["nested", "dotted", "integer", "large"],
+)
+def test_a_recipe_beyond_the_bounds_is_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match="cannot be read") as caught:
+        recipes.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.timeout(30)
+def test_a_recipe_that_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(RecipeError, match=r"not a regular file|unknown recipe"):
+            recipes.load(path)
+
+
+def test_a_long_chain_of_extends_is_refused(tmp_path: Path) -> None:
+    for number in range(1500):
+        (tmp_path / f"{number}.toml").write_text(f'extends = "{number + 1}.toml"')
+    with pytest.raises(RecipeError, match="chain of more than 16 recipes"):
+        recipes.load(tmp_path / "0.toml")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.epochs=" + "9" * 5000, "train.epochs=" + "[" * 5000, ".".join("a" * 5000) + "=1"],
+)
+def test_an_override_beyond_the_bounds_is_one_line(override: str) -> None:
+    with pytest.raises(RecipeError, match="--set") as caught:
+        recipes.load("digits", [override])
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "task.image_size=100000",
+        "task.image_size=0",
+        "model.num_clusters=1000000000",
+        "model.options.embed_dims=[1000000000,1,1]",
+        "model.options.depths=[1000,1000,1]",
+        "train.epochs=1000000000000",
+        "train.batch_size=1000000000000",
+        "train.progressive=[[0.5,100000]]",
+        "data.num_workers=1000000",
+    ],
+)
+def test_absurd_sizes_are_refused_by_the_schema(override: str) -> None:
+    with pytest.raises(RecipeError, match=override.partition("=")[0].rpartition(".")[2]):
+        recipes.load("digits", [override])

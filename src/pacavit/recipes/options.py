@@ -10,6 +10,7 @@ __all__ = ["FORBIDDEN_OPTIONS", "MAX_OPTION", "check_bounds"]
 MAX_OPTION = 2**20
 """Largest number in the options of a model; the widest layers of known models have 2**16."""
 _MAX_ITEMS = 1024
+_MAX_LAYERS = 1024
 
 FORBIDDEN_OPTIONS = frozenset(
     {
@@ -37,6 +38,8 @@ FORBIDDEN_OPTIONS = frozenset(
 def check_bounds(options: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the option, for numbers and lists that no model needs."""
     for name, value in options.items():
+        if ("depth" in name or "layers" in name) and _total(value) > _MAX_LAYERS:
+            raise ValueError(f"{name} of at most {_MAX_LAYERS} layers in all")
         if isinstance(value, Mapping):
             check_bounds(value)
         elif isinstance(value, list | tuple):
@@ -46,3 +49,9 @@ def check_bounds(options: Mapping[str, Any]) -> None:
                 check_bounds({name: item})
         elif isinstance(value, int | float) and abs(value) > MAX_OPTION:
             raise ValueError(f"{name} of at most {MAX_OPTION}, not {value}")
+
+
+def _total(value: Any) -> float:
+    """The sum of a number, or of the numbers in a list."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return sum(abs(item) for item in items if isinstance(item, int | float))

@@ -238,3 +238,46 @@ def test_repositories_out_of_reach_are_one_line(
         with pytest.raises(CheckpointError, match="cannot fetch hf-hub:someone/net") as caught:
             load("hf-hub:someone/net")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"features_only": True}, RecipeError, "may not hold features_only"),
+        ({"pruned": True}, RecipeError, "may not hold pruned"),
+        ({"pretrained_cfg": {"file": "x"}}, RecipeError, "may not hold pretrained_cfg"),
+        ({"embed_dims": [10**9, 8]}, RecipeError, "embed_dims"),
+        ({"embed_dims": [10**5, 10**5]}, CheckpointError, "does not fit the model"),
+        ({"depths": [1000, 1]}, CheckpointError, "does not fit the model"),
+        ({"depths": [10**6, 1]}, RecipeError, "depths"),
+        ({"num_classes": 10**6}, CheckpointError, "does not fit the model"),
+        ({"num_classes": -1}, PacavitError, "model"),
+        ({"num_heads": 0}, RecipeError, "num_heads 0 does not divide"),
+    ],
+)
+def test_hostile_arguments_of_a_config_are_refused(
+    changes: dict[str, Any], error: type[PacavitError], message: str, tmp_path: Path
+) -> None:
+    folder = save_pretrained(build(), tmp_path, "")
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"] |= changes
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(error, match=message) as caught:
+        from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["features_only", "pruned"])
+def test_arguments_that_build_no_classifier_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    folder = save_pretrained(build(), tmp_path, "")
+    with pytest.raises(RecipeError, match=f"from_pretrained may not hold {name}"):
+        from_pretrained(folder, **{name: True})
+
+
+@pytest.mark.parametrize("text", ['{"a":' * 100_000, '{"architecture": ' + "9" * 5000 + "}"])
+def test_a_config_beyond_the_bounds_is_one_line(text: str, tmp_path: Path) -> None:
+    folder = save_pretrained(build(), tmp_path, "")
+    (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match="cannot read a model from"):
+        from_pretrained(folder)

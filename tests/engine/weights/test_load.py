@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from pacavit.engine import load_model, packaged_names, save_weights
 from pacavit.engine.run.log import read_metrics
 from pacavit.engine.weights import format as weights
-from pacavit.errors import CheckpointError, RecipeError, UnknownNameError
+from pacavit.engine.weights.fit import build_to_fit
+from pacavit.errors import CheckpointError, PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
 
 MakeRecipe = Callable[..., Recipe]
@@ -153,3 +155,97 @@ def test_tensors_that_do_not_fit_are_named(
     del state["head.bias"]
     with pytest.raises(CheckpointError, match=r"head\.bias is missing; extra is left over"):
         weights.load_state(loaded.task.model, state, "x")
+
+
+def rewritten(source: Path, path: Path, field: str, value: Any) -> Path:
+    """The same tensors with one field of the description replaced."""
+    description = describe(source)
+    *keys, last = field.split(".")
+    inner = description
+    for key in keys:
+        inner = inner[key]
+    inner[last] = value
+    save_file(load_file(source), path, {"pacavit": json.dumps(description)})
+    return path
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        *(
+            ("recipe.task.image_size", size, "task.image_size")
+            for size in (10**5, 10**9, 10**12, 0, -1)
+        ),
+        *(("data.image_size", [size, 8], "image_size") for size in (10**5, 10**12, 0, -1)),
+        *(("recipe.model.num_clusters", size, "num_clusters") for size in (10**9, -1)),
+        ("recipe.model.clustering_options", {"n_iter": 10**9}, "n_iter"),
+        ("recipe.model.options", {"depths": [10**6] * 3}, "depths"),
+        ("recipe.model.options", {"width": 10**9}, "width"),
+        ("recipe.model.options", {"width": 10**6}, "does not fit the model: conv"),
+        ("recipe.model.options", {"pruned": True}, "pruned"),
+        ("recipe.model.name", "vit_giant_patch14_224", "does not fit the model"),
+        ("data.class_names", [], "class_names is empty"),
+        ("data.class_names", [str(number) for number in range(10**5)], r"head\.weight is \(3, 8\)"),
+        ("data.mean", [1e400, 0.0, 0.0], "mean"),
+        ("data.std", [0.0, 1.0, 1.0], "std"),
+        ("recipe", [], "not a table"),
+        ("recipe.train.epochs", 10**12, "train.epochs"),
+    ],
+)
+def test_absurd_descriptions_are_refused_before_anything_is_built(
+    field: str,
+    value: Any,
+    message: str,
+    finished: Path,
+    tmp_path: Path,
+) -> None:
+    path = rewritten(
+        finished / "weights.safetensors", tmp_path / "absurd.safetensors", field, value
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, hard))
+    try:
+        with pytest.raises(PacavitError, match=message) as caught:
+            load_model(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000 + "1" + "}" * 50_000, "9" * 5000])
+def test_metadata_beyond_the_bounds_are_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "deep.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"pacavit": text})
+    with pytest.raises(CheckpointError, match=r"description inside .* is broken: it ") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plugin_that_reads_its_tensors_is_built_without_a_sketch(finished: Path) -> None:
+    class Reads(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(2))
+            try:
+                float(self.weight.detach().sum())
+            except RuntimeError as error:
+                raise RecipeError(f"refused: {error}") from error
+
+    assert build_to_fit(Reads, {"weight": (2,)}, "x").weight.shape == (2,)
+
+
+def test_layers_without_end_stop_when_the_file_has_no_more_tensors() -> None:
+    built = 0
+
+    def make() -> torch.nn.Module:
+        nonlocal built
+        layers = torch.nn.ModuleList()
+        while True:
+            layers.append(torch.nn.Linear(1, 1))
+            built += 1
+
+    with pytest.raises(CheckpointError, match="far larger"):
+        build_to_fit(make, {"0.weight": (1, 1)}, "x")
+    assert built < 200

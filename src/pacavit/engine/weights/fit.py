@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,8 @@ def build_to_fit(
     """
     with torch.random.fork_rng(devices=[]), _bounded(shapes, origin):
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns of empty tensors, which fit no file
                 sketch = make()
         except RecipeError as error:
             # The constructor of a plugin may look at the values of its tensors.
