@@ -17,7 +17,7 @@ def predict(
     ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Name what images show, the five likeliest classes: pacavit predict runs/digits a.png."""
+    """Classify images, the five top classes of each: pacavit predict runs/digits a.png."""
     from pacavit import api
     from pacavit.report.prediction import predictions_json, print_predictions
 

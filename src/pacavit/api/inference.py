@@ -39,7 +39,7 @@ def predict(
     top_k: int = 5,
     progress: bool = False,
 ) -> list[ImagePrediction]:
-    """Name what images show: the ``top_k`` likeliest classes of each, with probabilities.
+    """Classify images: the ``top_k`` classes of each, with probabilities.
 
     Args:
         model: run folder, weights file or packaged name.
@@ -69,20 +69,20 @@ def explain(
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[ExplainedImage]:
-    """Show which parts of images decide, and what the clusters of the model hold.
+    """Explain images: where the evidence for a class lies, and the clusters of the model.
 
-    Writes a folder of pictures an image (maps over the image, binary masks with what they keep and
-    remove, a gallery of clusters a stage), ``explanations.json``, and ``index.html``, where a
-    reader clicks a patch and sees the clusters it attends to.
+    Writes a folder of pictures per image (maps over the image, binary masks with what they keep
+    and remove, a gallery of clusters per stage), ``explanations.json``, and ``index.html``, where a
+    click on a patch shows the clusters it attends to.
 
     Args:
         model: run folder, weights file or packaged name.
         images: image files of any size and mode, or folders of them; one, or several.
         out: folder to write; one that holds something is refused.
-        label: name or index of the class to explain; None is each image's likeliest.
-        stage: whose clusters make the map; None is the last that has some.
-        method: registered name, as ``list_names("methods")`` has them; None is contributions of
-            clusters where there are some.
+        label: name or index of the class to explain; None is the top-1 class of each image.
+        stage: stage of the clusters in the map; None is the last one with clusters.
+        method: registered name, see ``list_names("methods")``; None is
+            ``cluster_contributions`` for models with clusters.
         overwrite: replace the explanations in ``out``.
         progress: show a progress bar; of a single image, that it is under way.
 
