@@ -1,13 +1,14 @@
-"""Explanation benches of several models beside each other: one file of results, tables, pictures.
+"""Explanation evaluations of several models side by side: one results file, tables, a picture.
 
 ::
 
-    pacavit explain-bench cifar10_nano_conv --skip 200 --data FOLDER --out bench/conv
-    python benchmarks/explanations.py explanations bench/conv bench/kmeans ...
+    pacavit explain-evaluate cifar10_nano_conv --skip 200 --data FOLDER --out faithful/conv
+    python benchmarks/explanations.py explanations faithful/conv faithful/kmeans ...
 
-Reads the numbers in each folder. Writes ``benchmarks/results/NAME.json``, where other models stay
-and the same are replaced, and of several models the picture ``docs/pictures/NAME.png``; prints the
-tables of ``docs/results/explanations.md``.
+Reads the numbers in each folder. Updates ``benchmarks/results/NAME.json`` for their models, draws
+``docs/pictures/NAME.png`` if there are several, and prints the tables of
+``docs/results/explanations.md``. Folders and results of earlier releases, with names of their
+time, are read as well.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from torch import Tensor
 
 from pacavit.explain.evaluation.clusters import AGREEMENT, OWN
 from pacavit.explain.evaluation.methods import MEASURES as MEANINGS
-from pacavit.explain.evaluation.metrics import paired_difference
+from pacavit.report.explanation.evaluation import NUMBERS, VALUES
 from pacavit.utils.files import read_tensors
-from pacavit.utils.statistics import Interval
+from pacavit.utils.statistics import Interval, paired_difference
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 MEASURES = ("difference", "kept", "removed", "ROAD")
 FAITHFUL = ("insertion", "deletion", "difference", "kept", "removed", "ROAD")
-TITLES = ("insertion minus deletion", "right with 25 % kept", "right with 25 % removed", "ROAD")
+TITLES = ("insertion minus deletion", "top-1 with 25 % kept", "top-1 with 25 % removed", "ROAD")
 METHODS = (
     "cluster_contributions",
     "cluster_gradient",
@@ -40,62 +41,92 @@ METHODS = (
     "relevance",
     "grad_cam",
 )
-CONTROLS = ("centre", "edges", "random")
+CONTROLS = ("center", "edges", "random")
 JUDGED = ("cluster_contributions", "cluster_gradient", "class_map")
 RIVALS = (*CONTROLS, "grad_cam")
+# Names in results and folders of earlier releases.
+RENAMED = {"centre": "center", "k-means of colour and place": "k-means of color and position"}
+OLD_NUMBERS, OLD_VALUES = "bench.json", "bench.safetensors"
 
 
 def main() -> None:
     """Read the command line, gather, draw and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", help="of the results file and the picture")
-    parser.add_argument("benches", type=Path, nargs="+", help="folders of pacavit explain-bench")
+    parser.add_argument("folders", type=Path, nargs="+", help="folders of pacavit explain-evaluate")
     arguments = parser.parse_args()
     path = RESULTS / f"{arguments.name}.json"
-    known = json.loads(path.read_text("utf-8")) if path.exists() else []
-    found = {bench["model"]: bench for bench in known}
+    known = renamed(json.loads(path.read_text("utf-8"))) if path.exists() else []
+    found = {evaluation["model"]: evaluation for evaluation in known}
     measured = {}
-    for folder in arguments.benches:
-        bench = json.loads((folder / "bench.json").read_text("utf-8"))
-        values, _ = read_tensors(folder / "bench.safetensors")
-        measured[bench["model"]] = values
-        found[bench["model"]] = bench | {"pairs": paired(values)}
+    for folder in arguments.folders:
+        evaluation, values = read(folder)
+        measured[evaluation["model"]] = values
+        found[evaluation["model"]] = evaluation | {"pairs": paired(values)}
     for model in measured:
         found[model]["models"] = against_others(model, measured)
-    benches = [found[model] for model in sorted(found)]
-    path.write_text(json.dumps(benches, indent=1) + "\n", "utf-8")
-    if len(benches) > 1:
-        draw(benches, PICTURES / f"{arguments.name}.png")
-    tables = [methods(bench) for bench in benches]
-    tables += [models(benches, measure) for measure in MEASURES]
-    tables += [verdicts(benches, method) for method in JUDGED]
-    tables += [ranking(benches)] if len(measured) > 1 else []
-    tables += [agreement(bench) for bench in benches if bench["clusters"][0]["agreement"]]
-    print("\n\n".join([*tables, times(benches), clusters(benches)]))  # noqa: T201
+    evaluations = [found[model] for model in sorted(found)]
+    path.write_text(json.dumps(evaluations, indent=1) + "\n", "utf-8")
+    if len(evaluations) > 1:
+        draw(evaluations, PICTURES / f"{arguments.name}.png")
+    tables = [methods(evaluation) for evaluation in evaluations]
+    tables += [models(evaluations, measure) for measure in MEASURES]
+    tables += [verdicts(evaluations, method) for method in JUDGED]
+    tables += [ranking(evaluations)] if len(measured) > 1 else []
+    tables += [
+        agreement(evaluation)
+        for evaluation in evaluations
+        if evaluation["clusters"][0]["agreement"]
+    ]
+    print("\n\n".join([*tables, times(evaluations), clusters(evaluations)]))  # noqa: T201
 
 
-def methods(bench: dict[str, Any]) -> str:
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The numbers of a folder, and the values of every image."""
+    old = not (folder / NUMBERS).is_file()
+    numbers = json.loads((folder / (OLD_NUMBERS if old else NUMBERS)).read_text("utf-8"))
+    values, _ = read_tensors(folder / (OLD_VALUES if old else VALUES))
+    return renamed(numbers), renamed(values)
+
+
+def renamed(found: Any) -> Any:
+    """Results with today's names, wherever they are keys or values."""
+    if isinstance(found, dict):
+        return {_renamed_key(key): renamed(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [renamed(value) for value in found]
+    return RENAMED.get(found, found) if isinstance(found, str) else found
+
+
+def _renamed_key(key: str) -> str:
+    """A key such as "centre/true/kept", "minus centre" or "stage 0/the model/NMI"."""
+    prefix = "minus " if key.startswith("minus ") else ""
+    words = key.removeprefix(prefix).split("/")
+    return prefix + "/".join(RENAMED.get(word, word) for word in words)
+
+
+def methods(evaluation: dict[str, Any]) -> str:
     """All methods on one model."""
-    names = list(bench["methods"][0]["predicted"])
+    names = list(evaluation["methods"][0]["predicted"])
     rows = [
         [row["method"], *(cell(row["predicted"][name]) for name in names), row["milliseconds"]]
-        for row in bench["methods"]
+        for row in evaluation["methods"]
     ]
-    return f"{bench['model']}:\n\n" + table(["method", *names, "ms"], rows)
+    return f"{evaluation['model']}:\n\n" + table(["method", *names, "ms"], rows)
 
 
-def models(benches: Sequence[dict[str, Any]], measure: str) -> str:
+def models(evaluations: Sequence[dict[str, Any]], measure: str) -> str:
     """Some methods on all models."""
     rows = []
-    for bench in benches:
-        found = {row["method"]: row["predicted"][measure] for row in bench["methods"]}
+    for evaluation in evaluations:
+        found = {row["method"]: row["predicted"][measure] for row in evaluation["methods"]}
         cells = [cell(found[name]) if name in found else "" for name in (*METHODS, *CONTROLS)]
-        rows.append([bench["model"], *cells])
+        rows.append([evaluation["model"], *cells])
     return f"{measure}:\n\n" + table(["model", *METHODS, *CONTROLS], rows)
 
 
 def paired(values: Mapping[str, Tensor]) -> dict[str, Any]:
-    """By method, other and measure: how much higher the first is, image by image."""
+    """By method, other and measure: the mean paired difference over images."""
 
     def differences(one: str, other: str, measures: Sequence[str]) -> dict[str, list[float]]:
         return {
@@ -124,7 +155,7 @@ def paired(values: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def against_others(model: str, measured: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
-    """By other model and measure: how much higher a model's best method is, image by image."""
+    """By other model and measure: the mean paired difference of the default method over images."""
     names = [f"{JUDGED[0]}/predicted/{measure}" for measure in FAITHFUL]
     return {
         other: {
@@ -138,141 +169,145 @@ def against_others(model: str, measured: Mapping[str, Mapping[str, Tensor]]) -> 
     }
 
 
-def ranking(benches: Sequence[dict[str, Any]]) -> str:
-    """Whose explanations are truest: the best method on all models, and above the centre's."""
+def ranking(evaluations: Sequence[dict[str, Any]]) -> str:
+    """The default method on all models, and its difference to the center control."""
     rows = []
     means = {
-        bench["model"]: {name: score(bench, name) for name in FAITHFUL}
-        for bench in benches
-        if bench.get("models")
+        evaluation["model"]: {name: score(evaluation, name) for name in FAITHFUL}
+        for evaluation in evaluations
+        if evaluation.get("models")
     }
-    for bench in benches:
-        model = bench["model"]
+    for evaluation in evaluations:
+        model = evaluation["model"]
         if model not in means:
             continue
         cells = []
         for measure in FAITHFUL:
             better = MEANINGS[measure].better
             best = max(means, key=lambda name: better * means[name][measure][0])
-            behind = bench["models"].get(best, {}).get(measure)
-            mark = " (best)" if best == model else " (tie)" * Interval(*behind).tie
+            behind = evaluation["models"].get(best, {}).get(measure)
+            mark = " (best)" if best == model else " (n.s.)" * (not Interval(*behind).significant)
             cells.append(cell(means[model][measure]) + mark)
-        above = bench["pairs"][JUDGED[0]]["centre"]["difference"]
+        above = evaluation["pairs"][JUDGED[0]]["center"]["difference"]
         rows.append([model, *cells, Interval(*above).as_difference(3)])
-    header = ["model", *FAITHFUL, "difference, above that of centre"]
-    return f"{JUDGED[0]} of all models, image by image:\n\n" + table(header, rows)
+    header = ["model", *FAITHFUL, "difference, minus that of center"]
+    return (
+        f"{JUDGED[0]} of all models, paired by image; n.s.: no significant difference to the best:\n\n"
+        + table(header, rows)
+    )
 
 
-def score(bench: dict[str, Any], measure: str) -> Sequence[float]:
-    """Of the best method."""
-    (row,) = (row for row in bench["methods"] if row["method"] == JUDGED[0])
+def score(evaluation: dict[str, Any], measure: str) -> Sequence[float]:
+    """The interval of the default method."""
+    (row,) = (row for row in evaluation["methods"] if row["method"] == JUDGED[0])
     values: Sequence[float] = row["predicted"][measure]
     return values
 
 
-def verdicts(benches: Sequence[dict[str, Any]], method: str) -> str:
-    """Whether a method beats the controls and Grad-CAM, image by image, on all models."""
+def verdicts(evaluations: Sequence[dict[str, Any]], method: str) -> str:
+    """Whether a method beats the controls and Grad-CAM on all models, paired by image."""
     rows = []
-    for bench in benches:
-        if method not in bench["pairs"]:
+    for evaluation in evaluations:
+        if method not in evaluation["pairs"]:
             continue
         cells = []
         for measure in FAITHFUL:
-            differences = {name: bench["pairs"][method][name][measure] for name in RIVALS}
+            differences = {name: evaluation["pairs"][method][name][measure] for name in RIVALS}
             better = MEANINGS[measure].better
-            told = (compared(*each, better) for each in differences.items())
-            cells.append(", ".join(filter(None, told)) or "better than all")
-        rows.append([bench["model"], *cells])
+            losses = (compared(*each, better) for each in differences.items())
+            cells.append(", ".join(filter(None, losses)) or "better than all")
+        rows.append([evaluation["model"], *cells])
     return f"{method} against controls and Grad-CAM:\n\n" + table(["model", *FAITHFUL], rows)
 
 
 def compared(name: str, difference: Sequence[float], better: int) -> str:
-    """What stands against a method that should have won; nothing if it did."""
+    """A comparison with a rival that is not significantly worse; empty if it is."""
     _, *ends = (better * value for value in difference)
     if min(ends) > 0:
         return ""
-    return f"{name} better" if max(ends) < 0 else f"tie with {name}"
+    return f"{name} better" if max(ends) < 0 else f"no significant difference to {name}"
 
 
-def agreement(bench: dict[str, Any]) -> str:
+def agreement(evaluation: dict[str, Any]) -> str:
     """The clusters of a model against masks of objects, beside controls."""
     rows = []
-    for stage in bench["clusters"]:
-        pairs = bench["pairs"].get(f"stage {stage['stage']}", {})
+    for stage in evaluation["clusters"]:
+        pairs = evaluation["pairs"].get(f"stage {stage['stage']}", {})
         for partition, scores in stage["agreement"].items():
             cells = [cell(scores[name]) for name in AGREEMENT]
-            told = [
+            pairs_text = [
                 Interval(*pairs[partition][name]).as_difference(3) if partition in pairs else ""
                 for name in ("FG-ARI", "mBO")
             ]
-            rows.append([f"stage {stage['stage']}: {partition}", *cells, *told])
-    header = ["partition", *AGREEMENT, "FG-ARI, the model minus it", "mBO, the model minus it"]
-    return f"{bench['model']} against masks:\n\n" + table(header, rows)
+            rows.append([f"stage {stage['stage']}: {partition}", *cells, *pairs_text])
+    header = ["partition", *AGREEMENT, "FG-ARI, model minus control", "mBO, model minus control"]
+    return f"{evaluation['model']} against masks:\n\n" + table(header, rows)
 
 
-def times(benches: Sequence[dict[str, Any]]) -> str:
-    """Milliseconds an image of each method, as shares of Grad-CAM's."""
+def times(evaluations: Sequence[dict[str, Any]]) -> str:
+    """Time per image of each method relative to Grad-CAM."""
     rows = []
-    for bench in benches:
-        found = {row["method"]: row["milliseconds"] for row in bench["methods"]}
-        shares = {name: f"{each / found['grad_cam']:.2f}" for name, each in found.items()}
-        cells = [shares.get(name, "") for name in METHODS]
-        rows.append([bench["model"], *cells])
-    return "times as long as Grad-CAM:\n\n" + table(["model", *METHODS], rows)
+    for evaluation in evaluations:
+        found = {row["method"]: row["milliseconds"] for row in evaluation["methods"]}
+        ratios = {name: f"{each / found['grad_cam']:.2f}" for name, each in found.items()}
+        cells = [ratios.get(name, "") for name in METHODS]
+        rows.append([evaluation["model"], *cells])
+    return "time relative to Grad-CAM:\n\n" + table(["model", *METHODS], rows)
 
 
-def clusters(benches: Sequence[dict[str, Any]]) -> str:
-    """What the clusters of all models are worth."""
+def clusters(evaluations: Sequence[dict[str, Any]]) -> str:
+    """The properties of the clusters of all models."""
     rows, names = [], []
-    for bench in benches:
-        for stage in bench["clusters"]:
+    for evaluation in evaluations:
+        for stage in evaluation["clusters"]:
             names = list(stage["health"])
             cells = [cell(stage["health"][name]) for name in names]
-            rows.append([f"{bench['model']}, stage {stage['stage']}", *cells])
+            rows.append([f"{evaluation['model']}, stage {stage['stage']}", *cells])
     return "clusters:\n\n" + table(["clusters", *names], rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """In Markdown."""
+    """A Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
 def cell(value: Sequence[float]) -> str:
-    """Mean and half of the interval."""
+    """Mean and half the interval as text."""
     mean, low, high = value
     return f"{mean:.3f} ± {(high - low) / 2:.3f}"
 
 
-def draw(benches: Sequence[dict[str, Any]], path: Path) -> None:
-    """A panel a measure, a row a model, a mark a method with its interval."""
-    figure = Figure(figsize=(12, 1.6 + 0.5 * len(benches)), layout="constrained", dpi=130)
+def draw(evaluations: Sequence[dict[str, Any]], path: Path) -> None:
+    """One panel per measure, one row per model, one mark with its interval per method."""
+    figure = Figure(figsize=(12, 1.6 + 0.5 * len(evaluations)), layout="constrained", dpi=130)
     panels = figure.subplots(1, len(MEASURES), sharey=True)
-    shown = (*JUDGED, "relevance", "grad_cam", "centre", "edges")
+    shown = (*JUDGED, "relevance", "grad_cam", "center", "edges")
     marks = dict(zip(shown, "o*Ds^|x", strict=True))
     for axes, measure, title in zip(panels, MEASURES, TITLES, strict=True):
-        for place, bench in enumerate(benches):
-            for row in bench["methods"]:
+        for position, evaluation in enumerate(evaluations):
+            for row in evaluation["methods"]:
                 if row["method"] not in shown:
                     continue
                 number = shown.index(row["method"])
                 mean, low, high = row["predicted"][measure]
-                height = place + (number - 3) * 0.11
-                colour = "0.45" if row["method"] in CONTROLS else f"C{number}"
-                axes.plot([low, high], [height, height], color=colour, linewidth=1)
+                height = position + (number - 3) * 0.11
+                color = "0.45" if row["method"] in CONTROLS else f"C{number}"
+                axes.plot([low, high], [height, height], color=color, linewidth=1)
                 axes.plot(
                     mean,
                     height,
                     marks[row["method"]],
-                    color=colour,
+                    color=color,
                     markersize=5,
-                    label=row["method"].replace("_", " ") if not place else None,
+                    label=row["method"].replace("_", " ") if not position else None,
                 )
         better = "lower" if measure == "removed" else "higher"
         axes.set_title(f"{title}\n({better} is better)", fontsize=10)
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(
-        range(len(benches)), [bench["model"].removeprefix("cifar10_nano_") for bench in benches]
+        range(len(evaluations)),
+        [evaluation["model"].removeprefix("cifar10_nano_") for evaluation in evaluations],
     )
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()

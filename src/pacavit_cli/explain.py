@@ -19,7 +19,7 @@ def explain(
     class_: Annotated[
         str | None,
         typer.Option(
-            "--class", metavar="C", help="Class to explain, by name or index; else the likeliest."
+            "--class", metavar="C", help="Class to explain, by name or index; else the top-1 class."
         ),
     ] = None,
     stage: Annotated[

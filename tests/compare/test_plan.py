@@ -66,9 +66,9 @@ def test_commas_inside_brackets_belong_to_values(text: str, values: list[str]) -
 @pytest.mark.parametrize(
     ("over", "seeds", "message"),
     [
-        ("model.clustering", [0], "names no values"),
-        ("model.clustering=conv,,mlp", [0], "names no values"),
-        ("=conv", [0], "names no values"),
+        ("model.clustering", [0], "is not FIELD=a,b,c"),
+        ("model.clustering=conv,,mlp", [0], "is not FIELD=a,b,c"),
+        ("=conv", [0], "is not FIELD=a,b,c"),
         ("model.clustering=conv,mlp,conv", [0], "value conv is given 2 times"),
         ("model.clustering=conv", [1, 1], "seed 1 is given 2 times"),
         ("model.clustering=conv", [], "at least one seed"),

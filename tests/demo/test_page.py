@@ -187,7 +187,7 @@ def test_the_mask_follows_the_slider(open_page: OpenPage) -> None:
     page.locator("#pv-masks").filter(has_text="mask: 30.0%").wait_for()
     assert mask.get_attribute("src") != before
     page.get_by_label("attention map").click()
-    page.locator("#pv-masks").filter(has_text="whatever the class").wait_for()
+    page.locator("#pv-masks").filter(has_text="for any class").wait_for()
     page.get_by_label("Otsu").click()
     page.locator("#pv-share input[type=range]:disabled").wait_for()
 

@@ -29,7 +29,7 @@ def test_masks_tell_their_area(ship: Explained) -> None:
     assert shown.count("<figure") == 4
     assert "mask: 30.0%" in shown
     assert "evidence for ship" in shown
-    assert "whatever the class" in views.masks(ship, "attention_map", "mass", 0.3)
+    assert "for any class" in views.masks(ship, "attention_map", "mass", 0.3)
 
 
 def test_every_stage_with_clusters_has_a_gallery(ship: Explained) -> None:

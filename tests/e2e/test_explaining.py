@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pacavit import api
+from pacavit.errors import PacavitError
 from pacavit.explain.evaluation.metrics import gini
 from pacavit_cli.main import main
 
@@ -111,3 +113,27 @@ def test_explain_evaluate_tells_what_is_wrong_in_one_line(
         assert told in captured.err
         assert captured.err.count("error: ") == 1
         assert not (tmp_path / "out" / "faithfulness.json").exists()
+
+
+def test_old_names_of_verb_and_control_work_and_warn(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["explain-bench", str(digits_run), "--out", str(tmp_path), "--limit", "4"]
+    with pytest.warns(FutureWarning, match="'centre' is now called 'center'"):
+        assert main([*words, "--methods", "centre"]) == 0
+    captured = capsys.readouterr()
+    warnings = [line for line in captured.err.splitlines() if line.startswith("warning:")]
+    assert len(warnings) == 1
+    assert "explain-bench is now called explain-evaluate" in warnings[0]
+    numbers = json.loads((tmp_path / "faithfulness.json").read_text())
+    assert numbers["command"][1] == "explain-evaluate"
+    assert [row["method"] for row in numbers["methods"]] == ["center"]
+    with (
+        pytest.warns(FutureWarning, match="explain_bench is now called explain_evaluate"),
+        pytest.raises(PacavitError, match="give --overwrite"),
+    ):
+        api.explain_bench(digits_run, tmp_path)
+    main(["--help"])
+    shown = capsys.readouterr().out
+    assert "explain-evaluate" in shown
+    assert "explain-bench" not in shown

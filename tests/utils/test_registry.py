@@ -202,3 +202,18 @@ def test_a_broken_plugin_says_why_and_can_be_mended(tmp_path: Path) -> None:
     write_plugin(tmp_path)
     load_plugin(plugin)
     assert len(runs(plugin)) == 1
+
+
+def test_an_old_name_is_accepted_with_a_warning_and_not_listed() -> None:
+    registry: Registry[Fruit] = Registry("fruit")
+    registry.register("pear", formerly=["peer"])(Fruit)
+    with pytest.warns(FutureWarning, match="fruit 'peer' is now called 'pear'"):
+        assert registry.get("peer") is Fruit
+    with pytest.warns(FutureWarning, match="'pear'"):
+        assert registry.canonical("peer") == "pear"
+    with pytest.warns(FutureWarning, match="'pear'"):
+        assert registry.create("peer", 0.2, options={}).weight == 0.2
+    assert registry.canonical("pear") == "pear"
+    assert registry.names() == ("pear",)
+    with pytest.raises(UnknownNameError, match="did you mean 'pear'"):
+        registry.canonical("paer")

@@ -118,7 +118,7 @@ def _field_and_values(over: str) -> tuple[str, list[str]]:
     field, values = field.strip(), split_values(listed)
     if not found or not field or not all(values):
         raise RecipeError(
-            f"over {over!r} has no values; write FIELD=a,b,c, such as model.clustering=conv,mlp"
+            f"over {over!r} is not FIELD=a,b,c; write for example model.clustering=conv,mlp"
         )
     if field == "train.seed":
         raise RecipeError("over train.seed is not a comparison; give seeds instead")

@@ -211,7 +211,7 @@ def test_folders_are_matched_to_known_classes_by_name(make_folder: MakeFolder) -
     known = ("wasp", "bee", "cat", "ant")
     source = Folder(root, classes=known)
     assert source.info.class_names == known
-    assert source.info.copy.startswith("folder of 12 images in 2 classes (")
+    assert source.info.version.startswith("folder of 12 images in 2 classes (")
     assert source.load("test").labels.tolist() == [1] * 6 + [3] * 6
     single = make_folder("single/test", "cat").parent
     assert Folder(single, classes=known).load("test").labels.tolist() == [2] * 6

@@ -168,3 +168,33 @@ def test_a_bench_that_was_being_replaced_when_it_was_stopped_is_let_in(tmp_path:
     check_report_folder(tmp_path, overwrite=True)
     (tmp_path / UNFINISHED).mkdir()
     check_report_folder(tmp_path, overwrite=False)
+
+
+OLD_FILES = ("bench.html", "bench.md", "bench.json", "bench.svg", "bench.safetensors")
+
+
+def test_results_of_the_release_before_are_refused_or_replaced(
+    bench: ExplanationScores, tmp_path: Path
+) -> None:
+    for name in OLD_FILES:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(PacavitError, match="holds an evaluation of explanations; give --overwrite"):
+        check_report_folder(tmp_path, overwrite=False)
+    check_report_folder(tmp_path, overwrite=True)
+    report = ExplanationReport("model", "six corners", COMMAND, bench, MACHINE)
+    files = write_explanation_report(report, tmp_path)
+    assert set(tmp_path.iterdir()) == set(files)
+
+
+def test_unfinished_results_of_the_release_before_are_refused_or_replaced(
+    bench: ExplanationScores, tmp_path: Path
+) -> None:
+    (tmp_path / "bench.unfinished").mkdir()
+    (tmp_path / "bench.unfinished" / "settings.json").write_text("{}")
+    with pytest.raises(PacavitError, match=r"bench\.unfinished.* cannot be resumed; give --over"):
+        check_report_folder(tmp_path, overwrite=False)
+    check_report_folder(tmp_path, overwrite=True)
+    report = ExplanationReport("model", "six corners", COMMAND, bench, MACHINE)
+    files = write_explanation_report(report, tmp_path)
+    assert set(tmp_path.iterdir()) == set(files)
+    assert json.loads((tmp_path / NUMBERS).read_text())["command"] == COMMAND.json

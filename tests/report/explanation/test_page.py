@@ -184,7 +184,10 @@ def test_what_was_broken_off_can_be_overwritten(
 def test_the_lead_is_about_the_first_map(
     explained: tuple[Path, list[ExplainedImage]], run: Path, tmp_path: Path
 ) -> None:
-    assert "what the clusters contribute to its score" in (explained[0] / PAGE).read_text()
+    assert (
+        "the contributions of the clusters to the score of the class"
+        in (explained[0] / PAGE).read_text()
+    )
     image = tmp_path / "a.png"
     Image.new("RGB", (32, 32)).save(image)
 
@@ -192,11 +195,14 @@ def test_the_lead_is_about_the_first_map(
         api.explain(MODEL, image, tmp_path / method, method=method)
         return (tmp_path / method / PAGE).read_text()
 
-    assert "attends to clusters of patches. The map of the class shows those" in page("class_map")
-    assert "receive most attention, whatever the class" in page("attention_map")
+    assert (
+        "attends to clusters of patches. The map shows the clusters that raise the score"
+        in page("class_map")
+    )
+    assert "receive attention; it does not depend on the class" in page("attention_map")
     edges = page("edges")
     assert "The first map is by edges. Control: the strength of edges" in edges
-    assert "Beside it stand the clusters of patches." in edges
+    assert "Beside it are the clusters of patches." in edges
     assert "raise the score of the class" not in edges
 
     model = load_model(run)
