@@ -23,8 +23,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from pacavit import Assignment, Clustering, Grid
+from pacavit.data import LabelledImages
 from pacavit.engine import load_model
 from pacavit.engine.build import data_source
+from pacavit.engine.predictor import Predictor
 
 CLASSES = (0, 1, 3, 5, 7, 8)
 HEATMAPS = 3
@@ -39,10 +41,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     model = load_model(arguments.model)
-    config = model.recipe.data
-    if arguments.data is not None:
-        config = config.model_copy(update={"root": arguments.data})
-    test = data_source(config).load("test")
+    test = data_source(model.recipe, arguments.data).load("test")
+    assert isinstance(test, LabelledImages)
     chosen = torch.stack([(test.labels == label).nonzero()[7, 0] for label in CLASSES])
     images, labels = test.batch(chosen)
 
@@ -54,8 +54,7 @@ def main() -> None:
     for module in model.task.model.modules():
         if isinstance(module, Clustering):
             module.register_forward_hook(record)
-    transform = model.task.eval_transform(model.info, model.recipe.task.image_size)
-    prediction = model.task.predict(transform(images))
+    prediction = model.classifier.predict(Predictor(model).prepare(images))
 
     names = model.info.class_names
     titles = [

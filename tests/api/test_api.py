@@ -8,9 +8,9 @@ import timm
 import pacavit
 from pacavit import api, recipes
 from pacavit.api import predicting, training
-from pacavit.engine.predictor import ImagePrediction
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
+from pacavit.tasks.classification import ImagePrediction
 
 
 def test_import_registers_the_models() -> None:

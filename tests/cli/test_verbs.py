@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pacavit import api
-from pacavit.engine.predictor import ClassProbability, ImagePrediction
 from pacavit.engine.weights.original import Conversion
 from pacavit.report.explanation.page import ExplainedImage
+from pacavit.tasks.classification import ClassProbability, ImagePrediction
 from pacavit_cli.main import main
 
 

@@ -21,6 +21,7 @@ from pacavit.compare import Comparison, RunResult, compare_runs, write_compariso
 from pacavit.compare.pages import comparison_page, comparison_text
 from pacavit.engine.evaluate import ClassScores, Evaluation
 from pacavit.errors import CheckpointError, Interrupted, RecipeError
+from pacavit.report.tasks.base import ImagesCorrect
 from pacavit.tasks import ClassificationTask
 from pacavit.utils.command import pacavit_command
 from pacavit_cli.main import main
@@ -31,19 +32,19 @@ FAST = ["train.epochs=1", "data.val_size=20", "train.batch_size=128"]
 def result(value: str, correct: list[int], *, seed: int = 0, entropy: float | None = None) -> Any:
     right = np.array(correct, dtype=bool)
     share = float(right.mean())
-    averages: dict[str, Any] = {
+    averages = {
         f"{score}_{mean}": share
         for score in ("precision", "recall", "f1")
         for mean in ("macro", "weighted")
     }
+    per_class = dict.fromkeys(("precision", "recall", "f1"), share)
     evaluation = Evaluation(
+        task="classification",
+        scores={"accuracy": share, "loss": 1.0, **averages},
+        per_class=(ClassScores("a", per_class, len(right)),),
+        arrays={"confusion": torch.zeros(1, 1, dtype=torch.int64)},
         num_images=len(right),
-        accuracy=share,
-        loss=1.0,
-        per_class=(ClassScores("a", share, share, share, len(right)),),
-        confusion=torch.zeros(1, 1, dtype=torch.int64),
         images_per_second=100.0,
-        **averages,
     )
     epochs = [
         {"epoch": 1, "val_accuracy": 0.1, "images_per_second": 50.0, "elapsed": 60.0},
@@ -52,8 +53,8 @@ def result(value: str, correct: list[int], *, seed: int = 0, entropy: float | No
     if entropy is not None:
         epochs[-1] |= {"clusters_used": 7.0, "clusters_entropy": entropy}
     folder = Path(f"{value}-seed{seed}")
-    images = [(str(number), "a") for number in range(len(right))]
-    return RunResult(value, seed, folder, evaluation, images, right, epochs, 1234, 5_600_000)
+    paired = ImagesCorrect(tuple((str(number), "a") for number in range(len(right))), right)
+    return RunResult(value, seed, folder, evaluation, paired, epochs, 1234, 5_600_000)
 
 
 COMMAND = pacavit_command("compare", "digits")
@@ -144,7 +145,9 @@ def test_a_comparison_goes_on_where_it_was_stopped(
     for row in comparison.rows:
         stored = json.loads((row.runs[0].folder / "evaluation-test/evaluation.json").read_text())
         assert row.score("accuracy").mean == stored["accuracy"]
-        assert row.score("accuracy").mean == pytest.approx(fmean(row.runs[0].correct))
+        paired = row.runs[0].paired
+        assert paired is not None
+        assert row.score("accuracy").mean == pytest.approx(fmean(paired.correct))
         assert row.clusters("used") is not None
     with pytest.raises(RecipeError, match="another recipe"):
         api.compare("digits", over, out, set=[*FAST, "train.lr=0.5"])

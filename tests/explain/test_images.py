@@ -14,7 +14,8 @@ from torch import Tensor
 from pacavit import api, recipes
 from pacavit.data import MemoryImages
 from pacavit.engine import build
-from pacavit.engine.weights.load import LoadedModel, load_model, save_weights
+from pacavit.engine.weights.format import save_weights
+from pacavit.engine.weights.load import LoadedModel, load_model
 from pacavit.errors import DataError, PacavitError, UnknownNameError
 from pacavit.explain import (
     THRESHOLDS,
@@ -310,7 +311,7 @@ def saved(model: str, folder: Path, **options: Any) -> Path:
         update={"model": ModelConfig.model_validate({"name": model, **options})}
     )
     path = folder / f"{model}.safetensors"
-    info = build.data_source(recipe.data).info
+    info = build.data_source(recipe).info
     save_weights(path, build.model(recipe.model, 10), recipe, info, {})
     return path
 

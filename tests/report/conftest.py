@@ -11,7 +11,8 @@ import torch
 from pacavit import api
 from pacavit.data import DATASETS, DataInfo, DataSource, MemoryImages, Split
 from pacavit.engine.evaluate import ClassScores, Evaluation
-from pacavit.engine.scoring import SplitScore, TopClasses
+from pacavit.engine.scoring import SplitScore
+from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
 
 SCRIPT = "<script>document.title = 'executed'</script>"
 IMAGE = "<img src=x onerror=\"document.title = 'executed'\">"
@@ -47,46 +48,61 @@ def awkward_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def evaluation() -> Evaluation:
+    scores = {
+        "accuracy": 0.8,
+        "loss": 0.5,
+        "precision_macro": 0.81,
+        "recall_macro": 0.82,
+        "f1_macro": 0.83,
+        "precision_weighted": 0.84,
+        "recall_weighted": 0.85,
+        "f1_weighted": 0.86,
+        "calibration_error": 0.0625,
+    }
     return Evaluation(
-        num_images=10,
-        accuracy=0.8,
-        loss=0.5,
-        precision_macro=0.81,
-        recall_macro=0.82,
-        f1_macro=0.83,
-        precision_weighted=0.84,
-        recall_weighted=0.85,
-        f1_weighted=0.86,
+        task="classification",
+        scores=scores,
         per_class=(
-            ClassScores("cat, [bold]", 0.9, 0.7, 0.75, 6),
-            ClassScores("$dog|", 0.7, 0.9, 0.85, 4),
+            ClassScores("cat, [bold]", {"precision": 0.9, "recall": 0.7, "f1": 0.75}, 6),
+            ClassScores("$dog|", {"precision": 0.7, "recall": 0.9, "f1": 0.85}, 4),
         ),
-        confusion=torch.tensor([[5, 1], [1, 3]]),
+        arrays={"confusion": torch.tensor([[5, 1], [1, 3]])},
+        num_images=10,
         images_per_second=1234.5,
-        other_scores={"calibration_error": 0.0625},
     )
 
 
 @pytest.fixture
-def score(evaluation: Evaluation) -> SplitScore:
-    """The evaluation with an answer for each image: 5 and 9 are named wrongly, 9 is the surer."""
+def top() -> TopClasses:
+    """The predictions of ten images: 5 and 9 are incorrect, 9 with the higher probability."""
     labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
     guesses = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 0])
     surest = torch.tensor([0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.8, 0.9, 0.7, 0.8])
-    top = TopClasses(
+    return TopClasses(
         indices=torch.arange(10),
         labels=labels,
         true_probabilities=torch.where(labels == guesses, surest, 1 - surest),
         classes=torch.stack([guesses, 1 - guesses], 1),
         probabilities=torch.stack([surest, 1 - surest], 1),
     )
+
+
+@pytest.fixture
+def observed(top: TopClasses) -> TopClassesObserver:
+    """An observer of these predictions."""
+    observer = TopClassesObserver()
+    observer._chunks.append(top)
+    return observer
+
+
+@pytest.fixture
+def score(evaluation: Evaluation, top: TopClasses) -> SplitScore:
+    """The evaluation with its images."""
     grey = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 5, 5)
-    images = MemoryImages(grey, labels)
+    images = MemoryImages(grey, top.labels)
     half = (0.5, 0.5, 0.5)
     names = tuple(row.name for row in evaluation.per_class)
-    return SplitScore(
-        evaluation, top, images, DataInfo("pets", "pets", names, (5, 5), half, half), None
-    )
+    return SplitScore(evaluation, images, DataInfo("pets", "pets", names, (5, 5), half, half), None)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,17 @@ from rich.console import Console
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore
 from pacavit.errors import CheckpointError
-from pacavit.report.evaluation import FILES, print_evaluation, read_evaluation, write_evaluation
+from pacavit.report.evaluation import (
+    RECORD,
+    print_evaluation,
+    read_evaluation,
+    write_evaluation,
+)
+from pacavit.report.tasks import ClassificationReport
+from pacavit.report.tasks.classification.observe import TopClassesObserver
 from pacavit.utils import files
+
+FILES = (RECORD, *ClassificationReport.files)
 
 
 def read_csv(path: Path) -> list[list[str]]:
@@ -22,15 +31,17 @@ def read_csv(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_written_files_say_what_was_measured(score: SplitScore, tmp_path: Path) -> None:
+def test_written_files_say_what_was_measured(
+    score: SplitScore, observed: TopClassesObserver, tmp_path: Path
+) -> None:
     folder = tmp_path / "a" / "b"
-    write_evaluation(score, folder, title="cats, test", facts={"command": "pacavit evaluate"})
+    write_evaluation(score, folder, title="cats, test", facts={"command": "a"}, observed=observed)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     record = json.loads((folder / "evaluation.json").read_text())
-    assert record["command"] == "pacavit evaluate"
-    assert record["accuracy"] == 0.8
+    assert record["command"] == "a"
+    assert record["scores"]["accuracy"] == 0.8
     assert record["per_class"][1]["name"] == "$dog|"
-    assert record["confusion"] == [[5, 1], [1, 3]]
+    assert record["arrays"]["confusion"] == [[5, 1], [1, 3]]
     assert read_csv(folder / "confusion.csv") == [
         ["true class / predicted class", "cat, [bold]", "$dog|"],
         ["cat, [bold]", "5", "1"],
@@ -44,34 +55,65 @@ def test_written_files_say_what_was_measured(score: SplitScore, tmp_path: Path) 
         assert picture.format == "PNG"
 
 
-def test_writing_again_replaces(score: SplitScore, tmp_path: Path) -> None:
-    write_evaluation(score, tmp_path, title="first", facts={"command": "first"})
-    write_evaluation(score, tmp_path, title="second", facts={"command": "second"})
+def test_writing_again_replaces(
+    score: SplitScore, observed: TopClassesObserver, tmp_path: Path
+) -> None:
+    write_evaluation(score, tmp_path, title="first", facts={"command": "first"}, observed=observed)
+    write_evaluation(
+        score, tmp_path, title="second", facts={"command": "second"}, observed=observed
+    )
     assert json.loads((tmp_path / "evaluation.json").read_text())["command"] == "second"
 
 
 FACTS = {"data": "pets", "date": "2026-01-02T03:04:05+00:00", "weights_sha256": "ab"}
 
 
-def test_what_is_written_can_be_read(score: SplitScore, tmp_path: Path) -> None:
-    write_evaluation(score, tmp_path, title="pets", facts=FACTS)
+def test_what_is_written_can_be_read(
+    score: SplitScore, observed: TopClassesObserver, tmp_path: Path
+) -> None:
+    write_evaluation(score, tmp_path, title="pets", facts=FACTS, observed=observed)
     stored = read_evaluation(tmp_path, "ab")
     assert stored is not None
     assert stored.evaluation.to_dict() == score.evaluation.to_dict()
     assert (stored.data, stored.date.year) == ("pets", 2026)
-    assert [example.index for example in stored.examples.wrong] == [9, 5]
+    assert [example.index for example in stored.details.wrong] == [9, 5]
     assert stored.broken == ()
-    write_evaluation(score, tmp_path, title="pets", facts={**FACTS, "broken_images": ["a", "b"]})
+    write_evaluation(
+        score,
+        tmp_path,
+        title="pets",
+        facts={**FACTS, "broken_images": ["a", "b"]},
+        observed=observed,
+    )
     stored = read_evaluation(tmp_path, "ab")
     assert stored is not None
     assert stored.broken == ("a", "b")
 
 
+def test_an_evaluation_of_the_first_release_is_read(
+    score: SplitScore, observed: TopClassesObserver, tmp_path: Path
+) -> None:
+    write_evaluation(score, tmp_path, title="pets", facts=FACTS, observed=observed)
+    now = json.loads((tmp_path / RECORD).read_text())
+    scores = now.pop("scores")
+    other = {"calibration_error": scores.pop("calibration_error")}
+    old = {name: value for name, value in now.items() if name not in ("task", "arrays")}
+    old |= {**scores, "confusion": now["arrays"]["confusion"], "other_scores": other}
+    (tmp_path / RECORD).write_text(json.dumps(old))
+    stored = read_evaluation(tmp_path, "ab")
+    assert stored is not None
+    assert stored.evaluation.to_dict() == score.evaluation.to_dict()
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_cannot_be_written_is_one_line(
-    name: str, score: SplitScore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    score: SplitScore,
+    observed: TopClassesObserver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write_evaluation(score, tmp_path, title="pets", facts=FACTS)
+    write_evaluation(score, tmp_path, title="pets", facts=FACTS, observed=observed)
     before = (tmp_path / name).read_bytes()
 
     def write_file(path: Path, data: bytes) -> None:
@@ -82,15 +124,19 @@ def test_a_file_that_cannot_be_written_is_one_line(
 
     monkeypatch.setattr(files, "write_file", write_file)
     with pytest.raises(CheckpointError, match=rf"cannot write .*{name}: No space") as caught:
-        write_evaluation(score, tmp_path, title="pets", facts={**FACTS, "more": 1})
+        write_evaluation(
+            score, tmp_path, title="pets", facts={**FACTS, "more": 1}, observed=observed
+        )
     assert "\n" not in str(caught.value)
     assert (tmp_path / name).read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
 
-def test_only_an_evaluation_of_these_weights_is_read(score: SplitScore, tmp_path: Path) -> None:
+def test_only_an_evaluation_of_these_weights_is_read(
+    score: SplitScore, observed: TopClassesObserver, tmp_path: Path
+) -> None:
     assert read_evaluation(tmp_path, "ab") is None
-    write_evaluation(score, tmp_path, title="pets", facts=FACTS)
+    write_evaluation(score, tmp_path, title="pets", facts=FACTS, observed=observed)
     assert read_evaluation(tmp_path, "cd") is None
 
 
@@ -104,9 +150,9 @@ def test_only_an_evaluation_of_these_weights_is_read(score: SplitScore, tmp_path
     ],
 )
 def test_a_broken_evaluation_is_told(
-    file: str, content: str, score: SplitScore, tmp_path: Path
+    file: str, content: str, score: SplitScore, observed: TopClassesObserver, tmp_path: Path
 ) -> None:
-    write_evaluation(score, tmp_path, title="pets", facts=FACTS)
+    write_evaluation(score, tmp_path, title="pets", facts=FACTS, observed=observed)
     (tmp_path / file).write_text(content)
     with pytest.raises(CheckpointError, match=r"cannot be read .* evaluate again"):
         read_evaluation(tmp_path, "ab")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pacavit.engine.predictor import ClassProbability, ImagePrediction
 from pacavit.report.prediction import print_predictions
+from pacavit.tasks.classification import ClassProbability, ImagePrediction
 
 
 def test_names_and_paths_are_shown_as_they_are() -> None:

@@ -107,9 +107,13 @@ class Evaluation:
     def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
         """The evaluation that ``to_dict`` was called on; other keys are left out.
 
+        Reads the layout of release 0.1 too, which knew classification only.
+
         Raises:
             KeyError, TypeError, ValueError: a number is missing or is none.
         """
+        if "scores" not in data and "other_scores" in data:
+            data = _from_first_layout(data)
         return cls(
             task=str(data["task"]),
             scores={str(name): float(value) for name, value in data["scores"].items()},
@@ -239,6 +243,19 @@ def _from_mappings(owner: Any, name: str, *mappings: str) -> Any:
         if name in entries:
             return entries[name]
     raise AttributeError(f"{type(owner).__name__} has no attribute or score {name!r}")
+
+
+def _from_first_layout(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What release 0.1 wrote of a classification, as ``Evaluation.to_dict`` has it now."""
+    kinds = ("precision", "recall", "f1")
+    means = [f"{kind}_{average}" for average in ("macro", "weighted") for kind in kinds]
+    scores = {name: data[name] for name in ("accuracy", "loss", *means)}
+    return {
+        **data,
+        "task": "classification",
+        "scores": scores | data["other_scores"],
+        "arrays": {"confusion": data["confusion"]},
+    }
 
 
 def _row(data: Mapping[str, Any]) -> ClassScores:

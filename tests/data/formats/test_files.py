@@ -121,7 +121,7 @@ def test_classes_whose_names_are_not_utf8_have_escaped_names(make_folder: MakeFo
     listing = list_images(root, root, (r"ab\xe9ille",))
     assert listing.files.tolist() == [b"ab\xe9ille/1.png", b"ab\xe9ille/\xff.png"]
     images = FileImages(root, listing, (8, 8))
-    assert torch.equal(images.image(1), read_image(latin / os.fsdecode(b"\xff.png")))
+    assert torch.equal(images[1].image, read_image(latin / os.fsdecode(b"\xff.png")))
     images.path(1).write_bytes(b"")
     loaded = images.into_memory()
     assert list(loaded.broken.values()) == [

@@ -88,7 +88,7 @@ def test_images_are_held_out_by_name_and_rare_classes_first(tmp_path: Path) -> N
     assert not sets["train"] & sets["val"]
     assert not sets["train"] & sets["test"]
     for split in ("train", "val", "test"):
-        assert first._listings[split].labels[:, 1].any(), f"no rare image in {split}"  # type: ignore[index]
+        assert first._listings[split].labels[:, 1].any(), f"no rare image in {split}"
     assert sizes(CsvLabels(path, target="labels", val_size=7, test_size=9)) == {
         "train": 84,
         "val": 7,

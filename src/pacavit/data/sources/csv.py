@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from pacavit.data.base import DATASETS, DataInfo, DataSource, ImageSet, Split, TargetKind
+from pacavit.data.base import DATASETS, DataInfo, DataSource, LabelledImages, Split, TargetKind
 from pacavit.data.formats.files import FileImages, Listing, fingerprint
 from pacavit.data.formats.image import MAX_PIXELS
 from pacavit.data.splits import named_holdout
@@ -127,7 +127,7 @@ class CsvLabels(DataSource):
         self._listings = _splits(name, rows, full, self.classes, val_size, test_size)
         super().__init__(root, val_size=len(self._listings["val"]))
         self.size, self.in_memory, self.max_pixels = image_size, in_memory, max_pixels
-        self._loaded: dict[Split, ImageSet] = {}
+        self._loaded: dict[Split, LabelledImages] = {}
 
     @property
     def info(self) -> DataInfo:
@@ -141,7 +141,7 @@ class CsvLabels(DataSource):
             std=IMAGENET_DEFAULT_STD,
         )
 
-    def load(self, split: Split) -> ImageSet:
+    def load(self, split: Split) -> LabelledImages:
         """The images of one split, in memory or as files; read once and kept."""
         if split not in self._loaded:
             listing = self._listings[split]

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import NonNegativeInt, PositiveInt
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from pacavit.data.base import DATASETS, DataInfo, DataSource, ImageSet, Split
+from pacavit.data.base import DATASETS, DataInfo, DataSource, LabelledImages, Split
 from pacavit.data.formats.files import (
     FileImages,
     Listing,
@@ -126,7 +126,7 @@ class Folder(DataSource):
             _check_counts(self.classes, self._listings["train"], "left to train on")
         super().__init__(root, val_size=len(self._listings.get("val", ())))
         self.size, self.in_memory, self.max_pixels = image_size, in_memory, max_pixels
-        self._loaded: dict[Split, ImageSet] = {}
+        self._loaded: dict[Split, LabelledImages] = {}
 
     @property
     def info(self) -> DataInfo:
@@ -145,7 +145,7 @@ class Folder(DataSource):
         """Which files and folders are skipped; None for none."""
         return None if self.root is None else self.skipped.describe(self.root)
 
-    def load(self, split: Split) -> ImageSet:
+    def load(self, split: Split) -> LabelledImages:
         """The images of one split, in memory or as files; read once and kept."""
         if split not in self._loaded:
             listing = self._listings.get(split)
