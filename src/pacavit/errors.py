@@ -21,7 +21,7 @@ class PacavitError(Exception):
     """Base of all errors that a user can cause and mend: what, where, what to do, in one line.
 
     Attributes:
-        shared: all processes of a run raise it, so none has to learn of it any more.
+        shared: all processes of a run raise it, so it need not be sent to them.
     """
 
     shared: bool = False
@@ -69,6 +69,6 @@ class Interrupted(PacavitError):  # noqa: N818 (it stops a run, but nothing went
 
 
 class ReportedElsewhere(PacavitError):  # noqa: N818 (what it repeats is the error)
-    """An error of a run on several processes, in one of those that leave the telling to another."""
+    """An error of a run on several processes that another process reports."""
 
     shared = True

@@ -97,7 +97,12 @@ def write_runs(folder: Path, run: Path) -> None:
     (folder / "cut_run" / weights.name).write_bytes(weights.read_bytes()[:5000])
     (folder / "evil_run" / weights.name).write_bytes(evil)
     (folder / "no_recipe_run" / "recipe.json").write_text('{"name": "digits"')
-    faults = {"model.safetensors": None, "optimizer.json": b"{}", "rng.safetensors": evil}
+    faults = {
+        "model.safetensors": None,
+        "optimizer.json": b"{}",
+        "rng.safetensors": evil,
+        "state.json": b"{}",
+    }
     for file, content in faults.items():
         stopped = folder / f"stopped_{file.partition('.')[0]}"
         shutil.copytree(run, stopped, ignore=shutil.ignore_patterns("tensorboard", weights.name))
@@ -110,6 +115,9 @@ def write_runs(folder: Path, run: Path) -> None:
         data = {**description["data"], "class_names": classes}
         metadata = {"pacavit": json.dumps({**description, "data": data})}
         save_file(load_file(weights), folder / f"{name}.safetensors", metadata)
+    description["recipe"]["task"]["image_size"] = 10**9
+    metadata = {"pacavit": json.dumps(description)}
+    save_file(load_file(weights), folder / "giant.safetensors", metadata)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +138,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits_run: Path) -> Path:
     (folder / "incomplete.toml").write_text('name = "mine"')
     (folder / "circle.toml").write_text('extends = "circle.toml"')
     (folder / "orphan.toml").write_text('extends = "digts"')
+    (folder / "deep.toml").write_text("a = " + "[" * 100_000)
+    os.mkfifo(folder / "pipe.toml")
     (folder / "raises.py").write_text("1 / 0")
     (folder / "syntax.py").write_text("def")
     picture = Image.new("RGB", (9, 9))
@@ -166,6 +176,12 @@ ROWS = [
     ("recipe incomplete", "train {files}/incomplete.toml --out {files}/new", ["is missing"]),
     ("recipe circle", "train {files}/circle.toml --out {files}/new", ["extends itself"]),
     ("recipe extends", "train {files}/orphan.toml --out {files}/new", ["'digts'", "orphan.toml"]),
+    ("recipe deep", "train {files}/deep.toml --out {files}/new", ["deep.toml", "nested deeper"]),
+    (
+        "recipe pipe",
+        "train {files}/pipe.toml --out {files}/new",
+        ["pipe.toml", "not a regular file"],
+    ),
     ("recipe folder", "train {files}/empty --out {files}/new", ["empty"]),
     ("model", TRAIN + " --set model.name=pacavit_nanoo", ["pacavit_nanoo", "pacavit_nano"]),
     ("clustering", TRAIN + " --set model.clustering=konv", ["clustering 'konv'", "'conv'"]),
@@ -185,6 +201,16 @@ ROWS = [
     ("shift", TRAIN + " --set task.augment.shift=32", ["augment.shift 32", "32 x 32"]),
     ("val size", TRAIN + " --set data.val_size=5000", ["data.val_size", "5000", "1437"]),
     ("no validation", TRAIN + " --set data.val_size=0", ["val_size"]),
+    (
+        "batch norm",
+        TRAIN + " --set model.name=resnet18 --set train.batch_size=1",
+        ["resnet18", "BatchNorm", "raise train.batch_size 1"],
+    ),
+    (
+        "batch norm chunk",
+        TRAIN + " --set model.name=resnet18 --set train.micro_batch=1",
+        ["resnet18", "BatchNorm", "raise train.micro_batch 1"],
+    ),
     ("batch size", TRAIN + " --set train.batch_size=5000", ["train.batch_size", "1257"]),
     ("pattern", TRAIN + " --set train.lr_scales.nothing=2.0", ["lr_scales", "nothing"]),
     ("optimizer option", TRAIN + " --set train.optimizer_options.betta=1", ["betta"]),
@@ -250,6 +276,7 @@ ROWS = [
     ("resume other seed", RESUME + " --set train.seed=1", ["train.seed was 0 and is now 1"]),
     ("resume cut", STOPPED + "model --resume", ["model.safetensors", "truncated", "or remove"]),
     ("resume broken", STOPPED + "optimizer --resume", ["stopped_optimizer", "broken", "remove it"]),
+    ("resume state", STOPPED + "state --resume", ["state.json", "broken"]),
     ("resume evil", STOPPED + "rng --resume", ["rng.safetensors", "pickled"]),
     ("resume file", "train digits --out {files}/text.png --resume", ["text.png"]),
     ("both", TRAIN + " --resume --overwrite", ["resume", "overwrite"]),
@@ -309,6 +336,7 @@ ROWS = [
     ("imagenet root", FOLDER + "empty --set data.name=imagenet", ["empty", "train"]),
     ("shapes root", "train shapes_nano --out {files}/new --data {files}/one", ["shapes", "one"]),
     ("weights name", "predict pacavit_nanno {image}", ["pacavit_nanno"]),
+    ("weights giant", "predict {files}/giant.safetensors {image}", ["giant.saf", "image_size"]),
     ("weights file", "predict {files}/no.safetensors {image}", ["no.safetensors"]),
     ("weights truncated", "predict {files}/truncated.safetensors {image}", ["truncated"]),
     ("weights foreign", "predict {files}/foreign.safetensors {image}", ["foreign.safetensors"]),

@@ -223,7 +223,7 @@ def _value(text: str) -> Any:
 def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     """One line for the first faulty field of a validation error."""
     faults = error.errors(include_url=False)
-    # Alternatives of a union fail one by one at the same field: they are told together.
+    # Alternatives of a union fail one by one at the same field: they are reported together.
     paths = [_field_path(fault["loc"], data) for fault in faults]
     # The alternative that got furthest inside is the one that was meant.
     within = [i for i, path in enumerate(paths) if f"{path}.".startswith(f"{paths[0]}.")]

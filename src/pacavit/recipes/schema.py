@@ -1,4 +1,4 @@
-"""What a recipe may say: one complete, named run, with every field typed and described.
+"""The schema of recipes: one complete, named run, with every field typed and described.
 
 The models are strict (no silent conversion between types), frozen, and refuse unknown fields.
 Files go through ``recipes.io``, which turns validation errors into one line.
@@ -87,22 +87,22 @@ class ModelConfig(_Section):
 
     name: str = Field(description="timm model name, see `pacavit list models`")
     clustering: str | tuple[str, ...] | None = Field(
-        None, description="clustering method, one for all stages or one a stage"
+        None, description="clustering method, one for all stages or one per stage"
     )
     num_clusters: Clusters | tuple[Clusters, ...] | None = Field(
-        None, description="clusters M, one for all stages or one a stage"
+        None, description="clusters M, one for all stages or one per stage"
     )
     clustering_options: ModelOptions | tuple[ModelOptions, ...] | None = Field(
         None, description="keyword arguments of the clustering class, for all or per stage"
     )
     attention: str | tuple[str, ...] | None = Field(
-        None, description="attention, one for all stages or one a stage"
+        None, description="attention, one for all stages or one per stage"
     )
     attention_options: ModelOptions | tuple[ModelOptions, ...] | None = Field(
         None, description="keyword arguments of the attention class, for all or per stage"
     )
     recluster_every: Count | tuple[Count, ...] | None = Field(
-        None, description="a new clustering every so many blocks; 0: once a stage"
+        None, description="a new clustering every so many blocks; 0: once per stage"
     )
     drop_path: Fraction = Field(0.0, description="stochastic depth rate of the last block")
     init: str | None = Field(
@@ -123,7 +123,7 @@ class TrainConfig(_Section):
     batch_size: Size = Field(description="images a step, over all processes together")
     micro_batch: Size | None = Field(
         None,
-        description="most images that a process computes at once, to save memory: larger shares "
+        description="most images that a process computes at once, to save memory: larger shards "
         "of a batch are cut, their gradients added; None: no cutting",
     )
     parallel: Literal["ddp", "fsdp"] = Field(

@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it, and what lies in it before training starts."""
+"""The folder of a run: its lock, and its files before training starts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def lock_run_folder(out: Path) -> Iterator[None]:
 
 
 def check(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to train into a folder that holds anything but the run to go on with or to replace."""
+    """Refuse to train into a folder that holds anything but the run to resume or to replace."""
     if resume and overwrite:
         raise CheckpointError("choose one of resume and overwrite, not both")
     is_run = (out / io.RECIPE_FILE).is_file()

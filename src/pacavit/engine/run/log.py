@@ -1,4 +1,4 @@
-"""What a run tells: JSON lines, TensorBoard, and a live line or plain lines on the terminal."""
+"""The log of a run: JSON lines, TensorBoard, and progress on the terminal."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self.live.stop()
-        # After a failed write this one fails as well; what is told then is the first.
+        # After a failed write this one fails as well; the first error is the one to report.
         with suppress(OSError) if error is not None else files.writing(self.path.parent):
             self.board.close()
 
@@ -106,7 +106,7 @@ class RunLog:
             self.board.flush()
 
     def show(self, step: int, epoch: int, loss: float, timer: Timer, batch_size: int) -> None:
-        """Renew the live line; all counts are of things done."""
+        """Update the live line; all counts are of finished steps and epochs."""
         speed = timer.steps_per_second()
         images = "?" if speed is None else f"{speed * batch_size:.0f}"
         left = _time_left(timer, step)
@@ -121,7 +121,7 @@ class RunLog:
         """Record an epoch in ``metrics.jsonl`` and TensorBoard; print it where no line is live."""
         with files.writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-            # The checkpoint that follows will not be trained again to tell this row.
+            # A resumed run does not repeat this epoch, so the row must not be lost.
             file.flush()
             os.fsync(file.fileno())
         with files.writing(self.path.parent):

@@ -18,7 +18,7 @@ class TensorBoardWriter:
 
     Args:
         folder: the log directory; made if need be.
-        first_step: what earlier sessions wrote of this step and later ones is no longer shown.
+        first_step: events of earlier sessions from this step on are no longer shown.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -44,7 +44,7 @@ class TensorBoardWriter:
         self.file.flush()
 
     def close(self) -> None:
-        """No more numbers."""
+        """Close the file."""
         self.file.close()
 
     def _write(self, **fields: Any) -> None:

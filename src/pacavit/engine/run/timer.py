@@ -1,4 +1,4 @@
-"""How fast a run goes, and how long it will still take."""
+"""Speed of a run, and the time it still needs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _RECENT = 50  # laps that the present speed is taken over
 class Timer:
     """Times one session of a run: laps of training steps, and pauses between them.
 
-    The first steps count for nothing, since no later one is like them. Pauses (validation,
+    The first steps are ignored, since they are slower than all later ones. Pauses (validation,
     checkpoints) count for the time left but not for the speed.
 
     Args:
         costs: of a step in each epoch of the run, in any unit; steps on larger images take longer.
         steps_per_epoch: training steps in each epoch.
-        clock: tells the seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Timer:
         self.mark = clock()
 
     def lap(self, steps: int, epoch: int) -> None:
-        """So many training steps of an epoch, counted from 0, were done since the last call."""
+        """Count ``steps`` training steps since the last call, of an epoch counted from 0."""
         seconds = self._since_mark()
         if self.cold > 0:
             self.cold -= steps
@@ -52,13 +52,13 @@ class Timer:
         self.epoch_laps.append((steps, seconds))
 
     def pause(self) -> None:
-        """Something else than training steps was done since the last call."""
+        """Count the time since the last call as a pause."""
         self.pause_seconds += self._since_mark()
 
     def end_epoch(self) -> float:
-        """An epoch was trained and measured; returns its training steps a second.
+        """Count an epoch as trained and validated; returns its training steps per second.
 
-        Of an epoch that had none but first steps, these count.
+        If an epoch has only warm-up steps, they count.
         """
         self.epochs += 1
         speed = _steps_per_second(self.epoch_laps or self.cold_laps)

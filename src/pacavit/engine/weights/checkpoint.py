@@ -50,7 +50,7 @@ _SET_ASIDE = "broken-"
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         step: optimiser steps done.
@@ -93,13 +93,13 @@ class Progress:
 
 @dataclass
 class TrainState:
-    """Everything that training changes, and what describes it.
+    """Everything that training changes, with the recipe and the data facts.
 
     Attributes:
         model: the network.
         average: its moving average, or None.
         optimizer: over the network's parameters.
-        progress: how far the run is.
+        progress: steps and epochs done.
         recipe: of the run.
         info: of its data.
         world: the processes of the run.
@@ -201,10 +201,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def load(path: Path, state: TrainState) -> None:
-    """Bring a run's objects and the random generators to where a checkpoint left them, in place.
+    """Restore the objects of a run and the random generators from a checkpoint, in place.
 
-    A process that the checkpoint knows nothing of keeps its generators as they are: there may be
-    more of them now.
+    A process without stored generators keeps its own: the run may have more processes now.
 
     Raises:
         CheckpointError: a file is missing, truncated, or does not fit, or the data are not those

@@ -1,4 +1,4 @@
-"""The authors' checkpoints made into weights files of ours."""
+"""Convert checkpoints of the original PaCa-ViT code into weights files."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ __all__ = ["Conversion", "convert_checkpoint"]
 
 _IMAGENET_CLASSES = 1000
 _IMAGE_SIZE = 224
-_PUBLISHED = "imagenet_tiny"  # its training is that of all the authors' classifiers
+_PUBLISHED = "imagenet_tiny"  # all original classifiers were trained in this way
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a checkpoint. Names of weights are ours, as far as ours have them.
+    """The result of a conversion. Weights have this package's names, where it has them.
 
     Attributes:
         path: the weights file that was written.
-        original: the authors' name of the model, None where they have no such model.
-        model: our name.
-        settings: keyword arguments in which it differs from our model of that name.
-        loaded: weights that were taken over.
+        original: the original name of the model, None if it is not one of the original models.
+        model: name of the model in this package.
+        settings: keyword arguments in which it differs from the defaults of that model.
+        loaded: weights that were copied.
         reinitialised: weights of the model that the checkpoint lacks or has with another shape;
             they are random.
-        unexpected: weights of the checkpoint that the model has no place for.
+        unexpected: weights of the checkpoint that the model does not have.
     """
 
     path: Path
@@ -58,16 +58,16 @@ class Conversion:
 def convert_checkpoint(
     official: Path, out: Path, *, model: str | None = None, overwrite: bool = False
 ) -> Conversion:
-    """Turn one of the authors' checkpoints into a weights file that every command takes.
+    """Convert an original checkpoint into a weights file that every command takes.
 
     Args:
         official: file that ``torch.save`` wrote; it is read without executing anything in it.
         out: weights file to write, its name ends in ``.safetensors``.
-        model: the authors' name of the model; None finds it out from the shapes of the weights.
+        model: the original name of the model; None infers it from the shapes of the weights.
         overwrite: replace the file ``out``.
 
     Raises:
-        UnknownNameError: the authors have no such model.
+        UnknownNameError: no original model has that name.
         CheckpointError: ``official`` is missing, broken or no PaCa-ViT, its weights match nothing
             in the model, or ``out`` is in the way or cannot be written.
     """

@@ -19,9 +19,9 @@ __all__ = ["initialise"]
 
 
 def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
-    """Copy trained weights into a network, whose clusters and classes may be others.
+    """Copy trained weights into a network, whose clusterings and classes may differ.
 
-    What may differ, and then keeps the random weights it was built with:
+    These parts may differ, and then keep their random initialization:
 
     - the classifier, if the classes are not the same by name and order;
     - a clustering, as a whole if it is of another kind, else those of its layers that have
@@ -31,11 +31,11 @@ def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
 
     Args:
         model: on any device; its other weights are replaced.
-        info: of the data it shall learn.
+        info: of the data that the network will be trained on.
         source: run folder, weights file or packaged name.
 
     Returns:
-        Lines that tell what was loaded and what was not.
+        Lines for the log: what was loaded and what was not.
 
     Raises:
         UnknownNameError: no packaged weights have that name.
@@ -60,7 +60,7 @@ def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
 
 
 def _refuse_other_arithmetic(model: nn.Module, trained: nn.Module, path: Path) -> None:
-    """Raise CheckpointError for what makes other networks of weights that fit by their shapes."""
+    """Raise CheckpointError for differences that the shapes of weights do not show."""
     own, others = _shapeless_facts(model), _shapeless_facts(trained)
     for name, fact in own.items():
         if name in others and fact != others[name]:
@@ -90,7 +90,7 @@ def _shapeless_facts(network: nn.Module) -> dict[str, int | str]:
 
 
 def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) -> dict[str, str]:
-    """Tensors of a model that need no equal in the other one -> the part they are told as."""
+    """Tensors of a model that may be missing in the other one -> the part they are reported as."""
     counterparts = dict(other.named_modules())
     classifiers = [] if same_classes else _classifiers(model)
     found: dict[str, str] = {}
@@ -108,8 +108,8 @@ def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) ->
                     part |= _whole(f"{path}.{name}", child)
         elif (isinstance(module, Teacher) and counterpart is None) or module in classifiers:
             part = _whole(path, module)
-        # What lies in a part that is told already is not told again.
-        found |= {name: told for name, told in part.items() if name not in found}
+        # Parts inside a part that is reported already are not reported again.
+        found |= {name: owner for name, owner in part.items() if name not in found}
     return found
 
 
