@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.console import echo
+
 
 def explain_bench(
     model: Annotated[
@@ -53,4 +55,4 @@ def explain_bench(
         progress=True,
     )
     print_bench(report)
-    typer.echo(f"page in {out / PAGE}")
+    echo(f"page in {out / PAGE}")

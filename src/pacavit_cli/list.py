@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.console import echo
+
 
 def list_(
     kind: Annotated[
@@ -22,4 +24,4 @@ def list_(
     entries = api.list_names(kind)
     width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
-        typer.echo(f"{entry.name:<{width}}  {entry.summary}".rstrip())
+        echo(f"{entry.name:<{width}}  {entry.summary}".rstrip())

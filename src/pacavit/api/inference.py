@@ -28,6 +28,7 @@ from pacavit.report.explanation.page import (
     check_explanation_folder,
     write_explanations,
 )
+from pacavit.utils.text import shown
 
 __all__ = ["demo", "explain", "explain_bench", "predict"]
 
@@ -114,7 +115,7 @@ def explain(
         progress=progress,
     )
     return write_explanations(
-        explanations, Path(out), title=f"What {model} looks at", overwrite=overwrite
+        explanations, Path(out), title=f"What {shown(model)} looks at", overwrite=overwrite
     )
 
 
@@ -174,14 +175,16 @@ def explain_bench(
         )
     except KeyboardInterrupt:
         raise Interrupted("repeat the same command to go on") from None
-    words = ["pacavit", "explain-bench", str(model), "--out", "DIR", "--limit", str(limit)]
+    words = ["pacavit", "explain-bench", shown(model), "--out", "DIR", "--limit", str(limit)]
     words += ["--skip", str(skip)] if skip else []
     words += [] if data is None else ["--data", "ROOT"]
     words += [] if methods is None else ["--methods", ",".join(methods)]
     words += [] if precision == "fp32" else ["--precision", precision]
     words += [] if split == "test" else ["--split", split]
     copy = f"{found.data}, {split} split"
-    report = BenchReport(Path(model).name, copy, shlex.join(words), found, environment(device))
+    report = BenchReport(
+        shown(Path(model).name), copy, shlex.join(words), found, environment(device)
+    )
     write_bench(report, out)
     parts.remove()
     return report

@@ -27,6 +27,7 @@ from pacavit.report.explanation.heatmaps import make_heatmaps
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
 from pacavit.report.tasks.classification.examples import choose_few
 from pacavit.tasks import ClassificationTask
+from pacavit.utils.text import shown
 
 __all__ = ["evaluate", "report_file", "results_folder", "train"]
 
@@ -119,9 +120,9 @@ def evaluate(
         for text in notes:
             print_line(text, stderr=True)
     if folder is not None:
-        command = ["pacavit", "evaluate", str(model)]
+        command = ["pacavit", "evaluate", shown(model)]
         for option, value in (("--data", data), ("--out", out)):
-            command += [] if value is None else [option, str(value)]
+            command += [] if value is None else [option, shown(value)]
         command += [] if split == "test" else ["--split", split]
         _save_score(score, loaded, folder, split=split, command=command, device=device)
     if report_file(model, out=out) is not None:
@@ -154,7 +155,9 @@ def results_folder(
     else:
         return None
     if folder.exists() and not folder.is_dir():
-        raise PacavitError(f"cannot save results in {folder}: it is a file; choose another folder")
+        raise PacavitError(
+            f"cannot save results in {shown(folder)}: it is a file; choose another folder"
+        )
     return folder
 
 
@@ -179,7 +182,7 @@ def _report_training(run: Path, *, progress: bool) -> None:
     if isinstance(model.task, ClassificationTask) and "val" not in evaluations(run, model):
         device = pick_device(model.recipe.train.device)
         score = score_model(model, "val", device=device, progress=progress)
-        command = ["pacavit", "evaluate", str(run), "--split", "val"]
+        command = ["pacavit", "evaluate", shown(run), "--split", "val"]
         folder = evaluation_folder(run, "val")
         _save_score(score, model, folder, split="val", command=command, device=device)
     _write_report(run, model, progress=progress)
@@ -188,7 +191,7 @@ def _report_training(run: Path, *, progress: bool) -> None:
 def _write_report(run: Path, model: LoadedModel, *, progress: bool) -> None:
     page = write_run_page(run, model)
     if progress:
-        print_line(f"report in {page}")
+        print_line(f"report in {shown(page)}")
 
 
 def _save_score(

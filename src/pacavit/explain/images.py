@@ -24,6 +24,7 @@ from pacavit.explain.core.masks import restored_mask
 from pacavit.explain.core.record import BlockRecord, choose_stage, record
 from pacavit.explain.methods.base import METHODS, Method, holds_pacavit, method_title, untouched
 from pacavit.types import Grid
+from pacavit.utils.text import shown
 
 __all__ = [
     "FailedImage",
@@ -302,7 +303,7 @@ def _watched(paths: Sequence[Path], progress: bool) -> Iterator[Iterable[Path]]:
     if not progress:
         yield paths
     elif len(paths) == 1:
-        with console.status(Text(f"explaining {paths[0].name}")):
+        with console.status(Text(f"explaining {shown(paths[0].name)}")):
             yield paths
     else:
         with Progress(console=console) as bar:
@@ -322,8 +323,8 @@ def _explain_image(
     probabilities = model.classifier.predict(pixels).probabilities[0]
     if not probabilities.isfinite().all():
         raise CheckpointError(
-            f"{model.path} answers {path} with probabilities that are not numbers; take weights of "
-            "an earlier checkpoint"
+            f"{shown(model.path)} returns probabilities for {shown(path)} that are not numbers; "
+            "take weights of an earlier checkpoint"
         )
     values, labels = probabilities.topk(min(_TOP, len(names)))
     pairs = zip(labels.tolist(), values.tolist(), strict=True)
@@ -387,7 +388,7 @@ class _Preparation:
         size = (image.shape[1], image.shape[2])
         if min(size) < self.patch:
             raise DataError(
-                f"{path} has {size[1]} x {size[0]} pixels, less than one patch of the model "
+                f"{shown(path)} has {size[1]} x {size[0]} pixels, less than one patch of the model "
                 f"({self.patch} x {self.patch}); take a larger image"
             )
         seen = image

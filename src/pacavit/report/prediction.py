@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pacavit.engine.predictor import ImagePrediction
+from pacavit.utils.text import shown
 
 __all__ = ["predictions_json", "print_predictions"]
 
@@ -20,7 +21,7 @@ def predictions_json(predictions: Sequence[ImagePrediction]) -> str:
     """A JSON list with one object an image: path, top (class, probability), error or null."""
     records = [
         {
-            "path": str(prediction.path),
+            "path": shown(prediction.path),
             "top": [
                 {"class": name, "probability": round(probability, 6)}
                 for name, probability in prediction.top
@@ -49,5 +50,5 @@ def print_predictions(
         for name, probability in prediction.top:
             bar = "█" * round(probability * BAR_CELLS)
             table.add_row(f"{probability:7.2%}", escape(name), f"[cyan]{bar}[/cyan]")
-        console.print(str(prediction.path), style="bold", markup=False, highlight=False)
+        console.print(shown(prediction.path), style="bold", markup=False, highlight=False)
         console.print(table)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import safetensors.torch
 import torch
@@ -115,7 +116,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise CheckpointError(f"no weights at {path}; fetch the file again")
     try:
-        with safe_open(path, framework="pt") as file:
+        with _utf8_path(path) as readable, safe_open(readable, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError) as error:
         if _looks_pickled(path):
@@ -126,6 +127,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(
             f"{path} is truncated or no safetensors file ({error}); write or fetch it again"
         ) from error
+
+
+@contextmanager
+def _utf8_path(path: Path) -> Iterator[Path]:
+    """A path to a file for libraries that only take UTF-8: a temporary link, where it is not."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with TemporaryDirectory() as folder:
+            link = Path(folder) / "link"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
 
 
 def _looks_pickled(path: Path) -> bool:

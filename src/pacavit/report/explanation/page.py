@@ -30,6 +30,7 @@ from pacavit.report import html
 from pacavit.report.explanation.pictures import BORDER, write_pictures
 from pacavit.report.folders import check_folder
 from pacavit.utils import files
+from pacavit.utils.text import shown
 
 __all__ = [
     "NUMBERS",
@@ -61,6 +62,7 @@ _LEADS = {
 }
 _EXPLORED = 24  # images of the page; each weighs up to a megabyte
 _THUMBNAIL = 96  # pixels of the longer side
+_LONGEST_NAME = 240  # bytes; file systems allow 255, and a number may follow
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def write_explanations(
         taken = {out / PAGE, out / NUMBERS}
         for explanation in explanations:
             if isinstance(explanation, FailedImage):
-                failed = {"path": str(explanation.path), "error": explanation.error}
+                failed = {"path": shown(explanation.path), "error": explanation.error}
                 written.append(ExplainedImage(explanation.path, None, failed, explanation.error))
                 continue
             folder = _free_name(out, explanation.path.stem, taken)
@@ -146,15 +148,19 @@ def print_explanations(
     for image in explained:
         if image.error is None:
             told = image.numbers["explained"]
-            line = f"{image.path}: {told['class']} {told['probability']:.1%}, in {image.folder}"
+            where = shown(image.folder) if image.folder is not None else ""
+            line = f"{shown(image.path)}: {told['class']} {told['probability']:.1%}, in {where}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"page in {out / PAGE}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"page in {shown(out / PAGE)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _free_name(out: Path, stem: str, taken: Collection[Path]) -> Path:
-    folder, number = out / stem, 2
+    """A folder named after an image, in UTF-8 and without backslashes, so that it can be zipped."""
+    name = stem if shown(stem) == stem else shown(stem).replace("\\", "%")
+    name = name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    folder, number = out / name, 2
     while folder in taken:
-        folder, number = out / f"{stem}-{number}", number + 1
+        folder, number = out / f"{name}-{number}", number + 1
     return folder
 
 
@@ -163,9 +169,9 @@ def _numbers(
 ) -> dict[str, Any]:
     """What JSON tells of an image; areas of masks are by method and threshold."""
     return {
-        "path": str(explanation.path),
+        "path": shown(explanation.path),
         "error": None,
-        "folder": str(folder),
+        "folder": shown(folder),
         "top": [
             {"class": guess.name, "probability": round(guess.probability, 6)}
             for guess in explanation.top
@@ -266,7 +272,7 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
     if name != explanation.top[0].name:
         label += f", likeliest {explanation.top[0].name} {explanation.top[0].probability:.1%}"
     return {
-        "name": explanation.path.name,
+        "name": shown(explanation.path.name),
         "label": label,
         "thumbnail": html.data_uri(png_bytes(small), "image/png"),
         "picture": html.data_uri(png_bytes(thumbnail(explanation.image, size)), "image/png"),
