@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.console import echo
+
 
 def compare(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Packaged recipe or a file.")],
@@ -48,4 +50,4 @@ def compare(
         progress=True,
     )
     print_comparison(comparison)
-    typer.echo(f"comparison in {out / PAGE}")
+    echo(f"comparison in {out / PAGE}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.console import echo
+
 
 def explain(
     model: Annotated[
@@ -53,11 +55,11 @@ def explain(
         progress=True,
     )
     if json:
-        typer.echo(explanations_json(explained))
+        echo(explanations_json(explained))
     else:
         print_explanations(explained, out)
     for image in explained:
         if image.error:
-            typer.echo(f"error: {image.error}", err=True)
+            echo(f"error: {image.error}", err=True)
     if any(image.error for image in explained):
         raise typer.Exit(2)

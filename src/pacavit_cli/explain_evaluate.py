@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pacavit_cli.console import echo
+
 
 def explain_evaluate(
     model: Annotated[
@@ -62,13 +64,13 @@ def explain_evaluate(
         progress=True,
     )
     print_explanation_report(report)
-    typer.echo(f"page in {out / PAGE}")
+    echo(f"page in {out / PAGE}")
 
 
 @wraps(explain_evaluate)
 def explain_bench(**options: Any) -> None:
     """The old name of the verb, for one release."""
-    typer.echo(
+    echo(
         "warning: explain-bench is now called explain-evaluate; the old name will be removed in "
         "the next release",
         err=True,

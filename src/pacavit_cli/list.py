@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.console import echo
 from pacavit_cli.names import packaged_entries
 
 
@@ -26,4 +27,4 @@ def list_(
         entries = [(entry.name, entry.summary) for entry in api.list_names(kind)]
     width = max((len(name) for name, _ in entries), default=0)
     for name, summary in entries:
-        typer.echo(f"{name:<{width}}  {summary}".rstrip())
+        echo(f"{name:<{width}}  {summary}".rstrip())

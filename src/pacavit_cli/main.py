@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 
 from pacavit_cli.compare import compare
+from pacavit_cli.console import echo, expand_home, tolerant_output
 from pacavit_cli.convert import convert
 from pacavit_cli.demo import demo
 from pacavit_cli.evaluate import evaluate
@@ -26,7 +28,7 @@ __all__ = ["app", "main"]
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
-# Tracebacks are main's business, so Typer's own pretty ones are off.
+# ``main`` decides which errors are shown with a traceback, so Typer's own tracebacks are off.
 app = typer.Typer(name="pacavit", no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(train)
 app.command()(evaluate)
@@ -43,7 +45,7 @@ app.command("list")(list_)
 
 @dataclass
 class Session:
-    """What ``main`` learns from the global options."""
+    """The values of global options that ``main`` needs."""
 
     debug: bool = False
 
@@ -53,9 +55,9 @@ def _print_version(wanted: bool) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            typer.echo(f"pacavit {version('pacavit')}")
+            echo(f"pacavit {version('pacavit')}")
         except PackageNotFoundError:
-            typer.echo("pacavit, run from its source tree without being installed")
+            echo("pacavit, run from its source tree without being installed")
         raise typer.Exit
 
 
@@ -82,7 +84,7 @@ def options(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C.
+    """Run one command and return its exit code: 0, 2 for a user's error, 130 for Ctrl-C.
 
     Args:
         arguments: the words after ``pacavit``; None takes those of this process.
@@ -90,13 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         Exception: any error with ``--debug``, and without it an error that is a bug of ours.
     """
-    session = Session()
     # Read by GNU OpenMP when torch is loaded. By default its threads spin long at every barrier,
     # which makes training up to ten times slower as soon as another program uses a core.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    words = [expand_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    with tolerant_output():
+        return _run(words)
+
+
+def _run(words: Sequence[str]) -> int:
+    session = Session()
     try:
         # Not standalone: Typer then hands over its errors and exit codes instead of exiting.
-        code = app(arguments, prog_name="pacavit", standalone_mode=False, obj=session) or 0
+        code = app(words, prog_name="pacavit", standalone_mode=False, obj=session) or 0
     except typer.TyperException as error:
         if message := error.format_message():  # empty where Typer has just printed the help
             _print_error(message + " (help: pacavit --help)")
@@ -108,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, ReportedElsewhere):
             return USAGE_ERROR
         if isinstance(error, Interrupted):
-            typer.echo(f"interrupted: {error}", err=True)
+            echo(f"interrupted: {error}", err=True)
             return INTERRUPTED
         # Files that cannot be read or written are the user's too: no permission, full disk.
         if session.debug or not isinstance(error, PacavitError | OSError):
@@ -116,9 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(str(error))
         return USAGE_ERROR
     if code == INTERRUPTED:  # Ctrl-C anywhere else
-        typer.echo("interrupted", err=True)
+        echo("interrupted", err=True)
     return code
 
 
 def _print_error(message: str) -> None:
-    typer.echo("error: " + " ".join(message.split()), err=True)
+    echo("error: " + " ".join(message.split()), err=True)

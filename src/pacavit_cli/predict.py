@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.console import echo
+
 
 def predict(
     model: Annotated[
@@ -23,11 +25,11 @@ def predict(
 
     predictions = api.predict(model, images, progress=True)
     if json:
-        typer.echo(predictions_json(predictions))
+        echo(predictions_json(predictions))
     else:
         print_predictions(predictions)
     for prediction in predictions:
         if prediction.error:
-            typer.echo(f"error: {prediction.error}", err=True)
+            echo(f"error: {prediction.error}", err=True)
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(2)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.console import echo
+
 
 def reproduce(
     name: Annotated[
@@ -27,7 +29,7 @@ def reproduce(
 
     if name is None:
         for entry in api.published():
-            typer.echo(
+            echo(
                 f"{entry.name}\n"
                 f"  accuracy {entry.accuracy:.4f}, F1 {entry.f1:.4f} on {entry.num_images:,} test "
                 f"images of {entry.data}; {entry.minutes:g} minutes on {entry.machine}\n"
@@ -46,7 +48,7 @@ def reproduce(
     ):
         table.add_row(score, f"{before:.4f}", f"{now:.4f}", f"{now - before:+.4f}")
     Console().print(table)
-    typer.echo(
+    echo(
         f"Other images of this kind would move an accuracy by ±{entry.margin:.4f} (95 %); "
         "other machines and versions round differently, which acts like another seed."
     )

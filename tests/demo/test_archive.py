@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
@@ -72,3 +73,15 @@ def test_what_cannot_be_written_is_told_in_a_line(ship: Explained, tmp_path: Pat
     ):
         with pytest.raises(PacavitError, match=f"cannot write ship-explained.zip: {told}"):
             write_zip([ship], folder, writer)
+
+
+def test_names_that_are_not_utf8_are_escaped(ship: Explained, tmp_path: Path) -> None:
+    explanation = replace(ship.explanation, path=Path(os.fsdecode(b"caf\xe9.jpg")), stages=())
+    named = replace(ship, explanation=explanation)
+    file = write_zip([named, replace(named, model="runs/mine")], tmp_path, write_explanations)
+    assert file.name == "caf%xe9-explained.zip"
+    with ZipFile(file) as archive:
+        page = archive.read("caf%xe9-explained/index.html").decode()
+        folders = {name.split("/")[1] for name in archive.namelist() if name.count("/") == 2}
+    assert r"caf\xe9.jpg" in page
+    assert folders == {"caf%xe9 by cifar10_nano_kmeans", "caf%xe9 by mine"}

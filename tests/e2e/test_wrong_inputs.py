@@ -152,8 +152,11 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits_run: Path) -> Path:
     for name in ("ant", "bee"):
         for number in range(40):
             (folder / "unreadable" / name / f"{number}.png").write_text("not an image")
-    for letters in (b"ant", b"ab\xe9ille"):  # Latin-1
+    for letters in (rb"ab\xe9ille", b"ab\xe9ille"):  # as it is shown, and in Latin-1
         (folder / "latin" / os.fsdecode(letters)).mkdir(parents=True)
+    for name in ("splits/train/ant", "splits/train_old/ant", "twice/val/ant", "twice/Valid/ant"):
+        (folder / name).mkdir(parents=True)
+    os.mkfifo(folder / "pipe.png")
     (folder / "stranger").mkdir()
     (folder / "stranger" / "notes.txt").write_text("keep me")
     write_data(folder)
@@ -308,7 +311,9 @@ ROWS = [
     ("folder without images", FOLDER + "hollow", ["hollow", "no images"]),
     ("folder unreadable", FOLDER + "unreadable", ["no usable image", "58 images", "ant"]),
     ("folder other classes", FOLDER + "odd", ["val", "'wasp'"]),
-    ("folder not UTF-8", FOLDER + "latin", ["latin", r"'ab\udce9ille'", "not UTF-8"]),
+    ("folder alike names", FOLDER + "latin", ["latin", r"two class folders", r"'ab\\xe9ille'"]),
+    ("folder like a split", FOLDER + "splits", ["splits", "'train_old'", "validation"]),
+    ("folder two splits", FOLDER + "twice", ["twice", "2 folders of val", "Valid and val"]),
     ("folder too small", FOLDER + "mixed", ["mixed", "no val images"]),
     ("folder val size", FOLDER + "unreadable --set data.val_size=99", ["99", "69"]),
     (
@@ -354,6 +359,8 @@ ROWS = [
     ("image missing", "predict {run} {files}/no.png", ["no.png"]),
     ("image broken", "predict {run} {files}/text.png", ["text.png"]),
     ("image cut", "predict {run} {files}/cut.png", ["cut.png"]),
+    ("image pipe", "predict {run} {files}/pipe.png", ["pipe.png", "pipe or device"]),
+    ("image device", "predict {run} /dev/zero", ["/dev/zero", "pipe or device"]),
     ("image huge", "predict {run} {files}/huge.png", ["huge.png", "9000 x 9000"]),
     ("image folder", "predict {run} {files}/empty", ["empty"]),
     ("split", "evaluate {run} --split tset", ["split 'tset'", "'test'"]),

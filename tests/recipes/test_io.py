@@ -359,3 +359,26 @@ def test_an_override_beyond_the_bounds_is_one_line(override: str) -> None:
 def test_absurd_sizes_are_refused_by_the_schema(override: str) -> None:
     with pytest.raises(RecipeError, match=override.partition("=")[0].rpartition(".")[2]):
         recipes.load("digits", [override])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_data_folder_that_is_not_utf8_is_written_as_a_uri(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / os.fsdecode(b"caf\xe9 100%")
+    recipe = recipes.load("digits", [f"data.root={root.name}"])
+    assert recipe.data.root == root
+    recipes.dump(recipe, tmp_path / "recipe.json")
+    text = (tmp_path / "recipe.json").read_text("utf-8")
+    assert f'"root": "file://{tmp_path}/caf%E9%20100%25"' in text
+    assert recipes.load(tmp_path / "recipe.json") == recipe
+    assert recipes.difference(recipe, recipes.load("digits")) is None
+    with pytest.raises(RecipeError, match=r"model\.init = 'caf\\xe9' is not UTF-8"):
+        recipes.load("digits", [os.fsdecode(b"model.init=caf\xe9")])
+
+
+def test_home_in_the_data_folder_of_a_recipe_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert recipes.load("digits", ["data.root=~/birds"]).data.root == Path("/home/me/birds")
+    assert recipes.load("digits", ["data.root=birds/~"]).data.root == Path("birds/~")

@@ -28,6 +28,7 @@ from pacavit.report.explanation.page import (
 )
 from pacavit.utils.command import pacavit_command
 from pacavit.utils.deprecation import renamed
+from pacavit.utils.text import shown
 
 __all__ = ["explain", "explain_bench", "explain_evaluate"]
 
@@ -79,7 +80,7 @@ def explain(
         progress=progress,
     )
     return write_explanations(
-        explanations, Path(out), title=f"What {model} looks at", overwrite=overwrite
+        explanations, Path(out), title=f"What {shown(model)} looks at", overwrite=overwrite
     )
 
 
@@ -152,7 +153,9 @@ def explain_evaluate(
         split=None if split == "test" else split,
     )
     version = f"{scores.data}, {split} split"
-    report = ExplanationReport(Path(model).name, version, command, scores, environment(device))
+    report = ExplanationReport(
+        shown(Path(model).name), version, command, scores, environment(device)
+    )
     write_explanation_report(report, out)
     cache.remove()
     return report

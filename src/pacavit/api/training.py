@@ -29,6 +29,7 @@ from pacavit.report.explanation.heatmaps import make_heatmaps
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
 from pacavit.report.tasks import report_of
 from pacavit.utils.command import Command, pacavit_command
+from pacavit.utils.text import shown
 
 __all__ = ["evaluate", "report_file", "results_folder", "train"]
 
@@ -156,7 +157,9 @@ def results_folder(
     else:
         return None
     if folder.exists() and not folder.is_dir():
-        raise PacavitError(f"cannot save results in {folder}: it is a file; choose another folder")
+        raise PacavitError(
+            f"cannot save results in {shown(folder)}: it is a file; choose another folder"
+        )
     return folder
 
 
@@ -191,7 +194,7 @@ def _report_training(run: Path, *, progress: bool) -> None:
 def _write_report(run: Path, model: LoadedModel, *, progress: bool) -> None:
     page = write_run_page(run, model)
     if progress:
-        print_line(f"report in {page}")
+        print_line(f"report in {shown(page)}")
 
 
 def _save_score(

@@ -21,18 +21,19 @@ def stratified_holdout(
 ) -> tuple[Tensor, Tensor]:
     """Split positions in two so that both parts have the class balance of the whole.
 
-    Each class gives its proportional share, rounded down; the places that rounding left go to
-    the classes with the largest remainders, the lower label first.
+    Of each class the same fraction is held out, rounded down; the positions that are still missing
+    come from the classes with the largest remainders, the lower label first.
 
     Args:
         labels: (num,) int64, >= 0.
         size: positions to hold out.
         seed: which positions of a class are drawn.
-        order: (num,) int64, all positions: of each class the first ones go; None draws it.
+        order: (num,) int64, all positions; the first ones of each class are held out. None: drawn
+            from the seed.
 
     Returns:
-        (num - size,) and (size,) int64 positions, each in rising order: what stays, what is held
-        out.
+        (num - size,) and (size,) int64 positions, each in rising order: those that stay, and those
+        that are held out.
 
     Raises:
         DataError: ``size`` is negative or leaves nothing.
@@ -43,35 +44,37 @@ def stratified_holdout(
             f"cannot hold out {size} of {num} images; choose 0 to {num - 1} (data.val_size)"
         )
     counts = torch.bincount(labels)
-    share, remainder = (counts * size) // num, (counts * size) % num
-    short = size - int(share.sum())
-    share[remainder.argsort(descending=True, stable=True)[:short]] += 1
+    quota, remainder = (counts * size) // num, (counts * size) % num
+    short = size - int(quota.sum())
+    quota[remainder.argsort(descending=True, stable=True)[:short]] += 1
     if order is None:
         order = epoch_order(num, seed, epoch=0)
     held = torch.zeros(num, dtype=torch.bool)
-    for label, places in enumerate(share.tolist()):
-        held[order[labels[order] == label][:places]] = True
+    for label, number in enumerate(quota.tolist()):
+        held[order[labels[order] == label][:number]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
 def named_holdout(
     names: NDArray[np.bytes_], labels: Tensor, size: int | float, purpose: str
 ) -> tuple[Tensor, Tensor]:
-    """Split positions in two by a hash of their names, so that new ones move none of the others.
+    """Split positions in two by a hash of their names, so that new names do not move old ones.
 
-    A share (float) holds out each name whose hash lies below it, and the one with the least hash
-    in a class of two or more where there is none. Whatever is added to a class of two or more, no
-    name goes from what stayed to what is held out. A number (int) holds out exactly so many,
-    stratified, the least hashes of each class first: what is added may move a few.
+    A fraction (float) holds out each name whose hash, scaled to 0..1, is below it; where this holds
+    out none of a class of two or more, it holds out the name with the smallest hash. Names that are
+    added to a class of two or more never move another from those that stay to those held out.
+
+    A number (int) holds out exactly so many, stratified, the smallest hashes of each class first;
+    names that are added may then move a few others.
 
     Args:
         names: (num,) bytes, each only once.
         labels: (num,) int64, >= 0.
-        size: share of the positions, or their number.
-        purpose: other purposes hold out other names; up to 16 letters.
+        size: fraction of the positions, or their number.
+        purpose: changes the hash, so that another purpose holds out other names; up to 16 letters.
 
     Returns:
-        What stays and what is held out, as from ``stratified_holdout``.
+        The positions that stay and those that are held out, as from ``stratified_holdout``.
 
     Raises:
         DataError: a number is negative or leaves nothing.
@@ -100,7 +103,7 @@ def take(images: MemoryImages, positions: Tensor) -> MemoryImages:
 
 
 def hold_out_validation(full: MemoryImages, val_size: int) -> tuple[MemoryImages, MemoryImages]:
-    """Part the official training images into training and validation, always the same way.
+    """Split the original training images into training and validation, always the same way.
 
     Returns:
         The training and the validation images; the latter may be empty.

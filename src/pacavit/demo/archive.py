@@ -13,6 +13,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 from pacavit.demo.explaining import Explained
 from pacavit.explain import ImageExplanation
 from pacavit.utils import files
+from pacavit.utils.text import shown
 
 __all__ = ["Writer", "write_zip"]
 
@@ -53,7 +54,7 @@ def _write(explained: Sequence[Explained], file: Path, write: Writer) -> None:
     named = [
         replace(one.explanation, path=_path(one, alone=len(explained) == 1)) for one in explained
     ]
-    image = explained[0].explanation.path.name
+    image = shown(explained[0].explanation.path.name)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / file.stem
         write(named, folder, title=f"Explanations of {image}")
@@ -79,7 +80,7 @@ def _stem(path: Path) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text.encode()[:_LONGEST].decode(errors="ignore")
+    return shown(text).replace("\\", "%").encode()[:_LONGEST].decode(errors="ignore")
 
 
 def _make_relative(numbers: Path) -> None:

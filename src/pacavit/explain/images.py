@@ -31,6 +31,7 @@ from pacavit.explain.core.record import (
 from pacavit.explain.methods.base import METHODS, Method, holds_pacavit, method_title, untouched
 from pacavit.tasks.classification import ClassProbability, top_classes
 from pacavit.types import Grid
+from pacavit.utils.text import shown
 
 __all__ = [
     "FailedImage",
@@ -323,7 +324,7 @@ def _watched(paths: Sequence[Path], progress: bool) -> Iterator[Iterable[Path]]:
     if not progress:
         yield paths
     elif len(paths) == 1:
-        with console.status(Text(f"explaining {paths[0].name}")):
+        with console.status(Text(f"explaining {shown(paths[0].name)}")):
             yield paths
     else:
         with Progress(console=console) as bar:
@@ -342,8 +343,8 @@ def _explain_image(
     probabilities = model.classifier.predict(batch).probabilities[0]
     if not probabilities.isfinite().all():
         raise CheckpointError(
-            f"{model.path} predicts probabilities that are not numbers for {path}; use weights of "
-            "an earlier checkpoint"
+            f"{shown(model.path)} predicts probabilities that are not numbers for {shown(path)}; "
+            "use weights of an earlier checkpoint"
         )
     explained = int(probabilities.argmax()) if label is None else label
     classes = torch.tensor([explained], device=pixels.device)
@@ -403,7 +404,7 @@ class _Preparation:
         height, width = image.shape[1:]
         if min(height, width) < self.patch:
             raise DataError(
-                f"{path} has {width} x {height} pixels, less than one patch of the model "
+                f"{shown(path)} has {width} x {height} pixels, less than one patch of the model "
                 f"({self.patch} x {self.patch}); take a larger image"
             )
         return self.predictor.prepare([image])

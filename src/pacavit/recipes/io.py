@@ -18,7 +18,7 @@ from pacavit.recipes.schema import DEFAULT_TASK, Recipe
 from pacavit.tasks import TASKS
 from pacavit.utils.files import read_bounded
 from pacavit.utils.parsing import MAX_DEPTH, LimitError, parse_json, parse_toml
-from pacavit.utils.text import one_line
+from pacavit.utils.text import one_line, shown
 
 __all__ = ["difference", "dump", "flatten", "load", "names", "parse"]
 
@@ -70,11 +70,32 @@ def parse(data: Mapping[str, Any], origin: str) -> Recipe:
     """
     if not isinstance(data, Mapping):
         raise RecipeError(f"{origin} is not a table of fields")
+    data = _encodable(data, origin)
     try:
         # Strict JSON mode knows that arrays are tuples and strings are paths; Python mode refuses.
         return Recipe.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
         raise RecipeError(f"{origin}: {_explain(error, data)}") from error
+
+
+def _encodable(data: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
+    """The data with a ``data.root`` that is not UTF-8 as a file URI, as ``Recipe`` writes it.
+
+    Raises:
+        RecipeError: another text is not UTF-8.
+    """
+    for field, value in flatten(data):
+        if not isinstance(value, str) or value.isascii():
+            continue
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            if field != "data.root":
+                raise RecipeError(
+                    f"{origin}: {field} = '{shown(value)}' is not UTF-8; rename the file"
+                ) from None
+            data = {**data, "data": {**data["data"], "root": Path(value).absolute().as_uri()}}
+    return data
 
 
 def dump(recipe: Recipe, path: Path) -> None:

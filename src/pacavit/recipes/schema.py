@@ -7,8 +7,10 @@ Files go through ``recipes.io``, which turns validation errors into one line.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +19,7 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidatorFunctionWrapHandler,
+    field_serializer,
     field_validator,
 )
 
@@ -80,6 +83,28 @@ class DataConfig(_Section):
     options: Options = Field(
         {}, description="further keyword arguments of the data set's class, such as a variant"
     )
+
+    @field_validator("root", mode="wrap")
+    @classmethod
+    def _read_root(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Path | None:
+        """Expand ``~``, and read the URI of ``_write_root``."""
+        if not isinstance(value, str):
+            root: Path | None = check(value)
+            return root
+        if value.startswith("file:///"):
+            return Path(os.fsdecode(unquote_to_bytes(urlsplit(value).path)))
+        return Path(os.path.expanduser(value))  # noqa: PTH111 (a home that is unknown stays)
+
+    @field_serializer("root", when_used="json")
+    def _write_root(self, root: Path | None) -> str | None:
+        """The path; as a file URI where it is not UTF-8, which JSON cannot hold otherwise."""
+        if root is None:
+            return None
+        try:
+            str(root).encode()
+        except UnicodeEncodeError:
+            return root.absolute().as_uri()
+        return str(root)
 
 
 class ModelConfig(_Section):

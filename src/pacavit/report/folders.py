@@ -1,10 +1,11 @@
-"""Which folders results may be written to."""
+"""Check that a folder may be written to."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pacavit.errors import PacavitError
+from pacavit.utils.text import shown
 
 __all__ = ["check_folder"]
 
@@ -14,20 +15,20 @@ def check_folder(out: Path, *, mark: str, what: str, overwrite: bool) -> None:
 
     Args:
         out: the folder; it need not exist.
-        mark: the file by which older results are known.
-        what: they are, for people.
-        overwrite: they may be replaced.
+        mark: the file whose presence shows that the folder holds older results.
+        what: the name of the results in messages.
+        overwrite: replace older results.
 
     Raises:
-        PacavitError: it does, or it is a file.
+        PacavitError: the folder is refused, or is a file.
     """
     if out.exists() and not out.is_dir():
-        raise PacavitError(f"{out} is a file; choose another folder")
+        raise PacavitError(f"{shown(out)} is a file; choose another folder")
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not (out / mark).is_file():
         raise PacavitError(
-            f"{out} holds other files than {what} and is left alone; choose another folder"
+            f"{shown(out)} holds other files than {what} and is left alone; choose another folder"
         )
     if not overwrite:
-        raise PacavitError(f"{out} holds {what}; give --overwrite or another folder")
+        raise PacavitError(f"{shown(out)} holds {what}; give --overwrite or another folder")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pacavit.utils.text import shown
+
 __all__ = ["Command", "pacavit_command"]
 
 
@@ -47,7 +49,7 @@ def pacavit_command(verb: str, *arguments: str | Path, **options: object) -> Com
         >>> print(pacavit_command("train", "digits", out="my runs/a", set=["train.epochs=1"]))
         pacavit train digits --out 'my runs/a' --set train.epochs=1
     """
-    return Command(("pacavit", verb, *map(str, arguments), *_words(options)))
+    return Command(("pacavit", verb, *map(shown, arguments), *_words(options)))
 
 
 def _words(options: dict[str, Any]) -> list[str]:
@@ -59,9 +61,9 @@ def _words(options: dict[str, Any]) -> list[str]:
         if value is True:
             words.append(option)
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            words += [word for each in value for word in (option, str(each))]
+            words += [word for each in value for word in (option, shown(str(each)))]
         else:
-            words += [option, str(value)]
+            words += [option, shown(str(value))]
     return words
 
 

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import safetensors.torch
@@ -189,7 +190,7 @@ def _safetensors(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     try:
-        with safe_open(path, framework="pt") as file:
+        with _utf8_path(path) as readable, safe_open(readable, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, RuntimeError) as error:
         if looks_pickled(path):
@@ -201,6 +202,20 @@ def _safetensors(path: Path) -> Iterator[Any]:
             f"{path} is truncated or no safetensors file ({one_line(error)}); write or fetch it "
             "again"
         ) from error
+
+
+@contextmanager
+def _utf8_path(path: Path) -> Iterator[Path]:
+    """A path to a file for libraries that only take UTF-8: a temporary link, where it is not."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with TemporaryDirectory() as folder:
+            link = Path(folder) / "link"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
 
 
 def looks_pickled(path: Path) -> bool:

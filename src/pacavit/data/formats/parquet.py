@@ -32,7 +32,7 @@ def find_shards(folder: Path, split: str) -> list[Path]:
     """The files ``<split>-*.parquet`` of a folder in their order; none is an empty list.
 
     Raises:
-        DataError: shards are missing, as names that end in ``-of-<count>`` tell.
+        DataError: shards are missing according to the count in names ending in ``-of-<count>``.
     """
     shards = sorted(folder.glob(f"{split}-*.parquet"))
     if shards:

@@ -29,6 +29,7 @@ from pacavit.report.explanation.pictures import BORDER, write_pictures
 from pacavit.report.folders import check_folder
 from pacavit.utils import files
 from pacavit.utils.pictures import base64_text, png_uri
+from pacavit.utils.text import shown
 
 __all__ = [
     "NUMBERS",
@@ -60,6 +61,7 @@ _LEADS = {
 }
 _EXPLORED = 24  # images on the page, of up to a megabyte each
 _THUMBNAIL = 96  # pixels of the longer side
+_LONGEST_NAME = 240  # bytes; file systems allow 255, and a number may follow
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def write_explanations(
     # Explanations are computed while they are iterated over; an OSError there is no failed write.
     for explanation in explanations:
         if isinstance(explanation, FailedImage):
-            failed = {"path": str(explanation.path), "error": explanation.error}
+            failed = {"path": shown(explanation.path), "error": explanation.error}
             written.append(ExplainedImage(explanation.path, None, failed, explanation.error))
             continue
         with files.writing(out):
@@ -149,15 +151,19 @@ def print_explanations(
     for image in explained:
         if image.error is None:
             found = image.numbers["explained"]
-            line = f"{image.path}: {found['class']} {found['probability']:.1%}, in {image.folder}"
+            where = shown(image.folder) if image.folder is not None else ""
+            line = f"{shown(image.path)}: {found['class']} {found['probability']:.1%}, in {where}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"page in {out / PAGE}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"page in {shown(out / PAGE)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _free_name(out: Path, stem: str, taken: Collection[Path]) -> Path:
-    folder, number = out / stem, 2
+    """A folder named after an image, in UTF-8 and without backslashes, so that it can be zipped."""
+    name = stem if shown(stem) == stem else shown(stem).replace("\\", "%")
+    name = name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    folder, number = out / name, 2
     while folder in taken:
-        folder, number = out / f"{stem}-{number}", number + 1
+        folder, number = out / f"{name}-{number}", number + 1
     return folder
 
 
@@ -166,9 +172,9 @@ def _numbers(
 ) -> dict[str, Any]:
     """The JSON record of an image; areas of masks are by method and threshold."""
     return {
-        "path": str(explanation.path),
+        "path": shown(explanation.path),
         "error": None,
-        "folder": str(folder),
+        "folder": shown(folder),
         "top": [
             {"class": guess.name, "probability": round(guess.probability, 6)}
             for guess in explanation.top
@@ -269,7 +275,7 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
     if name != explanation.top[0].name:
         label += f", top-1 {explanation.top[0].name} {explanation.top[0].probability:.1%}"
     return {
-        "name": explanation.path.name,
+        "name": shown(explanation.path.name),
         "label": label,
         "thumbnail": png_uri(small),
         "picture": png_uri(thumbnail(explanation.image, size)),
