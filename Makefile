@@ -13,6 +13,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+# Each process needs about 2 GB; a file of tests runs in one process, so that its fixtures are made once.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart check lint types imports spelling docs test browser format build clean
@@ -24,6 +26,7 @@ help: ## this list
 	@echo "  VENV=...         the virtual environment; .venv if not given"
 	@echo "  PIP_ARGS=...     more arguments for pip, for example another package index"
 	@echo "  PYTEST_ARGS=...  more arguments for pytest, for example '-k registry'"
+	@echo "  WORKERS=...      test processes side by side; 2 if not given, 0 for none but pytest itself"
 	@echo "  PACAVIT_DATA=... folder that holds data/ and reference/; turns on tests with real images"
 
 install: $(INSTALLED) ## virtual environment with the package and its tools, in tested versions
@@ -50,7 +53,8 @@ docs: $(INSTALLED) ## documentation into site/, with warnings as errors (Zensica
 	$(BIN)/python docs/build_site.py
 
 test: $(INSTALLED) ## tests that need neither a GPU nor a browser (pytest)
-	$(BIN)/python -m pytest -m "not gpu and not browser" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not browser" --durations 10 \
+		--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Without PYTEST_ARGS: a choice among all tests may leave none of these few, which pytest calls an error.
 browser: $(BROWSER_TOOLS) ## tests of pages in a headless Chromium; skipped where there is none

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
+
+from pacavit_cli.main import main
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -20,6 +23,14 @@ THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Several processes end together only if none begins the longest file last.
+    seconds = {item.path: 0.0 for item in items}
+    for item in items:
+        if (marker := item.get_closest_marker("timeout")) is not None:
+            seconds[item.path] = max(seconds[item.path], float(marker.args[0]))
+        elif "slow" in item.keywords:
+            seconds[item.path] = max(seconds[item.path], 1.0)
+    items.sort(key=lambda item: -seconds[item.path])
     if torch.cuda.is_available():
         return
     for item in items:
@@ -42,6 +53,23 @@ def shared_dir() -> Path:
     if not folder:
         pytest.skip("set PACAVIT_DATA to the folder that holds data/ and reference/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of one epoch on digits; tests must not change it.
+
+    It is trained once, also where several processes run the tests: their folders lie side by side.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    run = base / "digits_run" / "digits"
+    run.parent.mkdir(exist_ok=True)
+    with FileLock(run.with_name(".lock")):
+        if not (run / "report.html").exists():
+            assert main(["train", "digits", "--out", str(run), "--set", "train.epochs=1"]) == 0
+    return run
 
 
 AuthorsWeights = Callable[..., dict[str, torch.Tensor]]
