@@ -1,4 +1,4 @@
-"""Which folders results may be written to."""
+"""Checks of the folders to which results are written."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["check_folder"]
 
 
 def check_folder(out: Path, *, mark: str, what: str, overwrite: bool) -> None:
-    """Refuse a folder that holds anything, or with ``overwrite`` anything but older results.
+    """Refuse a folder that is not empty, or with ``overwrite`` one without older results.
 
     Args:
         out: the folder; it need not exist.
-        mark: the file by which older results are known.
-        what: they are, for people.
-        overwrite: they may be replaced.
+        mark: a file that identifies older results.
+        what: name of the results, for messages.
+        overwrite: older results may be replaced.
 
     Raises:
-        PacavitError: it does, or it is a file.
+        PacavitError: the folder is refused, or it is a file.
     """
     if out.exists() and not out.is_dir():
         raise PacavitError(f"{out} is a file; choose another folder")
