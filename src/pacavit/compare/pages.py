@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pacavit.compare.pictures import bars_png, bars_svg, curves_png, curves_svg
-from pacavit.compare.results import SCORES, Comparison
+from pacavit.compare.results import HEADLINE, SCORES, Comparison
 from pacavit.report import html, markdown
 from pacavit.utils import files
 from pacavit.utils.statistics import Spread
@@ -55,23 +55,24 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 
 def comparison_page(comparison: Comparison) -> str:
     """The comparison as an HTML document."""
-    best = max(comparison.rows, key=lambda row: row.score("accuracy").mean)
+    best = max(comparison.rows, key=lambda row: row.headline.mean)
     pictures = html.side_by_side(
         html.picture(
             html.data_uri(bars_svg(comparison), "image/svg+xml"),
-            "; ".join(f"{row.value} {_spread(row.score('accuracy'))}" for row in comparison.rows),
-            "Accuracy on the test images, one dot per seed; the axis does not begin at 0.",
+            "; ".join(f"{row.value} {_spread(row.headline)}" for row in comparison.rows),
+            f"{HEADLINE.capitalize()} on the test images, one dot per seed; the axis does not "
+            "begin at 0.",
             dark=html.data_uri(bars_svg(comparison, dark=True), "image/svg+xml"),
         ),
         html.picture(
             html.data_uri(curves_svg(comparison), "image/svg+xml"),
-            "Validation accuracy by epoch, one line per value",
-            "Accuracy on the validation images by epoch; the mean over seeds.",
+            f"Validation {HEADLINE} by epoch, one line per value",
+            f"{HEADLINE.capitalize()} on the validation images by epoch; the mean over seeds.",
             dark=html.data_uri(curves_svg(comparison, dark=True), "image/svg+xml"),
         ),
     )
     runs = [
-        [run.value, str(run.seed), f"{run.evaluation.accuracy:.4f}", run.folder.name]
+        [run.value, str(run.seed), f"{run.headline:.4f}", run.folder.name]
         for row in comparison.rows
         for run in row.runs
     ]
@@ -94,7 +95,7 @@ def comparison_page(comparison: Comparison) -> str:
                 [
                     html.table(
                         "Each folder holds the report of its run, report.html",
-                        ["value", "seed", "accuracy", "folder"],
+                        ["value", "seed", HEADLINE, "folder"],
                         runs,
                     )
                 ],
@@ -105,7 +106,7 @@ def comparison_page(comparison: Comparison) -> str:
         ],
         highlights={
             "best": best.value,
-            "its accuracy": html.percent(best.score("accuracy").mean),
+            f"its {HEADLINE}": html.percent(best.headline.mean),
             "its F1 (macro)": html.percent(best.score("F1").mean),
         },
     )
@@ -122,7 +123,7 @@ def comparison_text(comparison: Comparison) -> str:
         "",
         _sentence(comparison),
         "",
-        f"![accuracy]({BARS})",
+        f"![{HEADLINE}]({BARS})",
         "",
         f"![learning curves]({CURVES})",
         "",
@@ -136,7 +137,7 @@ def print_comparison(comparison: Comparison, *, console: Console | None = None) 
     table = Table(
         title=escape(_title(comparison)),
         title_justify="left",
-        caption="change of accuracy to the first row; n.s.: no significant difference",
+        caption=f"change of {HEADLINE} to the first row; n.s.: no significant difference",
         caption_justify="left",
     )
     table.add_column(escape(_name(comparison)), no_wrap=True)

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: accuracies and learning curves."""
+"""Pictures of a comparison: headline scores and learning curves."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pacavit.compare.results import Comparison, Row
+from pacavit.compare.results import HEADLINE, Comparison, Row
 from pacavit.report.curves import svg_picture
 from pacavit.utils.pictures import figure_bytes
-from pacavit.utils.statistics import proportion_margin
 
 __all__ = ["bars_png", "bars_svg", "curves_png", "curves_svg"]
 
@@ -29,7 +28,7 @@ def bars_svg(comparison: Comparison, *, dark: bool = False) -> bytes:
 
 
 def curves_png(comparison: Comparison) -> bytes:
-    """Validation accuracy by epoch, one line per row, as a PNG picture."""
+    """Validation score by epoch, one line per row, as a PNG picture."""
     return _png(comparison, _draw_curves)
 
 
@@ -50,8 +49,8 @@ def _svg(comparison: Comparison, draw: Callable[[Axes, Comparison], None], *, da
 
 def _draw_bars(axes: Axes, comparison: Comparison) -> None:
     rows = comparison.rows[::-1]  # the first row on top
-    means = [row.score("accuracy").mean for row in rows]
-    errors = [_margin(row) for row in rows]
+    means = [row.headline.mean for row in rows]
+    errors = [row.margin for row in rows]
     axes.barh(
         [row.value for row in rows],
         means,
@@ -62,7 +61,7 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
         height=0.6,
     )
     for position, row in enumerate(rows):
-        seeds = [run.evaluation.accuracy for run in row.runs]
+        seeds = [run.headline for run in row.runs]
         if len(seeds) > 1:
             axes.plot(seeds, [position] * len(seeds), "o", color="C1", markersize=4)
         axes.annotate(
@@ -75,15 +74,10 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
     lowest = min(map(float.__sub__, means, errors))
     highest = max(map(float.__add__, means, errors))
     room = max(0.02, highest - lowest)
-    axes.set(xlabel="test accuracy", xlim=(max(0, lowest - room), highest + 0.6 * room))
+    axes.set(xlabel=f"test {HEADLINE}", xlim=(max(0, lowest - room), highest + 0.6 * room))
     axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 1])
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-
-
-def _margin(row: Row) -> float:
-    """Half the 95 % interval of the mean accuracy over other test images."""
-    return proportion_margin(row.score("accuracy").mean, row.runs[0].evaluation.num_images)
 
 
 def _draw_curves(axes: Axes, comparison: Comparison) -> None:
@@ -91,13 +85,13 @@ def _draw_curves(axes: Axes, comparison: Comparison) -> None:
     for number, row in enumerate(comparison.rows):
         values, color = _mean_curve(row), colors[number % len(colors)]
         axes.plot(range(1, len(values) + 1), values, color=color, label=row.value, linewidth=1.4)
-    axes.set(xlabel="epoch", ylabel="validation accuracy")
+    axes.set(xlabel="epoch", ylabel=f"validation {HEADLINE}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
 
 
 def _mean_curve(row: Row) -> list[float]:
-    curves = [[epoch["val_accuracy"] for epoch in run.epochs] for run in row.runs]
+    curves = [run.curve for run in row.runs]
     shortest = min(map(len, curves))
     return np.mean([curve[:shortest] for curve in curves], axis=0).tolist()

@@ -21,16 +21,19 @@ from pacavit.report.evaluation import read_evaluation, weights_digest
 from pacavit.report.publishing.card import input_size
 from pacavit.report.run_page import evaluation_folder
 from pacavit.utils.command import Command
-from pacavit.utils.statistics import Interval, Spread, normal_interval, spread
+from pacavit.utils.statistics import Interval, Spread, normal_interval, proportion_margin, spread
 
 __all__ = ["Comparison", "Row", "RunResult", "compare_runs", "read_run"]
 
-SCORES = {
+SCORES: Mapping[str, str] = {
     "accuracy": "accuracy",
     "precision": "precision_macro",
     "recall": "recall_macro",
     "F1": "f1_macro",
 }
+"""Fields of an evaluation by the name of their column; the scores of classification."""
+HEADLINE = "accuracy"
+"""The score of pictures, highlights and differences, a mean of ``correct`` over images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,16 @@ class RunResult:
     macs: int
 
     @property
+    def headline(self) -> float:
+        """The headline score on the test images."""
+        return self.score(HEADLINE)
+
+    @property
+    def curve(self) -> list[float]:
+        """The headline score on the validation images by epoch."""
+        return [row[f"val_{SCORES[HEADLINE]}"] for row in self.epochs]
+
+    @property
     def training_speed(self) -> float:
         """Training images per second, the median over epochs."""
         return median(row["images_per_second"] for row in self.epochs)
@@ -68,6 +81,11 @@ class RunResult:
     def minutes(self) -> float:
         """Duration of the training."""
         return self.epochs[-1]["elapsed"] / 60
+
+    def score(self, name: str) -> float:
+        """One of ``SCORES`` on the test images."""
+        value: float = getattr(self.evaluation, SCORES[name])
+        return value
 
     def clusters(self, name: str) -> float | None:
         """A statistic of the clusters after the last epoch; None for networks without clusters."""
@@ -81,7 +99,7 @@ class Row:
     Attributes:
         value: label of the row: the value of the first compared field, FIELD=VALUE for others.
         runs: one per seed.
-        difference: of accuracy to the first row, paired by image; None in the first row. Its
+        difference: of the headline score to the first row, paired by image; None there. Its
             interval is that of McNemar's test and does not cover other seeds.
     """
 
@@ -89,9 +107,19 @@ class Row:
     runs: Sequence[RunResult]
     difference: Interval | None
 
+    @property
+    def headline(self) -> Spread:
+        """The headline score over the seeds."""
+        return self.score(HEADLINE)
+
+    @property
+    def margin(self) -> float:
+        """Half the 95 % interval of the headline score over other test images."""
+        return proportion_margin(self.headline.mean, self.runs[0].evaluation.num_images)
+
     def score(self, name: str) -> Spread:
         """One of ``SCORES`` over the seeds."""
-        return spread([getattr(run.evaluation, SCORES[name]) for run in self.runs])
+        return spread([run.score(name) for run in self.runs])
 
     def clusters(self, name: str) -> Spread | None:
         """A statistic of the clusters over the seeds; None for networks without clusters."""

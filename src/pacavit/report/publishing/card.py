@@ -17,7 +17,7 @@ from pacavit.report import markdown
 from pacavit.report.publishing.command import training_command
 from pacavit.utils.command import Command, pacavit_command
 
-__all__ = ["card_summary", "input_size", "model_card", "with_clusterings"]
+__all__ = ["card_summary", "headline", "hub_scores", "input_size", "model_card", "with_clusterings"]
 
 
 def model_card(
@@ -49,7 +49,7 @@ def model_card(
     sections = (
         f"# {name}",
         f"`{model.recipe.model.name}`{with_clusterings(model.task.model)}, trained on "
-        f"{info.copy}: test accuracy {evaluation.accuracy:.4f} ({evaluation.num_images:,} images, "
+        f"{info.copy}: test {headline(evaluation)} ({evaluation.num_images:,} images, "
         "no test-time augmentation).",
         _use(source or name),
         _results(evaluation, evaluation_command, "half" if half else "full"),
@@ -77,38 +77,54 @@ def _use(source: str) -> str:
     )
 
 
-def _results(evaluation: Evaluation, command: Command, precision: str) -> str:
+def headline(evaluation: Evaluation) -> str:
+    """The main score of a card, as text."""
+    return f"accuracy {evaluation.accuracy:.4f}"
+
+
+def hub_scores(evaluation: Evaluation) -> dict[str, float]:
+    """The scores in the metadata of a card, by the hub's names of metrics."""
+    return {"accuracy": evaluation.accuracy, "f1": evaluation.f1_macro}
+
+
+def _score_tables(evaluation: Evaluation) -> list[str]:
+    """The tables of scores of a card."""
     averages = [
-        [
-            average,
-            f"{evaluation.accuracy:.4f}",
-            *(
-                f"{getattr(evaluation, f'{kind}_{average}'):.4f}"
-                for kind in ("precision", "recall", "f1")
+        [average, *(f"{score:.4f}" for score in (evaluation.accuracy, *scores))]
+        for average, scores in (
+            ("macro", (evaluation.precision_macro, evaluation.recall_macro, evaluation.f1_macro)),
+            (
+                "weighted",
+                (
+                    evaluation.precision_weighted,
+                    evaluation.recall_weighted,
+                    evaluation.f1_weighted,
+                ),
             ),
-        ]
-        for average in ("macro", "weighted")
+        )
     ]
     classes = [
         [
             row.name,
-            *(f"{each:.4f}" for each in (row.precision, row.recall, row.f1)),
+            *(f"{score:.4f}" for score in (row.precision, row.recall, row.f1)),
             str(row.support),
         ]
         for row in evaluation.per_class
     ]
+    return [
+        markdown.table(["average", "accuracy", "precision", "recall", "F1"], averages),
+        markdown.table(["class", "precision", "recall", "F1", "images"], classes),
+    ]
+
+
+def _results(evaluation: Evaluation, command: Command, precision: str) -> str:
     parts = [
         "## Results on the test split",
-        "",
-        markdown.table(["average", "accuracy", "precision", "recall", "F1"], averages),
-        "",
-        markdown.table(["class", "precision", "recall", "F1", "images"], classes),
-        "",
+        *_score_tables(evaluation),
         f"Of the stored {precision}-precision file, measured by",
-        "",
         markdown.shell(command),
     ]
-    return "\n".join(parts)
+    return "\n\n".join(parts)
 
 
 def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float) -> str:

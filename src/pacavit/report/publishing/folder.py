@@ -11,10 +11,12 @@ from pacavit.engine.weights import hub
 from pacavit.engine.weights.load import LoadedModel, load_model, weights_metadata
 from pacavit.errors import CheckpointError
 from pacavit.models import PacaViT
-from pacavit.report.publishing.card import model_card
+from pacavit.report.publishing.card import hub_scores, model_card
 from pacavit.report.publishing.packaging import run_facts, score_for_card
 
 __all__ = ["publish_run"]
+
+_HUB_TASK = "image-classification"  # of the one task whose networks are published
 
 
 def publish_run(
@@ -90,11 +92,10 @@ def publish_run(
 
 def _header(name: str, model: LoadedModel, evaluation: Evaluation, license_name: str) -> str:
     """The metadata of a card for the hub, as YAML."""
-    kind = "image-classification"
-    scores = {"accuracy": evaluation.accuracy, "f1": evaluation.f1_macro}
+    scores = hub_scores(evaluation)
     results = [
         EvalResult(
-            task_type=kind,
+            task_type=_HUB_TASK,
             dataset_type=model.info.name,
             dataset_name=model.info.copy,
             dataset_split="test",
@@ -106,8 +107,8 @@ def _header(name: str, model: LoadedModel, evaluation: Evaluation, license_name:
     data = ModelCardData(
         license=license_name,
         library_name="pacavit",
-        pipeline_tag=kind,
-        tags=[kind, "pacavit", "timm"],
+        pipeline_tag=_HUB_TASK,
+        tags=[_HUB_TASK, "pacavit", "timm"],
         metrics=list(scores),
         model_name=name,
         eval_results=results,
