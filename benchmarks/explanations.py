@@ -191,10 +191,8 @@ def ranking(evaluations: Sequence[dict[str, Any]]) -> str:
         above = evaluation["pairs"][JUDGED[0]]["center"]["difference"]
         rows.append([model, *cells, Interval(*above).as_difference(3)])
     header = ["model", *FAITHFUL, "difference, minus that of center"]
-    return (
-        f"{JUDGED[0]} of all models, paired by image; n.s.: no significant difference to the best:\n\n"
-        + table(header, rows)
-    )
+    title = f"{JUDGED[0]}, paired by image; n.s.: no significant difference to the best"
+    return f"{title}:\n\n" + table(header, rows)
 
 
 def score(evaluation: dict[str, Any], measure: str) -> Sequence[float]:

@@ -40,7 +40,7 @@ def test_an_enormous_image_is_one_line(
     assert error.count("\n") == 1
 
 
-def test_explain_evaluate_measures_the_images_it_is_told_to(
+def test_explain_evaluate_measures_the_chosen_images(
     digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["explain-evaluate", str(digits_run), "--out", str(tmp_path), "--methods"]
@@ -62,7 +62,7 @@ def test_explain_evaluate_measures_the_images_it_is_told_to(
     assert {stage["stage"] for stage in numbers["clusters"]}
 
 
-def test_explain_evaluate_goes_on_where_it_was_stopped(
+def test_explain_evaluate_resumes(
     digits_run: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -96,7 +96,7 @@ def test_explain_evaluate_goes_on_where_it_was_stopped(
     assert first == second
 
 
-def test_explain_evaluate_tells_what_is_wrong_in_one_line(
+def test_explain_evaluate_reports_errors_in_one_line(
     digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["explain-evaluate", str(digits_run), "--out", str(tmp_path / "out")]

@@ -1,4 +1,4 @@
-"""Check that a folder may be written to."""
+"""Checks of the folders to which results are written."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["check_folder"]
 
 
 def check_folder(out: Path, *, mark: str, what: str, overwrite: bool) -> None:
-    """Refuse a folder that holds anything, or with ``overwrite`` anything but older results.
+    """Refuse a folder that is not empty, or with ``overwrite`` one without older results.
 
     Args:
         out: the folder; it need not exist.
-        mark: the file whose presence shows that the folder holds older results.
-        what: the name of the results in messages.
-        overwrite: replace older results.
+        mark: a file that identifies older results.
+        what: name of the results, for messages.
+        overwrite: older results may be replaced.
 
     Raises:
-        PacavitError: the folder is refused, or is a file.
+        PacavitError: the folder is refused, or it is a file.
     """
     if out.exists() and not out.is_dir():
         raise PacavitError(f"{shown(out)} is a file; choose another folder")

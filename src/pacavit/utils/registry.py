@@ -1,4 +1,4 @@
-"""One small registry for everything that has a name: clusterings, attentions, data sets, tasks."""
+"""A registry of classes by name, for clusterings, attentions, data sets, methods and tasks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Classes by name.
 
-    Entries come from the ``register`` decorator, or from the installed entry points of the
-    group ``pacavit.<kind>``, which are loaded when a name is first looked up. One that fails to
-    load or takes another's name makes every look-up raise PacavitError.
+    Entries come from the ``register`` decorator and from installed entry points of the group
+    ``pacavit.<kind>``, which are loaded at the first look-up. If one of them fails to load, or has
+    the name of another entry, every look-up raises PacavitError.
 
     Args:
-        kind: what the entries are, in the singular, as error messages shall call them.
+        kind: the kind of the entries in the singular, for error messages.
     """
 
     def __init__(self, kind: str) -> None:
@@ -81,10 +81,11 @@ class Registry(Generic[T]):
         return self._entries[self.canonical(name)]
 
     def create(self, name: str, *args: Any, options: Mapping[str, Any], **kwargs: Any) -> T:
-        """Build the class registered as ``name`` from fixed arguments and a user's named options.
+        """Create an instance of a registered class from fixed arguments and a user's options.
 
-        Old names of options are accepted, see :func:`rename_options`. Raises UnknownNameError for an option that the class's own signature does not have, and
-        for one that the fixed keyword arguments already give.
+        Old names of options are accepted, see :func:`rename_options`. Raises UnknownNameError for
+        an option that is not in the signature of the class, or that is given by the fixed keyword
+        arguments.
         """
         cls = self.get(name)
         options = rename_options(cls, options)
@@ -96,7 +97,7 @@ class Registry(Generic[T]):
         return cls(*args, **kwargs, **options)
 
     def names(self) -> tuple[str, ...]:
-        """All names, in the order in which they were registered."""
+        """All current names in order of registration."""
         self._discover()
         return tuple(self._entries)
 
@@ -107,11 +108,11 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def _discover(self) -> None:
-        """Enter what installed packages bring: all of it, or nothing and PacavitError."""
+        """Register the entry points of installed packages: all of them, or PacavitError."""
         if self._discovered:
             return
         before = dict(self._entries)
-        # A package that looks up names while it is imported must not start this again.
+        # A package that looks up names while it is imported must not recurse.
         self._discovered = True
         try:
             for point in entry_points(group=f"pacavit.{self.kind}"):
@@ -130,7 +131,7 @@ class Registry(Generic[T]):
             raise PacavitError(
                 f"{culprit} failed to load: {reason}; mend or uninstall the package"
             ) from error
-        # The package may have decorated the class too.
+        # The package may use the decorator as well.
         known = self._entries.setdefault(point.name, cls)
         if known is not cls:
             raise PacavitError(
@@ -172,10 +173,9 @@ def _where(cls: type) -> str:
 
 
 def load_plugin(path: str | Path) -> None:
-    """Run a user's Python file so that the classes it decorates are registered.
+    """Run a user's Python file, which registers its classes.
 
-    Loading the same file twice does nothing the second time. Raises PacavitError when the file
-    is missing or fails to import.
+    A file is loaded only once. Raises PacavitError if the file is missing or fails to import.
     """
     path = Path(path).resolve()
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Templates of pages: every text that is filled in is escaped."""
+"""HTML templates with autoescaping."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Templates"]
 
 
 class Templates:
-    """The files in the folder ``templates`` of a package.
+    """The templates in the folder ``templates`` of a package.
 
     Args:
-        package: its name; the folder is read when it is first needed.
+        package: name of the package; the folder is read on first use.
     """
 
     def __init__(self, package: str) -> None:
@@ -33,11 +33,11 @@ class Templates:
         )
 
     def render(self, name: str, values: Mapping[str, Any]) -> Markup:
-        """Fill a template; texts are escaped, ``Markup`` is taken as it is."""
+        """Fill a template; text is escaped, ``Markup`` is inserted unchanged."""
         return Markup(self._environment.get_template(name).render(values))  # noqa: S704 (autoescaped)
 
     def text(self, name: str) -> str:
-        """A file as it is."""
+        """The text of a file, not filled in."""
         loader = self._environment.loader
         assert loader is not None
         return loader.get_source(self._environment, name)[0]

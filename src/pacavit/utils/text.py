@@ -36,11 +36,11 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 
 def one_line(error: BaseException, *, kind: bool = False) -> str:
-    """What an error says, without line breaks; its class where it says nothing.
+    """The message of an error without line breaks, or its class name if it has none.
 
     Args:
-        error: from a library, whose text may have several lines.
-        kind: put the name of its class in front.
+        error: its message may have several lines.
+        kind: prepend the class name.
     """
     name, text = type(error).__name__, " ".join(str(error).split())
     if not text:
@@ -49,6 +49,6 @@ def one_line(error: BaseException, *, kind: bool = False) -> str:
 
 
 def first_few(items: Sequence[str]) -> str:
-    """The first three of several texts, and how many more there are."""
+    """The first three texts, and the number of the others."""
     more = f" (and {len(items) - _FEW} more)" if len(items) > _FEW else ""
     return f"{'; '.join(items[:_FEW])}{more}"

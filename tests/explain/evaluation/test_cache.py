@@ -1,4 +1,4 @@
-"""A bench that is stopped anywhere goes on to the same numbers."""
+"""An evaluation that is interrupted anywhere resumes to the same numbers."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 
 class Stopping:
-    """Keeps parts, and dies when it should measure one too many."""
+    """A cache that raises when it would compute one result too many."""
 
     def __init__(self, parts: FileCache, most: int) -> None:
         self.parts, self.most = parts, most
@@ -85,7 +85,7 @@ def network(small: MakeSmall) -> PacaViT:
     return small(clustering="kmeans").eval()
 
 
-def test_a_bench_killed_after_every_part_goes_on_to_the_same_numbers(
+def test_an_evaluation_killed_after_every_result_resumes_to_the_same_numbers(
     network: PacaViT, tmp_path: Path
 ) -> None:
     whole = measured(network, no_cache)
@@ -106,7 +106,7 @@ def test_a_bench_killed_after_every_part_goes_on_to_the_same_numbers(
     assert not folder.exists()
 
 
-def test_parts_of_other_settings_are_refused_and_replaced_when_asked_to(tmp_path: Path) -> None:
+def test_results_of_other_settings_are_refused_or_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     parts = FileCache(folder)
     parts.begin(SETTINGS)
@@ -127,7 +127,7 @@ def test_parts_of_other_settings_are_refused_and_replaced_when_asked_to(tmp_path
     assert json.loads((folder / "settings.json").read_text())["limit"] == 20
 
 
-def test_broken_files_are_told_of_in_one_line(tmp_path: Path) -> None:
+def test_broken_files_are_reported_in_one_line(tmp_path: Path) -> None:
     parts = FileCache(tmp_path)
     parts.begin(SETTINGS)
     parts("a", lambda: {"x": torch.zeros(1)})
@@ -139,7 +139,7 @@ def test_broken_files_are_told_of_in_one_line(tmp_path: Path) -> None:
         parts.begin(SETTINGS)
 
 
-def test_a_part_belongs_to_its_images() -> None:
+def test_keys_depend_on_the_images() -> None:
     first, second = batches()
     assert batch_key(first) == batch_key(batches()[0])
     assert batch_key(first) != batch_key(second)

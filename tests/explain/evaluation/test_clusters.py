@@ -67,7 +67,7 @@ def test_every_measure_of_every_stage(clustering: str) -> None:
         assert stage.health["used"].max() <= 4
 
 
-def test_clusters_that_are_not_there_have_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_clusters_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     def controls(images: Tensor, number: int, grid: Grid) -> dict[str, Tensor]:

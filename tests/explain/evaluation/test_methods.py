@@ -63,10 +63,10 @@ class Opposite(Told):
 def batches() -> list[Batch]:
     images = 0.05 * torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     bright = torch.full((16, 16), -1 / 3)
-    bright[:8, :8] = 1  # the mean colour is no evidence
+    bright[:8, :8] = 1  # the mean color is no evidence
     images[:4] += bright
     images[4:] -= bright
-    labels = torch.tensor([0, 0, 0, 1, 1, 1])  # the fourth is named wrong
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])  # the prediction of the fourth is incorrect
     numbers = torch.arange(6)
     return [Batch(images[part], labels[part], numbers[part]) for part in (slice(4), slice(4, None))]
 
@@ -83,7 +83,7 @@ def bench() -> ExplanationScores:
     return evaluate_methods(Corner().eval(), methods, batches(), objects=in_the_corner, steps=8)
 
 
-def test_a_true_map_beats_a_false_one_on_every_measure(bench: ExplanationScores) -> None:
+def test_a_faithful_map_beats_an_unfaithful_one_on_every_measure(bench: ExplanationScores) -> None:
     assert bench.num_images == 6
     assert bench.accuracy == pytest.approx(5 / 6)
     told, opposite = bench.rows
@@ -102,7 +102,7 @@ def test_a_true_map_beats_a_false_one_on_every_measure(bench: ExplanationScores)
     assert told.values["predicted"]["pointing"].tolist() == [1] * 6
 
 
-def test_the_right_class_is_followed_where_it_is_not_the_likeliest(
+def test_the_true_class_is_followed_where_it_is_not_top1(
     bench: ExplanationScores,
 ) -> None:
     predicted, true = (bench.rows[0].values[target]["kept"] for target in ("predicted", "true"))
@@ -111,7 +111,7 @@ def test_the_right_class_is_followed_where_it_is_not_the_likeliest(
     assert bench.rows[0].values["predicted"]["randomised"].abs().max() < 0.5
 
 
-def test_half_precision_changes_the_answers_and_not_the_maps(bench: ExplanationScores) -> None:
+def test_half_precision_changes_the_predictions_and_not_the_maps(bench: ExplanationScores) -> None:
     methods: dict[str, type[Method]] = {"told": Told}
     small: list[Tensor] = []
 
@@ -161,7 +161,7 @@ def test_pages_have_all_methods_and_numbers(bench: ExplanationScores, tmp_path: 
     assert "opposite" in printed
 
 
-def test_a_bench_that_was_being_replaced_when_it_was_stopped_is_let_in(tmp_path: Path) -> None:
+def test_an_interrupted_replacement_is_accepted(tmp_path: Path) -> None:
     (tmp_path / NUMBERS).write_text("{}")
     with pytest.raises(PacavitError, match="give --overwrite"):
         check_report_folder(tmp_path, overwrite=False)

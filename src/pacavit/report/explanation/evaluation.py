@@ -51,8 +51,8 @@ UNFINISHED = "faithfulness.unfinished"
 """Folder of intermediate results, removed when the report is written."""
 
 # Names of the release before.
-_OLD_NUMBERS, _OLD_UNFINISHED = "scores.json", "scores.unfinished"
-_OLD_FILES = (_OLD_NUMBERS, "scores.html", "scores.md", "scores.svg", "scores.safetensors")
+_OLD_NUMBERS, _OLD_UNFINISHED = "bench.json", "bench.unfinished"
+_OLD_FILES = (_OLD_NUMBERS, "bench.html", "bench.md", "bench.svg", "bench.safetensors")
 _WHAT = "an evaluation of explanations"
 _TITLES = {"predicted": "Maps of the top-1 class", "true": "Maps of the true class"}
 _NOTE = (
