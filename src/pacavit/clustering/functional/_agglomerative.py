@@ -14,7 +14,6 @@ from pacavit.clustering.functional._points import (
     check_points,
     exact,
     squared_distances,
-    wide,
 )
 from pacavit.errors import RecipeError
 
