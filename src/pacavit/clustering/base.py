@@ -104,7 +104,7 @@ class Clustering(nn.Module):
         """(B, N, C) -> Assignment with weights (B, M, N).
 
         Args:
-            x: (B, N, C) tokens; a block passes them normalised.
+            x: (B, N, C) tokens; a block passes them normalized.
             grid: their height and width.
             patch_mask: (B, N) bool, False where a patch is padding; those weigh 0.
         """

@@ -57,8 +57,8 @@ def kmeans(
 
     The same labels, centers, inertia and rounds as ``sklearn.cluster.KMeans`` with
     ``algorithm="lloyd"``, ``n_init=1`` and the same centers as ``init``, empty clusters included:
-    they take the points farthest from their centers. In float32 too, centers and close decisions are
-    computed in float64. No gradients.
+    they take the points farthest from their centers. In float32 too, centers and close decisions
+    are computed in float64. No gradients.
 
     Args:
         x: (B, N, C) points; half precision is computed in fp32.

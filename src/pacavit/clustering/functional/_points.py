@@ -1,4 +1,4 @@
-"""What all batched clusterings share: checks of their input, precision, distances."""
+"""Common to all batched clusterings: checks of their input, precision, distances."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def wide(x: Tensor) -> Tensor:
 
 
 def being_traced() -> bool:
-    """Whether a program is made of what is computed, which compiled loops cannot be part of."""
+    """Whether operations are being recorded, by a compiler or tracer; compiled loops are not."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
