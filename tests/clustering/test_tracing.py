@@ -1,4 +1,4 @@
-"""torch.jit.trace records every clustering: traced, it returns for other inputs what it returns eagerly."""
+"""Traced by torch.jit.trace, every clustering returns for other inputs what it returns eagerly."""
 
 from __future__ import annotations
 

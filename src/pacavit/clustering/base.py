@@ -65,7 +65,7 @@ class Clustering(nn.Module):
         super().__init_subclass__(**kwargs)
         if "place" in vars(cls):  # the old name of position_weight, in a class body
             _warn_of_place(cls)
-            cls.position_weight = cls.place
+            cls.position_weight = vars(cls)["place"]
             del cls.place
         if "__init__" in vars(cls):
             cls.__init__ = _with_old_options(cls.__init__)  # type: ignore[method-assign]
@@ -104,7 +104,7 @@ class Clustering(nn.Module):
         """(B, N, C) -> Assignment with weights (B, M, N).
 
         Args:
-            x: (B, N, C) tokens; a block passes them normalised.
+            x: (B, N, C) tokens; a block passes them normalized.
             grid: their height and width.
             patch_mask: (B, N) bool, False where a patch is padding; those weigh 0.
         """
@@ -153,7 +153,7 @@ def _with_old_options(construct: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(construct)
     def wrapped(self: Clustering, *args: Any, **options: Any) -> None:
-        construct(self, *args, **rename_options(type(self), options))
+        construct(self, *args, **rename_options(type(self), options, construct))
 
     return wrapped
 

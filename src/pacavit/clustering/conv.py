@@ -19,7 +19,7 @@ __all__ = ["ConvClustering"]
 class ConvClustering(Clustering):
     """Depthwise convolution, pointwise layer, logits: (B, N, C) -> (B, M, N).
 
-    Grainger et al., "PaCa-ViT", CVPR 2023. Only the first layer looks at neighbours, so the two
+    Grainger et al., "PaCa-ViT", CVPR 2023. Only the first layer looks at neighbors, so the two
     pointwise convolutions of the original are linear layers on tokens here.
 
     Args:

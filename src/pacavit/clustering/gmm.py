@@ -72,7 +72,7 @@ class GaussianMixtureClustering(Clustering):
             x, mask = _points.prepare(x, patch_mask)
             mixture = self._iterate(x.detach(), grid, mask)
             temperature = self.dim * self.temperature
-            # In float64, because squares are large beside the distances of groups that lie far apart.
+            # In float64, as squares are large beside the distances in groups that lie far apart.
             points = _points.wide(x)
             _, log_resp = _mixture.expectation(points, mixture, self.covariance, temperature)
             return log_resp.to(x.dtype).transpose(1, 2)

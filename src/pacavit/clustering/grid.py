@@ -15,7 +15,7 @@ __all__ = ["GridClustering", "grid_cells", "grid_means"]
 class GridClustering(Clustering):
     """M rectangular cells of nearly equal size: (B, N, C) -> (B, M, N).
 
-    Aggregation becomes average pooling, so this control tells what clustering by content adds.
+    Aggregation becomes average pooling, so this control shows what clustering by content adds.
     With fewer patches than clusters every patch is its own cell.
 
     Args:

@@ -22,9 +22,9 @@ def keep_largest(
         num_clusters: M.
         x: (B, N, C) patches.
         mask: (B, N) bool, False at padding.
-        outliers: "cluster": they are one cluster, instead of the smallest kept one if there would be
-            more than M; "nearest": each joins the kept cluster with the nearest mean. Without any
-            cluster all patches are one.
+        outliers: "cluster": they are one cluster, instead of the smallest kept one if there would
+            be more than M; "nearest": each joins the kept cluster with the nearest mean. Without
+            any cluster all patches are one.
 
     Returns:
         Clusters 0..M-1, the largest first; -1 at padding.

@@ -71,7 +71,7 @@ class KMeansClustering(Clustering):
         with _points.precise(x.device.type):
             x, mask = _points.prepare(x, patch_mask)
             _, centers = self._iterate(x.detach(), grid, mask)
-            # In float64, because squares are large beside the distances of groups that lie far apart.
+            # In float64, as squares are large beside the distances in groups that lie far apart.
             apart = _points.relative_distances(_points.wide(x), centers)
             logarithms = F.log_softmax(apart / (-self.dim * self.temperature), 2)
             return logarithms.to(x.dtype).transpose(1, 2)

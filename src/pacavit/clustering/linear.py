@@ -15,7 +15,7 @@ __all__ = ["LinearClustering"]
 class LinearClustering(Clustering):
     """One linear layer without bias on every patch alone: (B, N, C) -> (B, M, N).
 
-    Every cluster is a learned direction. From the authors' implementation of PaCa-ViT.
+    Every cluster is a learned direction. From the original implementation of PaCa-ViT.
 
     Args:
         dim: channels C.

@@ -17,7 +17,7 @@ class RandomClustering(Clustering):
     """M scattered sets of patches of nearly equal size: (B, N, C) -> (B, M, N).
 
     The same partition for every image, run and machine: it is a hash of the patch's position.
-    Compared with ``grid`` it tells what spatial coherence alone is worth.
+    The difference to ``grid`` is what spatial coherence alone is worth.
 
     Args:
         dim: channels C.

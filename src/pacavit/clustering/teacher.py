@@ -34,6 +34,6 @@ class TeacherClustering(Clustering):
         layer = self.to_clusters
         assert layer.bias is not None
         # The pointwise convolution as a product that starts from the bias: this needs no change of
-        # layout, and rounds as the authors' code does. Their logits are so large that it shows.
+        # layout, and rounds as the original code does. Its logits are so large that it shows.
         weight = layer.weight.flatten(1).expand(x.shape[0], -1, -1)
         return torch.baddbmm(layer.bias[:, None], weight, x.transpose(1, 2))

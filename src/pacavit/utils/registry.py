@@ -139,20 +139,26 @@ class Registry(Generic[T]):
             )
 
 
-def rename_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def rename_options(
+    cls: type, options: Mapping[str, Any], construct: Callable[..., Any] | None = None
+) -> dict[str, Any]:
     """Options of a class with old names replaced by new ones, each with a FutureWarning.
 
     Args:
         cls: may have an attribute ``renamed_options``, from old names to new ones.
         options: by old or new names.
+        construct: what gets the options, if not the class; a name in its signature stays.
 
     Raises:
         RecipeError: an option is given by both of its names.
     """
     renamed: Mapping[str, str] = getattr(cls, "renamed_options", {})
     current = dict(options)
-    for old, new in renamed.items():
-        if old not in current:
+    given = [old for old in renamed if old in current]
+    parameters = inspect.signature(construct or cls).parameters if given else {}
+    for old in given:
+        new = renamed[old]
+        if old in parameters:  # a subclass may have an option of its own of this name
             continue
         if new in current:
             raise RecipeError(

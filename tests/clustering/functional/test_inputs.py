@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -245,3 +246,10 @@ def test_trees_of_points_that_differ_by_rounding_alone_are_whole(
         assert height.isfinite().sum(1).tolist() == [255] * 16
         assert (height >= 0).all()
         assert (target <= torch.arange(256)).all()
+
+
+@pytest.mark.parametrize("function", [agglomerative, dbscan, gaussian_mixture, kmeans])
+def test_examples_in_docstrings_are_true(function: Callable[..., Any]) -> None:
+    tests = doctest.DocTestFinder(recurse=False).find(function, globs=function.__globals__)
+    assert [len(test.examples) for test in tests] == [3]
+    assert doctest.DocTestRunner().run(tests[0]).failed == 0

@@ -234,5 +234,5 @@ def merge_compiled(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tenso
     target = torch.empty(mask.shape, dtype=torch.int64)
     height = torch.empty(mask.shape, dtype=torch.float64)
     arrays = (x.contiguous().numpy(), mask.numpy(), LINKAGES.index(linkage))
-    kernels.nearest_neighbour_chains(*arrays, target.numpy(), height.numpy())
+    kernels.nearest_neighbor_chains(*arrays, target.numpy(), height.numpy())
     return target, height

@@ -57,7 +57,7 @@ def kmeans(
 
     The same labels, centers, inertia and rounds as ``sklearn.cluster.KMeans`` with
     ``algorithm="lloyd"``, ``n_init=1`` and the same centers as ``init``, empty clusters included:
-    they take the points farthest from their centers. In float32 too, centers and all close decisions
+    they take the points farthest from their centers. In float32 too, centers and close decisions
     are computed in float64. No gradients.
 
     Args:
@@ -82,7 +82,7 @@ def kmeans(
         >>> import torch
         >>> x = torch.tensor([[[0.0], [1.0], [10.0], [11.0]]])
         >>> kmeans(x, 2, init="farthest").labels
-        tensor([[1, 1, 0, 0]])
+        tensor([[0, 0, 1, 1]])
     """
     check_count("n_clusters", n_clusters)
     check_count("max_iter", max_iter)

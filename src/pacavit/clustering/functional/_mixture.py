@@ -152,7 +152,7 @@ def gaussian_mixture(
         >>> import torch
         >>> x = torch.tensor([[[0.0], [1.0], [10.0], [11.0]]])
         >>> gaussian_mixture(x, 2, init="farthest").labels
-        tensor([[1, 1, 0, 0]])
+        tensor([[0, 0, 1, 1]])
     """
     check_count("n_components", n_components)
     check_count("max_iter", max_iter)
@@ -185,11 +185,11 @@ def gaussian_mixture(
         precisions = check_given("precisions_init", precisions_init, (*shape, *more), x)
         mixture = _with_precisions(mixture, precisions, covariance_type)
     rules = Rules(covariance_type, reg_covar, max_iter, tol)
-    mixture, bound, n_iter, found = fit(x, mixture, mask, rules, responsibilities=True)
-    assert found is not None
+    mixture, bound, n_iter, own = fit(x, mixture, mask, rules, responsibilities=True)
+    assert own is not None
     return GaussianMixtureResult(
-        found.max(1).indices.masked_fill(~mask, -1),  # many times as fast as argmax
-        found.transpose(1, 2).to(x),
+        own.max(1).indices.masked_fill(~mask, -1),  # many times as fast as argmax
+        own.transpose(1, 2).to(x),
         mixture.weights.to(x),
         mixture.means.to(x),
         mixture.covariances.to(x),

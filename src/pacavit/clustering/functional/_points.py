@@ -1,4 +1,4 @@
-"""What all batched clusterings share: checks of their input, precision, distances."""
+"""Common to all batched clusterings: checks of their input, precision, distances."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ def wide(x: Tensor) -> Tensor:
 
 
 def being_traced() -> bool:
-    """Whether a program is made of what is computed, which compiled loops cannot be part of."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    """Whether operations are being recorded, by a compiler or tracer; compiled loops are not."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def full_mask(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -183,8 +183,8 @@ def center(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """(B, N, C) and (B, M, C) -> (B, N, M) in float64 (see :func:`wide`), by differences.
 
-    Products (``|x|^2 + |y|^2 - 2 x y``) would lose the digits of distances that are small beside the
-    norms, and ``torch.cdist`` takes roots, whose rounding changes which distances are equal.
+    Products (``|x|^2 + |y|^2 - 2 x y``) would lose the digits of distances that are small beside
+    the norms, and ``torch.cdist`` takes roots, whose rounding changes which distances are equal.
     """
     found = wide(x.new_zeros(*x.shape[:2], y.shape[1]))
     for own, other in zip(wide(x).unbind(2), wide(y).unbind(2), strict=True):

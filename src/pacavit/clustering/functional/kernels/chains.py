@@ -1,4 +1,4 @@
-"""Agglomerative clustering by chains of nearest neighbours."""
+"""Agglomerative clustering by chains of nearest neighbors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pacavit.clustering.functional.kernels.compiling import FAST, compiled, over
 from pacavit.clustering.functional.kernels.products import distances as squared_distances
 from pacavit.clustering.functional.kernels.products import mirror
 
-__all__ = ["nearest_neighbour_chains"]
+__all__ = ["nearest_neighbor_chains"]
 
 
 @over_images
-def nearest_neighbour_chains(x, mask, linkage, target, height):
+def nearest_neighbor_chains(x, mask, linkage, target, height):
     """Merge trees of all images, in float64 as in scipy.
 
     Args:
@@ -68,7 +68,7 @@ def _first(row, away, low):
 @compiled(fastmath=FAST)
 def _chain(distances, mask, linkage, target, height):
     # Muellner, "Modern hierarchical, agglomerative clustering algorithms", 2011: follow nearest
-    # neighbours until two are each other's, merge them, go on from what is left of the chain.
+    # neighbors until two are each other's, merge them, go on from what is left of the chain.
     points, most = len(mask), np.iinfo(np.int64).max
     # Floats from 0 are in the order of their bits, and a minimum of integers fills registers.
     bits = distances.view(np.int64)

@@ -1,4 +1,4 @@
-"""How loops are compiled: kept on disk where a folder can be written, serial in forked processes."""
+"""How loops are compiled: cached where a folder can be written, serial in forked processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from numba import config, njit
@@ -44,17 +46,22 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
-def over_images(function: Callable[..., Any]) -> Callable[..., Any]:
+def over_images(function: Callable[..., None]) -> Callable[..., Any]:
     """Compile a loop over images: parallel, but serial in a process that was forked.
 
-    The threads of OpenMP do not survive a fork; a child that starts them again is killed.
+    The threads of OpenMP do not survive a fork; a child that starts them again is killed. (Torch's
+    own do not either: a child calls ``torch.set_num_threads(1)``, as workers of data loaders do.)
     """
-    parallel, serial = compiled(parallel=True)(function), compiled()(function)
+    # numba's files are named after functions, whatever their options: two names are needed.
+    assert isinstance(function, FunctionType)
+    copy = FunctionType(function.__code__, function.__globals__, f"{function.__name__}_serial")
+    copy.__qualname__, copy.__module__ = copy.__name__, function.__module__
+    parallel, serial = compiled(parallel=True)(function), compiled()(copy)
 
+    @wraps(function)
     def run(*args: Any) -> None:
         (serial if _process["forked"] else parallel)(*args)
 
-    run.__doc__ = function.__doc__
     return run
 
 

@@ -139,9 +139,11 @@ def reaches(x, mask, nth, reach):
         for i in range(number):
             for j in range(i + 1):
                 if mask[b, i] and mask[b, j]:
-                    _insert(nearest[i], which[i], squared[i, j], j)
-                    if i != j:
-                        _insert(nearest[j], which[j], squared[i, j], i)
+                    apart = squared[i, j]
+                    if apart < nearest[i, nth - 1]:
+                        _insert(nearest[i], which[i], apart, j)
+                    if i != j and apart < nearest[j, nth - 1]:
+                        _insert(nearest[j], which[j], apart, i)
         for i in range(number):
             # The last bit matters: with this as its radius, the n-th nearest is to be within it.
             known = nearest[i, nth - 1] < np.inf
@@ -150,10 +152,9 @@ def reaches(x, mask, nth, reach):
 
 @compiled()
 def _insert(ordered, which, value, index):
-    """Put a value and its index where they belong, and drop the largest."""
+    """Put a value and its index where they belong, and drop the largest, which is larger."""
     k = len(ordered) - 1
-    if value < ordered[k]:
-        while k > 0 and ordered[k - 1] > value:
-            ordered[k], which[k] = ordered[k - 1], which[k - 1]
-            k -= 1
-        ordered[k], which[k] = value, index
+    while k > 0 and ordered[k - 1] > value:
+        ordered[k], which[k] = ordered[k - 1], which[k - 1]
+        k -= 1
+    ordered[k], which[k] = value, index

@@ -279,12 +279,12 @@ def _fit_by_differences(x, row, size, mean, variance):
     mean[:], variance[:] = 0, 0
     for i in range(len(row)):
         if row[i] > 0:
-            point, part = x[i], row[i] / size
+            point, weight = x[i], row[i] / size
             for c in range(len(mean)):
-                mean[c] += part * point[c]
+                mean[c] += weight * point[c]
     for i in range(len(row)):
         if row[i] > 0:
-            point, part = x[i], row[i] / size
+            point, weight = x[i], row[i] / size
             for c in range(len(mean)):
                 step = point[c] - mean[c]
-                variance[c] += part * step * step
+                variance[c] += weight * step * step
