@@ -27,6 +27,7 @@ __all__ = [
     "crop_centre",
     "decode_image",
     "fit_image",
+    "from_pillow",
     "read_image",
 ]
 
@@ -121,6 +122,23 @@ def decode_image(
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
             raise DataError(f"{name} is a broken image: {one_line(error)}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def from_pillow(image: Image.Image, name: str) -> Tensor:
+    """A Pillow image of any mode -> (3, H, W) uint8 RGB, as ``read_image`` reads its file.
+
+    Args:
+        image: open, maybe not decoded yet.
+        name: what error messages shall call it.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    try:
+        pixels = _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # decoding raises almost anything, see above
+        raise DataError(f"{name} is a broken image: {one_line(error)}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

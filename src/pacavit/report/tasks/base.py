@@ -85,8 +85,9 @@ class RecordPrediction:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Path, the record as text, and error."""
-        return {"path": str(self.path), "prediction": str(self.record), "error": self.error}
+        """Path, the record as text (None if there was an error), and error."""
+        prediction = None if self.record is None else str(self.record)
+        return {"path": str(self.path), "prediction": prediction, "error": self.error}
 
     def __rich__(self) -> RenderableType:
         return escape(str(self.record))
@@ -254,7 +255,8 @@ class TaskReport:
         if len(classes) <= MANY_CLASSES:
             return [self._class_table(caption, classes)]
         last = list(classes[0].scores)[-1]
-        worst = sorted(classes, key=lambda row: row.scores[last])[:_FEW]
+        # Scores that are not defined come last.
+        worst = sorted(classes, key=lambda row: (isnan(row.scores[last]), row.scores[last]))[:_FEW]
         title = f"The {_FEW} classes with the lowest {self.label(last)}, {split} images"
         return [
             self._class_table(title, worst),
