@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from pacavit import api
-from pacavit.compare.results import Comparison
+from pacavit.compare.results import Comparison, Row, RunResult
+from pacavit.engine.evaluate import Evaluation
+from pacavit.utils.command import pacavit_command
 from pacavit_cli.main import main
 
 
@@ -69,7 +71,12 @@ def test_all_other_verbs(
     assert r"broken \xe9.png is not an image" in terminal(*words, code=2)
     printed = terminal("train", "digits", "--set", "train.epochs=1", "--out", str(tmp_path / "run"))
     assert "images/s" in printed
-    compared = Comparison(("model.é",), "digits", "pacavit compare", ())
+    scores = dict.fromkeys(("accuracy", "precision_macro", "recall_macro", "f1_macro"), 0.5)
+    evaluation = Evaluation("classification", scores, (), {}, 4, 1.0)
+    epoch = {"images_per_second": 1.0, "elapsed": 1.0, "val_accuracy": 0.5}
+    result = RunResult("é", 0, Path("é"), evaluation, None, [epoch], 1, 1)
+    command = pacavit_command("compare", "digits")
+    compared = Comparison(("model.é",), "digits", command, (Row("é", [result], None),))
     monkeypatch.setattr(api, "compare", lambda *_, **__: compared)
     printed = terminal("compare", "digits", "--over", "model.é=a", "--out", "é")
     assert r"comparison in \xe9/" in printed

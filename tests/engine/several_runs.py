@@ -14,7 +14,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,10 +63,12 @@ def happening(how: str) -> Iterator[None]:
             raise DataError("no more images")
         return TRAIN_STEP(self, batch)
 
-    def log_step(self: RunLog, step: int, loss: float, lr: float) -> None:
+    def log_step(
+        self: RunLog, step: int, loss: float, lr: float, losses: Mapping[str, float]
+    ) -> None:
         if step == 7:
             raise CheckpointError("the disk is full")
-        LOG_STEP(self, step, loss, lr)
+        LOG_STEP(self, step, loss, lr, losses)
 
     with pytest.MonkeyPatch.context() as patch:
         if RANK == "0":

@@ -13,7 +13,7 @@ from pacavit.errors import RecipeError
 from pacavit.recipes import Recipe
 from pacavit.tasks import Task
 
-INFO = build.data_source(recipes.load("digits").data).info
+INFO = build.data_source(recipes.load("digits")).info
 
 
 def made(*changes: str, model: str = "resnet18") -> tuple[Task, Recipe, DataInfo]:
@@ -26,7 +26,7 @@ def made(*changes: str, model: str = "resnet18") -> tuple[Task, Recipe, DataInfo
             *changes,
         ],
     )
-    return build.task(recipe, 10), recipe, INFO
+    return build.task(recipe, INFO), recipe, INFO
 
 
 @pytest.mark.parametrize(

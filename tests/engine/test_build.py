@@ -2,22 +2,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pacavit.data import DATASETS, DataSource, ImageSet
+from pacavit.data import DATASETS, Batch, DataInfo, DataSource, ImageSet
 from pacavit.engine import build, system
 from pacavit.errors import RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
+from pacavit.tasks import ClassificationTask
 
 MakeRecipe = Callable[..., Recipe]
+HALF = (0.5, 0.5, 0.5)
+INFO = DataInfo("toy", "toy", ("a", "b", "c"), (8, 8), HALF, HALF)
 
 
 def test_models_get_their_arguments(make_recipe: MakeRecipe) -> None:
-    task = build.task(make_recipe(model={"options": {"width": 5}}), 7)
-    assert task.predict(torch.zeros(1, 3, 8, 8)).logits.shape == (1, 7)
+    seven = replace(INFO, class_names=tuple("abcdefg"))
+    task = build.task(make_recipe(model={"options": {"width": 5}}), seven)
+    assert task.predict(Batch.unlabelled(torch.zeros(1, 3, 8, 8)))[0].logits.shape == (7,)
     weight = task.model.get_parameter("conv.weight")
     assert weight.shape[0] == 5
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -25,13 +30,15 @@ def test_models_get_their_arguments(make_recipe: MakeRecipe) -> None:
 
 def test_what_a_model_does_not_know_is_refused(make_recipe: MakeRecipe) -> None:
     with pytest.raises(RecipeError, match="widht"):
-        build.task(make_recipe(model={"options": {"widht": 5}}), 3)
+        build.task(make_recipe(model={"options": {"widht": 5}}), INFO)
     with pytest.raises(RecipeError, match="clustering"):  # this model has none
-        build.task(make_recipe(model={"clustering": "conv"}), 3)
+        build.task(make_recipe(model={"clustering": "conv"}), INFO)
     with pytest.raises(RecipeError, match=r"model\.options repeats clustering"):
-        build.task(make_recipe(model={"clustering": "conv", "options": {"clustering": "mlp"}}), 3)
+        build.task(
+            make_recipe(model={"clustering": "conv", "options": {"clustering": "mlp"}}), INFO
+        )
     with pytest.raises(UnknownNameError, match="did you mean 'pacavit_nano'"):
-        build.task(make_recipe(model={"name": "pacavit_nono"}), 3)
+        build.task(make_recipe(model={"name": "pacavit_nono"}), INFO)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +47,7 @@ def test_what_a_model_does_not_know_is_refused(make_recipe: MakeRecipe) -> None:
 )
 def test_options_that_fetch_or_unpickle_are_refused(option: str, make_recipe: MakeRecipe) -> None:
     with pytest.raises(RecipeError, match=rf"model\.options may not hold {option}"):
-        build.task(make_recipe(model={"options": {option: "x"}}), 3)
+        build.task(make_recipe(model={"options": {option: "x"}}), INFO)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +63,7 @@ def test_arguments_that_no_network_can_have_are_one_line(
     model: dict[str, object], make_recipe: MakeRecipe
 ) -> None:
     with pytest.raises(RecipeError) as caught:
-        build.task(make_recipe(model={"name": "pacavit_nano", **model}), 3)
+        build.task(make_recipe(model={"name": "pacavit_nano", **model}), INFO)
     assert "\n" not in str(caught.value)
 
 
@@ -70,7 +77,7 @@ class Noisy(nn.Module):
 def test_check_leaves_no_trace(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     info = build.data_source(recipe).info
-    task = build.task(recipe, 3)
+    task = build.task(recipe, INFO)
     task.model = nn.Sequential(Noisy(), task.model)
     task.train()
     frozen = task.model.get_submodule("1.norm").eval()
@@ -85,7 +92,7 @@ def test_check_leaves_no_trace(make_recipe: MakeRecipe) -> None:
 def test_check_tries_images_of_every_size_of_the_run(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     info = replace(build.data_source(recipe).info, image_size=(6, 8))
-    task = build.task(recipe, 3)
+    task = build.task(recipe, INFO)
     seen: list[tuple[int, ...]] = []
     task.model.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
     build.check(task, recipe, info)
@@ -109,7 +116,7 @@ def test_check_tells_a_misfit_in_one_line(
     model: nn.Module, message: str, make_recipe: MakeRecipe
 ) -> None:
     recipe = make_recipe()
-    task = build.task(recipe, 3)
+    task = build.task(recipe, INFO)
     task.model = model
     with pytest.raises(RecipeError, match=message) as caught:
         build.check(task, recipe, build.data_source(recipe).info)
@@ -129,11 +136,47 @@ def test_options_reach_the_data_set(
 
     kinds: dict[str, type[DataSource]] = {**DATASETS._entries, "variants": Variants}
     monkeypatch.setattr(DATASETS, "_entries", kinds)
-    config = make_recipe().data.model_copy(update={"name": "variants", "val_size": 5})
-    source = build.data_source(config.model_copy(update={"options": {"tint": 3}}))
-    assert vars(source) == {"root": None, "val_size": 5, "tint": 3}
+
+    def recipe(**options: object) -> Recipe:
+        changed = {"name": "variants", "val_size": 5, "options": options, "root": Path("here")}
+        return make_recipe().model_copy(
+            update={"data": make_recipe().data.model_copy(update=changed)}
+        )
+
+    source = build.data_source(recipe(tint=3))
+    assert vars(source) == {"root": Path("here"), "val_size": 5, "tint": 3}
+    assert build.data_source(recipe(tint=3), Path("there")).root == Path("there")
     with pytest.raises(UnknownNameError, match="did you mean 'tint'"):
-        build.data_source(config.model_copy(update={"options": {"tnt": 3}}))
+        build.data_source(recipe(tnt=3))
+
+
+def test_a_data_set_without_targets_for_the_task_is_refused(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClassificationTask, "target", "boxes")
+    message = r"'tiny-stripes' has no targets for the task 'classification'; choose another data"
+    with pytest.raises(RecipeError, match=message) as caught:
+        build.data_source(make_recipe())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_with_several_targets_gets_the_one_of_the_task(
+    make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = DATASETS.get("tiny-stripes")
+
+    class Several(plain):  # type: ignore[misc, valid-type]
+        targets = ("labels", "label")
+
+        def __init__(
+            self, root: object = None, *, val_size: int | None = None, target: str = "labels"
+        ):
+            super().__init__(root, val_size=val_size)
+            self.target = target
+
+    kinds: dict[str, type[DataSource]] = {**DATASETS._entries, "tiny-stripes": Several}
+    monkeypatch.setattr(DATASETS, "_entries", kinds)
+    assert vars(build.data_source(make_recipe()))["target"] == "label"
 
 
 def test_clustering_fields_reach_a_pacavit(make_recipe: MakeRecipe) -> None:

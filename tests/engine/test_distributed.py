@@ -21,7 +21,7 @@ from pacavit.data import FileImages
 from pacavit.engine import build, train
 from pacavit.engine.distributed import World
 from pacavit.engine.run.log import read_metrics
-from pacavit.engine.train import _num_parts
+from pacavit.engine.train import _num_chunks
 from pacavit.errors import CheckpointError, RecipeError
 from pacavit.recipes import Recipe, parse
 
@@ -49,13 +49,17 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ddp_cut": (PLAIN, {"micro_batch": 2}),
     "fsdp": (PLAIN, {"parallel": "fsdp"}),
     "fsdp_cut": (PLAIN, {"parallel": "fsdp", "micro_batch": 2}),
-    # Shares of 5 and 4 images.
+    # Shards of 5 and 4 images.
     "fsdp_cut_odd": (PLAIN, {"parallel": "fsdp", "batch_size": 9, "micro_batch": 4}),
-    # Shares of 6 and 4: two of 5 would part a pair.
+    # Shards of 6 and 4: two of 5 would part a pair.
     "ddp_mixed": (PLAIN, {}),
     # Adam divides by the size of a gradient and so blows up the rounding of small ones.
     "ddp_blocks": (BLOCKS, {"optimizer": "sgd"}),
     "fsdp_blocks": (BLOCKS, {"optimizer": "sgd", "parallel": "fsdp"}),
+    # A task whose losses are means over pixels, of which some images have none that count.
+    "ddp_pixels": (PLAIN, {}),
+    "ddp_pixels_cut": (PLAIN, {"micro_batch": 2}),
+    "fsdp_pixels_cut": (PLAIN, {"parallel": "fsdp", "micro_batch": 2}),
     "ddp_noisy": (NOISY, {}),
     "ddp_noisy_stopped": (NOISY, {}),
     "fsdp_noisy": (NOISY, {"parallel": "fsdp"}),
@@ -71,13 +75,14 @@ WHOLE = [name for name in RUNS if "ing" not in name and "stopped" not in name]
 
 def recipe(name: str) -> Recipe:
     model, changes = RUNS[name]
+    classification = {
+        "augment": {"flip": "random", "shift": 1},
+        "mix": {"mixup": 0.8, "cutmix": 1.0} if "mixed" in name else {},
+    }
     return parse(
         {
             "name": "tiny",
-            "task": {
-                "augment": {"flip": "random", "shift": 1},
-                "mix": {"mixup": 0.8, "cutmix": 1.0} if "mixed" in name else {},
-            },
+            "task": {"name": "guess", "scale": 2.0} if "pixels" in name else classification,
             "data": {"name": "tiny-stripes", "val_size": 13},
             "model": model,
             "train": TRAIN | changes,
@@ -87,7 +92,7 @@ def recipe(name: str) -> Recipe:
 
 
 def files_recipe(root: Path) -> Recipe:
-    """Of images in files, 8 of them for validation: a share of 4 for each process."""
+    """Of images in files, 8 of them for validation: a shard of 4 for each process."""
     return parse(
         {
             "name": "files",
@@ -202,13 +207,30 @@ def test_two_processes_train_like_one(name: str, runs: tuple[Path, str, str], al
 
 
 @pytest.mark.parametrize("name", ["fsdp_cut_odd", "ddp_mixed"])
-def test_uneven_shares_train_like_one(
+def test_uneven_shards_train_like_one(
     name: str, runs: tuple[Path, str, str], tmp_path: Path
 ) -> None:
     check_equal_runs(runs[0] / name, train(recipe(name), tmp_path / "run", progress=False))
 
 
-def test_a_share_of_broken_images_stops_no_validation(
+@pytest.fixture(scope="module")
+def pixels_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of the task with losses over pixels in this process, in whole batches."""
+    out = tmp_path_factory.mktemp("pixels") / "run"
+    return train(recipe("ddp_pixels"), out, progress=False)
+
+
+@pytest.mark.parametrize("name", ["ddp_pixels", "ddp_pixels_cut", "fsdp_pixels_cut"])
+def test_losses_are_means_over_what_is_labelled_on_all_processes(
+    name: str, runs: tuple[Path, str, str], pixels_alone: Path
+) -> None:
+    check_equal_runs(runs[0] / name, pixels_alone)
+    (first, _) = read_metrics(runs[0] / name)
+    parts = first["train_loss_square"] + first["train_loss_size"]
+    assert first["train_loss"] == pytest.approx(parts)
+
+
+def test_a_shard_of_broken_images_stops_no_validation(
     runs: tuple[Path, str, str], tmp_path: Path
 ) -> None:
     folder, out, _ = runs
@@ -295,20 +317,20 @@ def test_what_fails_on_one_process_fails_on_all_and_is_told_once(
 
 
 def test_micro_batches_that_leave_a_process_without_images_are_refused() -> None:
-    images = build.image_set(build.data_source(recipe("ddp").data), "train", torch.device("cpu"))
+    images = build.image_set(build.data_source(recipe("ddp")), "train", torch.device("cpu"))
 
-    def parts(batch_size: int, micro_batch: int) -> int:
+    def chunks(batch_size: int, micro_batch: int) -> int:
         changed = recipe("ddp").model_copy(
             update={"train": recipe("ddp").train.model_copy(update={"batch_size": batch_size})}
         )
         info = build.data_source(changed).info
-        return _num_parts(build.train_loader(changed, images, info, part=(1, 2)), micro_batch)
+        return _num_chunks(build.train_loader(changed, images, info, shard=(1, 2)), micro_batch)
 
-    assert [parts(9, 4), parts(9, 2), parts(10, 1), parts(9, 5)] == [2, 3, 5, 1]
+    assert [chunks(9, 4), chunks(9, 2), chunks(10, 1), chunks(9, 5)] == [2, 3, 5, 1]
     with pytest.raises(
-        RecipeError, match=r"micro_batch 1 cuts a share of 5 .* smallest share has 4"
+        RecipeError, match=r"micro_batch 1 cuts 5 images into 5 chunks, and one process has only 4"
     ):
-        parts(9, 1)
+        chunks(9, 1)
 
 
 def test_a_process_alone_agrees_with_itself() -> None:

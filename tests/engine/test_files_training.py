@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pacavit.data import Batch, FileImages, Loader, Split
+from pacavit.data import Batch, FileImages, Loader, Sample, Split
 from pacavit.engine import build, evaluate, load_model, train
-from pacavit.engine.predictor import predict_images
+from pacavit.engine.predictor import Predictor
 from pacavit.engine.scoring import score_model
 from pacavit.engine.train import Trainer
 from pacavit.engine.weights.checkpoint import newest
@@ -114,7 +114,7 @@ def test_a_resumed_run_forgets_no_broken_image(
     assert (out / "broken_images.txt").read_text().splitlines() == [earlier, *kept]
 
 
-def test_measuring_counts_readable_images_and_predicting_frames_alike(
+def test_measuring_counts_readable_images_and_predicting_crops_alike(
     root: Path, tmp_path: Path
 ) -> None:
     model = load_model(train(recipe(root), tmp_path / "run", progress=False))
@@ -127,9 +127,10 @@ def test_measuring_counts_readable_images_and_predicting_frames_alike(
     assert isinstance(train_images, FileImages)
     train_images.path(0).write_bytes(b"")
     paths = [images.path(index) for index in range(len(images))]
-    predictions = predict_images(model, paths, device=torch.device("cpu"))
+    predictions = Predictor(model)(paths)
     readable = [prediction for prediction in predictions if prediction.error is None]
-    right = [prediction.top[0].name == prediction.path.parent.name for prediction in readable]
+    names = [model.info.class_names[int(found.record.logits.argmax())] for found in readable]
+    right = [name == found.source.parent.name for name, found in zip(names, readable, strict=True)]
     assert len(readable) == evaluation.num_images > 0
     assert evaluation.accuracy == pytest.approx(sum(right) / len(right))
     for split in ("train", "val", "test"):
@@ -142,19 +143,19 @@ def test_a_disk_that_fails_stops_with_a_checkpoint_and_breaks_no_image(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: Split
 ) -> None:
     expected = weights(train(recipe(root), tmp_path / "whole", progress=False))
-    images = build.data_source(recipe(root).data).load(split)
+    images = build.data_source(recipe(root)).load(split)
     assert isinstance(images, FileImages)
     victim = images.path(len(images) - 1)
-    original = FileImages.image
+    original = FileImages.__getitem__
 
-    def fail(self: FileImages, index: int) -> torch.Tensor:
+    def fail(self: FileImages, index: int) -> Sample:
         if self.path(index) == victim:
             raise ReadError(f"cannot read {victim}: Input/output error")
         return original(self, index)
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(FileImages, "image", fail)
+        patch.setattr(FileImages, "__getitem__", fail)
         with pytest.raises(ReadError, match="Input/output error"):
             train(recipe(root), out, progress=False)
     assert newest(out / "checkpoints") is not None

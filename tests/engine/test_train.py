@@ -215,7 +215,7 @@ def test_resuming_on_other_data_is_refused(
     source = DATASETS.get("tiny-stripes")
     other = dataclasses.replace(source().info, version="another copy")
     monkeypatch.setattr(source, "info", other)
-    with pytest.raises(CheckpointError, match="copy was 'made by the tests'") as caught:
+    with pytest.raises(CheckpointError, match="version was 'made by the tests'") as caught:
         train(with_root(recipe, tmp_path / "moved"), out, resume=True, progress=False)
     assert "\n" not in str(caught.value)
     assert io.load(out).data.root == tmp_path / "data"

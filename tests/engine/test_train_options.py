@@ -84,10 +84,10 @@ def test_images_are_mixed_until_told_and_never_when_measuring(
 ) -> None:
     out = train(augmented(make_recipe(batch_size=25)), tmp_path / "run", progress=False)
     # 0.7 of three epochs are over with the third, of two steps each.
-    assert [batch.labels.ndim for batch in seen] == [2, 2, 2, 2, 2, 2]
+    assert [batch.targets.ndim for batch in seen] == [2, 2, 2, 2, 2, 2]
     seen.clear()
     train(augmented(make_recipe(epochs=4, batch_size=25)), tmp_path / "four", progress=False)
-    assert [batch.labels.ndim for batch in seen] == [2, 2, 2, 2, 2, 2, 1, 1]
+    assert [batch.targets.ndim for batch in seen] == [2, 2, 2, 2, 2, 2, 1, 1]
     assert all(0 <= row["val_accuracy"] <= 1 for row in read_metrics(out))
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from pacavit.data import Batch, Placement, Sample, SampleRandom, decode_image, read_image
+from pacavit.data.formats.image import from_pillow
 from pacavit.engine import build
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError
@@ -95,9 +96,14 @@ class Predictor:
         if isinstance(source, bytes):
             return decode_image(source, name, still=still)
         if isinstance(source, Image.Image):
-            source = np.asarray(source.convert("RGB"))
+            return from_pillow(source, name)
         if isinstance(source, np.ndarray):
             source = _from_array(source, name)
+        if not isinstance(source, Tensor):
+            raise DataError(
+                f"{name} is a {type(source).__name__}; give a path, the bytes of a file, an array, "
+                "a PIL image or a tensor"
+            )
         if source.ndim != 3 or source.shape[0] != 3 or source.dtype != torch.uint8:
             raise DataError(
                 f"{name} is a {source.dtype} tensor of shape {tuple(source.shape)}; give uint8 "
@@ -166,4 +172,5 @@ def _from_array(array: NDArray[Any], name: str) -> Tensor:
         )
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
-    return torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+    # Torch takes no views with negative strides, and warns of arrays that it cannot write to.
+    return torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)

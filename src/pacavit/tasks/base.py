@@ -70,8 +70,9 @@ class RecordPrediction:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Path, the record as text, and error."""
-        return {"path": shown(self.path), "prediction": str(self.record), "error": self.error}
+        """Path, the record as text (None if there was an error), and error."""
+        prediction = None if self.record is None else str(self.record)
+        return {"path": shown(self.path), "prediction": prediction, "error": self.error}
 
     def __rich__(self) -> RenderableType:
         return escape(str(self.record))

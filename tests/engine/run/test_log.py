@@ -37,7 +37,7 @@ def steady_timer(steps: int) -> Timer:
 def tell(log: RunLog, epoch: int) -> None:
     """Two steps and the end of an epoch, counted from 1."""
     for step in (2 * epoch - 1, 2 * epoch):
-        log.step(step, loss=1.25, lr=0.1)
+        log.step(step, loss=1.25, lr=0.1, losses={"loss": 1.25})
     row: dict[str, Any] = {
         "epoch": epoch,
         "step": 2 * epoch,
@@ -84,6 +84,18 @@ def test_tensorboard_reads_what_was_told_without_what_was_repeated(tmp_path: Pat
         (2, 0.5),
         (4, 0.5),
     ]
+
+
+def test_several_losses_are_told_each(tmp_path: Path) -> None:
+    with open_log(tmp_path) as log:
+        for step in (1, 2):
+            log.step(step, loss=1.25, lr=0.1, losses={"boxes": 1.0, "classes": 0.25})
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    names = {"train/loss", "train/loss_boxes", "train/loss_classes", "train/lr"}
+    assert set(board.Tags()["scalars"]) == names
+    assert [event.value for event in board.Scalars("train/loss_boxes")] == [1.0, 1.0]
+    assert [event.step for event in board.Scalars("train/loss_classes")] == [1, 2]
 
 
 def test_a_torn_last_line_does_not_spoil_the_next(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from pacavit.engine import build, optim
 from pacavit.engine.distributed import World
@@ -263,3 +265,38 @@ def test_the_weights_of_a_checkpoint_are_verified_alone(
     swap_model(third)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is broken: it is not"):
         checkpoint.best_weights(third)
+
+
+def test_checkpoints_of_earlier_releases_are_resumed(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    """They call the version of the data its copy, and know of one loss only."""
+    state = make_state(make_recipe())
+    advance(state)
+    state.progress.batch, state.progress.loss_sum = 1, 0.5
+    path = checkpoint.save(tmp_path, state, keep=1)
+    numbers = json.loads((path / "state.json").read_text())
+    del numbers["loss_sums"]
+    (path / "state.json").write_text(json.dumps(numbers))
+    with safe_open(path / "model.safetensors", framework="pt") as file:
+        described = json.loads(file.metadata()["pacavit"])
+    described["data"]["copy"] = described["data"].pop("version")
+    tensors = load_file(path / "model.safetensors")
+    save_file(tensors, path / "model.safetensors", {"pacavit": json.dumps(described)})
+    other = make_state(make_recipe())
+    checkpoint.load(path, other)
+    assert other.progress == state.progress
+    assert other.progress.mean_losses() == {"train_loss": 0.5}
+
+
+def test_several_losses_are_summed_by_name() -> None:
+    progress = Progress(batch=2)
+    for a, b in ((1.0, 3.0), (2.0, 4.0)):
+        progress.add_losses(a + b, {"a": a, "b": b})
+    assert progress.mean_losses() == {
+        "train_loss": 5.0,
+        "train_loss_a": 1.5,
+        "train_loss_b": 3.5,
+    }
+    progress.start_epoch()
+    assert progress == Progress(epoch=1)

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from pacavit.data import Batch
 from pacavit.engine import load_model, packaged_names, save_weights
 from pacavit.engine.run.log import read_metrics
 from pacavit.engine.weights import format as weights
@@ -30,14 +31,28 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def test_a_run_folder_and_its_weights_file_give_the_same_model(finished: Path) -> None:
-    images = torch.randn(4, 3, 8, 8)
+    batch = Batch.unlabelled(torch.randn(4, 3, 8, 8))
     state = torch.get_rng_state()
     folder, file = load_model(finished), load_model(str(finished / "weights.safetensors"))
     assert torch.equal(torch.get_rng_state(), state)
     assert folder.info.class_names == ("row", "column", "none")
     assert folder.recipe == file.recipe
-    assert torch.equal(folder.task.predict(images).logits, file.task.predict(images).logits)
+    assert torch.equal(
+        folder.classifier.predict(batch).logits, file.classifier.predict(batch).logits
+    )
     assert folder.metrics["val_accuracy"] == read_metrics(finished)[-1]["val_accuracy"]
+
+
+def test_weights_of_earlier_releases_call_the_version_of_the_data_copy(
+    finished: Path, tmp_path: Path
+) -> None:
+    file = finished / "weights.safetensors"
+    description = describe(file)
+    assert description["data"]["version"] == "made by the tests"
+    description["data"]["copy"] = description["data"].pop("version")
+    old = tmp_path / "old.safetensors"
+    save_file(load_file(file), old, {"pacavit": json.dumps(description)})
+    assert load_model(old).info == load_model(file).info
 
 
 def test_half_precision_is_read_as_fp32(finished: Path, tmp_path: Path) -> None:

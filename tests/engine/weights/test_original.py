@@ -14,6 +14,7 @@ from pacavit import api
 from pacavit.engine import load_model
 from pacavit.engine.weights.original import convert_checkpoint
 from pacavit.errors import CheckpointError, UnknownNameError
+from pacavit.tasks.classification import ImagePrediction
 
 AuthorsWeights = Callable[..., dict[str, torch.Tensor]]
 
@@ -43,6 +44,7 @@ def test_a_release_becomes_weights_that_predict(
     assert model.info.class_names[0] == "tench, Tinca tinca"
     Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
     (prediction,) = api.predict(done.path, tmp_path / "a.png")
+    assert isinstance(prediction, ImagePrediction)
     assert len(prediction.top) == 5
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "crop_centre",
     "decode_image",
     "fit_image",
+    "from_pillow",
     "read_image",
 ]
 
@@ -157,6 +158,23 @@ def decode_image(
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
+def from_pillow(image: Image.Image, name: str) -> Tensor:
+    """A Pillow image of any mode -> (3, H, W) uint8 RGB, as ``read_image`` reads its file.
+
+    Args:
+        image: open, maybe not decoded yet.
+        name: what error messages shall call it.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    try:
+        pixels = _upright_rgb(image)
+    except Exception as error:  # decoding raises almost anything, see above
+        raise DataError(f"{name} is a broken image: {one_line(error)}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
 def centre_region(image_size: tuple[int, int], size: tuple[int, int]) -> Region:
     """The largest central part of an image that has the aspect of ``size``, in whole pixels."""
     (height, width), (target_height, target_width) = image_size, size
@@ -205,9 +223,14 @@ def _decode(stream: IO[bytes], name: str, max_pixels: int, still: bool) -> NDArr
             raise DataError(f"{name} is an animation; save the frame you mean by itself")
         if image.format == "TIFF":
             _drop_unreadable_directories(image)
-        image.load()
-        turn = _turn_upright(image)
-        return _to_rgb(image if turn is None else image.transpose(turn))
+        return _upright_rgb(image)
+
+
+def _upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) pixels of an open image, turned as its metadata say."""
+    image.load()
+    turn = _turn_upright(image)
+    return _to_rgb(image if turn is None else image.transpose(turn))
 
 
 def _decode_without_metadata(

@@ -244,7 +244,8 @@ class TaskReport:
         if len(classes) <= MANY_CLASSES:
             return [self._class_table(caption, classes)]
         last = list(classes[0].scores)[-1]
-        worst = sorted(classes, key=lambda row: row.scores[last])[:_FEW]
+        # Scores that are not defined come last.
+        worst = sorted(classes, key=lambda row: (isnan(row.scores[last]), row.scores[last]))[:_FEW]
         title = f"The {_FEW} classes with the lowest {self.label(last)}, {split} images"
         return [
             self._class_table(title, worst),
