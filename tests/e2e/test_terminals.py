@@ -74,9 +74,9 @@ def test_all_other_verbs(
     scores = dict.fromkeys(("accuracy", "precision_macro", "recall_macro", "f1_macro"), 0.5)
     evaluation = Evaluation("classification", scores, (), {}, 4, 1.0)
     epoch = {"images_per_second": 1.0, "elapsed": 1.0, "val_accuracy": 0.5}
-    result = RunResult("é", 0, Path("é"), evaluation, None, [epoch], 1, 1)
+    found = RunResult("é", 0, Path("é"), evaluation, None, [epoch], 1, 1)
     command = pacavit_command("compare", "digits")
-    compared = Comparison(("model.é",), "digits", command, (Row("é", [result], None),))
+    compared = Comparison(("model.é",), "digits", command, (Row("é", [found], None),))
     monkeypatch.setattr(api, "compare", lambda *_, **__: compared)
     printed = terminal("compare", "digits", "--over", "model.é=a", "--out", "é")
     assert r"comparison in \xe9/" in printed
