@@ -135,7 +135,7 @@ def _limits(model: LoadedModel, evaluation: Evaluation) -> str:
         f"The network knows {len(model.info.class_names)} classes and names one of them for any "
         f"picture, however wrong. It sees pictures at {width} x {height} pixels; larger ones are "
         "reduced, so small things in them are lost. Its probabilities are not calibrated: on "
-        f"average they are off by {evaluation.other_scores['calibration_error']:.3f} (expected "
+        f"average they are off by {evaluation.calibration_error:.3f} (expected "
         "calibration error, 15 bins). Another seed gives somewhat other numbers."
     )
 
