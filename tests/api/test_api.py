@@ -8,9 +8,13 @@ import timm
 import pacavit
 from pacavit import api, recipes
 from pacavit.api import inference, training
-from pacavit.engine.predictor import ImagePrediction
+from pacavit.data import DATASETS
+from pacavit.engine import build
+from pacavit.engine.predictor import Predicted, Predictor
+from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
+from pacavit.report.tasks.classification import ImagePrediction
 
 
 def test_import_registers_the_models() -> None:
@@ -89,12 +93,13 @@ def test_data_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_one_image_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "load_model", lambda model: None)
+    recipe = recipes.load("digits")
+    info = DATASETS.get("digits")().info
+    model = LoadedModel(build.task(recipe, info), recipe, info, {}, Path("m"))
+    monkeypatch.setattr(inference, "load_model", lambda _: model)
     monkeypatch.setattr(
-        inference,
-        "predict_images",
-        lambda model, paths, **_: [ImagePrediction(p, ()) for p in paths],
+        Predictor, "stream", lambda self, paths: (Predicted(p, None, "broken") for p in paths)
     )
     images: list[str | Path | list[str]] = ["a.png", Path("a.png"), ["a.png"]]
     for image in images:
-        assert api.predict("m", image) == [ImagePrediction(Path("a.png"), ())]
+        assert api.predict("m", image) == [ImagePrediction(Path("a.png"), (), "broken")]

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from pacavit import api
-from pacavit.engine.predictor import ClassProbability, ImagePrediction
 from pacavit.engine.weights.original import Conversion
 from pacavit.report.explanation.page import ExplainedImage
+from pacavit.report.tasks.classification import ImagePrediction
+from pacavit.tasks.classification import ClassProbability
 from pacavit_cli.main import main
 
 

@@ -35,14 +35,14 @@ def result(value: str, correct: list[int], *, seed: int = 0, entropy: float | No
         for score in ("precision", "recall", "f1")
         for mean in ("macro", "weighted")
     }
+    of_class = dict.fromkeys(("precision", "recall", "f1"), share)
     evaluation = Evaluation(
+        task="classification",
+        scores={"accuracy": share, "loss": 1.0, **averages},
+        per_class=(ClassScores("a", of_class, len(right)),),
+        arrays={"confusion": torch.zeros(1, 1, dtype=torch.int64)},
         num_images=len(right),
-        accuracy=share,
-        loss=1.0,
-        per_class=(ClassScores("a", share, share, share, len(right)),),
-        confusion=torch.zeros(1, 1, dtype=torch.int64),
         images_per_second=100.0,
-        **averages,
     )
     epochs = [
         {"epoch": 1, "val_accuracy": 0.1, "images_per_second": 50.0, "elapsed": 60.0},
@@ -139,7 +139,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(
     comparison = api.compare("digits", over, out, set=FAST)
     for row in comparison.rows:
         stored = json.loads((row.runs[0].folder / "evaluation-test/evaluation.json").read_text())
-        assert row.score("accuracy").mean == stored["accuracy"]
+        assert row.score("accuracy").mean == stored["scores"]["accuracy"]
         assert row.score("accuracy").mean == pytest.approx(fmean(row.runs[0].correct))
         assert row.clusters("used") is not None
     with pytest.raises(RecipeError, match="another recipe"):

@@ -72,7 +72,7 @@ def test_an_image_set_must_implement_everything() -> None:
     class Less(ImageSet):
         pass
 
-    with pytest.raises(TypeError, match="__getitem__.*__len__.*device.*target.*to"):
+    with pytest.raises(TypeError, match=r"__getitem__.*__len__.*device.*target.*to"):
         Less()  # type: ignore[abstract]
 
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from pacavit import api
-from pacavit.data import DATASETS, DataInfo, DataSource, MemoryImages, Split
+from pacavit.data import DATASETS, Batch, DataInfo, DataSource, MemoryImages, Split
 from pacavit.engine.evaluate import ClassScores, Evaluation
-from pacavit.engine.scoring import SplitScore, TopClasses
+from pacavit.engine.scoring import SplitScore
+from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
+from pacavit.tasks.classification import Predictions
 
 SCRIPT = "<script>document.title = 'executed'</script>"
 IMAGE = "<img src=x onerror=\"document.title = 'executed'\">"
@@ -48,45 +50,59 @@ def awkward_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def evaluation() -> Evaluation:
     return Evaluation(
-        num_images=10,
-        accuracy=0.8,
-        loss=0.5,
-        precision_macro=0.81,
-        recall_macro=0.82,
-        f1_macro=0.83,
-        precision_weighted=0.84,
-        recall_weighted=0.85,
-        f1_weighted=0.86,
+        task="classification",
+        scores={
+            "accuracy": 0.8,
+            "loss": 0.5,
+            "precision_macro": 0.81,
+            "recall_macro": 0.82,
+            "f1_macro": 0.83,
+            "precision_weighted": 0.84,
+            "recall_weighted": 0.85,
+            "f1_weighted": 0.86,
+            "calibration_error": 0.0625,
+        },
         per_class=(
-            ClassScores("cat, [bold]", 0.9, 0.7, 0.75, 6),
-            ClassScores("$dog|", 0.7, 0.9, 0.85, 4),
+            ClassScores("cat, [bold]", {"precision": 0.9, "recall": 0.7, "f1": 0.75}, 6),
+            ClassScores("$dog|", {"precision": 0.7, "recall": 0.9, "f1": 0.85}, 4),
         ),
-        confusion=torch.tensor([[5, 1], [1, 3]]),
+        arrays={"confusion": torch.tensor([[5, 1], [1, 3]])},
+        num_images=10,
         images_per_second=1234.5,
-        other_scores={"calibration_error": 0.0625},
     )
+
+
+LABELS = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
+
+
+@pytest.fixture
+def observed() -> TopClassesObserver:
+    """A prediction for each image: 5 and 9 are incorrect, 9 with more probability."""
+    guesses = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 0])
+    surest = torch.tensor([0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.8, 0.9, 0.7, 0.8])
+    first = torch.where(guesses == 0, surest, 1 - surest)
+    probabilities = torch.stack([first, 1 - first], 1)
+    observer, images = TopClassesObserver(), torch.zeros(10, 3, 5, 5)
+    for rows in (slice(0, 4), slice(4, 10)):
+        batch = Batch(images[rows], LABELS[rows], torch.arange(10)[rows])
+        observer(Predictions(probabilities[rows].log(), probabilities[rows]), batch)
+    return observer
+
+
+@pytest.fixture
+def top(observed: TopClassesObserver) -> TopClasses:
+    """The most probable classes of each image."""
+    return observed.top()
 
 
 @pytest.fixture
 def score(evaluation: Evaluation) -> SplitScore:
-    """The evaluation with an answer for each image: 5 and 9 are named wrongly, 9 is the surer."""
-    labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
-    guesses = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 0])
-    surest = torch.tensor([0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.8, 0.9, 0.7, 0.8])
-    top = TopClasses(
-        indices=torch.arange(10),
-        labels=labels,
-        true_probabilities=torch.where(labels == guesses, surest, 1 - surest),
-        classes=torch.stack([guesses, 1 - guesses], 1),
-        probabilities=torch.stack([surest, 1 - surest], 1),
-    )
+    """The evaluation with its images."""
     grey = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 5, 5)
-    images = MemoryImages(grey, labels)
+    images = MemoryImages(grey, LABELS)
     half = (0.5, 0.5, 0.5)
     names = tuple(row.name for row in evaluation.per_class)
-    return SplitScore(
-        evaluation, top, images, DataInfo("pets", "pets", names, (5, 5), half, half), None
-    )
+    return SplitScore(evaluation, images, DataInfo("pets", "pets", names, (5, 5), half, half), None)
 
 
 @pytest.fixture(scope="session")

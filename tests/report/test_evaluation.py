@@ -4,6 +4,8 @@ import csv
 import errno
 import io
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,20 @@ from rich.console import Console
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore
 from pacavit.errors import CheckpointError
-from pacavit.report.evaluation import FILES, print_evaluation, read_evaluation, write_evaluation
+from pacavit.report.evaluation import RECORD, print_evaluation, read_evaluation
+from pacavit.report.evaluation import write_evaluation as write_any_evaluation
+from pacavit.report.tasks import ClassificationReport
+from pacavit.report.tasks.classification.observe import TopClassesObserver
 from pacavit.utils import files
+
+FILES = (RECORD, *ClassificationReport.files)
+WriteEvaluation = Callable[..., None]
+
+
+@pytest.fixture
+def write_evaluation(observed: TopClassesObserver) -> WriteEvaluation:
+    """With what the report of classification has observed."""
+    return partial(write_any_evaluation, observed=observed)
 
 
 def read_csv(path: Path) -> list[list[str]]:
@@ -22,15 +36,18 @@ def read_csv(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_written_files_say_what_was_measured(score: SplitScore, tmp_path: Path) -> None:
+def test_written_files_say_what_was_measured(
+    score: SplitScore, tmp_path: Path, write_evaluation: WriteEvaluation
+) -> None:
     folder = tmp_path / "a" / "b"
     write_evaluation(score, folder, title="cats, test", facts={"command": "pacavit evaluate"})
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     record = json.loads((folder / "evaluation.json").read_text())
     assert record["command"] == "pacavit evaluate"
-    assert record["accuracy"] == 0.8
+    assert record["task"] == "classification"
+    assert record["scores"]["accuracy"] == 0.8
     assert record["per_class"][1]["name"] == "$dog|"
-    assert record["confusion"] == [[5, 1], [1, 3]]
+    assert record["arrays"]["confusion"] == [[5, 1], [1, 3]]
     assert read_csv(folder / "confusion.csv") == [
         ["true class / predicted class", "cat, [bold]", "$dog|"],
         ["cat, [bold]", "5", "1"],
@@ -44,7 +61,9 @@ def test_written_files_say_what_was_measured(score: SplitScore, tmp_path: Path) 
         assert picture.format == "PNG"
 
 
-def test_writing_again_replaces(score: SplitScore, tmp_path: Path) -> None:
+def test_writing_again_replaces(
+    score: SplitScore, tmp_path: Path, write_evaluation: WriteEvaluation
+) -> None:
     write_evaluation(score, tmp_path, title="first", facts={"command": "first"})
     write_evaluation(score, tmp_path, title="second", facts={"command": "second"})
     assert json.loads((tmp_path / "evaluation.json").read_text())["command"] == "second"
@@ -53,13 +72,15 @@ def test_writing_again_replaces(score: SplitScore, tmp_path: Path) -> None:
 FACTS = {"data": "pets", "date": "2026-01-02T03:04:05+00:00", "weights_sha256": "ab"}
 
 
-def test_what_is_written_can_be_read(score: SplitScore, tmp_path: Path) -> None:
+def test_what_is_written_can_be_read(
+    score: SplitScore, tmp_path: Path, write_evaluation: WriteEvaluation
+) -> None:
     write_evaluation(score, tmp_path, title="pets", facts=FACTS)
     stored = read_evaluation(tmp_path, "ab")
     assert stored is not None
     assert stored.evaluation.to_dict() == score.evaluation.to_dict()
     assert (stored.data, stored.date.year) == ("pets", 2026)
-    assert [example.index for example in stored.examples.wrong] == [9, 5]
+    assert [example.index for example in stored.details.wrong] == [9, 5]
     assert stored.broken == ()
     write_evaluation(score, tmp_path, title="pets", facts={**FACTS, "broken_images": ["a", "b"]})
     stored = read_evaluation(tmp_path, "ab")
@@ -69,7 +90,11 @@ def test_what_is_written_can_be_read(score: SplitScore, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_cannot_be_written_is_one_line(
-    name: str, score: SplitScore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    score: SplitScore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_evaluation: WriteEvaluation,
 ) -> None:
     write_evaluation(score, tmp_path, title="pets", facts=FACTS)
     before = (tmp_path / name).read_bytes()
@@ -88,7 +113,9 @@ def test_a_file_that_cannot_be_written_is_one_line(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
 
-def test_only_an_evaluation_of_these_weights_is_read(score: SplitScore, tmp_path: Path) -> None:
+def test_only_an_evaluation_of_these_weights_is_read(
+    score: SplitScore, tmp_path: Path, write_evaluation: WriteEvaluation
+) -> None:
     assert read_evaluation(tmp_path, "ab") is None
     write_evaluation(score, tmp_path, title="pets", facts=FACTS)
     assert read_evaluation(tmp_path, "cd") is None
@@ -104,7 +131,7 @@ def test_only_an_evaluation_of_these_weights_is_read(score: SplitScore, tmp_path
     ],
 )
 def test_a_broken_evaluation_is_told(
-    file: str, content: str, score: SplitScore, tmp_path: Path
+    file: str, content: str, score: SplitScore, tmp_path: Path, write_evaluation: WriteEvaluation
 ) -> None:
     write_evaluation(score, tmp_path, title="pets", facts=FACTS)
     (tmp_path / file).write_text(content)

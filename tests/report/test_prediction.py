@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pacavit.engine.predictor import ClassProbability, ImagePrediction
 from pacavit.report.prediction import print_predictions
+from pacavit.report.tasks.classification import ImagePrediction
+from pacavit.tasks.classification import ClassProbability
 
 
 def test_names_and_paths_are_shown_as_they_are() -> None:

@@ -161,14 +161,21 @@ def test_a_finished_run_is_not_measured_again(run: Path, monkeypatch: pytest.Mon
 
 def test_many_classes_are_a_picture_and_a_list_of_the_worst() -> None:
     num = 40
-    rows = tuple(ClassScores(f"class {i}", 0.5, 0.5, i / num, 4) for i in range(num))
+    rows = tuple(
+        ClassScores(f"class {i}", {"precision": 0.5, "recall": 0.5, "f1": i / num}, 4)
+        for i in range(num)
+    )
     confusion = 3 * torch.eye(num, dtype=torch.int64)
     confusion[7, 8] = 1
     kinds = ("precision", "recall", "f1")
     names = [f"{kind}_{average}" for kind in kinds for average in ("macro", "weighted")]
-    scores: dict[str, Any] = dict.fromkeys(("accuracy", "loss", *names), 0.5)
     evaluation = Evaluation(
-        num_images=160, per_class=rows, confusion=confusion, images_per_second=1.0, **scores
+        task="classification",
+        scores=dict.fromkeys(("accuracy", "loss", *names), 0.5),
+        per_class=rows,
+        arrays={"confusion": confusion},
+        num_images=160,
+        images_per_second=1.0,
     )
     picture, confused = confusion_section(evaluation, "test").parts
     assert "data:image/png" in picture

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from pacavit.data import MemoryImages
-from pacavit.engine.scoring import TopClasses
 from pacavit.engine.weights.load import LoadedModel, load_model
 from pacavit.errors import PacavitError
 from pacavit.report.explanation import heatmaps
 from pacavit.report.explanation.heatmaps import make_heatmaps
 from pacavit.report.run_page import run_page
 from pacavit.report.tasks.classification.examples import choose_few
+from pacavit.report.tasks.classification.observe import TopClasses
 from pacavit.report.tasks.classification.sections import heatmaps_section
 
 CPU = torch.device("cpu")
