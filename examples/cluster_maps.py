@@ -22,8 +22,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from pacavit import Assignment, Clustering, Grid
+from pacavit.data import LabelledImages
 from pacavit.engine import load_model
 from pacavit.engine.build import data_source
+from pacavit.engine.predictor import Predictor
 
 CLASSES = (0, 1, 3, 5, 7, 8)
 HEATMAPS = 3
@@ -38,10 +40,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     model = load_model(arguments.model)
-    config = model.recipe.data
-    if arguments.data is not None:
-        config = config.model_copy(update={"root": arguments.data})
-    test = data_source(config).load("test")
+    test = data_source(model.recipe, arguments.data).load("test")
+    if not isinstance(test, LabelledImages):
+        raise SystemExit(f"{model.info.name} has no labels to choose images by")
     chosen = torch.stack([(test.labels == label).nonzero()[7, 0] for label in CLASSES])
     images, labels = test.batch(chosen)
 
@@ -53,18 +54,14 @@ def main() -> None:
     for module in model.task.model.modules():
         if isinstance(module, Clustering):
             module.register_forward_hook(record)
-    transform = model.task.eval_transform(model.info, model.recipe.task.image_size)
-    prediction = model.task.predict(transform(images))
+    predictor = Predictor(model)
+    batch = predictor.prepare(test[index].image for index in chosen.tolist())
+    probabilities = [record.probabilities for record in predictor.records(batch)]
 
     names = model.info.class_names
     titles = [
-        f"{names[label]}\n→ {names[best]} {probability:.0%}"
-        for label, best, probability in zip(
-            labels.tolist(),
-            prediction.probabilities.argmax(1).tolist(),
-            prediction.probabilities.amax(1).tolist(),
-            strict=True,
-        )
+        f"{names[label]}\n→ {names[int(each.argmax())]} {float(each.max()):.0%}"
+        for label, each in zip(labels.tolist(), probabilities, strict=True)
     ]
     draw(images, titles, maps).savefig(arguments.out, dpi=110)
     print(f"wrote {arguments.out}")  # noqa: T201

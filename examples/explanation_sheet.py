@@ -16,8 +16,10 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from pacavit.data import LabelledImages
 from pacavit.engine import load_model
 from pacavit.engine.build import data_source
+from pacavit.engine.predictor import Predictor
 from pacavit.explain import METHODS
 from pacavit.explain.render import heat_picture
 
@@ -43,14 +45,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     model = load_model(arguments.model)
-    config = model.recipe.data
-    if arguments.data is not None:
-        config = config.model_copy(update={"root": arguments.data})
-    test = data_source(config).load("test")
+    test = data_source(model.recipe, arguments.data).load("test")
+    if not isinstance(test, LabelledImages):
+        raise SystemExit(f"{model.info.name} has no labels to choose images by")
     chosen = torch.stack([(test.labels == label).nonzero()[NUMBER, 0] for label in CLASSES])
     images, labels = test.batch(chosen)
     network = model.classifier.eval().model
-    inputs = model.task.eval_transform(model.info, model.recipe.task.image_size)(images)
+    inputs = Predictor(model).prepare(test[index].image for index in chosen.tolist()).images
     with torch.no_grad():
         probabilities, predicted = network(inputs).softmax(1).max(1)
 

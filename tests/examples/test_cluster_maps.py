@@ -22,7 +22,7 @@ def test_it_draws_the_images_of_a_model(
     recipe = recipes.load("digits", [f"task.image_size={size}"])
     info = DATASETS.get("digits")().info
     weights, picture = tmp_path / "w.safetensors", tmp_path / "clusters.png"
-    save_weights(weights, build.task(recipe, 10).model, recipe, info, {})
+    save_weights(weights, build.task(recipe, info).model, recipe, info, {})
     monkeypatch.setattr(sys, "argv", ["cluster_maps.py", str(weights), "--out", str(picture)])
     load_example("cluster_maps").main()
     with Image.open(picture) as image:
