@@ -42,9 +42,10 @@ def main() -> None:
         changes = [f"model.clustering={name}", "train.batch_size=128", "train.device=cpu"]
         recipe = recipes.load(arguments.recipe, changes)
         data = recipe.data.model_copy(update={"root": arguments.data})
-        source = build.data_source(data)
+        recipe = recipe.model_copy(update={"data": data})
+        source = build.data_source(recipe)
         images = build.image_set(source, "train", device)
-        runs[name] = Steps(recipe.model_copy(update={"data": data}), source, images, plain=False)
+        runs[name] = Steps(recipe, source, images, plain=False)
     for number in range(WARM_UP + arguments.steps):
         for run in runs.values():
             run.step(timed=number >= WARM_UP)

@@ -64,9 +64,13 @@ def collect(run: Path) -> dict[str, Any]:
         "val_accuracy_by_epoch": [round(row["val_accuracy"], 4) for row in epochs],
         "trained_with": json.loads((run / "environment.json").read_text("utf-8")),
         "test": {
-            name: value
-            for name, value in evaluation.items()
-            if name not in ("command", "data", "environment")
+            **{
+                name: value
+                for name, value in evaluation.items()
+                if name not in ("command", "data", "environment", "scores", "arrays")
+            },
+            **evaluation["scores"],
+            **evaluation["arrays"],
         },
     }
 

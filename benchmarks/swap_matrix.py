@@ -57,8 +57,7 @@ def main() -> None:
 def measure(name: str, root: Path | None, device: Any, known: dict[str, Any]) -> dict[str, Any]:
     """Accuracies of one model with all that it can be given, but for those that are known."""
     loaded = load_model(name)
-    config = loaded.recipe.data
-    source = build.data_source(config.model_copy(update={"root": root}) if root else config)
+    source = build.data_source(loaded.recipe, root)
     loader = build.eval_loader(loaded.recipe, build.image_set(source, "test", device), loaded.info)
     network = loaded.classifier.model
     kind = network.mixers[0].clustering_name

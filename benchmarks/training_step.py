@@ -108,7 +108,7 @@ class Steps:
         loader = build.train_loader(recipe, images, source.info)
         self.batches = chain.from_iterable(map(loader.epoch, count()))
         torch.manual_seed(recipe.train.seed)
-        self.task = build.task(recipe, len(source.info.class_names)).to(self.device).train()
+        self.task = build.task(recipe, source.info).to(self.device).train()
         self.optimizer = optim.create_optimizer(self.task.model, recipe.train)
         parts = ("input", "forward", "backward", "optimizer")
         self.seconds: dict[str, list[float]] = {name: [] for name in parts}
@@ -121,7 +121,7 @@ class Steps:
         batch = next(self.batches)
         marks.append(time.perf_counter())
         with system.autocast(self.device, self.train.precision), kernels:
-            loss = self.task(batch)["loss"]
+            loss = torch.stack(list(self.task(batch).values())).sum()
         marks.append(time.perf_counter())
         loss.backward()
         marks.append(time.perf_counter())

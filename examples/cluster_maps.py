@@ -58,13 +58,8 @@ def main() -> None:
 
     names = model.info.class_names
     titles = [
-        f"{names[label]}\n→ {names[best]} {probability:.0%}"
-        for label, best, probability in zip(
-            labels.tolist(),
-            prediction.probabilities.argmax(1).tolist(),
-            prediction.probabilities.amax(1).tolist(),
-            strict=True,
-        )
+        f"{names[label]}\n→ {names[int(each.argmax())]} {float(each.max()):.0%}"
+        for label, each in zip(labels.tolist(), probabilities, strict=True)
     ]
     draw(images, titles, maps).savefig(arguments.out, dpi=110)
     print(f"wrote {arguments.out}")  # noqa: T201

@@ -113,7 +113,7 @@ def test_it_trains_digits(installed: Path, tmp_path: Path) -> None:
     run(pacavit, "train", "digits", "--out", "run", "--set", "train.epochs=2", cwd=tmp_path)
     run(pacavit, "evaluate", "run", cwd=tmp_path)
     record = json.loads((tmp_path / "run" / "evaluation-test" / "evaluation.json").read_text())
-    assert record["accuracy"] > 0.5
+    assert record["scores"]["accuracy"] > 0.5
 
 
 def test_packaged_weights_predict(installed: Path, tmp_path: Path) -> None:

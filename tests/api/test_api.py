@@ -97,4 +97,4 @@ def test_one_image_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     images: list[str | Path | list[str]] = ["a.png", Path("a.png"), ["a.png"]]
     for image in images:
-        assert api.predict("m", image) == [ImagePrediction(Path("a.png"), ())]
+        assert api.predict("m", image) == [ImagePrediction(Path("a.png"), (), "broken")]

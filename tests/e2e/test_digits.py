@@ -33,7 +33,7 @@ def test_evaluate_prints_and_saves(
     counts = [[int(count) for count in row[1:]] for row in rows[1:]]
     assert sum(map(sum, counts)) == 360
     hits = sum(row[index] for index, row in enumerate(counts))
-    assert record["accuracy"] == pytest.approx(hits / 360)
+    assert record["scores"]["accuracy"] == pytest.approx(hits / 360)
     with Image.open(out / "confusion.png") as picture:
         assert min(picture.size) > 400
 

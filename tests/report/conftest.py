@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pacavit import api
-from pacavit.data import DATASETS, DataInfo, DataSource, MemoryImages, Split
+from pacavit.data import DATASETS, Batch, DataInfo, DataSource, MemoryImages, Split
 from pacavit.engine.evaluate import ClassScores, Evaluation
 from pacavit.engine.scoring import SplitScore
 from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
@@ -71,6 +71,29 @@ def evaluation() -> Evaluation:
         num_images=10,
         images_per_second=1234.5,
     )
+
+
+LABELS = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
+
+
+@pytest.fixture
+def observed() -> TopClassesObserver:
+    """A prediction for each image: 5 and 9 are incorrect, 9 with more probability."""
+    guesses = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 0])
+    surest = torch.tensor([0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.8, 0.9, 0.7, 0.8])
+    first = torch.where(guesses == 0, surest, 1 - surest)
+    probabilities = torch.stack([first, 1 - first], 1)
+    observer, images = TopClassesObserver(), torch.zeros(10, 3, 5, 5)
+    for rows in (slice(0, 4), slice(4, 10)):
+        batch = Batch(images[rows], LABELS[rows], torch.arange(10)[rows])
+        observer(Predictions(probabilities[rows].log(), probabilities[rows]), batch)
+    return observer
+
+
+@pytest.fixture
+def top(observed: TopClassesObserver) -> TopClasses:
+    """The most probable classes of each image."""
+    return observed.top()
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from pacavit.data import DATASETS, CsvLabels
+from pacavit.data import DATASETS, CsvLabels, LabelledImages, Split
 from pacavit.data.formats.files import FileImages
 from pacavit.errors import DataError
 
@@ -36,6 +37,12 @@ def listed(folder: Path) -> Path:
     return write(folder, "image,labels\n" + "".join(f"{a},{b}\n" for a, b in ROWS))
 
 
+def labels_of(source: CsvLabels, split: Split) -> Tensor:
+    images = source.load(split)
+    assert isinstance(images, LabelledImages)
+    return images.labels
+
+
 def sizes(source: CsvLabels) -> dict[str, int]:
     return {split: len(listing) for split, listing in source._listings.items()}
 
@@ -53,7 +60,7 @@ def test_classes_in_one_column_become_rows_of_zeros_and_ones(tmp_path: Path) -> 
         [0, 0, 0],
         [1, 0, 0],
     ]
-    assert images.labels.dtype == torch.uint8
+    assert labels_of(source, "train").dtype == torch.uint8
     assert images[2].image[0, 0, 0] == 20
 
 
@@ -65,7 +72,7 @@ def test_a_column_for_each_class_means_the_same(tmp_path: Path) -> None:
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
     source = CsvLabels(path, val_size=0, test_size=0, image_size=4, target="labels")
     assert source.info.class_names == ("bird", "cat", "dog")
-    assert source.load("train").labels.tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 1]]
+    assert labels_of(source, "train").tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 1]]
 
 
 def test_single_labels_and_a_column_of_splits(tmp_path: Path) -> None:
@@ -73,10 +80,10 @@ def test_single_labels_and_a_column_of_splits(tmp_path: Path) -> None:
     lines = "".join(f"{name}.png,{label},{split}\n" for name, label, split in rows)
     path = write(tmp_path, "path,class,split\n" + lines)
     source = CsvLabels(path, image_size=8)
-    assert source.load("train").labels.tolist() == [0, 1]
-    assert source.load("test").labels.tolist() == [1]
-    assert source.load("val").labels.tolist() == [0]
-    assert source.load("train").labels.dtype == torch.int64
+    assert labels_of(source, "train").tolist() == [0, 1]
+    assert labels_of(source, "test").tolist() == [1]
+    assert labels_of(source, "val").tolist() == [0]
+    assert labels_of(source, "train").dtype == torch.int64
 
 
 def test_images_are_held_out_by_name_and_rare_classes_first(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pacavit.report.tasks.classification.examples import choose_examples, pick_e
 from pacavit.report.tasks.classification.observe import TopClasses
 
 
-def answers(correct: list[bool], surest: list[float]) -> TopClasses:
+def predictions(correct: list[bool], surest: list[float]) -> TopClasses:
     guesses = torch.tensor([0 if right else 1 for right in correct])
     probabilities = torch.tensor(surest)
     return TopClasses(
@@ -26,7 +26,7 @@ def answers(correct: list[bool], surest: list[float]) -> TopClasses:
 
 
 def test_right_ones_are_spread_and_wrong_ones_the_surest() -> None:
-    top = answers([True] * 9 + [False] * 3, [0.5] * 9 + [0.6, 0.9, 0.7])
+    top = predictions([True] * 9 + [False] * 3, [0.5] * 9 + [0.6, 0.9, 0.7])
     chosen = choose_examples(top, num=3)
     assert chosen.right.tolist() == [0, 4, 8]
     assert chosen.wrong.tolist() == [10, 11, 9]
@@ -35,7 +35,7 @@ def test_right_ones_are_spread_and_wrong_ones_the_surest() -> None:
 
 @pytest.mark.parametrize("correct", [True, False])
 def test_a_perfect_or_useless_classifier_has_examples_of_one_kind(correct: bool) -> None:
-    chosen = choose_examples(answers([correct] * 2, [0.5, 0.6]))
+    chosen = choose_examples(predictions([correct] * 2, [0.5, 0.6]))
     assert [len(positions) for positions in chosen] == ([2, 0] if correct else [0, 2])
 
 
