@@ -250,6 +250,6 @@ def test_trees_of_points_that_differ_by_rounding_alone_are_whole(
 
 @pytest.mark.parametrize("function", [agglomerative, dbscan, gaussian_mixture, kmeans])
 def test_examples_in_docstrings_are_true(function: Callable[..., Any]) -> None:
-    tests = doctest.DocTestFinder(recurse=False).find(function, globs=function.__globals__)
+    tests = doctest.DocTestFinder(recurse=False).find(function, globs={function.__name__: function})
     assert [len(test.examples) for test in tests] == [3]
     assert doctest.DocTestRunner().run(tests[0]).failed == 0
