@@ -199,6 +199,8 @@ def undocumented(site: Path, reference: Path) -> Iterator[str]:
                 continue
             for public in getattr(module, "__all__", ()):
                 value = getattr(module, public)
+                if hasattr(value, "__deprecated__"):
+                    continue
                 if (inspect.isclass(value) or inspect.isroutine(value)) and public not in described:
                     yield f"{page}: {name}.{public} is not described; has it a docstring?"
 

@@ -2,8 +2,7 @@
 
 ::
 
-    python examples/cluster_maps.py cifar10_nano_conv --data FOLDER \
-        --out docs/pictures/clusters.png
+    python examples/cluster_maps.py cifar10_nano_conv --data FOLDER --out docs/clusters.png
 
 For every image: the partition of its patches at the two stages that have clusters (each patch in
 the colour of the cluster in which it counts most), and heatmaps of the three clusters of the
@@ -42,7 +41,8 @@ def main() -> None:
 
     model = load_model(arguments.model)
     test = data_source(model.recipe, arguments.data).load("test")
-    assert isinstance(test, LabelledImages)
+    if not isinstance(test, LabelledImages):
+        raise SystemExit(f"{model.info.name} has no labels to choose images by")
     chosen = torch.stack([(test.labels == label).nonzero()[7, 0] for label in CLASSES])
     images, labels = test.batch(chosen)
 
@@ -54,7 +54,9 @@ def main() -> None:
     for module in model.task.model.modules():
         if isinstance(module, Clustering):
             module.register_forward_hook(record)
-    prediction = model.classifier.predict(Predictor(model).prepare(images))
+    predictor = Predictor(model)
+    batch = predictor.prepare(test[index].image for index in chosen.tolist())
+    probabilities = [record.probabilities for record in predictor.records(batch)]
 
     names = model.info.class_names
     titles = [
@@ -78,8 +80,8 @@ def draw(images: Tensor, titles: list[str], maps: list[tuple[Grid, Assignment]])
         axes[0, column].imshow(picture)
         axes[0, column].set_title(title, fontsize=9)
         row = 1
-        for grid, assignment in maps:
-            partition = assignment.partition()[column]
+        for grid, (weights, log_mass, _) in maps:
+            partition = (weights[column].log() + log_mass[column, :, None]).argmax(0)
             axes[row, column].imshow(picture)
             colours = mpl.colormaps["tab20"](partition.view(grid).numpy() % 20)
             axes[row, column].imshow(colours, alpha=0.65, extent=extent)

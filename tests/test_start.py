@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 import pacavit
 from pacavit import api
@@ -163,3 +164,18 @@ def test_a_lazy_name_is_imported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "loads" not in vars(package)
     assert load("loads") is json.loads
     assert vars(package)["loads"] is json.loads
+
+
+def test_predicting_loads_nothing_that_only_measures_or_draws(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (40, 30)).save(image)
+    code = (
+        "import json, sys\n"
+        "from pacavit_cli.main import main\n"
+        "assert main(['predict', 'cifar10_nano_conv', sys.argv[1]]) == 0\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    modules = json.loads(run(code, str(image)).splitlines()[-1])
+    packages = {name.partition(".")[0] for name in modules}
+    assert packages & HEAVY == {"pydantic", "rich", "typer"}
+    assert not {"pacavit.explain", "pacavit.demo", "pacavit.compare"} & {*modules}

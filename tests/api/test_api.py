@@ -1,13 +1,17 @@
 """The Python functions where they differ from, or say more than, the command line."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import timm
+import torch
 
 import pacavit
 from pacavit import api, recipes
 from pacavit.api import predicting, training
+from pacavit.engine import LoadedModel, load_model
+from pacavit.engine.predictor import Predicted
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
 from pacavit.tasks.classification import ImagePrediction
@@ -88,13 +92,20 @@ def test_data_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monk
     assert seen == [tmp_path / "rel"] * 3 + [None]
 
 
+class EveryImageIsBroken:
+    """In place of a predictor."""
+
+    def __init__(self, model: LoadedModel, device: torch.device) -> None:
+        pass
+
+    def stream(self, paths: Sequence[Path]) -> Iterator[Predicted]:
+        return (Predicted(path, None, "broken") for path in paths)
+
+
 def test_one_image_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predicting, "load_model", lambda model: None)
-    monkeypatch.setattr(
-        predicting,
-        "predict_images",
-        lambda model, paths, **_: [ImagePrediction(p, ()) for p in paths],
-    )
+    model = load_model("cifar10_nano_conv")
+    monkeypatch.setattr(predicting, "load_model", lambda name: model)
+    monkeypatch.setattr(predicting, "Predictor", EveryImageIsBroken)
     images: list[str | Path | list[str]] = ["a.png", Path("a.png"), ["a.png"]]
     for image in images:
         assert api.predict("m", image) == [ImagePrediction(Path("a.png"), (), "broken")]

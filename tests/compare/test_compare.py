@@ -144,7 +144,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(
     comparison = api.compare("digits", over, out, set=FAST)
     for row in comparison.rows:
         stored = json.loads((row.runs[0].folder / "evaluation-test/evaluation.json").read_text())
-        assert row.score("accuracy").mean == stored["accuracy"]
+        assert row.score("accuracy").mean == stored["scores"]["accuracy"]
         paired = row.runs[0].paired
         assert paired is not None
         assert row.score("accuracy").mean == pytest.approx(fmean(paired.correct))

@@ -81,8 +81,8 @@ def test_all_other_verbs(
     printed = terminal("compare", "digits", "--over", "model.é=a", "--out", "é")
     assert r"comparison in \xe9/" in printed
     assert "accuracy" in terminal("reproduce")
-    scores = SimpleNamespace(
+    measured = SimpleNamespace(
         accuracy=1, precision_macro=1, recall_macro=1, f1_macro=1, num_images=9
     )
-    monkeypatch.setattr(api, "reproduce", lambda *_, **__: (api.published()[0], scores))
+    monkeypatch.setattr(api, "reproduce", lambda *_, **__: (api.published()[0], measured))
     assert "by +-0." in terminal("reproduce", "x")

@@ -1,7 +1,6 @@
 """A small evaluation and a small run with awkward class names, and a small folder of images."""
 
 import pickle
-import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +13,7 @@ from pacavit.data import DATASETS, Batch, DataInfo, DataSource, MemoryImages, Sp
 from pacavit.engine.evaluate import ClassScores, Evaluation
 from pacavit.engine.scoring import SplitScore
 from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
+from pacavit.tasks.classification import Predictions
 
 SCRIPT = "<script>document.title = 'executed'</script>"
 IMAGE = "<img src=x onerror=\"document.title = 'executed'\">"
@@ -49,20 +49,19 @@ def awkward_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    scores = {
-        "accuracy": 0.8,
-        "loss": 0.5,
-        "precision_macro": 0.81,
-        "recall_macro": 0.82,
-        "f1_macro": 0.83,
-        "precision_weighted": 0.84,
-        "recall_weighted": 0.85,
-        "f1_weighted": 0.86,
-        "calibration_error": 0.0625,
-    }
     return Evaluation(
         task="classification",
-        scores=scores,
+        scores={
+            "accuracy": 0.8,
+            "loss": 0.5,
+            "precision_macro": 0.81,
+            "recall_macro": 0.82,
+            "f1_macro": 0.83,
+            "precision_weighted": 0.84,
+            "recall_weighted": 0.85,
+            "f1_weighted": 0.86,
+            "calibration_error": 0.0625,
+        },
         per_class=(
             ClassScores("cat, [bold]", {"precision": 0.9, "recall": 0.7, "f1": 0.75}, 6),
             ClassScores("$dog|", {"precision": 0.7, "recall": 0.9, "f1": 0.85}, 4),
@@ -97,33 +96,10 @@ def top(observed: TopClassesObserver) -> TopClasses:
 
 
 @pytest.fixture
-def top() -> TopClasses:
-    """The predictions of ten images: 5 and 9 are incorrect, 9 with the higher probability."""
-    labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
-    guesses = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 0])
-    surest = torch.tensor([0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.8, 0.9, 0.7, 0.8])
-    return TopClasses(
-        indices=torch.arange(10),
-        labels=labels,
-        true_probabilities=torch.where(labels == guesses, surest, 1 - surest),
-        classes=torch.stack([guesses, 1 - guesses], 1),
-        probabilities=torch.stack([surest, 1 - surest], 1),
-    )
-
-
-@pytest.fixture
-def observed(top: TopClasses) -> TopClassesObserver:
-    """An observer of these predictions."""
-    observer = TopClassesObserver()
-    observer._chunks.append(top)
-    return observer
-
-
-@pytest.fixture
-def score(evaluation: Evaluation, top: TopClasses) -> SplitScore:
+def score(evaluation: Evaluation) -> SplitScore:
     """The evaluation with its images."""
     grey = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 5, 5)
-    images = MemoryImages(grey, top.labels)
+    images = MemoryImages(grey, LABELS)
     half = (0.5, 0.5, 0.5)
     names = tuple(row.name for row in evaluation.per_class)
     return SplitScore(evaluation, images, DataInfo("pets", "pets", names, (5, 5), half, half), None)
@@ -143,6 +119,6 @@ def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on digits, of one epoch, into which evaluations are written."""
-    return shutil.copytree(digits_run, tmp_path_factory.mktemp("runs") / "run")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on digits, of one epoch."""
+    return api.train("digits", tmp_path_factory.mktemp("runs") / "run", set=["train.epochs=1"])

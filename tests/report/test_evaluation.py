@@ -4,8 +4,6 @@ import csv
 import errno
 import io
 import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest

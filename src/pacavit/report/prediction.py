@@ -30,5 +30,6 @@ def print_predictions(
     console = console or Console()
     for prediction in predictions:
         if prediction.error is None:
-            console.print(shown(prediction.path), style="bold", markup=False, highlight=False)
+            path = shown(prediction.path)
+            console.print(path, style="bold", markup=False, highlight=False, soft_wrap=True)
             console.print(prediction)

@@ -6,18 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import RenderableType
 from rich.markup import escape
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
 
 from pacavit.data import Batch, DataInfo, ImageSet, Preprocess, TargetKind
 from pacavit.utils.registry import Registry
 from pacavit.utils.text import shown
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = ["TASKS", "NetworkFactory", "RecordPrediction", "Task", "TaskConfig", "TaskPrediction"]
 

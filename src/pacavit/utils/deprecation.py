@@ -20,16 +20,15 @@ def renamed(function: Callable[P, R], old: str) -> Callable[P, R]:
         function: under its new name.
         old: the old name.
     """
+    message = (
+        f"{old} is now called {function.__name__}; the old name will be removed in the next release"
+    )
 
     @wraps(function)
     def alias(*args: P.args, **kwargs: P.kwargs) -> R:
-        warnings.warn(
-            f"{old} is now called {function.__name__}; the old name will be removed in the next "
-            "release",
-            FutureWarning,
-            stacklevel=2,
-        )
+        warnings.warn(message, FutureWarning, stacklevel=2)
         return function(*args, **kwargs)
 
     alias.__name__ = alias.__qualname__ = old
+    vars(alias)["__deprecated__"] = message  # as PEP 702 has it; documentation leaves it out
     return alias

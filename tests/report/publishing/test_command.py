@@ -69,7 +69,7 @@ def test_words_are_not_quoted() -> None:
                 '"\\u007f\\u0001\\U0001F600\\""',
             )
         ),
-        [r"model.options={a = '1', b = 'true', c = 1.0, d = 1, e = '\\', f = inf}"],
+        [r"model.options={a = '1', b = 'true', c = 1.0, d = 1, e = '\\', f = 1e5}"],
     ],
 )
 def test_the_command_gives_the_recipe_again(changes: list[str]) -> None:

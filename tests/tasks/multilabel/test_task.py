@@ -13,7 +13,7 @@ from pacavit.errors import DataError, RecipeError
 from pacavit.tasks.classification import Predictions
 from pacavit.tasks.classification.config import MixConfig
 from pacavit.tasks.multilabel import MultilabelConfig, MultilabelMetrics, MultilabelTask
-from pacavit.tasks.multilabel.metrics import f1_by_threshold
+from pacavit.tasks.multilabel.thresholds import f1_by_threshold
 
 INFO = DataInfo("test", "test", ("a", "b", "c"), (4, 4), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -1,5 +1,7 @@
 """Image classification: one class an image."""
 
+from typing import TYPE_CHECKING
+
 from pacavit.tasks.classification.classifier import (
     ClassProbability,
     ImageClassifier,
@@ -8,10 +10,17 @@ from pacavit.tasks.classification.classifier import (
     top_classes,
 )
 from pacavit.tasks.classification.config import ClassificationConfig
-from pacavit.tasks.classification.metrics import ClassificationMetrics
 from pacavit.tasks.classification.predictions import ImagePrediction
 from pacavit.tasks.classification.preprocess import ClassificationPreprocess
 from pacavit.tasks.classification.task import ClassificationTask
+from pacavit.utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pacavit.tasks.classification.metrics import ClassificationMetrics
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__, {"pacavit.tasks.classification.metrics": ("ClassificationMetrics",)}
+    )
 
 __all__ = [
     "ClassProbability",

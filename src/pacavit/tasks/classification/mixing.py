@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.special import betaincinv
 from torch import Tensor
 
 from pacavit.data import Batch, SampleRandom
@@ -83,6 +82,8 @@ def _blend(values: Tensor, first: slice, second: slice, own: Tensor) -> Tensor:
 
 def _beta_quantiles(alpha: float) -> Tensor:
     """Equally likely values of Beta(alpha, alpha): one table look-up draws from it anywhere."""
+    from scipy.special import betaincinv  # loaded only where images are mixed
+
     levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     return torch.from_numpy(betaincinv(alpha, alpha, levels)).float()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,8 +14,10 @@ from pacavit.errors import DataError
 from pacavit.tasks.base import TASKS
 from pacavit.tasks.classification.classifier import ImageClassifier, Prediction, top_classes
 from pacavit.tasks.classification.config import ClassificationConfig
-from pacavit.tasks.classification.metrics import ClassificationMetrics
 from pacavit.tasks.classification.predictions import ImagePrediction
+
+if TYPE_CHECKING:
+    from pacavit.tasks.classification.metrics import ClassificationMetrics
 
 __all__ = ["ClassificationTask"]
 
@@ -57,6 +60,9 @@ class ClassificationTask(ImageClassifier):
 
     def metrics(self) -> ClassificationMetrics:
         """Fresh scores for ``num_classes`` classes."""
+        # torchmetrics is loaded for measuring, not for predicting.
+        from pacavit.tasks.classification.metrics import ClassificationMetrics
+
         return ClassificationMetrics(self.num_classes)
 
     def summarize(self, results: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torchmetrics.classification import (
 
 from pacavit.tasks.classification import Predictions
 
-__all__ = ["MultilabelMetrics", "ThresholdCounts", "f1_by_threshold"]
+__all__ = ["MultilabelMetrics", "ThresholdCounts"]
 
 NUM_THRESHOLDS = 99
 
@@ -66,15 +66,6 @@ class ThresholdCounts(Metric):
     def compute(self) -> Tensor:
         """(3, classes, thresholds) int64: true positives, false positives, false negatives."""
         return self.counts
-
-
-def f1_by_threshold(counts: Tensor) -> Tensor:
-    """F1 of each class at each threshold: (3, classes, thresholds) -> (classes, thresholds).
-
-    0 where a class neither occurs nor is predicted, as scikit-learn has it.
-    """
-    hits, alarms, misses = counts.double()
-    return 2 * hits / (2 * hits + alarms + misses).clamp_min(1)
 
 
 class MultilabelMetrics(MetricCollection):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from pacavit.errors import DataError
 from pacavit.tasks.base import TASKS
 from pacavit.tasks.classification import ImageClassifier, Prediction, top_classes
 from pacavit.tasks.multilabel.config import MultilabelConfig
-from pacavit.tasks.multilabel.metrics import MultilabelMetrics
 from pacavit.tasks.multilabel.predictions import LabelsPrediction
+
+if TYPE_CHECKING:
+    from pacavit.tasks.multilabel.metrics import MultilabelMetrics
 
 __all__ = ["MultilabelTask"]
 
@@ -58,6 +61,9 @@ class MultilabelTask(ImageClassifier):
 
     def metrics(self) -> MultilabelMetrics:
         """Fresh scores for ``num_classes`` classes at the config's threshold."""
+        # torchmetrics is loaded for measuring, not for predicting.
+        from pacavit.tasks.multilabel.metrics import MultilabelMetrics
+
         return MultilabelMetrics(self.num_classes, self.config.threshold)
 
     def summarize(self, results: Mapping[str, Tensor]) -> dict[str, Tensor]:

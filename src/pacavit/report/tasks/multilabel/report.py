@@ -28,7 +28,7 @@ from pacavit.report.tasks.base import (
     csv_bytes,
 )
 from pacavit.tasks.classification import Predictions
-from pacavit.tasks.multilabel.metrics import f1_by_threshold
+from pacavit.tasks.multilabel.thresholds import f1_by_threshold
 
 __all__ = ["MultilabelReport"]
 
