@@ -65,6 +65,11 @@ def evaluate_explanations(
             ``skip`` leaves no images.
     """
     network = model.classifier.to(device).eval().model
+    if model.task.target != "label":
+        raise PacavitError(
+            f"explanations are measured with one class per image, and the task "
+            f"{model.recipe.task.name!r} has several; explain shows them for any class"
+        )
     left_out: dict[str, str] = {}
     if methods is None:
         names, left_out = _able(network)
