@@ -142,7 +142,11 @@ def _curves(run: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> html.S
         )
         for lines, label, caption in (
             (losses, "loss", "Loss; in training, that of the augmented images."),
-            (scores, score, f"{score[0].upper()}{score[1:]} on the validation images."),
+            (
+                scores,
+                score,
+                f"{score.capitalize() if score.islower() else score} on the validation images.",
+            ),
         )
     ]
     header = ["epoch", "training loss", "learning rate", "images/s"]

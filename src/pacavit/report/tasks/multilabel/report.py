@@ -170,7 +170,7 @@ def _thresholds_section(stored: Mapping[str, StoredEvaluation]) -> html.Section:
             "too high; evaluate the validation images to choose there."
         )
         parts.append(html.paragraph(note))
-    return html.Section("Thresholds", [html.side_by_side(parts[0], parts[1]), *parts[2:]])
+    return html.Section("Thresholds", parts)
 
 
 def _f1_svg(curves: Tensor, names: Sequence[str], *, dark: bool) -> bytes:
