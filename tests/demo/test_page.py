@@ -96,7 +96,7 @@ def open_page(connections: list[str], browser: "Browser", served: "Served") -> I
         page.on("dialog", lambda dialog: problems.append(dialog.message))
         page.on("websocket", lambda socket: problems.append(socket.url))
         page.goto(served.url)
-        wait_for(page, "bird.jpg, as")
+        wait_for(page, "bird.jpg, explained by")
         return page
 
     yield open_page
@@ -244,7 +244,7 @@ def test_wrong_files_give_a_message(
         assert page.get_by_role("button", name="Download everything").is_disabled()
         assert "Traceback" not in page.content()
     page.get_by_role("button", name="truck").click()
-    wait_for(page, "truck.jpg, as")
+    wait_for(page, "truck.jpg, explained by")
     assert page.locator("#pv-masks figure").count() == 4
 
 
@@ -258,7 +258,7 @@ def test_results_come_through_one_stream(open_page: OpenPage) -> None:
     page.on("requestfailed", lambda asked: ended.append(asked.url) if STREAM in asked.url else None)
     page.wait_for_timeout(SETTLED)
     page.get_by_role("button", name="ship").click()
-    wait_for(page, "ship.jpg, as")
+    wait_for(page, "ship.jpg, explained by")
     page.wait_for_timeout(SETTLED)
     assert (streams, ended) == ([], [])
 
@@ -269,7 +269,7 @@ def test_rapid_clicks_end_with_the_last(open_page: OpenPage) -> None:
     for _ in range(3):
         for name in ("ship", "automobile", "bird", "truck"):
             page.get_by_role("button", name=name).click()
-    wait_for(page, "truck.jpg, as")
+    wait_for(page, "truck.jpg, explained by")
     page.wait_for_timeout(SETTLED)
     assert page.locator(".pv-message").first.inner_text().startswith("truck.jpg")
     assert page.locator("#pv-top .pv-chosen").inner_text().startswith("truck")
@@ -288,7 +288,7 @@ def test_no_mouse_is_needed(open_page: OpenPage) -> None:
     page = open_page()
     tab_to(page, "document.activeElement.getAttribute('aria-label') === 'ship'")
     page.keyboard.press("Enter")
-    wait_for(page, "ship.jpg, as")
+    wait_for(page, "ship.jpg, explained by")
     tab_to(page, "document.activeElement.textContent.trim() === 'Patches'")
     page.keyboard.press("Enter")
     page.locator("#pv-row").wait_for()
