@@ -125,8 +125,10 @@ def save_weights(
     Raises:
         CheckpointError: the file cannot be written.
     """
+    # Outside of the guard: an OSError while tensors are gathered is no failed write.
+    content = weights_bytes(model, recipe, info, metrics, half=half)
     with files.writing(path):
-        files.replace_file(path, weights_bytes(model, recipe, info, metrics, half=half))
+        files.replace_file(path, content)
 
 
 def read_description(metadata: Mapping[str, str], path: Path) -> Description:
