@@ -124,10 +124,12 @@ class Predictor:
         with self._lock:
             records = self.task.predict(batch)
         if not self.task.is_finite(records):
-            where = f" {shown(sources[0])} or an image near it" if sources else " an image"
+            where = shown(sources[0]) if sources else "an image"
+            if len(sources) > 1:
+                where += " or an image near it"
             raise CheckpointError(
-                f"{self.model.path} returns values for{where} that are not numbers; take weights "
-                "of an earlier checkpoint"
+                f"{shown(self.model.path)} returns values for {where} that are not numbers; take "
+                "weights of an earlier checkpoint"
             )
         return records
 

@@ -17,7 +17,7 @@ from pacavit.data import Batch, ImageSet, Placement, read_image
 from pacavit.data.base import DataInfo
 from pacavit.engine.predictor import Predictor
 from pacavit.engine.weights.load import LoadedModel
-from pacavit.errors import CheckpointError, DataError, PacavitError, UnknownNameError
+from pacavit.errors import DataError, PacavitError, UnknownNameError
 from pacavit.explain.core import maps
 from pacavit.explain.core.geometry import Sampling, find_pacavit, samplings, upsample
 from pacavit.explain.core.masks import restored_mask
@@ -252,7 +252,7 @@ def explain_images(
     """
     methods = _methods(model.classifier.to(device).model, method, stage)
     prepare = _Preparation(model, device)
-    return _explain_each(model, paths, label, methods, prepare, progress)
+    return _explain_each(paths, label, methods, prepare, progress)
 
 
 def explain_split(
@@ -284,7 +284,8 @@ def explain_split(
     found = []
     for position in positions:
         name, image = Path(f"image {position}"), images[position].image.cpu()
-        found.append(_explain_image(model, name, image, prepare(image, name), None, methods))
+        batch = prepare(image, name)
+        found.append(_explain_image(prepare.predictor, name, image, batch, None, methods))
     return found
 
 
@@ -299,7 +300,6 @@ def _methods(network: nn.Module, method: str | None, stage: int | None) -> dict[
 
 
 def _explain_each(
-    model: LoadedModel,
     paths: Sequence[Path],
     label: int | None,
     methods: Mapping[str, Method],
@@ -314,7 +314,7 @@ def _explain_each(
             except DataError as error:
                 yield FailedImage(path, str(error))
                 continue
-            yield _explain_image(model, path, image, batch, label, methods)
+            yield _explain_image(prepare.predictor, path, image, batch, label, methods)
 
 
 @contextmanager
@@ -332,20 +332,16 @@ def _watched(paths: Sequence[Path], progress: bool) -> Iterator[Iterable[Path]]:
 
 
 def _explain_image(
-    model: LoadedModel,
+    predictor: Predictor,
     path: Path,
     image: Tensor,
     batch: Batch,
     label: int | None,
     methods: Mapping[str, Method],
 ) -> ImageExplanation:
+    model = predictor.model
     names, pixels = model.info.class_names, batch.images
-    probabilities = model.classifier.predict(batch).probabilities[0]
-    if not probabilities.isfinite().all():
-        raise CheckpointError(
-            f"{shown(model.path)} predicts probabilities that are not numbers for {shown(path)}; "
-            "use weights of an earlier checkpoint"
-        )
+    probabilities: Tensor = predictor.records(batch, [path])[0].probabilities
     explained = int(probabilities.argmax()) if label is None else label
     classes = torch.tensor([explained], device=pixels.device)
     found = {name: method(pixels, classes)[0].cpu() for name, method in methods.items()}
