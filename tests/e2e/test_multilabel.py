@@ -15,6 +15,7 @@ from pacavit.data import render_scenes
 from pacavit.data.sources.scenes import SHAPE_NAMES
 from pacavit.engine import load_model
 from pacavit.report.publishing.card import model_card
+from pacavit.report.tasks import MultilabelReport
 from pacavit.utils.command import pacavit_command
 from pacavit_cli.main import main
 
@@ -136,6 +137,17 @@ def test_comparisons_use_the_scores_of_the_task(labels: Path, tmp_path: Path) ->
     assert list(comparison.columns) == ["mAP", "F1 (macro)", "exact match"]
     assert comparison.rows[1].difference is not None
     assert "exact match" in (tmp_path / "out" / "comparison.html").read_text()
+
+
+def test_an_image_is_correct_at_the_threshold_of_the_task(labels: Path, tmp_path: Path) -> None:
+    settings = [*FAST, "train.epochs=1", "task.threshold=0.3"]
+    run = api.train("multilabel_nano", tmp_path / "run", data=labels, set=settings)
+    found = api.evaluate(run)
+    correct = MultilabelReport().images_correct(run / "evaluation-test").correct
+    assert correct.mean() == pytest.approx(found.scores["exact_match"])
+    for row in read(run / "evaluation-test" / "predictions.csv"):
+        called = {name for name in SHAPE_NAMES if float(row[name]) >= 0.3}
+        assert called == set(filter(None, row["predicted_classes"].split(";")))
 
 
 def test_data_without_such_labels_are_refused(

@@ -17,10 +17,9 @@ from torchmetrics.classification import (
 )
 
 from pacavit.tasks.classification import Predictions
+from pacavit.tasks.multilabel.thresholds import THRESHOLDS
 
 __all__ = ["MultilabelMetrics", "ThresholdCounts"]
-
-NUM_THRESHOLDS = 99
 
 
 class Support(Metric):
@@ -44,7 +43,7 @@ class Support(Metric):
 
 
 class ThresholdCounts(Metric):
-    """Hits, false alarms and misses of each class at thresholds 0.01, 0.02 .. 0.99."""
+    """Hits, false alarms and misses of each class at all ``THRESHOLDS``."""
 
     full_state_update = False
     thresholds: Tensor
@@ -52,9 +51,8 @@ class ThresholdCounts(Metric):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        thresholds = torch.arange(1, NUM_THRESHOLDS + 1) / (NUM_THRESHOLDS + 1)
-        self.register_buffer("thresholds", thresholds, persistent=False)
-        zeros = torch.zeros(3, num_classes, NUM_THRESHOLDS, dtype=torch.int64)
+        self.register_buffer("thresholds", THRESHOLDS, persistent=False)
+        zeros = torch.zeros(3, num_classes, len(THRESHOLDS), dtype=torch.int64)
         self.add_state("counts", zeros, dist_reduce_fx="sum")
 
     def update(self, probabilities: Tensor, targets: Tensor) -> None:

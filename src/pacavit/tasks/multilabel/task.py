@@ -67,12 +67,16 @@ class MultilabelTask(ImageClassifier):
         return MultilabelMetrics(self.num_classes, self.config.threshold)
 
     def summarize(self, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The metrics in the order of tables; mAP is the mean over the classes that occur."""
+        """The metrics in the order of tables, and the (1,) threshold that they were measured at.
+
+        mAP is the mean over the classes that occur.
+        """
         kinds = ("average_precision", "precision", "recall", "f1")
         order = dict.fromkeys(
             ["mAP", "f1_macro", "f1_micro", "exact_match", *(f"{kind}_per_class" for kind in kinds)]
         )
-        return {name: results[name] for name in dict.fromkeys([*order, *results])}
+        ordered = {name: results[name] for name in dict.fromkeys([*order, *results])}
+        return ordered | {"threshold": torch.tensor([self.config.threshold])}
 
     def check_data(self, images: ImageSet) -> None:
         """Raise DataError unless the rows of labels have one column a class."""

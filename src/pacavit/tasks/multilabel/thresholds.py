@@ -1,10 +1,14 @@
-"""F1 over the threshold, from the counts that the metrics keep."""
+"""The thresholds that are tried, and F1 over them from the counts that the metrics keep."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-__all__ = ["f1_by_threshold"]
+__all__ = ["THRESHOLDS", "f1_by_threshold"]
+
+THRESHOLDS: Tensor = torch.arange(1, 100) / 100
+"""(thresholds,): 0.01, 0.02 .. 0.99."""
 
 
 def f1_by_threshold(counts: Tensor) -> Tensor:

@@ -28,11 +28,11 @@ from pacavit.report.tasks.base import (
     csv_bytes,
 )
 from pacavit.tasks.classification import Predictions
-from pacavit.tasks.multilabel.thresholds import f1_by_threshold
+from pacavit.tasks.multilabel.thresholds import THRESHOLDS, f1_by_threshold
 
 __all__ = ["MultilabelReport"]
 
-PREDICTIONS, THRESHOLDS = "predictions.csv", "thresholds.csv"
+PREDICTIONS, THRESHOLDS_FILE = "predictions.csv", "thresholds.csv"
 _FEW = 6  # images that heatmaps are made of
 _LINES = 10  # classes whose curves can be told apart
 
@@ -57,7 +57,7 @@ class _Probabilities:
 class MultilabelReport(TaskReport):
     """Average precision and F1 of each class, and the threshold that suits each."""
 
-    files = ("per_class.csv", THRESHOLDS, PREDICTIONS)
+    files = ("per_class.csv", THRESHOLDS_FILE, PREDICTIONS)
     headline: ClassVar[Mapping[str, str]] = {"mAP": "mAP", "f1_macro": "F1 (macro)"}
     compared: ClassVar[Mapping[str, str]] = {
         "mAP": "mAP",
@@ -89,36 +89,31 @@ class MultilabelReport(TaskReport):
         evaluation = score.evaluation
         names = [row.name for row in evaluation.per_class]
         indices, probabilities, targets = observed.gather()
-        thresholds, f1 = _best_thresholds(evaluation)
-        header = ("image", "true_classes", *names)
+        places, f1 = _best_places(evaluation)
+        predicted = probabilities >= evaluation.arrays["threshold"]
+        header = ("image", "true_classes", "predicted_classes", *names)
         lines = (
-            (
-                index,
-                ";".join(name for name, shown in zip(names, row, strict=True) if shown),
-                *(round(value, 6) for value in values),
-            )
-            for index, row, values in zip(
-                indices.tolist(), targets.tolist(), probabilities.tolist(), strict=True
+            (index, _joined(names, target), _joined(names, called), *_rounded(row))
+            for index, target, called, row in zip(
+                indices.tolist(), targets, predicted, probabilities, strict=True
             )
         )
         return {
             **super().contents(score, observed, title=title, heatmaps=heatmaps),
-            THRESHOLDS: csv_bytes(
-                ("class", "threshold", "f1"), zip(names, thresholds, f1, strict=True)
+            THRESHOLDS_FILE: csv_bytes(
+                ("class", "threshold", "f1"),
+                zip(names, _rounded(THRESHOLDS[places]), f1.tolist(), strict=True),
             ),
             PREDICTIONS: csv_bytes(header, lines),
         }
 
     def images_correct(self, folder: Path) -> ImagesCorrect:
-        """Which images have exactly their own classes at a threshold of 0.5."""
+        """Which images have exactly their own classes at the task's threshold."""
         text = (folder / PREDICTIONS).read_text(encoding="utf-8")
-        header, *rows = csv.reader(io.StringIO(text, newline=""))
-        correct = [
-            {name for name, value in zip(header[2:], row[2:], strict=True) if float(value) >= 0.5}
-            == set(filter(None, row[1].split(";")))
-            for row in rows
-        ]
-        return ImagesCorrect(tuple((row[0], row[1]) for row in rows), np.array(correct, dtype=bool))
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        correct = [row["true_classes"] == row["predicted_classes"] for row in rows]
+        images = tuple((row["image"], row["true_classes"]) for row in rows)
+        return ImagesCorrect(images, np.array(correct, dtype=bool))
 
     def sections(self, stored: Mapping[str, StoredEvaluation]) -> list[html.Section]:
         """Scores, and the thresholds."""
@@ -129,25 +124,34 @@ class MultilabelReport(TaskReport):
         return "mAP is the mean over classes of average precision; F1 at the task's threshold"
 
 
-def _best_thresholds(evaluation: Evaluation) -> tuple[list[float], list[float]]:
-    """Of each class the threshold with the highest F1 on these images, and that F1."""
+def _joined(names: Sequence[str], chosen: Tensor) -> str:
+    """The names of chosen classes, of (classes,) 0 and 1."""
+    return ";".join(names[label] for label in chosen.nonzero()[:, 0].tolist())
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 6) for value in values.tolist()]
+
+
+def _best_places(evaluation: Evaluation) -> tuple[Tensor, Tensor]:
+    """Of each class the place of the threshold with the highest F1 on these images, and that F1."""
     f1, places = f1_by_threshold(evaluation.arrays["threshold_counts"]).max(1)
-    return [(place + 1) / 100 for place in places.tolist()], f1.tolist()
+    return places, f1
 
 
 def _thresholds_section(stored: Mapping[str, StoredEvaluation]) -> html.Section:
     """Thresholds chosen on validation images where they were measured, and what they give."""
     split, first = next(iter(stored.items()))
     chosen_on = "validation" if "validation" in stored else split
-    thresholds, _ = _best_thresholds(stored[chosen_on].evaluation)
+    places, _ = _best_places(stored[chosen_on].evaluation)
     curves = f1_by_threshold(first.evaluation.arrays["threshold_counts"])
     rows: list[list[str | html.Cell]] = []
-    for row, threshold, values in zip(first.evaluation.per_class, thresholds, curves, strict=True):
-        there = float(values[round(threshold * 100) - 1])
+    for row, place, values in zip(first.evaluation.per_class, places.tolist(), curves, strict=True):
+        there = float(values[place])
         rows.append(
             [
                 row.name,
-                f"{threshold:.2f}",
+                f"{float(THRESHOLDS[place]):.2f}",
                 html.number(row.scores["f1"]),
                 html.Cell(html.number(there), share=there),
             ]
@@ -177,12 +181,11 @@ def _f1_svg(curves: Tensor, names: Sequence[str], *, dark: bool) -> bytes:
     """F1 over the threshold: a line a class, or the mean of many."""
     if len(names) > _LINES:
         curves, names = curves.mean(0, keepdim=True), ["mean"]
-    thresholds = np.arange(1, curves.shape[1] + 1) / 100
 
     def draw(axes: Axes) -> None:
         for number, (name, values) in enumerate(zip(names, curves.tolist(), strict=True)):
             label = name.replace("$", r"\$")
-            axes.plot(thresholds, values, label=label, color=colormaps["tab10"](number))
+            axes.plot(THRESHOLDS, values, label=label, color=colormaps["tab10"](number))
         axes.set(xlabel="threshold", ylabel="F1", xlim=(0, 1), ylim=(0, 1.02))
         axes.legend(fontsize=8, frameon=False)
 
