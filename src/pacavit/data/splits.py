@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacavit.data.base import MemoryImages
+from pacavit.data.base import MemoryImages, Split
 from pacavit.data.random import epoch_order
 from pacavit.errors import DataError
 
-__all__ = ["hold_out_validation", "named_holdout", "stratified_holdout", "take"]
+__all__ = [
+    "SPLIT_NAMES",
+    "hold_out_validation",
+    "named_holdout",
+    "split_of",
+    "stratified_holdout",
+    "take",
+]
+
+_HELD_OUT = 0.15  # default fraction of the images for validation, and for testing
+SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""The usual names of splits, in lower case."""
+_SPLIT_SUFFIX = re.compile(r"[ _-]*(set|\d{4})$")  # "train2017", "test_set"
+
+
+def split_of(name: str) -> Split | None:
+    """The split that a folder's name stands for; None if it is not one of the usual spellings.
+
+    Upper and lower case are the same; "set" or a year may follow, as in ``Test_Set`` and
+    ``train2017``.
+    """
+    word = _SPLIT_SUFFIX.sub("", name.lower())
+    return next((split for split, names in SPLIT_NAMES.items() if word in names), None)
 
 
 def stratified_holdout(
@@ -56,7 +83,7 @@ def stratified_holdout(
 
 
 def named_holdout(
-    names: NDArray[np.bytes_], labels: Tensor, size: int | float, purpose: str
+    names: NDArray[np.bytes_], labels: Tensor, size: int | float | None, purpose: str
 ) -> tuple[Tensor, Tensor]:
     """Split positions in two by a hash of their names, so that new names do not move old ones.
 
@@ -70,7 +97,7 @@ def named_holdout(
     Args:
         names: (num,) bytes, each only once.
         labels: (num,) int64, >= 0.
-        size: fraction of the positions, or their number.
+        size: fraction of the positions, or their number; None: 15 %.
         purpose: changes the hash, so that another purpose holds out other names; up to 16 letters.
 
     Returns:
@@ -87,6 +114,7 @@ def named_holdout(
     scores = torch.tensor(
         [int.from_bytes(digest, "big") / 256**num_bytes for digest in digests], dtype=torch.float64
     )
+    size = _HELD_OUT if size is None else size
     if isinstance(size, int):
         return stratified_holdout(labels, size, order=scores.argsort(stable=True))
     held = scores < size

@@ -7,7 +7,7 @@ import torch
 
 from pacavit.data import FileImages, Folder, MemoryImages
 from pacavit.data.formats import files as files_module
-from pacavit.data.sources.folder import split_of
+from pacavit.data.splits import split_of
 from pacavit.errors import DataError
 
 MakeFolder = Callable[..., Path]

@@ -25,8 +25,8 @@ def test_official_validation_images_are_the_test_split(root: Path) -> None:
         "test": 8,
     }
     assert all(isinstance(images, FileImages) for images in splits.values())
-    assert splits["test"].path(0).parent.parent.name == "val"
-    assert splits["val"].path(0).parent.parent.name == "train"
+    assert Path(splits["test"].location(0)).parent.parent.name == "val"
+    assert Path(splits["val"].location(0)).parent.parent.name == "train"
     assert splits["val"].labels.bincount().tolist() == [2, 2, 2, 2]
 
 

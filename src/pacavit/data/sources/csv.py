@@ -12,30 +12,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from pydantic import NonNegativeInt, PositiveInt
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from pacavit.data.base import DATASETS, DataInfo, DataSource, LabelledImages, Split, TargetKind
-from pacavit.data.formats.files import FileImages, Listing, fingerprint
+from pacavit.data.base import DATASETS, SPLITS, Split, TargetKind
+from pacavit.data.formats.files import Listing, fingerprint
 from pacavit.data.formats.image import MAX_PIXELS
-from pacavit.data.splits import named_holdout
+from pacavit.data.sources.listed import ListedSource
+from pacavit.data.splits import named_holdout, split_of
 from pacavit.errors import DataError
 from pacavit.utils.text import first_few, shown
 
 __all__ = ["CsvLabels"]
 
-_FRACTION = 0.15  # of the images, for validation and for testing, unless a size is given
 _IMAGE_COLUMNS = ("image", "file", "filename", "path")
 _LABEL_COLUMNS = ("labels", "label", "class", "classes")
-_SPLITS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 _SEPARATORS = ";|"
 _MAX_BYTES = 2**30
@@ -52,7 +42,7 @@ class _Row(NamedTuple):
 
 
 @DATASETS.register("csv")
-class CsvLabels(DataSource):
+class CsvLabels(ListedSource):
     """A folder of images with a CSV file of their labels.
 
     The first line names the columns. One is ``image`` (or ``file``, ``filename``, ``path``): paths
@@ -98,7 +88,7 @@ class CsvLabels(DataSource):
             raise DataError("a CSV file of labels is needed: name it with --data FILE.csv")
         file = root / "labels.csv" if root.is_dir() else root
         name = shown(file)
-        self.folder, rows = file.parent, _read(file, name)
+        rows = _read(file, name)
         if target == "label":
             _check_single(name, rows)
         found = sorted({label for row in rows for label in row.classes})
@@ -117,43 +107,25 @@ class CsvLabels(DataSource):
             raise DataError(
                 f"{name} has {len(self.classes):,} different classes; check its separators"
             )
-        _check_files(self.folder, name, rows)
+        _check_files(file.parent, name, rows)
         full = Listing(
             np.array([os.fsencode(row.image) for row in rows]), _labels(rows, self.classes, target)
         )
-        self._version = f"{file.name} with {len(rows):,} images in {len(self.classes)} classes " + (
-            f"({fingerprint({'': full})})"
-        )
-        self._listings = _splits(name, rows, full, self.classes, val_size, test_size)
-        super().__init__(root, val_size=len(self._listings["val"]))
-        self.size, self.in_memory, self.max_pixels = image_size, in_memory, max_pixels
-        self._loaded: dict[Split, LabelledImages] = {}
-
-    @property
-    def info(self) -> DataInfo:
-        """Facts of the data; ``version`` has a fingerprint of the names of all images."""
-        return DataInfo(
+        super().__init__(
+            root,
             name="csv",
-            version=self._version,
+            version=f"{shown(file.name)} with {len(rows):,} images in {len(self.classes)} classes "
+            f"({fingerprint({'': full})})",
             class_names=self.classes,
-            image_size=(self.size, self.size),
-            mean=IMAGENET_DEFAULT_MEAN,
-            std=IMAGENET_DEFAULT_STD,
+            listings=_splits(name, rows, full, self.classes, val_size, test_size),
+            folder=file.parent,
+            image_size=(image_size, image_size),
+            in_memory=in_memory,
+            max_pixels=max_pixels,
         )
 
-    def load(self, split: Split) -> LabelledImages:
-        """The images of one split, in memory or as files; read once and kept."""
-        if split not in self._loaded:
-            listing = self._listings[split]
-            if len(listing) == 0:
-                raise DataError(
-                    f"{self.root} has no {split} images; give some of them the split {split!r}, or "
-                    "choose another split"
-                )
-            size = (self.size, self.size)
-            files = FileImages(self.folder, listing, size, max_pixels=self.max_pixels)
-            self._loaded[split] = files.into_memory() if self.in_memory else files
-        return self._loaded[split]
+    def _remedy(self, split: Split) -> str:
+        return f"; give some of them the split {split!r}, or choose another split"
 
 
 def _read(file: Path, name: str) -> list[_Row]:
@@ -236,12 +208,12 @@ def _flag(name: str, line: int, column: str, cell: str) -> bool:
 
 
 def _split(name: str, line: int, cell: str) -> Split:
-    try:
-        return _SPLITS[cell.strip().lower()]
-    except KeyError:
+    split = split_of(cell.strip())
+    if split is None:
         raise DataError(
-            f"{name}, line {line}: {cell!r} is no split; choose among: train, val, test"
-        ) from None
+            f"{name}, line {line}: {cell!r} is no split; choose among: {', '.join(SPLITS)}"
+        )
+    return split
 
 
 def _check_single(name: str, rows: Sequence[_Row]) -> None:
@@ -286,28 +258,27 @@ def _splits(
     """The images of each split: those of the column, the others held out by their names."""
     rarest = _rarest(rows, classes)
     named = rows[0].split is not None
-    places = {
+    places: dict[Split, Tensor] = {
         split: torch.tensor(
-            [place for place, row in enumerate(rows) if (row.split or "train") == split]
+            [place for place, row in enumerate(rows) if (row.split or "train") == split],
+            dtype=torch.int64,
         )
-        for split in ("train", "val", "test")
+        for split in SPLITS
     }
-    places = {split: each.long() for split, each in places.items()}
     if named and test_size is not None:
         raise DataError(f"test_size has no effect: {name} has a column of splits")
     if len(places["val"]) and val_size is not None:
         raise DataError(f"val_size has no effect: {name} has validation images")
-    for split, size in (("test", test_size), ("val", val_size)):
-        if len(places[split]) or (named and split == "test") or not len(places["train"]):
-            continue
+    missing: list[tuple[Split, int | None]] = [] if named else [("test", test_size)]
+    if not len(places["val"]) and len(places["train"]):
+        missing.append(("val", val_size))
+    for split, size in missing:
         train = places["train"]
-        kept, held = named_holdout(
-            full.files[train.numpy()], rarest[train], _FRACTION if size is None else size, split
-        )
+        kept, held = named_holdout(full.files[train.numpy()], rarest[train], size, split)
         places["train"], places[split] = train[kept], train[held]
     if not len(places["train"]) and not named:
         raise DataError(f"{name} leaves no images to train on")
-    return {split: full.at(positions) for split, positions in places.items()}  # type: ignore[misc]
+    return {split: full.at(positions) for split, positions in places.items()}
 
 
 def _rarest(rows: Sequence[_Row], classes: Sequence[str]) -> Tensor:

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from pacavit.data.base import DATASETS, DataInfo, DataSource, LabelledImages, Split
+from pacavit.data.base import DATASETS, SPLITS, Split
 from pacavit.data.formats.files import (
-    FileImages,
     Listing,
     class_folders,
     class_names,
@@ -21,33 +19,17 @@ from pacavit.data.formats.files import (
 )
 from pacavit.data.formats.image import MAX_PIXELS
 from pacavit.data.formats.walk import Skipped
-from pacavit.data.splits import named_holdout
+from pacavit.data.sources.listed import ListedSource
+from pacavit.data.splits import SPLIT_NAMES, named_holdout, split_of
 from pacavit.errors import DataError
 from pacavit.utils.text import first_few, shown
 
-__all__ = ["Folder", "split_of"]
+__all__ = ["Folder"]
 
-_HELD_OUT = 0.15  # default fraction of the images for validation, and for testing
-_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
-_UNDERSTOOD = ", ".join(name for names in _SPLIT_NAMES.values() for name in names)
-# "train2017", "test_set"; the words that other names of splits are made of.
-_SPLIT_SUFFIX = re.compile(r"[ _-]*(set|\d{4})$")
+_UNDERSTOOD = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
+# The words that names of splits are made of.
 _SPLIT_WORDS = frozenset(_UNDERSTOOD.split(", ")) | {"eval", "evaluation", "heldout", "holdout"}
 _ALIKE = 0.85  # similarity of a misspelt name, such as "trainig"; "text" has 0.75 to "test"
-
-
-def split_of(name: str) -> Split | None:
-    """The split that a folder's name stands for; None if it is not one of the usual spellings.
-
-    Upper and lower case are the same; "set" or a year may follow, as in ``Test_Set`` and
-    ``train2017``.
-    """
-    word = _SPLIT_SUFFIX.sub("", name.lower())
-    return next((split for split, names in _SPLIT_NAMES.items() if word in names), None)
 
 
 def _resembles_split(name: str) -> bool:
@@ -62,7 +44,7 @@ def _resembles_split(name: str) -> bool:
 
 
 @DATASETS.register("folder")
-class Folder(DataSource):
+class Folder(ListedSource):
     """Your own images: a folder with one sub-folder a class, any formats, sizes and modes.
 
     The class folders lie in ROOT, and images are held out for validation and testing; or they lie
@@ -116,28 +98,24 @@ class Folder(DataSource):
         if classes is not None and len(set(classes)) < len(classes):
             raise DataError("data.options.classes names a class twice; remove one")
         self.skipped = Skipped()
-        self.classes, listings = _find(root, classes, self.skipped)
-        found = len({label for listing in listings.values() for label in listing.labels.tolist()})
-        self._copy = f"folder of {sum(map(len, listings.values())):,} images " + (
-            f"in {found} classes ({fingerprint(listings)})"
+        self.classes, found = _find(root, classes, self.skipped)
+        shown_classes = {label for listing in found.values() for label in listing.labels.tolist()}
+        version = f"folder of {sum(map(len, found.values())):,} images " + (
+            f"in {len(shown_classes)} classes ({fingerprint(found)})"
         )
-        self._listings = _hold_out_missing(root, listings, val_size, test_size)
-        if classes is None and "train" in self._listings:
-            _check_counts(self.classes, self._listings["train"], "left to train on")
-        super().__init__(root, val_size=len(self._listings.get("val", ())))
-        self.size, self.in_memory, self.max_pixels = image_size, in_memory, max_pixels
-        self._loaded: dict[Split, LabelledImages] = {}
-
-    @property
-    def info(self) -> DataInfo:
-        """Facts of the data; ``version`` has a fingerprint of the names of all images."""
-        return DataInfo(
+        listings = _hold_out_missing(root, found, val_size, test_size)
+        if classes is None and "train" in listings:
+            _check_counts(self.classes, listings["train"], "left to train on")
+        super().__init__(
+            root,
             name="folder",
-            version=self._copy,
+            version=version,
             class_names=self.classes,
-            image_size=(self.size, self.size),
-            mean=IMAGENET_DEFAULT_MEAN,
-            std=IMAGENET_DEFAULT_STD,
+            listings=listings,
+            folder=root,
+            image_size=(image_size, image_size),
+            in_memory=in_memory,
+            max_pixels=max_pixels,
         )
 
     @property
@@ -145,22 +123,11 @@ class Folder(DataSource):
         """Which files and folders are skipped; None for none."""
         return None if self.root is None else self.skipped.describe(self.root)
 
-    def load(self, split: Split) -> LabelledImages:
-        """The images of one split, in memory or as files; read once and kept."""
-        if split not in self._loaded:
-            listing = self._listings.get(split)
-            assert self.root is not None
-            if listing is None or len(listing) == 0:
-                raise DataError(
-                    f"{shown(self.root)} has no {split} images: it has no folder {split} with "
-                    "class folders, and none of its images are held out for that; add the folder, "
-                    "or choose another split"
-                )
-            files = FileImages(
-                self.root, listing, (self.size, self.size), max_pixels=self.max_pixels
-            )
-            self._loaded[split] = files.into_memory() if self.in_memory else files
-        return self._loaded[split]
+    def _remedy(self, split: Split) -> str:
+        return (
+            f": it has no folder {split} with class folders, and none of its images are held out "
+            "for that; add the folder, or choose another split"
+        )
 
 
 def _find(
@@ -204,7 +171,7 @@ def _split_folders(root: Path, skipped: Skipped) -> dict[str, Path]:
             )
         return {}
     folders: dict[str, Path] = {}
-    for split in _SPLIT_NAMES:
+    for split in SPLIT_NAMES:
         names = [name for name in splits if splits[name] == split]
         if len(names) > 1:
             raise DataError(
@@ -228,29 +195,24 @@ def _split_folders(root: Path, skipped: Skipped) -> dict[str, Path]:
 
 def _hold_out_missing(
     root: Path, listings: dict[str, Listing], val_size: int | None, test_size: int | None
-) -> dict[str, Listing]:
+) -> dict[Split, Listing]:
     """Images of the three splits, as far as there are any, held out where no folder has them."""
-    splits = dict(listings)
-    whole = "" in splits
+    splits: dict[Split, Listing] = {split: listings[split] for split in SPLITS if split in listings}
+    whole = "" in listings
     if whole:
-        splits["train"] = splits.pop("")
-    for split, size in (("test", test_size), ("val", val_size)):
+        splits["train"] = listings[""]
+    sizes: tuple[tuple[Split, int | None], ...] = (("test", test_size), ("val", val_size))
+    for split, size in sizes:
         if split in splits:
             if size is not None:
                 raise DataError(
                     f"{split}_size has no effect: {shown(root)} has a folder of {split} images"
                 )
         elif "train" in splits and (whole or split == "val" or size is not None):
-            splits["train"], splits[split] = _hold_out(splits["train"], size, split)
+            train = splits["train"]
+            kept, held = named_holdout(train.files, train.labels, size, split)
+            splits["train"], splits[split] = train.at(kept), train.at(held)
     return splits
-
-
-def _hold_out(listing: Listing, size: int | None, purpose: str) -> tuple[Listing, Listing]:
-    """Split a listing in two by the names of its files; None holds out the default fraction."""
-    kept, held = named_holdout(
-        listing.files, listing.labels, _HELD_OUT if size is None else size, purpose
-    )
-    return listing.at(kept), listing.at(held)
 
 
 def _check_counts(classes: Sequence[str], listing: Listing, where: str) -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic import PositiveInt
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageNetInfo
+from timm.data import ImageNetInfo
 
-from pacavit.data.base import DATASETS, DataInfo, DataSource, Split
+from pacavit.data.base import DATASETS, Split
 from pacavit.data.formats.files import (
-    FileImages,
     Listing,
     class_folders,
     class_names,
@@ -25,6 +24,7 @@ from pacavit.data.formats.files import (
 )
 from pacavit.data.formats.image import MAX_PIXELS
 from pacavit.data.formats.walk import Skipped
+from pacavit.data.sources.listed import ListedSource
 from pacavit.data.splits import named_holdout
 from pacavit.errors import DataError
 from pacavit.utils.text import first_few, shown
@@ -36,7 +36,7 @@ _LAYOUT = "train/ and val/, each with one folder of images a class, named by its
 
 
 @DATASETS.register("imagenet")
-class ImageNet(DataSource):
+class ImageNet(ListedSource):
     """ImageNet in torchvision's ImageFolder layout, read by the loader's workers.
 
     ROOT/train and ROOT/val hold one folder per synset (n01440764, ...). ImageNet's validation
@@ -69,7 +69,6 @@ class ImageNet(DataSource):
         max_pixels: PositiveInt = MAX_PIXELS,
         classes: tuple[str, ...] | None = None,
     ) -> None:
-        super().__init__(root, val_size=val_size)
         if root is None:
             raise DataError(f"ImageNet is not downloaded; name its folder with --data: {_LAYOUT}")
         self.skipped = Skipped()
@@ -79,33 +78,25 @@ class ImageNet(DataSource):
                 raise DataError(f"{shown(root)} has no folder {name}; ImageNet is {_LAYOUT}")
         synsets = class_names(root / "train")
         if classes is None:
-            self._class_names = describe_synsets(synsets)
+            names = describe_synsets(synsets)
         else:
-            self._class_names = classes
+            names = classes
             found = sorted({*synsets, *class_names(root / "val")})
             synsets = _order_synsets(root, found, classes)
         full = {name: list_images(root, root / name, synsets, self.skipped) for name in _FULL_SIZES}
-        self._copy = _copy_name(full)
         train = full["train"]
-        kept, held = named_holdout(train.files, train.labels, self.val_size, "val")
-        self._listings: dict[Split, Listing] = {
-            "train": train.at(kept),
-            "val": train.at(held),
-            "test": full["val"],
-        }
-        self.image_size, self.max_pixels = (image_size, image_size), max_pixels
-        self._loaded: dict[Split, FileImages] = {}
-
-    @property
-    def info(self) -> DataInfo:
-        """Facts of the data; ``version`` says when images are missing."""
-        return DataInfo(
+        val_size = self.default_val_size if val_size is None else val_size
+        kept, held = named_holdout(train.files, train.labels, val_size, "val")
+        super().__init__(
+            root,
             name="imagenet",
-            version=self._copy,
-            class_names=self._class_names,
-            image_size=self.image_size,
-            mean=IMAGENET_DEFAULT_MEAN,
-            std=IMAGENET_DEFAULT_STD,
+            version=_copy_name(full),
+            class_names=names,
+            listings={"train": train.at(kept), "val": train.at(held), "test": full["val"]},
+            folder=root,
+            image_size=(image_size, image_size),
+            in_memory=False,
+            max_pixels=max_pixels,
         )
 
     @property
@@ -113,16 +104,8 @@ class ImageNet(DataSource):
         """Which files and folders are skipped; None for none."""
         return None if self.root is None else self.skipped.describe(self.root)
 
-    def load(self, split: Split) -> FileImages:
-        """The files of one split; nothing is read yet."""
-        if len(self._listings[split]) == 0:
-            raise DataError("imagenet has no validation images because val_size is 0")
-        if split not in self._loaded:
-            assert self.root is not None
-            self._loaded[split] = FileImages(
-                self.root, self._listings[split], self.image_size, max_pixels=self.max_pixels
-            )
-        return self._loaded[split]
+    def _remedy(self, split: Split) -> str:
+        return " because val_size is 0; leave it out"
 
 
 def _copy_name(full: dict[str, Listing]) -> str:

@@ -1,0 +1,77 @@
+"""What data sets share whose images are files that are listed beforehand."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from pacavit.data.base import DataInfo, DataSource, LabelledImages, Split
+from pacavit.data.formats.files import FileImages, Listing
+from pacavit.errors import DataError
+from pacavit.utils.text import shown
+
+__all__ = ["ListedSource"]
+
+
+class ListedSource(DataSource):
+    """Image files of each split, read when a split is loaded, or when an image is needed.
+
+    Images are normalized with ImageNet's mean and standard deviation.
+
+    Args:
+        root: as the user named it.
+        name: registered name.
+        version: which version of the data this is.
+        class_names: in label order.
+        listings: the files of each split; a split without images may be missing.
+        folder: that the listed paths start from.
+        image_size: (height, width) in pixels that images are kept with.
+        in_memory: decode a split once, when it is loaded.
+        max_pixels: images with more pixels are left out.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        name: str,
+        version: str,
+        class_names: tuple[str, ...],
+        listings: Mapping[Split, Listing],
+        folder: Path,
+        image_size: tuple[int, int],
+        in_memory: bool,
+        max_pixels: int,
+    ) -> None:
+        super().__init__(root, val_size=len(listings.get("val", ())))
+        self._info = DataInfo(
+            name, version, class_names, image_size, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        )
+        self._listings, self._folder = listings, folder
+        self._in_memory, self._max_pixels = in_memory, max_pixels
+        self._loaded: dict[Split, LabelledImages] = {}
+
+    @property
+    def info(self) -> DataInfo:
+        """Facts of the data; ``version`` has a fingerprint where the data are the user's own."""
+        return self._info
+
+    def load(self, split: Split) -> LabelledImages:
+        """The images of one split, in memory or as files; read once and kept."""
+        if split not in self._loaded:
+            listing = self._listings.get(split)
+            if listing is None or len(listing) == 0:
+                assert self.root is not None
+                raise DataError(f"{shown(self.root)} has no {split} images{self._remedy(split)}")
+            files = FileImages(
+                self._folder, listing, self._info.image_size, max_pixels=self._max_pixels
+            )
+            self._loaded[split] = files.into_memory() if self._in_memory else files
+        return self._loaded[split]
+
+    @abstractmethod
+    def _remedy(self, split: Split) -> str:
+        """The end of the message of a split without images: why, and what to do."""
