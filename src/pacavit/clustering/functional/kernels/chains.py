@@ -27,15 +27,28 @@ def nearest_neighbor_chains(x, mask, linkage, target, height):
     """
     images, number, _ = x.shape
     for b in prange(images):
-        distances = np.empty((number, number))
+        distances = np.empty((number, _stride(number)))
         squared_distances(x[b], mask[b], distances)
         _complete(distances, linkage)
         _chain(distances, mask[b], linkage, target[b], height[b])
 
 
 @compiled()
+def _stride(number):
+    """Columns to reserve for ``number``: an odd number of cache lines.
+
+    With a power of two, the elements of one column would compete for a few lines of the cache.
+    """
+    lines = (number + 7) // 8
+    return 8 * (lines + 1 - lines % 2)
+
+
+@compiled()
 def _complete(distances, linkage):
-    """From one half of the squared distances to what a chain needs: numbers, equal both ways."""
+    """From the lower half of squared distances (N, N) to what a chain needs, in place.
+
+    Numbers of at least 0, equal both ways, infinite on the diagonal and in further columns.
+    """
     most = np.inf
     for i in range(len(distances)):
         row = distances[i]
@@ -43,6 +56,8 @@ def _complete(distances, linkage):
             row[j] = abs(min(most, row[j]))  # the bits of -0 are not in the order of numbers
             row[j] = row[j] if linkage == 0 else math.sqrt(row[j])
         row[i] = most
+        for j in range(len(distances), len(row)):
+            row[j] = most
     mirror(distances)
 
 
@@ -72,8 +87,8 @@ def _chain(distances, mask, linkage, target, height):
     points, most = len(mask), np.iinfo(np.int64).max
     # Floats from 0 are in the order of their bits, and a minimum of integers fills registers.
     bits = distances.view(np.int64)
-    size = np.zeros(points)
-    away = np.full(points, most, np.int64)  # all ones where there is no cluster
+    size = np.zeros(distances.shape[1])
+    away = np.full(distances.shape[1], most, np.int64)  # all ones where there is no cluster
     alive, count = np.empty(points, np.int64), 0
     for i in range(points):
         target[i], height[i] = i, np.inf

@@ -139,33 +139,52 @@ def _expect(raw, columns, frame, mask, parts, temperature, halves, factors, own)
     weights, means, variances = parts
     (components, width), points = means.shape, columns.shape[1]
     kind, eps, scale = columns.dtype.type, np.finfo(columns.dtype).eps, -0.5 / temperature
-    middle, exact, constants = frame[0], np.empty(points), np.empty(components)
+    middle, constants, exact = frame[0], np.empty(components), np.empty(components, np.bool_)
+    fast = 0  # components by products, in the first rows of ``factors``
     for m in range(components):
         mean, variance = means[m], variances[m]
-        first, second, distance = factors[m, :width], factors[m, width:], 0.0
-        for c in range(width):
-            precision, shift = scale / variance[c], mean[c] - middle[c]
-            first[c] = -2 * precision * shift
-            second[c] = precision
-            distance += precision * shift * shift
-        constants[m] = distance
-    products(factors, columns, points, own)
-    for m in range(components):
-        row, mean, variance = own[m], means[m], variances[m]
-        constant = _log_factor(weights[m], variance) / temperature
-        if _shows(mean, variance, frame, eps, temperature):
-            exact[:] = constant
+        constants[m] = _log_factor(weights[m], variance) / temperature
+        exact[m] = _shows(mean, variance, frame, eps, temperature)
+        if not exact[m]:
+            first, second, distance = factors[fast, :width], factors[fast, width:], 0.0
             for c in range(width):
-                column, mid, factor = raw[c], mean[c], scale / variance[c]
-                for i in range(points):
-                    step = column[i] - mid
-                    exact[i] += step * step * factor
-            row[:] = exact
-            continue
-        rest = kind(constant + constants[m])
-        for i in range(points):
-            row[i] += rest
+                precision, shift = scale / variance[c], mean[c] - middle[c]
+                first[c] = -2 * precision * shift
+                second[c] = precision
+                distance += precision * shift * shift
+            constants[m] += distance
+            fast += 1
+    rows = min((fast + 3) // 4 * 4, components)  # by fours, even if the last are of no use
+    products(factors[:rows], columns, points, own[:rows])
+    for m in range(components - 1, -1, -1):
+        if not exact[m]:
+            fast -= 1
+            row, found, rest = own[m], own[fast], kind(constants[m])
+            for i in range(points):
+                row[i] = found[i] + rest
+    precise = np.empty(points)
+    for m in range(components):
+        if exact[m]:
+            precise[:] = constants[m]
+            _add_distances(raw, means[m], scale / variances[m], precise)
+            own[m, :] = precise
     return _normalize(own, mask, halves)
+
+
+@compiled(fastmath=FAST)
+def _add_distances(raw, mean, factors, out):
+    """Add to ``out`` (N,) squared differences of points (C, N) and a mean, times factors (C,)."""
+    width = len(mean)
+    for c in range(0, width - 1, 2):  # two channels for one load and store of the sums
+        one, other = raw[c], raw[c + 1]
+        for i in range(len(out)):
+            step, next_step = one[i] - mean[c], other[i] - mean[c + 1]
+            out[i] += step * step * factors[c] + next_step * next_step * factors[c + 1]
+    if width % 2:
+        last = raw[width - 1]
+        for i in range(len(out)):
+            step = last[i] - mean[width - 1]
+            out[i] += step * step * factors[width - 1]
 
 
 @compiled(fastmath=FAST)
@@ -191,12 +210,12 @@ def _normalize(own, mask, halves):
         row = own[m]
         for i in range(points):
             top[i] = max(top[i], row[i])
-    room = np.empty((2, points), own.dtype)
+    remainder = np.empty(points, own.dtype)
     for m in range(components):
         row = own[m]
         for i in range(points):
             row[i] -= top[i]
-        _exponentiate(row, halves, room[0], room[1])
+        _exponentiate(row, halves, remainder)
         for i in range(points):
             total[i] += row[i]
     likelihood = 0.0
@@ -212,7 +231,7 @@ def _normalize(own, mask, halves):
 
 
 @compiled(fastmath=FAST)
-def _exponentiate(row, halves, remainder, series):
+def _exponentiate(row, halves, remainder):
     """Replace numbers of at most 0 by their exponentials, or by 0 where 1 would not show them.
 
     Many times as fast as ``math.exp``, which takes one number at a time: e ** x is 2 ** -k times
@@ -220,19 +239,24 @@ def _exponentiate(row, halves, remainder, series):
     """
     kind, number = row.dtype.type, len(row)
     one, half, base, twos = kind(1), kind(0.5), kind(math.log(2)), kind(1 / math.log(2))
+    f3, f4, f5, f6, f7 = kind(1 / 3), kind(1 / 4), kind(1 / 5), kind(1 / 6), kind(1 / 7)
+    f8, f9, f10 = kind(1 / 8), kind(1 / 9), kind(1 / 10)
+    f11, f12, f13 = kind(1 / 11), kind(1 / 12), kind(1 / 13)
     lowest = kind(-62 * math.log(2))
     for i in range(number):
         value = max(row[i], lowest)
         k = np.int32(half - value * twos)
         remainder[i] = value + kind(k) * base
         row[i] = halves[k]
-        series[i] = one
-    for n in range(7 if np.finfo(row.dtype).eps > 1e-10 else 13, 0, -1):
-        factor = one / kind(n)
-        for i in range(number):
-            series[i] = one + series[i] * remainder[i] * factor
     for i in range(number):
-        row[i] *= series[i]
+        r, series = remainder[i], one
+        if np.finfo(row.dtype).eps < 1e-10:  # six more terms for float64
+            series += r * f13
+            series = one + r * f8 * (
+                one + r * f9 * (one + r * f10 * (one + r * f11 * (one + r * f12 * series)))
+            )
+        series = one + r * f5 * (one + r * f6 * (one + r * f7 * series))
+        row[i] *= one + r * (one + r * half * (one + r * f3 * (one + r * f4 * series)))
 
 
 @compiled(fastmath=FAST)

@@ -178,11 +178,20 @@ def distances(x, mask, out):
 
 @compiled()
 def mirror(matrix):
-    """Copy the lower half of a square matrix to its upper half."""
+    """Copy the lower half of a square matrix (N, N) to its upper half; further columns stay."""
     number = len(matrix)
-    for low in range(0, number, 16):  # columns of one cache line
-        high = min(low + 16, number)
-        for i in range(high):
-            row = matrix[i]
-            for j in range(max(low, i + 1), high):
-                row[j] = matrix[j, i]
+    whole = number // 8 * 8
+    for low in range(0, number, 8):  # tiles of one cache line by one; of fixed size where possible
+        high = min(low + 8, number)
+        for left in range(0, low, 8):
+            for i in range(left, left + 8):
+                row = matrix[i]
+                if low < whole:
+                    for j in range(8):
+                        row[low + j] = matrix[low + j, i]
+                else:
+                    for j in range(low, high):
+                        row[j] = matrix[j, i]
+        for i in range(low, high):
+            for j in range(i + 1, high):
+                matrix[i, j] = matrix[j, i]
