@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from pacavit.data import LabelledImages
+from pacavit.data import LabeledImages
 from pacavit.engine import load_model
 from pacavit.engine.build import data_source
 from pacavit.engine.predictor import Predictor
@@ -47,7 +47,7 @@ def main() -> None:
 
     model = load_model(arguments.model)
     test = data_source(model.recipe, arguments.data).load("test")
-    assert isinstance(test, LabelledImages)
+    assert isinstance(test, LabeledImages)
     chosen = torch.stack([(test.labels == label).nonzero()[NUMBER, 0] for label in CLASSES])
     images, labels = test.batch(chosen)
     network = model.classifier.eval().model

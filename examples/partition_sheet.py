@@ -67,9 +67,9 @@ def column(
 ) -> dict[str, torch.Tensor]:
     """Pictures (3, H, W) uint8 of one scene, by what they show."""
     image, placement = explanation.image, explanation.placement
-    colours = torch.from_numpy(mpl.colormaps["tab10"](objects.numpy(), bytes=True)[..., :3])
-    colours[objects == 0] = 0
-    found = {"scene": image, "objects": colours.permute(2, 0, 1)}
+    colors = torch.from_numpy(mpl.colormaps["tab10"](objects.numpy(), bytes=True)[..., :3])
+    colors[objects == 0] = 0
+    found = {"scene": image, "objects": colors.permute(2, 0, 1)}
     for clusters in explanation.stages:
         name = f"clusters,\nstage {clusters.stage}"
         found[name] = partition_picture(image, clusters, placement)

@@ -43,7 +43,7 @@ def test_only_what_is_offered_is_loaded(models: Models, ship: Explained, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["airplane", "automobile", "bird", "ship", "truck"])
-def test_the_drawn_examples_are_recognised(
+def test_the_drawn_examples_are_recognized(
     models: Models, examples: dict[str, Path], name: str
 ) -> None:
     assert models.explain(models.names[0], examples[name]).explanation.top[0].name == name

@@ -31,7 +31,7 @@ def convert(
         overwrite: replace the file ``out``.
 
     Returns:
-        The model, and the names of weights that were loaded, re-initialised or unexpected.
+        The model, and the names of weights that were loaded, re-initialized or unexpected.
 
     Raises:
         PacavitError: anything a user can mend; the message says what and where.

@@ -46,7 +46,7 @@ class Attention(nn.Module):
         """(B, N, C) -> (B, N, C) and the state for the next block.
 
         Args:
-            x: (B, N, C) normalised tokens.
+            x: (B, N, C) normalized tokens.
             grid: their height and width.
             state: from earlier blocks of the stage.
             patch_mask: (B, N) bool, False where a patch is padding; nothing attends to those.

@@ -25,7 +25,7 @@ __all__ = [
     "DataInfo",
     "DataSource",
     "ImageSet",
-    "LabelledImages",
+    "LabeledImages",
     "MemoryImages",
     "Sample",
     "Split",
@@ -84,7 +84,7 @@ class Batch:
     placements: Sequence[Placement] = ()
 
     @classmethod
-    def unlabelled(cls, images: Tensor, placements: Sequence[Placement] = ()) -> Batch:
+    def unlabeled(cls, images: Tensor, placements: Sequence[Placement] = ()) -> Batch:
         """Images (B, 3, height, width) without targets, numbered from 0."""
         indices = torch.arange(len(images), device=images.device)
         return cls(images, None, indices, placements=placements)
@@ -204,7 +204,7 @@ class ImageSet(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no images in files")
 
 
-class LabelledImages(ImageSet):
+class LabeledImages(ImageSet):
     """Images whose targets are the rows of one tensor, which offers whole batches at once.
 
     Attributes:
@@ -235,7 +235,7 @@ class LabelledImages(ImageSet):
 
 
 @dataclass(frozen=True, eq=False)
-class MemoryImages(LabelledImages):
+class MemoryImages(LabeledImages):
     """One split, decoded and kept in the memory of a device.
 
     Attributes:

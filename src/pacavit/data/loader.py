@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pacavit.data.base import Batch, ImageSet, LabelledImages, Sample
+from pacavit.data.base import Batch, ImageSet, LabeledImages, Sample
 from pacavit.data.formats.files import describe_broken
 from pacavit.data.placement import Placement
 from pacavit.data.preprocess import Preprocess
@@ -128,7 +128,7 @@ class Loader:
         for shard in shards:
             indices = shard.to(device)
             random = SampleRandom(self.seed, epoch, indices)
-            if isinstance(self.images, LabelledImages) and not preprocess.per_sample:
+            if isinstance(self.images, LabeledImages) and not preprocess.per_sample:
                 batch = Batch(*self.images.batch(indices), indices)
             else:
                 samples = [

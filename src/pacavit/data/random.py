@@ -4,7 +4,7 @@ A generator with a state would tie every draw to the draws before it: to the ord
 the batch size and the worker. Here each number is a hash of what it is for, so a resumed run,
 other batches or several processes draw the same numbers for the same sample.
 
-The hash is a chain of splitmix64 finalisers (Steele, Lea, Flood: "Fast splittable pseudorandom
+The hash is a chain of splitmix64 finalizers (Steele, Lea, Flood: "Fast splittable pseudorandom
 number generators", OOPSLA 2014), computed on int64 tensors, whose products wrap modulo 2^64.
 """
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from pacavit.demo.explaining import Explained, attended, mask, patch_region
 from pacavit.explain import METHODS, StageClusters, keep, mask_area, method_title, remove
 from pacavit.explain.render import (
-    COLOURS,
-    cluster_colours,
+    COLORS,
+    cluster_colors,
     fitted_size,
     heat_picture,
     partition_picture,
@@ -217,14 +217,14 @@ def _reduced(picture: Tensor) -> Tensor:
 
 
 def _css_colors(clusters: StageClusters) -> Sequence[str]:
-    colors = (np.array(cluster_colours(clusters)) * 255).round().astype(int)
+    colors = (np.array(cluster_colors(clusters)) * 255).round().astype(int)
     return [f"rgb({red} {green} {blue})" for red, green, blue in colors.tolist()]
 
 
 @cache
 def _legend() -> str:
     """The colors of maps from 0 to the maximum, for a CSS gradient."""
-    colors = (mpl.colormaps[COLOURS](np.linspace(0, 1, 9))[:, :3] * 255).round().astype(int)
+    colors = (mpl.colormaps[COLORS](np.linspace(0, 1, 9))[:, :3] * 255).round().astype(int)
     return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colors.tolist())
 
 

@@ -95,7 +95,7 @@ def image_set(source: DataSource, split: Split, device: torch.device) -> ImageSe
 
 
 def model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """The timm model of that name, randomly initialised; ``init`` is ``engine.transfer``'s.
+    """The timm model of that name, randomly initialized; ``init`` is ``engine.transfer``'s.
 
     Raises:
         UnknownNameError: timm has no such model.

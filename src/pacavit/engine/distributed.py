@@ -245,7 +245,7 @@ def shard(model: nn.Module, world: World, device: torch.device) -> None:
     """Leave each process a part of every parameter, in place, and average gradients.
 
     Blocks are put together one at a time when they compute; a network without our blocks as a
-    whole. Optimisers are to be made afterwards: Zhao et al., "PyTorch FSDP", VLDB 2023.
+    whole. Optimizers are to be made afterwards: Zhao et al., "PyTorch FSDP", VLDB 2023.
     """
     mesh = init_device_mesh(device.type, (world.size,))
     model.to(memory_format=torch.contiguous_format)  # FSDP cuts no channels-last parameters

@@ -218,7 +218,7 @@ def measure(
             if not len(batch):
                 # Its images are broken; but processes with a shard of a network compute together.
                 blank = batch.images.new_zeros(1, *batch.images.shape[1:])
-                task.predict(Batch.unlabelled(blank))
+                task.predict(Batch.unlabeled(blank))
                 continue
             predictions = task.predict(batch)
             metrics.update(predictions, batch.targets)

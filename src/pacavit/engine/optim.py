@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and moving average of the weights."""
+"""Optimizer, learning-rate schedule and moving average of the weights."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["create_average", "create_optimizer", "lr_at", "set_lr"]
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The timm optimiser of that name; weight decay spares vectors and ``no_weight_decay()``.
+    """The timm optimizer of that name; weight decay spares vectors and ``no_weight_decay()``.
 
     Each parameter group has the product of its factors as ``lr_scale``: ``layer_decay`` by timm's
     ``group_matcher``, ``lr_scales`` by name, ``cluster_lr_scale`` for the layers that cluster.
 
     Raises:
-        UnknownNameError: timm has no such optimiser.
+        UnknownNameError: timm has no such optimizer.
         RecipeError: it does not take these options, or one of the factors has no effect.
     """
     known = [str(name) for name in timm.optim.list_optimizers()]

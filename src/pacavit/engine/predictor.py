@@ -170,7 +170,7 @@ def _from_array(array: NDArray[Any], name: str) -> Tensor:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
         raise DataError(
             f"{name} is a {array.dtype} array of shape {array.shape}; give uint8 of shape "
-            "(H, W, 3), or (H, W) for grey values"
+            "(H, W, 3), or (H, W) for gray values"
         )
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)

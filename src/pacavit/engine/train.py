@@ -27,7 +27,7 @@ from pacavit.engine.run.timer import Timer
 from pacavit.engine.weights import checkpoint
 from pacavit.engine.weights.checkpoint import best_weights
 from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS
-from pacavit.engine.weights.transfer import initialise
+from pacavit.engine.weights.transfer import initialize
 from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks.base import Task
@@ -37,7 +37,7 @@ from pacavit.utils.command import pacavit_command
 __all__ = ["train"]
 
 BROKEN_IMAGES = "broken_images.txt"
-_TINY = 1e-12  # instead of the weight of a batch in which nothing is labelled
+_TINY = 1e-12  # instead of the weight of a batch in which nothing is labeled
 
 
 def train(
@@ -157,7 +157,7 @@ class Trainer:
             self.task = build.task(recipe, self.info).to(self.device)
             self.origin: list[str] = []
             if fresh and recipe.model.init is not None:
-                self.origin = initialise(self.task.model, self.info, recipe.model.init)
+                self.origin = initialize(self.task.model, self.info, recipe.model.init)
             if source.note is not None:
                 self.origin.append(source.note)
             build.check(self.task, recipe, self.info)

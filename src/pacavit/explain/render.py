@@ -21,8 +21,8 @@ from pacavit.explain.methods.base import METHODS
 from pacavit.utils.pictures import from_pillow, pillow_image
 
 __all__ = [
-    "COLOURS",
-    "cluster_colours",
+    "COLORS",
+    "cluster_colors",
     "cluster_gallery",
     "cluster_masks",
     "display_size",
@@ -34,8 +34,8 @@ __all__ = [
     "thumbnail",
 ]
 
-COLOURS = "inferno"
-"""Matplotlib's name of a perceptually uniform colour map, dark to bright."""
+COLORS = "inferno"
+"""Matplotlib's name of a perceptually uniform color map, dark to bright."""
 
 _OPACITY = 0.6
 _SMALLEST, _LARGEST = 320, 640  # pixels of the longer side of a picture
@@ -74,16 +74,16 @@ def heat_picture(picture: Tensor, heat: Tensor) -> Tensor:
         picture: below.
         heat: >= 0; colors are relative to its largest value. Where it is NaN there is no color.
     """
-    colours = mpl.colormaps[COLOURS](_relative(heat.nan_to_num()))
-    colours[..., 3] = heat.isfinite().numpy() * _OPACITY
-    return _blended(picture, colours)
+    colors = mpl.colormaps[COLORS](_relative(heat.nan_to_num()))
+    colors[..., 3] = heat.isfinite().numpy() * _OPACITY
+    return _blended(picture, colors)
 
 
 def partition_picture(picture: Tensor, clusters: StageClusters, placement: Placement) -> Tensor:
     """A picture tinted by the cluster of every patch: (3, H, W) uint8 -> (3, H, W)."""
-    colours = _partition(clusters, placement)
-    colours[..., 3] *= _OPACITY
-    return _blended(picture, colours)
+    colors = _partition(clusters, placement)
+    colors[..., 3] *= _OPACITY
+    return _blended(picture, colors)
 
 
 def overlay(explanation: ImageExplanation, method: str, note: str) -> Figure:
@@ -106,7 +106,7 @@ def overlay(explanation: ImageExplanation, method: str, note: str) -> Figure:
     plain.set_title(_text(f"{likeliest.name} {likeliest.probability:.1%}"), fontsize=10)
     plain.set_xlabel("image, likeliest class", fontsize=8)
     heated.imshow(_array(picture))
-    drawn = heated.imshow(heat, cmap=COLOURS, alpha=_OPACITY, vmin=0, vmax=1)
+    drawn = heated.imshow(heat, cmap=COLORS, alpha=_OPACITY, vmin=0, vmax=1)
     about_class = METHODS.get(method).class_specific
     title = f"why {name} ({probability:.1%})" if about_class else "where it looks"
     heated.set_title(_text(title), fontsize=10)
@@ -144,14 +144,14 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
     axes[0].imshow(picture)
     axes[0].imshow(_partition(clusters, placement), alpha=0.65)
     axes[0].set_title("partition", fontsize=8)
-    shares, colours = clusters.shares(), cluster_colours(clusters)
+    shares, colors = clusters.shares(), cluster_colors(clusters)
     for axis, cluster in zip(axes[1:], shown, strict=False):
         heat = clusters.heat(cluster, placement)
         axis.imshow(picture)
-        axis.imshow(_relative(heat), cmap=COLOURS, alpha=_OPACITY)
+        axis.imshow(_relative(heat), cmap=COLORS, alpha=_OPACITY)
         axis.set_title(f"cluster {cluster}: {shares[cluster]:.0%}", fontsize=8)
         for spine in axis.spines.values():
-            spine.set(visible=True, color=colours[cluster], linewidth=2)
+            spine.set(visible=True, color=colors[cluster], linewidth=2)
     for axis in axes[len(shown) + 1 :]:
         axis.set_visible(False)
     more = f", {len(shown)} of {len(ranking)}" if len(shown) < len(ranking) else ""
@@ -165,15 +165,15 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
     return figure
 
 
-def cluster_colours(clusters: StageClusters) -> list[tuple[float, float, float]]:
+def cluster_colors(clusters: StageClusters) -> list[tuple[float, float, float]]:
     """A color (red, green, blue) in 0..1 for each cluster; the largest clusters differ most."""
     sizes = torch.bincount(clusters.partition.clamp(min=0), minlength=len(clusters.weights))
-    colours = [(0.0, 0.0, 0.0)] * len(clusters.weights)
+    colors = [(0.0, 0.0, 0.0)] * len(clusters.weights)
     for rank, cluster in enumerate(sizes.argsort(descending=True, stable=True).tolist()):
         hue = rank * 0.618034 % 1  # the golden ratio never comes near an earlier hue soon
         lightness = (0.5, 0.72, 0.34)[rank % 3]
-        colours[cluster] = colorsys.hls_to_rgb(hue, lightness, 0.85)
-    return colours
+        colors[cluster] = colorsys.hls_to_rgb(hue, lightness, 0.85)
+    return colors
 
 
 def _masks(heat: Tensor, placement: Placement) -> dict[str, Tensor]:
@@ -181,8 +181,8 @@ def _masks(heat: Tensor, placement: Placement) -> dict[str, Tensor]:
 
 
 def _partition(clusters: StageClusters, placement: Placement) -> NDArray[np.float32]:
-    """The colour of the cluster of every pixel: (H, W, 4), transparent where there is none."""
-    table = torch.tensor([(*colour, 1.0) for colour in cluster_colours(clusters)] + [(0.0,) * 4])
+    """The color of the cluster of every pixel: (H, W, 4), transparent where there is none."""
+    table = torch.tensor([(*color, 1.0) for color in cluster_colors(clusters)] + [(0.0,) * 4])
     (row, row_seen), (column, column_seen) = placement.input_positions()
     rows, columns = (
         ((position - clusters.sampling.offset) / clusters.sampling.stride)
@@ -202,10 +202,10 @@ def _relative(heat: Tensor) -> NDArray[np.floating]:
     return np.asarray((heat / largest).numpy())
 
 
-def _blended(picture: Tensor, colours: NDArray[np.floating]) -> Tensor:
+def _blended(picture: Tensor, colors: NDArray[np.floating]) -> Tensor:
     """(3, H, W) uint8 below (H, W, 4) in 0..1 -> (3, H, W) uint8."""
-    opacity = colours[..., 3:]
-    mixed = (1 - opacity) * _array(picture) + opacity * 255 * colours[..., :3]
+    opacity = colors[..., 3:]
+    mixed = (1 - opacity) * _array(picture) + opacity * 255 * colors[..., :3]
     return torch.from_numpy(mixed.round().astype(np.uint8)).permute(2, 0, 1)
 
 

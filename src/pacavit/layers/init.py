@@ -1,4 +1,4 @@
-"""How the paper initialises layers."""
+"""How the paper initializes layers."""
 
 from __future__ import annotations
 

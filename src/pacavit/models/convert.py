@@ -1,4 +1,4 @@
-"""Checkpoints of the original code: recognised, and converted to the names of ours."""
+"""Checkpoints of the original code: recognized, and converted to the names of ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
     "infer_settings",
     "is_original",
     "name_faults",
-    "recognise",
+    "recognize",
 ]
 
 
@@ -154,7 +154,7 @@ def infer_settings(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def recognise(weights: Mapping[str, Tensor]) -> tuple[str | None, str, dict[str, Any]]:
+def recognize(weights: Mapping[str, Tensor]) -> tuple[str | None, str, dict[str, Any]]:
     """Which model has these weights, by their shapes.
 
     Args:

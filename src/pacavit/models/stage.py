@@ -41,7 +41,7 @@ class Stage(nn.Module):
         *,
         return_state: bool = False,
     ) -> Tensor | StageOutput:
-        """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalised tokens.
+        """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalized tokens.
 
         Args:
             x: an image, or the map of the stage before.

@@ -289,7 +289,7 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(field: str, data: Mapping[str, Any]) -> str:
-    """A hint for an unknown field: its neighbours first, then fields of other sections."""
+    """A hint for an unknown field: its neighbors first, then fields of other sections."""
     section, _, last = field.rpartition(".")
     task = data.get("task")
     task_name = task.get("name", DEFAULT_TASK) if isinstance(task, Mapping) else DEFAULT_TASK

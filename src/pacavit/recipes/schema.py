@@ -153,11 +153,11 @@ class TrainConfig(_Section):
     )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
-        description="what several processes (torchrun) hold of network and optimiser: each a "
+        description="what several processes (torchrun) hold of network and optimizer: each a "
         "copy, or each a part, to save memory; has no effect on a single process",
     )
-    optimizer: str = Field("adamw", description='timm optimiser name, such as "adamw" or "muon"')
-    optimizer_options: Options = Field({}, description="keyword arguments of the optimiser")
+    optimizer: str = Field("adamw", description='timm optimizer name, such as "adamw" or "muon"')
+    optimizer_options: Options = Field({}, description="keyword arguments of the optimizer")
     lr: float = Field(gt=0, description="learning rate after warm-up")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end")
     lr_scales: dict[str, Annotated[float, Field(gt=0)]] = Field(

@@ -188,7 +188,7 @@ class Task(nn.Module, ABC):
 
         A task extends this by what its network's output must look like, and raises RecipeError.
         """
-        self.predict(Batch.unlabelled(images))
+        self.predict(Batch.unlabeled(images))
 
 
 TASKS: Registry[Task] = Registry("task")

@@ -31,7 +31,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def test_a_run_folder_and_its_weights_file_give_the_same_model(finished: Path) -> None:
-    batch = Batch.unlabelled(torch.randn(4, 3, 8, 8))
+    batch = Batch.unlabeled(torch.randn(4, 3, 8, 8))
     state = torch.get_rng_state()
     folder, file = load_model(finished), load_model(str(finished / "weights.safetensors"))
     assert torch.equal(torch.get_rng_state(), state)

@@ -96,7 +96,7 @@ def test_maps_are_the_sums_they_are_defined_as(small: MakeSmall) -> None:
     torch.testing.assert_close(maps.patch_map(first, 2, 3), p[:, 2 * grid.width + 3].view(2, *grid))
 
 
-def test_the_partition_undoes_the_normalisation(small: MakeSmall) -> None:
+def test_the_partition_undoes_the_normalization(small: MakeSmall) -> None:
     model = small(clustering="mlp").eval()
     recording = recorded(model)
     block = recording.stage(0)[0]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacavit.data.base import LabelledImages, MemoryImages, Sample
+from pacavit.data.base import LabeledImages, MemoryImages, Sample
 from pacavit.data.formats.image import MAX_PIXELS, fit_image, read_image
 from pacavit.data.formats.walk import Skipped, is_image, is_system, sub_folders, walk_folders
 from pacavit.data.workers import available_cores, map_in_workers
@@ -55,7 +55,7 @@ class Listing:
         return Listing(self.files[positions.numpy()], self.labels[positions])
 
 
-class FileImages(LabelledImages):
+class FileImages(LabeledImages):
     """One split whose images are decoded when they are needed.
 
     Args:

@@ -40,8 +40,8 @@ from pacavit.utils.text import one_line, shown
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
-    "centre_region",
-    "crop_centre",
+    "center_region",
+    "crop_center",
     "decode_image",
     "fit_image",
     "from_pillow",
@@ -87,7 +87,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = 
     - Transparent pixels are composited on white. An alpha channel that is 0 everywhere is ignored:
       programs that know no transparency write 0 into the fourth byte of 32-bit pixels, and an
       image that shows nothing is not what anybody saved.
-    - 16-bit and 32-bit integer grey values are taken to span 0..65535; floating-point ones 0..1, or
+    - 16-bit and 32-bit integer gray values are taken to span 0..65535; floating-point ones 0..1, or
       0..255 if any exceeds 1.
     - Of an animation, the first frame is read.
 
@@ -175,7 +175,7 @@ def from_pillow(image: Image.Image, name: str) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def centre_region(image_size: tuple[int, int], size: tuple[int, int]) -> Region:
+def center_region(image_size: tuple[int, int], size: tuple[int, int]) -> Region:
     """The largest central part of an image that has the aspect of ``size``, in whole pixels."""
     (height, width), (target_height, target_width) = image_size, size
     if height * target_width == width * target_height:
@@ -186,16 +186,16 @@ def centre_region(image_size: tuple[int, int], size: tuple[int, int]) -> Region:
     return Region((height - kept_height) // 2, (width - kept_width) // 2, kept_height, kept_width)
 
 
-def crop_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
+def crop_center(images: Tensor, size: tuple[int, int]) -> Tensor:
     """(..., H, W) -> the largest central part that has the aspect of ``size``."""
     height, width = images.shape[-2:]
-    top, left, kept_height, kept_width = map(int, centre_region((height, width), size))
+    top, left, kept_height, kept_width = map(int, center_region((height, width), size))
     return images[..., top : top + kept_height, left : left + kept_width]
 
 
 def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, H, W) uint8 -> (3, height, width) uint8: centre cropped, then resized."""
-    image = crop_centre(image, size)
+    """(3, H, W) uint8 -> (3, height, width) uint8: center cropped, then resized."""
+    image = crop_center(image, size)
     if tuple(image.shape[1:]) == size:
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
@@ -302,7 +302,7 @@ def _turn_upright(image: Image.Image) -> Image.Transpose | None:
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """An image of any mode -> (H, W, 3) writable array."""
     if image.mode == "F" or image.mode.startswith("I"):
-        return np.stack([_grey_to_bytes(np.asarray(image))] * 3, axis=-1)
+        return np.stack([_gray_to_bytes(np.asarray(image))] * 3, axis=-1)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (0, 0):
@@ -311,13 +311,13 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image.convert("RGB"))
 
 
-def _grey_to_bytes(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _gray_to_bytes(gray: NDArray[np.generic]) -> NDArray[np.uint8]:
     """(H, W) integers of up to 32 bits, or floats -> (H, W) in 0..255."""
-    values = grey.astype(np.float64)
-    if not np.issubdtype(grey.dtype, np.floating):
+    values = gray.astype(np.float64)
+    if not np.issubdtype(gray.dtype, np.floating):
         values = values / 257  # 65535 -> 255
     elif not np.isfinite(values).all():
-        raise ValueError("some grey values are not finite")
+        raise ValueError("some gray values are not finite")
     elif values.max() <= 1:
         values = values * 255
     return values.clip(0, 255).round().astype(np.uint8)

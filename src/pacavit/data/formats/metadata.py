@@ -1,6 +1,6 @@
 """Image files without what does not decide their pixels.
 
-Pillow refuses PNG files whose compressed texts or colour profiles are large, and JPEG files with
+Pillow refuses PNG files whose compressed texts or color profiles are large, and JPEG files with
 malformed application segments, although every pixel can be read. It has no option to ignore them.
 
 Sources: https://www.w3.org/TR/png-3/ (chunks), ITU-T T.81, B.1 (JPEG's marker segments).

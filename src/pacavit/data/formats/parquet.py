@@ -1,4 +1,4 @@
-"""Labelled images in the parquet layout of the Hugging Face hub."""
+"""Labeled images in the parquet layout of the Hugging Face hub."""
 
 from __future__ import annotations
 

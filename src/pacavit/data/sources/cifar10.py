@@ -1,4 +1,4 @@
-"""CIFAR-10: 60,000 colour images of 32 x 32 pixels, 10 classes.
+"""CIFAR-10: 60,000 color images of 32 x 32 pixels, 10 classes.
 
 Source: A. Krizhevsky: "Learning Multiple Layers of Features from Tiny Images", 2009;
 https://www.cs.toronto.edu/~kriz/cifar.html
@@ -145,7 +145,7 @@ class Cifar10(DataSource):
 
 
 def _find_copy(root: Path) -> _Copy:
-    """Recognise the layout of a folder or archive."""
+    """Recognize the layout of a folder or archive."""
     if not root.exists():
         raise DataError(f"there is no data folder {root}; it should hold {_LAYOUTS}")
     if root.is_file():

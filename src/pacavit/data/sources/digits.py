@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: 1797 grey images of 8 x 8 pixels, 10 classes.
+"""Handwritten digits that come with scikit-learn: 1797 gray images of 8 x 8 pixels, 10 classes.
 
 Source: E. Alpaydin, C. Kaynak: "Optical Recognition of Handwritten Digits", UCI Machine Learning
 Repository, 1998; https://doi.org/10.24432/C50P49 (its test part).
@@ -78,7 +78,7 @@ def _load_all() -> MemoryImages:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    grey = torch.from_numpy(bunch.images).float()[:, None] / 16  # stored as 0..16
-    large = F.interpolate(grey, size=(_SIZE, _SIZE), mode="bilinear", antialias=False)
+    gray = torch.from_numpy(bunch.images).float()[:, None] / 16  # stored as 0..16
+    large = F.interpolate(gray, size=(_SIZE, _SIZE), mode="bilinear", antialias=False)
     images = (large * 255).round().to(torch.uint8).repeat(1, 3, 1, 1)
     return MemoryImages(images, torch.from_numpy(bunch.target).long())

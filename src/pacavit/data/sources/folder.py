@@ -58,7 +58,7 @@ class Folder(ListedSource):
     Which images are held out follows from their names, see ``data.splits.named_holdout``: as long
     as no size is given, files that are added turn no training image into one of the others.
 
-    Images are normalised with ImageNet's mean and standard deviation.
+    Images are normalized with ImageNet's mean and standard deviation.
 
     Args:
         root: the folder.

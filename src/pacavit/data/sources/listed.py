@@ -8,7 +8,7 @@ from pathlib import Path
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from pacavit.data.base import DataInfo, DataSource, LabelledImages, Split
+from pacavit.data.base import DataInfo, DataSource, LabeledImages, Split
 from pacavit.data.formats.files import FileImages, Listing
 from pacavit.errors import DataError
 from pacavit.utils.text import shown
@@ -52,14 +52,14 @@ class ListedSource(DataSource):
         )
         self._listings, self._folder = listings, folder
         self._in_memory, self._max_pixels = in_memory, max_pixels
-        self._loaded: dict[Split, LabelledImages] = {}
+        self._loaded: dict[Split, LabeledImages] = {}
 
     @property
     def info(self) -> DataInfo:
         """Facts of the data; ``version`` has a fingerprint where the data are the user's own."""
         return self._info
 
-    def load(self, split: Split) -> LabelledImages:
+    def load(self, split: Split) -> LabeledImages:
         """The images of one split, in memory or as files; read once and kept."""
         if split not in self._loaded:
             listing = self._listings.get(split)

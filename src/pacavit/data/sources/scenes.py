@@ -1,4 +1,4 @@
-"""Pictures of coloured, textured shapes over cluttered ground, with all there is to know of them.
+"""Pictures of colored, textured shapes over cluttered ground, with all there is to know of them.
 
 Every number behind a picture is drawn from (seed, index) alone, and pixels are computed with
 additions, products, divisions, square roots and look-ups only. These are exactly rounded, so a
@@ -30,7 +30,7 @@ _TURNS = 360
 _SUBJECT_RADIUS = (0.25, 0.36)
 _OTHER_RADIUS = (0.10, 0.20)
 _MIN_SEEN = 0.005  # part of the picture that has to be seen of a shape for it to count
-_CONTRAST = 0.35  # between a shape and the mean colour of the ground, in one of the channels
+_CONTRAST = 0.35  # between a shape and the mean color of the ground, in one of the channels
 _NOISE = 0.08
 
 
@@ -59,7 +59,7 @@ class Scenes(NamedTuple):
 
 
 class _Shapes(NamedTuple):
-    """What is drawn of each shape before any pixel: (B, K), colours (B, K, 3)."""
+    """What is drawn of each shape before any pixel: (B, K), colors (B, K, 3)."""
 
     present: Tensor
     classes: Tensor
@@ -70,8 +70,8 @@ class _Shapes(NamedTuple):
     sin: Tensor
     texture: Tensor
     period: Tensor
-    colour: Tensor
-    second_colour: Tensor
+    color: Tensor
+    second_color: Tensor
 
 
 def render_scenes(indices: Tensor, *, size: int = 64, seed: int = 0) -> Scenes:
@@ -108,8 +108,8 @@ def _draw_shapes(draws: SampleRandom) -> _Shapes:
     radius = low + draws.uniform("radius", NUM_SHAPES) * (high - low)
     turn = draws.integers("turn", 0, _TURNS, NUM_SHAPES)
     cos, sin = (table[turn] for table in _turns())
-    colour = _colours(draws)
-    # The second colour of a texture is a lighter or darker first one, so that shapes look whole.
+    color = _colors(draws)
+    # The second color of a texture is a lighter or darker first one, so that shapes look whole.
     shade = (0.45 + 0.25 * draws.uniform("shade", NUM_SHAPES))[..., None]
     darker = (draws.uniform("darker", NUM_SHAPES) < 0.5)[..., None]
     return _Shapes(
@@ -122,34 +122,34 @@ def _draw_shapes(draws: SampleRandom) -> _Shapes:
         sin=sin,
         texture=draws.integers("texture", 0, 4, NUM_SHAPES),
         period=0.08 + 0.08 * draws.uniform("period", NUM_SHAPES),
-        colour=colour,
-        second_colour=torch.where(darker, colour * shade, 1 - (1 - colour) * shade),
+        color=color,
+        second_color=torch.where(darker, color * shade, 1 - (1 - color) * shade),
     )
 
 
-def _ground_colours(draws: SampleRandom) -> Tensor:
-    """(B, 3) in 0..1, around which the colours of the ground vary."""
+def _ground_colors(draws: SampleRandom) -> Tensor:
+    """(B, 3) in 0..1, around which the colors of the ground vary."""
     return 0.2 + 0.6 * draws.uniform("ground colour", 3)
 
 
-def _colours(draws: SampleRandom) -> Tensor:
-    """(B, K, 3) in 0..1, each apart from the colour of the ground in one channel at least."""
-    colours = draws.uniform("colour", NUM_SHAPES * 3).view(-1, NUM_SHAPES, 3)
+def _colors(draws: SampleRandom) -> Tensor:
+    """(B, K, 3) in 0..1, each apart from the color of the ground in one channel at least."""
+    colors = draws.uniform("colour", NUM_SHAPES * 3).view(-1, NUM_SHAPES, 3)
     # Going round the circle 0..1 by at least the contrast, and at most 1 minus it, leads apart.
-    step = _CONTRAST + (1 - 2 * _CONTRAST) * colours
-    apart = _ground_colours(draws)[:, None] + step
+    step = _CONTRAST + (1 - 2 * _CONTRAST) * colors
+    apart = _ground_colors(draws)[:, None] + step
     apart = apart - apart.floor()
     channel = draws.integers("contrast channel", 0, 3, NUM_SHAPES)[..., None]
-    return torch.where(torch.arange(3) == channel, apart, colours)
+    return torch.where(torch.arange(3) == channel, apart, colors)
 
 
 def _ground(draws: SampleRandom, size: int) -> Tensor:
-    """(B, 3, size, size) in about 0..1: two uneven colours in blots, with a grain."""
-    colour = _ground_colours(draws)[:, :, None, None]
+    """(B, 3, size, size) in about 0..1: two uneven colors in blots, with a grain."""
+    color = _ground_colors(draws)[:, :, None, None]
     fields = []
     for name in ("first field", "second field"):
         coarse = draws.uniform(name, 3 * 9).view(-1, 3, 3, 3)
-        fields.append(colour + 0.5 * (_enlarge(coarse, size) - 0.5))
+        fields.append(color + 0.5 * (_enlarge(coarse, size) - 0.5))
     blots = _enlarge(draws.uniform("blots", 64).view(-1, 1, 8, 8), size)
     edge = (8 * (blots - 0.5) + 0.5).clamp(0, 1)
     grain = _enlarge(draws.uniform("grain", 24 * 24).view(-1, 1, 24, 24), size)
@@ -178,15 +178,15 @@ def _paint(images: Tensor, instances: Tensor, shapes: _Shapes, number: int) -> N
     window = min(size, math.ceil(2 * largest * size) + 2)
     # (b, window, 1) and (b, 1, window): where the window lies in the picture.
     rows, columns = (
-        ((centre * size).floor().long() - window // 2).clamp(0, size - window)[:, None]
+        ((center * size).floor().long() - window // 2).clamp(0, size - window)[:, None]
         + torch.arange(window)
-        for centre in (own.y, own.x)
+        for center in (own.y, own.x)
     )
     coverage, pattern = _outline_and_texture(own, rows, columns, size)
     # (b, 1, window * window): the window's pixels in a plane that is written as one row.
     place = (rows[:, :, None] * size + columns[:, None, :]).flatten(1)[:, None]
     coverage, pattern = coverage.flatten(1)[:, None], pattern.flatten(1)[:, None]
-    ink = torch.where(pattern, own.second_colour[..., None], own.colour[..., None])
+    ink = torch.where(pattern, own.second_color[..., None], own.color[..., None])
     planes = images.flatten(2)[scene]
     below = planes.gather(2, place.expand(-1, 3, -1))
     painted = below + (ink - below) * coverage
@@ -199,7 +199,7 @@ def _paint(images: Tensor, instances: Tensor, shapes: _Shapes, number: int) -> N
 def _outline_and_texture(
     own: _Shapes, rows: Tensor, columns: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """How much of each pixel a shape covers, 0..1, and which of its colours is there."""
+    """How much of each pixel a shape covers, 0..1, and which of its colors is there."""
     facts = own.radius * size, own.cos, own.sin, own.period, own.texture
     radius, cos, sin, period, texture = (fact[:, None, None] for fact in facts)
     y = (rows + 0.5 - (own.y * size)[:, None])[:, :, None]
@@ -300,7 +300,7 @@ def _polygon(name: str) -> Tensor:
     if name in ("circle", "ring"):
         corners = regular(256)
     elif name == "half-disc":
-        middle = 4 / (3 * math.pi)  # the centre of mass
+        middle = 4 / (3 * math.pi)  # the center of mass
         corners = [(x, y - middle) for x, y in regular(128)[:65]]
     elif name == "heart":
         times = [math.tau * k / 128 for k in range(128)]

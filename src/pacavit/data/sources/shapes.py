@@ -23,7 +23,7 @@ _MEAN, _STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 @DATASETS.register("shapes")
 class Shapes(DataSource):
-    """Coloured, textured shapes over cluttered ground; rendered, needs no files.
+    """Colored, textured shapes over cluttered ground; rendered, needs no files.
 
     The class of a picture is that of its subject, the largest shape; up to three smaller ones of
     any class distract from it. ``scenes`` has the boxes and masks of all of them.

@@ -53,7 +53,7 @@ class Progress:
     """The progress of a run.
 
     Attributes:
-        step: optimiser steps done.
+        step: optimizer steps done.
         epoch: epochs done.
         batch: batches done in the epoch under way.
         loss_sum: sum of the losses of those batches.
@@ -300,9 +300,9 @@ def _check_data(file: Path, info: DataInfo) -> None:
 def _split_optimizer(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as tensors "<parameter>.<key>" or "group.<number>.<key>", and numbers.
+    """An optimizer's state as tensors "<parameter>.<key>" or "group.<number>.<key>", and numbers.
 
-    Of the parameter groups only tensors and numbers are kept: some optimisers count their steps
+    Of the parameter groups only tensors and numbers are kept: some optimizers count their steps
     there, and everything else follows from the recipe.
     """
     state = optimizer.state_dict()

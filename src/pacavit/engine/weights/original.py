@@ -18,7 +18,7 @@ from pacavit.data.sources.imagenet import describe_synsets
 from pacavit.engine import build
 from pacavit.engine.weights.format import save_weights
 from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
-from pacavit.models.convert import convert_state_dict, recognise
+from pacavit.models.convert import convert_state_dict, recognize
 from pacavit.models.variants import ORIGINALS
 from pacavit.recipes import io
 from pacavit.recipes.schema import ModelConfig, Recipe
@@ -79,7 +79,7 @@ def convert_checkpoint(
         raise CheckpointError(f"{out} exists; give another name, or --overwrite to replace a file")
     try:
         weights = convert_state_dict(_read(official))
-        original, name, settings = _named(model) if model else recognise(weights)
+        original, name, settings = _named(model) if model else recognize(weights)
         recipe = _recipe(original, name, settings)
         num_classes = len(weights["head.weight"]) if "head.weight" in weights else _IMAGENET_CLASSES
         with torch.random.fork_rng(devices=[]):

@@ -15,10 +15,10 @@ from pacavit.engine.weights.load import load_model
 from pacavit.errors import CheckpointError
 from pacavit.models import Teacher
 
-__all__ = ["initialise"]
+__all__ = ["initialize"]
 
 
-def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
+def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
     """Copy trained weights into a network, whose clusterings and classes may differ.
 
     These parts may differ, and then keep their random initialization:
@@ -52,7 +52,7 @@ def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
     load_state(model, tensors, f"model.init: {loaded.path}")
     lines = [f"started from {loaded.path}, trained on {loaded.info.version}"]
     if fresh:
-        lines.append(f"newly initialised: {', '.join(dict.fromkeys(fresh.values()))}")
+        lines.append(f"newly initialized: {', '.join(dict.fromkeys(fresh.values()))}")
     left_out = dict.fromkeys(part for part in unused.values() if part not in fresh.values())
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")

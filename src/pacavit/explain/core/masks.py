@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _BINS = 256
-_GREY = 128
+_GRAY = 128
 _SAMPLED = 512  # pixels a side are enough to find the threshold of a large picture
 
 
@@ -132,13 +132,13 @@ def mask_area(mask: Tensor, placement: Placement) -> float:
     return float(mask.sum()) / max(1, len(rows) * len(columns))
 
 
-def keep(image: Tensor, mask: Tensor, fill: int = _GREY) -> Tensor:
-    """The picture inside the mask, grey elsewhere: (3, H, W) uint8 and (H, W) bool -> (3, H, W)."""
+def keep(image: Tensor, mask: Tensor, fill: int = _GRAY) -> Tensor:
+    """The picture inside the mask, gray elsewhere: (3, H, W) uint8 and (H, W) bool -> (3, H, W)."""
     return image.masked_fill(~mask, fill)
 
 
-def remove(image: Tensor, mask: Tensor, fill: int = _GREY) -> Tensor:
-    """The picture outside the mask, grey inside: (3, H, W) uint8 and (H, W) bool -> (3, H, W)."""
+def remove(image: Tensor, mask: Tensor, fill: int = _GRAY) -> Tensor:
+    """The picture outside the mask, gray inside: (3, H, W) uint8 and (H, W) bool -> (3, H, W)."""
     return keep(image, ~mask, fill)
 
 

@@ -273,7 +273,7 @@ def record_until(model: nn.Module, images: Tensor, stage: int) -> Recording:
 
     Args:
         model: a PacaViT, or a network with one inside.
-        images: (B, 3, height, width), normalised.
+        images: (B, 3, height, width), normalized.
         stage: its index.
 
     Raises:

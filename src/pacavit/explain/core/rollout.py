@@ -46,7 +46,7 @@ def relevance(recording: Recording, model: nn.Module) -> Tensor:
     Attention times the positive part of its gradient, the mean over heads, takes the place of
     attention: Chefer et al., "Generic attention-model explainability", ICCV 2021. Shortcuts pass
     everything on; what went through shortcuts alone does not depend on the class and is left out.
-    Only the final map is normalised; it is 0 if every gradient is 0.
+    Only the final map is normalized; it is 0 if every gradient is 0.
 
     Args:
         recording: after ``backward``.

@@ -126,7 +126,7 @@ def evaluate_clusters(
 
     Args:
         network: a classifier in evaluation mode, on the device of the batches.
-        batches: normalised images with int64 labels.
+        batches: normalized images with int64 labels.
         objects: from indices (B,) of images in their split to labels (B, H, W) int, 0 is the
             background and 1 the main object.
         drops: number of images per batch in which each cluster is removed in turn.

@@ -81,7 +81,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         "ROAD": Measure(
             1, "probability with the least important pixels imputed minus the most, halved"
         ),
-        "randomised": Measure(
+        "randomized": Measure(
             -1, "rank correlation with the map of a network with shuffled weights"
         ),
         "sensitivity": Measure(-1, "largest relative change of the map under noise of 0.02"),
@@ -158,7 +158,7 @@ def evaluate_methods(
     Args:
         network: a classifier in evaluation mode, on the device of the batches.
         methods: classes by name.
-        batches: normalised images with int64 labels.
+        batches: normalized images with int64 labels.
         objects: from indices (B,) of images in their split to masks (B, H, W) bool of the object.
         steps: number of steps of the insertion and deletion curves.
         precision: "fp32" or "bf16", for predictions on altered images; maps are computed in the
@@ -314,7 +314,7 @@ def _changes(
         explain = partial(method, classes=classes[noisy])
         sensitivity[noisy] = max_sensitivity(explain, images[noisy], maps[noisy])
     return {
-        "randomised": rank_correlation(maps, control(images, classes)),
+        "randomized": rank_correlation(maps, control(images, classes)),
         "sensitivity": sensitivity,
     }
 

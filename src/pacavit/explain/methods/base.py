@@ -70,7 +70,7 @@ class Method(ABC):
         self.model = uncompiled(model)
 
     def __call__(self, images: Tensor, classes: Tensor) -> Tensor:
-        """(B, 3, height, width) normalised and (B,) int64 -> (B, height, width) finite fp32.
+        """(B, 3, height, width) normalized and (B,) int64 -> (B, height, width) finite fp32.
 
         Afterwards the modes, gradients and hooks of the network are what they were before.
         """

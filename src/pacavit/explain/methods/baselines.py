@@ -337,8 +337,8 @@ class Edges(_Control):
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
-        grey = F.pad(images.detach().mean(1, keepdim=True).float(), (1, 1, 1, 1), mode="replicate")
+        gray = F.pad(images.detach().mean(1, keepdim=True).float(), (1, 1, 1, 1), mode="replicate")
         across = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
-        kernels = torch.stack([across, across.T])[:, None].to(grey.device)
-        strength = F.conv2d(grey, kernels).square().sum(1, keepdim=True).sqrt()
+        kernels = torch.stack([across, across.T])[:, None].to(gray.device)
+        strength = F.conv2d(gray, kernels).square().sum(1, keepdim=True).sqrt()
         return F.avg_pool2d(strength, 3, stride=1, padding=1, count_include_pad=False)[:, 0]

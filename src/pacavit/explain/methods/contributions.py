@@ -41,7 +41,7 @@ def pixel_contributions(model: nn.Module, images: Tensor, classes: Tensor, steps
 
     Args:
         model: a classifier.
-        images: (B, 3, H, W), normalised.
+        images: (B, 3, H, W), normalized.
         classes: (B,) int64, whose logits.
         steps: passes for each way, at the middles of as many equal sections of it.
     """

@@ -18,8 +18,8 @@ from torch import Tensor
 from pacavit.explain.images import FailedImage, ImageExplanation, StageClusters
 from pacavit.explain.methods.base import METHODS, method_title
 from pacavit.explain.render import (
-    COLOURS,
-    cluster_colours,
+    COLORS,
+    cluster_colors,
     display_size,
     fitted_size,
     thumbnail,
@@ -220,8 +220,8 @@ def _page(
     failed = [image for image in written if image.error is not None]
     sections = []
     if explored:
-        palette = (mpl.colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-        data = {"images": [one for one, _ in explored], "colours": base64_text(palette.tobytes())}
+        palette = (mpl.colormaps[COLORS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+        data = {"images": [one for one, _ in explored], "colors": base64_text(palette.tobytes())}
         parts = [
             html.render(
                 "explorer.html",
@@ -305,7 +305,7 @@ def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[
         "attentionBytes": _relative_bytes(clusters.attention),
         "importance": _rounded(clusters.shares()),
         "partition": clusters.partition.tolist(),
-        "colours": [[round(255 * part) for part in one] for one in cluster_colours(clusters)],
+        "colors": [[round(255 * part) for part in one] for one in cluster_colors(clusters)],
     }
 
 

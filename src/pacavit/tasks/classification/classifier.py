@@ -130,7 +130,7 @@ class ImageClassifier(Task):
 
     def check(self, images: Tensor) -> None:
         """Raise RecipeError unless (B, 3, height, width) images get (B, num_classes) logits."""
-        found = tuple(self.predict(Batch.unlabelled(images)).logits.shape)
+        found = tuple(self.predict(Batch.unlabeled(images)).logits.shape)
         expected = (len(images), self.num_classes)
         if found != expected:
             raise RecipeError(

@@ -54,7 +54,7 @@ class AugmentConfig(BaseModel):
         default=0,
         ge=0,
         description="Side in pixels of a square, at a random place, that is set to the mean "
-        "colour; 0 leaves it out.",
+        "color; 0 leaves it out.",
     )
     rand_augment: str | None = Field(
         default=None,
@@ -129,7 +129,7 @@ class CropConfig(BaseModel):
         default=0.9,
         gt=0,
         le=1,
-        description="In measuring, the share of the shorter side that is kept, at the centre.",
+        description="In measuring, the share of the shorter side that is kept, at the center.",
     )
 
     @model_validator(mode="after")

@@ -18,12 +18,12 @@ _QUANTILES = 4096
 
 
 class Mix:
-    """Mixes neighbours in a batch: labels become target probabilities (B, num_classes).
+    """Mixes neighbors in a batch: labels become target probabilities (B, num_classes).
 
     The first image with the second, the third with the fourth and so on, each pair with draws of
     its own, like timm's ``Mixup`` with ``mode="pair"``. Draws are those of the pair's first image
     in its epoch, so a batch may be cut between pairs without any change. A last image without a
-    neighbour stays as it is. Label smoothing is left to the loss.
+    neighbor stays as it is. Label smoothing is left to the loss.
 
     Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018. Yun et al., "CutMix:
     Regularization strategy to train strong classifiers with localizable features", ICCV 2019.
@@ -96,7 +96,7 @@ def _draw(quantiles: Tensor, draws: SampleRandom, stream: str) -> Tensor:
 def _rectangle(area: Tensor, draws: SampleRandom, height: int, width: int) -> Tensor:
     """(pairs, 1) areas as parts of the image -> (pairs, 1, height, width) bool.
 
-    The rectangle has the aspect of the image and its centre at any pixel; it may reach over the
+    The rectangle has the aspect of the image and its center at any pixel; it may reach over the
     edge.
     """
     inside = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pacavit.data import Batch, DataInfo, Placement, Preprocess, Sample, SampleRandom
-from pacavit.data.formats.image import centre_region, fit_image
+from pacavit.data.formats.image import center_region, fit_image
 from pacavit.tasks.classification.config import ImageConfig
 from pacavit.tasks.classification.crops import CenterCrop, RandomCrop
 from pacavit.tasks.classification.mixing import Mix
@@ -64,12 +64,12 @@ class ClassificationPreprocess(Preprocess):
         if self.crop is None:
             image, region = (
                 fit_image(sample.image, self.stored_size),
-                centre_region(full, self.stored_size),
+                center_region(full, self.stored_size),
             )
         else:
             image, region = self.crop(sample.image, random)
         fitted = (image.shape[1], image.shape[2])
-        region = centre_region(fitted, self.transform.size).inside(region, fitted)
+        region = center_region(fitted, self.transform.size).inside(region, fitted)
         return replace(sample, image=image), Placement(full, region, self.transform.size)
 
     def batch(self, batch: Batch, random: SampleRandom) -> Batch:

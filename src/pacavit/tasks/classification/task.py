@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacavit.data import Batch, DataInfo, ImageSet, LabelledImages
+from pacavit.data import Batch, DataInfo, ImageSet, LabeledImages
 from pacavit.errors import DataError
 from pacavit.tasks.base import TASKS
 from pacavit.tasks.classification.classifier import ImageClassifier, Prediction, top_classes
@@ -78,7 +78,7 @@ class ClassificationTask(ImageClassifier):
 
     def check_data(self, images: ImageSet) -> None:
         """Raise DataError if a split has labels beyond the classes of the task."""
-        if not isinstance(images, LabelledImages):
+        if not isinstance(images, LabeledImages):
             return
         highest = int(images.labels.max())
         if highest >= self.num_classes:

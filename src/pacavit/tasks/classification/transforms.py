@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pacavit.data import DataInfo, SampleRandom, crop_centre
+from pacavit.data import DataInfo, SampleRandom, crop_center
 from pacavit.errors import RecipeError
 from pacavit.tasks.classification.augment import RandAugment, RandomErasing
 from pacavit.tasks.classification.config import AugmentConfig, ImageConfig
@@ -21,9 +21,9 @@ __all__ = ["EvalTransform", "TrainTransform"]
 
 
 class EvalTransform:
-    """(B, 3, H, W) uint8 of any size -> (B, 3, height, width) normalised float32, channels-last.
+    """(B, 3, H, W) uint8 of any size -> (B, 3, height, width) normalized float32, channels-last.
 
-    Images of another aspect are cropped to the centre first. The rest is resized bilinearly, with
+    Images of another aspect are cropped to the center first. The rest is resized bilinearly, with
     antialiasing; images that have the size already are left as they are.
 
     Args:
@@ -37,16 +37,16 @@ class EvalTransform:
 
     def __call__(self, images: Tensor, random: SampleRandom | None = None) -> Tensor:
         """Transform a batch; ``random`` is not used, it is what every transform is called with."""
-        pixels = _resize(_to_float(crop_centre(images, self.size)), self.size)
+        pixels = _resize(_to_float(crop_center(images, self.size)), self.size)
         mean, std = (_per_channel(fact).to(images.device) for fact in (self.mean, self.std))
         return torch.addcmul(-mean / std, pixels, 1 / (255 * std))
 
 
 class TrainTransform:
-    """(B, 3, H, W) uint8 -> (B, 3, height, width) augmented, normalised float32, channels-last.
+    """(B, 3, H, W) uint8 -> (B, 3, height, width) augmented, normalized float32, channels-last.
 
     In this order: flip and shift, RandAugment, rotation and scale, brightness and contrast,
-    normalisation, cutout, random erasing; all in pixels of the images that come in: those that are
+    normalization, cutout, random erasing; all in pixels of the images that come in: those that are
     stored or, with ``config.crop``, those that it has cut to the size of the result. The result is
     resized as by ``EvalTransform``, so that a lower resolution shows the same pictures. Brightness
     and contrast do not clip.
@@ -88,15 +88,15 @@ class TrainTransform:
         pixels = _to_float(images)
         if augment.rotate or augment.scale:
             pixels = _rotate_and_scale(pixels, augment, random)
-        pixels = self._colour(pixels, random)
+        pixels = self._color(pixels, random)
         if augment.cutout:
             pixels.masked_fill_(_cutout_mask(pixels, augment.cutout, random), 0.0)
         if self.random_erasing is not None:
             pixels = self.random_erasing(pixels, random)
-        return _resize(crop_centre(pixels, self.size), self.size)
+        return _resize(crop_center(pixels, self.size), self.size)
 
-    def _colour(self, pixels: Tensor, random: SampleRandom) -> Tensor:
-        """0..255 -> brightness, contrast and normalisation as one linear map an image."""
+    def _color(self, pixels: Tensor, random: SampleRandom) -> Tensor:
+        """0..255 -> brightness, contrast and normalization as one linear map an image."""
         mean, std = (_per_channel(fact).to(pixels.device) for fact in (self.mean, self.std))
         factor, offset = 1 / (255 * std), -mean / std
         if self.augment.brightness:
@@ -168,7 +168,7 @@ def _flips(flip: str, random: SampleRandom) -> Tensor | None:
 
 
 def _rotate_and_scale(pixels: Tensor, augment: AugmentConfig, random: SampleRandom) -> Tensor:
-    """(B, 3, H, W) float -> the same shape, turned and scaled about the centre, edges reflected."""
+    """(B, 3, H, W) float -> the same shape, turned and scaled about the center, edges reflected."""
     height, width = pixels.shape[2:]
     turns = (2 * random.uniform("rotate")[:, 0] - 1) * math.radians(augment.rotate)
     zoom = _factors(random, "scale", augment.scale).flatten()

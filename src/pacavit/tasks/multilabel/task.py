@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacavit.data import Batch, DataInfo, ImageSet, LabelledImages
+from pacavit.data import Batch, DataInfo, ImageSet, LabeledImages
 from pacavit.errors import DataError
 from pacavit.tasks.base import TASKS
 from pacavit.tasks.classification import ImageClassifier, Prediction, top_classes
@@ -80,7 +80,7 @@ class MultilabelTask(ImageClassifier):
 
     def check_data(self, images: ImageSet) -> None:
         """Raise DataError unless the rows of labels have one column a class."""
-        if isinstance(images, LabelledImages) and images.labels.shape[1:] != (self.num_classes,):
+        if isinstance(images, LabeledImages) and images.labels.shape[1:] != (self.num_classes,):
             raise DataError(
                 f"the images have labels of shape {tuple(images.labels.shape)}, "
                 f"but the model knows {self.num_classes} classes"

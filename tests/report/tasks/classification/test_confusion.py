@@ -24,7 +24,7 @@ def test_every_cell_has_its_count() -> None:
     assert axes.get_xlabel() == "predicted class"
 
 
-def test_colours_are_shares_of_the_true_class() -> None:
+def test_colors_are_shares_of_the_true_class() -> None:
     figure = plot_confusion(np.array([[3, 1], [0, 0]]), ["a", "b"], title="title")
     shares = figure.axes[0].images[0].get_array()
     assert shares is not None

@@ -57,7 +57,7 @@ def cluster_drops(model: nn.Module, images: Tensor, classes: Tensor, stage: int)
 
     Args:
         model: a network of this package in evaluation mode.
-        images: (B, 3, H, W), normalised.
+        images: (B, 3, H, W), normalized.
         classes: (B,) int64.
         stage: index of a stage with clusterings.
 

@@ -22,7 +22,7 @@ def plot_confusion(
 ) -> Figure:
     """(classes, classes) counts, rows the true class -> a figure.
 
-    Colours show shares of each row, so that classes of different size compare; the counts
+    Colors show shares of each row, so that classes of different size compare; the counts
     themselves stand in the cells as long as they are readable.
 
     Args:
@@ -48,9 +48,9 @@ def plot_confusion(
     if num_classes <= MAX_CLASSES_WITH_COUNTS:
         for (row, column), count in np.ndenumerate(confusion):
             if count:
-                colour = "white" if shares[row, column] > 0.3 else "black"
+                color = "white" if shares[row, column] > 0.3 else "black"
                 axes.text(
-                    column, row, str(count), ha="center", va="center", color=colour, fontsize=9
+                    column, row, str(count), ha="center", va="center", color=color, fontsize=9
                 )
     return figure
 
