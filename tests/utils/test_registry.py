@@ -123,7 +123,7 @@ def test_a_broken_package_is_named_every_time_until_it_is_mended(
 ) -> None:
     message = (
         r"fruit 'apple' \(orchard_module:Apple\) of the installed package orchard failed to load: "
-        r"ModuleNotFoundError: .*; mend or uninstall"
+        r"ModuleNotFoundError: .*; fix or uninstall"
     )
     for _ in range(2):
         with pytest.raises(PacavitError, match=message):

@@ -54,7 +54,7 @@ def compare(
         progress: show live progress on the console.
 
     Raises:
-        PacavitError: anything a user can mend; the message says what and where.
+        PacavitError: any error that a user can fix; the message says what and where.
     """
     out = Path(out)
     over = [over] if isinstance(over, str) else over
@@ -100,7 +100,7 @@ def reproduce(
         The published result, and the new evaluation.
 
     Raises:
-        PacavitError: anything a user can mend; the message says what and where.
+        PacavitError: any error that a user can fix; the message says what and where.
     """
     entry = find_published(name)
     recipe = recipes.load(entry.recipe, entry.changes)

@@ -45,7 +45,7 @@ class Stage(nn.Module):
 
         Args:
             x: an image, or the map of the stage before.
-            mask: (B, H0, W0) bool, False where ``x`` is padding; there the map will be 0.
+            mask: (B, H0, W0) bool, False where ``x`` is padding; there the output map is 0.
             teacher_outputs: of the model's teacher in this pass.
             return_state: return the map and the state after the last block instead of the map
                 alone, which is what timm and hooks on a stage expect.

@@ -365,8 +365,8 @@ def test_malformed_segments_of_jpeg_files_are_ignored(kind: str, mode: str) -> N
     expected = decode_image(data, "image")
     assert expected.shape == (3, 16, 8)
     at = data.index(b"\xff\xdb")  # before the tables, after all that was there
-    mended = decode_image(data[:at] + JPEG_SEGMENTS[kind] + data[at:], "image")
-    assert torch.equal(mended, expected)
+    fixed = decode_image(data[:at] + JPEG_SEGMENTS[kind] + data[at:], "image")
+    assert torch.equal(fixed, expected)
 
 
 def test_an_alpha_channel_of_zeros_is_ignored(tmp_path: Path) -> None:
