@@ -1,4 +1,4 @@
-"""Data sets, and what turns them into batches.
+"""Data sets, preprocessing and batches.
 
 Importing this package registers the data sources.
 """

@@ -330,7 +330,7 @@ class PacaViT(nn.Module):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Drop the stages after the last chosen one; the head too, if asked for or any is dropped."""
+        """Drop the stages after the last chosen one; the head too if asked for, or if any goes."""
         chosen, last = feature_take_indices(len(self.stages), indices)
         cut = last < len(self.stages) - 1
         self.stages, self.mixers = self.stages[: last + 1], self.mixers[: last + 1]
