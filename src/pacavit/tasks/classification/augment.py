@@ -1,4 +1,4 @@
-"""timm's augmentations of single images, with draws that belong to the sample."""
+"""timm's augmentations of single images, with the random numbers of each sample."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["RandAugment", "RandomErasing"]
 
 
 class RandAugment:
-    """(B, 3, H, W) uint8 -> the same shape: some random changes of geometry and color an image.
+    """Random changes of geometry and color: (B, 3, H, W) uint8 -> the same shape.
 
     Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search space",
-    NeurIPS 2020, as timm has it. Each image passes through Pillow on the CPU.
+    NeurIPS 2020, as implemented in timm. Images are processed by Pillow on the CPU.
 
     Args:
         name: timm's configuration string, such as "rand-m9-n2-mstd0.5-inc1".
-        mean: RGB in 0..1, the color of what moves in from outside.
+        mean: RGB in 0..1, fill color for areas from outside the image.
     """
 
     def __init__(self, name: str, mean: tuple[float, float, float]) -> None:
@@ -47,13 +47,13 @@ class RandAugment:
 
 
 class RandomErasing:
-    """(B, 3, H, W) normalized float -> the same shape: a rectangle becomes normal noise.
+    """Replace a rectangle by normal noise: (B, 3, H, W) normalized float -> the same shape.
 
-    Zhong et al., "Random erasing data augmentation", AAAI 2020, as timm has it: 2 to 33 % of the
-    area.
+    Zhong et al., "Random erasing data augmentation", AAAI 2020, as implemented in timm: 2 to 33 %
+    of the area.
 
     Args:
-        probability: that it happens to an image.
+        probability: fraction of the images that are changed.
     """
 
     def __init__(self, probability: float) -> None:
