@@ -116,7 +116,7 @@ def _finish(run: PlannedRun, data: str | Path | None, *, progress: bool) -> RunR
         try:
             train(run.recipe, run.folder, data=data, resume=begun, progress=progress)
         except Interrupted:
-            raise Interrupted("repeat the same command to go on") from None
+            raise Interrupted("repeat the same command to resume") from None
         evaluate(run.folder, data=data, progress=progress)
         result = _finished(run, data)
         assert result is not None

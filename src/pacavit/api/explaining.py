@@ -140,7 +140,7 @@ def explain_evaluate(
             progress=progress,
         )
     except KeyboardInterrupt:
-        raise Interrupted("repeat the same command to go on") from None
+        raise Interrupted("repeat the same command to resume") from None
     command = pacavit_command(
         "explain-evaluate",
         model,

@@ -111,7 +111,7 @@ def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 def name_faults(own: Collection[str], given: Collection[str]) -> list[str]:
     """How names of given weights differ from the names in a network, a line for each."""
     missing = [f"{name} is missing" for name in own if name not in given]
-    return missing + [f"{name} is left over" for name in given if name not in own]
+    return missing + [f"{name} is unexpected" for name in given if name not in own]
 
 
 def infer_settings(weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def test_tensors_that_do_not_fit_are_named(
         load_model(path)
     state = loaded.task.model.state_dict() | {"extra": torch.zeros(1)}
     del state["head.bias"]
-    with pytest.raises(CheckpointError, match=r"head\.bias is missing; extra is left over"):
+    with pytest.raises(CheckpointError, match=r"head\.bias is missing; extra is unexpected"):
         weights.load_state(loaded.task.model, state, "x")
 
 

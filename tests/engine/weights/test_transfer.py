@@ -136,7 +136,7 @@ def test_everything_else_must_fit(make_recipe: MakeRecipe, weights: Path) -> Non
     cases: list[tuple[dict[str, Any], str]] = [
         ({"options": wide}, r"stages\.2\..* is \(.*\) and must be \("),
         ({"options": SIZES | {"depths": [2, 2, 1]}}, r"stages\.1\.blocks\.1\..* is missing"),
-        ({"options": SIZES | {"depths": [1, 1, 1]}}, r"stages\.0\.blocks\.1\..* is left over"),
+        ({"options": SIZES | {"depths": [1, 1, 1]}}, r"stages\.0\.blocks\.1\..* is unexpected"),
     ]
     # What leaves no trace in the shapes of weights.
     cases += [

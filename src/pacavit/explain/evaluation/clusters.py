@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from pacavit.clustering import CLUSTERINGS
 from pacavit.clustering.functional import kmeans
 from pacavit.data import Batch
-from pacavit.engine.diagnostics import patch_entropy, used_clusters, watched
+from pacavit.engine.diagnostics import collect_statistics, patch_entropy, used_clusters
 from pacavit.explain.core import maps
 from pacavit.explain.core.geometry import Sampling, samplings, upsample
 from pacavit.explain.core.record import BlockRecord, record, record_until
@@ -175,7 +175,7 @@ def _measure_batch(
         untouched(network),
         torch.enable_grad(),
         record(network) as recording,
-        watched(network) as statistics,
+        collect_statistics(network) as statistics,
     ):
         logits = network(images.clone().requires_grad_())
         predicted = logits.argmax(1)
