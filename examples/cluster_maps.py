@@ -90,10 +90,10 @@ def draw(images: Tensor, titles: list[str], maps: list[tuple[Grid, Assignment]])
         weights = assignment.weights[column]
         patches_gathered = 1 / weights.square().sum(1)
         for cluster in (patches_gathered.log() - math.log(8)).abs().argsort()[:HEATMAPS]:
-            heat = weights[cluster].view(grid)
+            heatmap = weights[cluster].view(grid)
             axes[row, column].imshow(picture)
             axes[row, column].imshow(
-                heat.numpy(),
+                heatmap.numpy(),
                 cmap="inferno",
                 alpha=0.6,
                 interpolation="bilinear",

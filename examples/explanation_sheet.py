@@ -22,7 +22,7 @@ from pacavit.engine import load_model
 from pacavit.engine.build import data_source
 from pacavit.engine.predictor import Predictor
 from pacavit.explain import METHODS
-from pacavit.explain.render import heat_picture
+from pacavit.explain.render import heatmap_picture
 
 CLASSES = (0, 1, 2, 4, 5, 7, 8, 9)
 NUMBER = 11  # which of the test images of each class
@@ -65,7 +65,7 @@ def main() -> None:
     for row, name in enumerate(SHOWN, 1):
         maps = METHODS.create(name, network, options={})(inputs, predicted)
         for column, (image, found) in enumerate(zip(images, maps, strict=True)):
-            picture = heat_picture(image, found / found.max().clamp(min=1e-12))
+            picture = heatmap_picture(image, found / found.max().clamp(min=1e-12))
             axes[row, column].imshow(picture.permute(1, 2, 0), interpolation="bilinear")
         axes[row, 0].set_ylabel(name.replace("_", "\n"), fontsize=8)
     for each in axes.flat:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from pacavit.engine import build, load_model
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.explain import ImageExplanation, default_method, explain_split
-from pacavit.explain.render import heat_picture, partition_picture
+from pacavit.explain.render import heatmap_picture, partition_picture
 
 SCENES = range(8)
 
@@ -73,7 +73,7 @@ def column(
     for clusters in explanation.stages:
         name = f"clusters,\nstage {clusters.stage}"
         found[name] = partition_picture(image, clusters, placement)
-    found[explanation.title(method).split(",")[0].replace(" ", "\n")] = heat_picture(
+    found[explanation.title(method).split(",")[0].replace(" ", "\n")] = heatmap_picture(
         image, explanation.restored(method)
     )
     return found

@@ -116,7 +116,7 @@ def test_titles_tell_of_which_blocks_a_map_is(
     assert two.title("attention_map") == "attention map, stage 1, summed over its blocks"
     assert two.title("cluster_contributions") == "cluster contributions, stages 0 and 1"
     figure = render.cluster_gallery(two, two.stages[1])
-    assert "clusters of stage 1, block 1, and their share" in figure.get_suptitle()
+    assert "clusters of stage 1, block 1, and their fraction" in figure.get_suptitle()
 
 
 def test_an_explanation_tells_what_was_seen(

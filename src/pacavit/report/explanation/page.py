@@ -18,7 +18,7 @@ from torch import Tensor
 from pacavit.explain.images import FailedImage, ImageExplanation, StageClusters
 from pacavit.explain.methods.base import METHODS, method_title
 from pacavit.explain.render import (
-    COLORS,
+    COLORMAP,
     cluster_colors,
     display_size,
     fitted_size,
@@ -200,7 +200,7 @@ def _numbers(
                 "grid": list(clusters.grid),
                 "clusters": len(clusters.weights),
                 "valid": int(clusters.valid.sum()),
-                "importance": _rounded(clusters.shares()),
+                "importance": _rounded(clusters.relative_importance()),
                 "received": _rounded(clusters.received),
                 "patches": clusters.partition.clamp(min=-1)
                 .add(1)
@@ -220,7 +220,7 @@ def _page(
     failed = [image for image in written if image.error is not None]
     sections = []
     if explored:
-        palette = (mpl.colormaps[COLORS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+        palette = (mpl.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
         data = {"images": [one for one, _ in explored], "colors": base64_text(palette.tobytes())}
         parts = [
             html.render(
@@ -303,7 +303,7 @@ def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[
         "clusters": len(clusters.weights),
         "weightBytes": _relative_bytes(clusters.weights),
         "attentionBytes": _relative_bytes(clusters.attention),
-        "importance": _rounded(clusters.shares()),
+        "importance": _rounded(clusters.relative_importance()),
         "partition": clusters.partition.tolist(),
         "colors": [[round(255 * part) for part in one] for one in cluster_colors(clusters)],
     }
