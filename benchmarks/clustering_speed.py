@@ -5,7 +5,7 @@
     python benchmarks/clustering_speed.py
 
 64 images of 64 and of 256 points in 64 channels, 16 clusters; fp32. Both start from the same
-centres and stop by the same rules (scikit-learn's defaults), both find the same partitions: the
+centers and stop by the same rules (scikit-learn's defaults), both find the same partitions: the
 ``agreement`` is the share of images whose partitions are equal. Sides take turns of a
 call to warm up and four that are timed; figures are
 medians over the rounds with their quartiles. The result goes to

@@ -5,7 +5,7 @@
     python benchmarks/clustering_step.py cifar10_nano --data FOLDER
 
 One process takes steps of all clusterings by turns, 128 images each, with forward, backward and
-optimiser; figures are medians and quartiles over the steps after a warm-up. The ratio is that of a
+optimizer; figures are medians and quartiles over the steps after a warm-up. The ratio is that of a
 step to the step with conv of the same turn. The result goes to
 ``benchmarks/results/clustering_step.json``. Nothing else should run meanwhile.
 """

@@ -1,10 +1,10 @@
-"""Where the time of a training step goes: input pipeline, forward, backward, optimiser.
+"""Where the time of a training step goes: input pipeline, forward, backward, optimizer.
 
 ::
 
     python benchmarks/training_step.py cifar10_nano --data FOLDER
 
-Runs forward, backward and optimiser of the recipe on its own data, without averaging weights or
+Runs forward, backward and optimizer of the recipe on its own data, without averaging weights or
 writing a run, and by turns the same steps
 ("plain") without what the engine does against waste: PyTorch's own choice of the attention kernel,
 and gradients whose memory is freed in every step. Both begin with the same weights and see the

@@ -5,7 +5,7 @@
     python examples/cluster_maps.py cifar10_nano_conv --data FOLDER --out docs/clusters.png
 
 For every image: the partition of its patches at the two stages that have clusters (each patch in
-the colour of the cluster in which it counts most), and heatmaps of the three clusters of the
+the color of the cluster in which it counts most), and heatmaps of the three clusters of the
 last of these stages that gather nearest to eight patches, neither a single one nor everything.
 """
 
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from pacavit import Assignment, Clustering, Grid
-from pacavit.data import LabelledImages
+from pacavit.data import LabeledImages
 from pacavit.engine import load_model
 from pacavit.engine.build import data_source
 from pacavit.engine.predictor import Predictor
@@ -41,7 +41,7 @@ def main() -> None:
 
     model = load_model(arguments.model)
     test = data_source(model.recipe, arguments.data).load("test")
-    if not isinstance(test, LabelledImages):
+    if not isinstance(test, LabeledImages):
         raise SystemExit(f"{model.info.name} has no labels to choose images by")
     chosen = torch.stack([(test.labels == label).nonzero()[7, 0] for label in CLASSES])
     images, labels = test.batch(chosen)
@@ -83,17 +83,17 @@ def draw(images: Tensor, titles: list[str], maps: list[tuple[Grid, Assignment]])
         for grid, (weights, log_mass, _) in maps:
             partition = (weights[column].log() + log_mass[column, :, None]).argmax(0)
             axes[row, column].imshow(picture)
-            colours = mpl.colormaps["tab20"](partition.view(grid).numpy() % 20)
-            axes[row, column].imshow(colours, alpha=0.65, extent=extent)
+            colors = mpl.colormaps["tab20"](partition.view(grid).numpy() % 20)
+            axes[row, column].imshow(colors, alpha=0.65, extent=extent)
             row += 1
         grid, assignment = maps[-1]
         weights = assignment.weights[column]
         patches_gathered = 1 / weights.square().sum(1)
         for cluster in (patches_gathered.log() - math.log(8)).abs().argsort()[:HEATMAPS]:
-            heat = weights[cluster].view(grid)
+            heatmap = weights[cluster].view(grid)
             axes[row, column].imshow(picture)
             axes[row, column].imshow(
-                heat.numpy(),
+                heatmap.numpy(),
                 cmap="inferno",
                 alpha=0.6,
                 interpolation="bilinear",

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 DRAWN, SIZE = 512, 256  # pixels of a side
 BLACK, GLASS, LAMP = (28, 28, 30), (150, 185, 205), (250, 240, 200)
@@ -26,7 +26,7 @@ BLACK, GLASS, LAMP = (28, 28, 30), (150, 185, 205), (250, 240, 200)
 class Drawing:
     """A square picture that begins as a gradient from the top to the bottom."""
 
-    def __init__(self, top: Colour, bottom: Colour) -> None:
+    def __init__(self, top: Color, bottom: Color) -> None:
         share = np.linspace(0, 1, DRAWN)[:, None, None]
         rows = (1 - share) * np.array(top) + share * np.array(bottom)
         self.image = Image.fromarray(np.repeat(rows, DRAWN, axis=1).astype(np.uint8))
@@ -36,23 +36,23 @@ class Drawing:
         """Draws on the picture as it is now."""
         return ImageDraw.Draw(self.image)
 
-    def polygon(self, colour: Colour, *corners: tuple[float, float]) -> None:
+    def polygon(self, color: Color, *corners: tuple[float, float]) -> None:
         """An area between corners (x, y)."""
-        self.pen.polygon([(x * DRAWN, y * DRAWN) for x, y in corners], fill=colour)
+        self.pen.polygon([(x * DRAWN, y * DRAWN) for x, y in corners], fill=color)
 
-    def box(self, colour: Colour, left: float, top: float, right: float, bottom: float) -> None:
+    def box(self, color: Color, left: float, top: float, right: float, bottom: float) -> None:
         """A rectangle."""
-        self.pen.rectangle([DRAWN * side for side in (left, top, right, bottom)], fill=colour)
+        self.pen.rectangle([DRAWN * side for side in (left, top, right, bottom)], fill=color)
 
-    def disc(self, colour: Colour, left: float, top: float, right: float, bottom: float) -> None:
+    def disc(self, color: Color, left: float, top: float, right: float, bottom: float) -> None:
         """An ellipse that fills a box."""
-        self.pen.ellipse([DRAWN * side for side in (left, top, right, bottom)], fill=colour)
+        self.pen.ellipse([DRAWN * side for side in (left, top, right, bottom)], fill=color)
 
     def wheel(self, x: float, y: float, radius: float) -> None:
         """A tyre with its rim."""
-        for colour, part in ((BLACK, 1.0), ((185, 188, 192), 0.52), ((90, 90, 95), 0.16)):
+        for color, part in ((BLACK, 1.0), ((185, 188, 192), 0.52), ((90, 90, 95), 0.16)):
             self.disc(
-                colour, *(centre + side * part * radius for side in (-1, 1) for centre in (x, y))
+                color, *(center + side * part * radius for side in (-1, 1) for center in (x, y))
             )
 
     def blur(self, radius: float) -> None:
@@ -175,7 +175,7 @@ def truck() -> Drawing:
     return street
 
 
-def road(sky: Colour) -> Drawing:
+def road(sky: Color) -> Drawing:
     """Below the sky, with grass on its far side."""
     drawing = Drawing(sky, (220, 230, 235))
     drawing.box((110, 140, 85), 0, 0.6, 1, 0.72)

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from pacavit.data import LabelledImages
+from pacavit.data import LabeledImages
 from pacavit.engine import load_model
 from pacavit.engine.build import data_source
 from pacavit.engine.predictor import Predictor
 from pacavit.explain import METHODS
-from pacavit.explain.render import heat_picture
+from pacavit.explain.render import heatmap_picture
 
 CLASSES = (0, 1, 2, 4, 5, 7, 8, 9)
 NUMBER = 11  # which of the test images of each class
@@ -47,7 +47,7 @@ def main() -> None:
 
     model = load_model(arguments.model)
     test = data_source(model.recipe, arguments.data).load("test")
-    assert isinstance(test, LabelledImages)
+    assert isinstance(test, LabeledImages)
     chosen = torch.stack([(test.labels == label).nonzero()[NUMBER, 0] for label in CLASSES])
     images, labels = test.batch(chosen)
     network = model.classifier.eval().model
@@ -65,7 +65,7 @@ def main() -> None:
     for row, name in enumerate(SHOWN, 1):
         maps = METHODS.create(name, network, options={})(inputs, predicted)
         for column, (image, found) in enumerate(zip(images, maps, strict=True)):
-            picture = heat_picture(image, found / found.max().clamp(min=1e-12))
+            picture = heatmap_picture(image, found / found.max().clamp(min=1e-12))
             axes[row, column].imshow(picture.permute(1, 2, 0), interpolation="bilinear")
         axes[row, 0].set_ylabel(name.replace("_", "\n"), fontsize=8)
     for each in axes.flat:

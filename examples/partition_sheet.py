@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from pacavit.engine import build, load_model
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.explain import ImageExplanation, default_method, explain_split
-from pacavit.explain.render import heat_picture, partition_picture
+from pacavit.explain.render import heatmap_picture, partition_picture
 
 SCENES = range(8)
 
@@ -67,13 +67,13 @@ def column(
 ) -> dict[str, torch.Tensor]:
     """Pictures (3, H, W) uint8 of one scene, by what they show."""
     image, placement = explanation.image, explanation.placement
-    colours = torch.from_numpy(mpl.colormaps["tab10"](objects.numpy(), bytes=True)[..., :3])
-    colours[objects == 0] = 0
-    found = {"scene": image, "objects": colours.permute(2, 0, 1)}
+    colors = torch.from_numpy(mpl.colormaps["tab10"](objects.numpy(), bytes=True)[..., :3])
+    colors[objects == 0] = 0
+    found = {"scene": image, "objects": colors.permute(2, 0, 1)}
     for clusters in explanation.stages:
         name = f"clusters,\nstage {clusters.stage}"
         found[name] = partition_picture(image, clusters, placement)
-    found[explanation.title(method).split(",")[0].replace(" ", "\n")] = heat_picture(
+    found[explanation.title(method).split(",")[0].replace(" ", "\n")] = heatmap_picture(
         image, explanation.restored(method)
     )
     return found

@@ -44,11 +44,11 @@ def draw(scenes: Scenes) -> Figure:
         axes[1, column].imshow(pixels)
         _boxes(axes[1, column], scenes, column)
         axes[2, column].imshow(
-            scenes.instances[column].numpy(), cmap=_colours(NUM_SHAPES), vmin=0, vmax=NUM_SHAPES
+            scenes.instances[column].numpy(), cmap=_colors(NUM_SHAPES), vmin=0, vmax=NUM_SHAPES
         )
         axes[3, column].imshow(
             scenes.semantic[column].numpy(),
-            cmap=_colours(len(SHAPE_NAMES)),
+            cmap=_colors(len(SHAPE_NAMES)),
             vmin=0,
             vmax=len(SHAPE_NAMES),
         )
@@ -71,8 +71,8 @@ def _boxes(axis: Axes, scenes: Scenes, scene: int) -> None:
             axis.add_patch(box)
 
 
-def _colours(num: int) -> mpl.colors.ListedColormap:
-    """Dark grey for the ground and one colour for each of the others."""
+def _colors(num: int) -> mpl.colors.ListedColormap:
+    """Dark gray for the ground and one color for each of the others."""
     return mpl.colors.ListedColormap(["#333333", *mpl.color_sequences["tab10"][:num]])
 
 

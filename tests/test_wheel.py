@@ -121,16 +121,16 @@ def test_packaged_weights_predict(installed: Path, tmp_path: Path) -> None:
     lines = run(pacavit, "list", "weights", cwd=tmp_path).splitlines()
     if not lines:
         pytest.skip("no weights are packaged")
-    Image.new("L", (50, 41), 128).save(tmp_path / "grey.png")
+    Image.new("L", (50, 41), 128).save(tmp_path / "gray.png")
     names = [line.split()[0] for line in lines]
     # One process for all but the first: each would load torch anew.
     code = (
         "import sys\n"
         "from pacavit_cli.main import main\n"
         "for name in sys.argv[1:]:\n"
-        "    assert main(['predict', name, 'grey.png', '--json']) == 0, name\n"
+        "    assert main(['predict', name, 'gray.png', '--json']) == 0, name\n"
         "    print('---')"
     )
-    answers = [run(pacavit, "predict", names[0], "grey.png", "--json", cwd=tmp_path)]
+    answers = [run(pacavit, "predict", names[0], "gray.png", "--json", cwd=tmp_path)]
     answers += run(installed / "python", "-c", code, *names[1:], cwd=tmp_path).split("---")[:-1]
     assert [len(json.loads(answer)[0]["top"]) for answer in answers] == [5] * len(names)

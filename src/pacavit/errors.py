@@ -1,4 +1,4 @@
-"""Errors a user can cause. The command line prints them as one line and exits with code 2."""
+"""Errors that a user can cause. The command line prints one line and exits with code 2."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ __all__ = [
 
 
 class PacavitError(Exception):
-    """Base of all errors that a user can cause and mend: what, where, what to do, in one line.
+    """Base class of errors that a user can cause and fix.
+
+    The message is one line: what is wrong, where, and what to do.
 
     Attributes:
-        shared: all processes of a run raise it, so it need not be sent to them.
+        shared: every process of the run raises it, so it need not be sent to the others.
     """
 
     shared: bool = False
@@ -34,7 +36,7 @@ class UnknownNameError(PacavitError, LookupError):
         kind: what the name should name, for example ``"clustering"``.
         name: the unknown name.
         known: the names that exist.
-        where: what stands behind the name, for example ``"of clustering 'conv'"``.
+        where: follows the name in the message, for example ``"of clustering 'conv'"``.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
@@ -57,7 +59,7 @@ class DataError(PacavitError, ValueError):
 
 
 class ReadError(DataError):
-    """A file that is there but that the system failed to read; its content may well be good."""
+    """The system failed to read an existing file, whose content may be intact."""
 
 
 class CheckpointError(PacavitError, ValueError):
@@ -65,10 +67,10 @@ class CheckpointError(PacavitError, ValueError):
 
 
 class Interrupted(PacavitError):  # noqa: N818 (it stops a run, but nothing went wrong)
-    """A run that was asked to stop (Ctrl-C, SIGTERM) and has saved itself; says how to go on."""
+    """Work was stopped by Ctrl-C or SIGTERM after it was saved; the message says how to resume."""
 
 
 class ReportedElsewhere(PacavitError):  # noqa: N818 (what it repeats is the error)
-    """An error of a run on several processes that another process reports."""
+    """Raised in a process of a run whose error another process reports."""
 
     shared = True

@@ -1,4 +1,4 @@
-"""The shapes and small records that every part of the package shares.
+"""Shapes and small records shared by the whole package.
 
 Shape legend, used in every docstring:
 
@@ -93,11 +93,11 @@ class StageState(NamedTuple):
 
 
 class StageOutput(NamedTuple):
-    """What a stage returns to those who need more than its map.
+    """The map of a stage with the state after its last block.
 
     Attributes:
         features: (B, C, H, W), the map after the stage's LayerNorm.
-        state: after the last block, with the stage's assignment where it has clusters.
+        state: of the last block; holds the stage's assignment if the stage has clusters.
     """
 
     features: Tensor
@@ -119,7 +119,7 @@ class AttentionRecord(NamedTuple):
     keys: Tensor | None = None
 
     def fault(self) -> str | None:
-        """What is wrong with the record, in words; None for a sound one."""
+        """What is wrong with the record, in words; None if nothing is."""
         if self.weights.ndim != 4:
             return f"weights of shape {tuple(self.weights.shape)}, not (B, h, N, K)"
         batch, _, num_patches, num_keys = self.weights.shape

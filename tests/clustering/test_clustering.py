@@ -103,8 +103,8 @@ def test_random_partition_is_scattered_and_depends_on_its_seed() -> None:
     labels = [RandomClustering(4, 16, seed=seed).labels(x, grid)[0] for seed in (0, 1)]
     assert not torch.equal(*labels)
     board = labels[0].view(16, 16)
-    same_neighbour = (board[:, 1:] == board[:, :-1]).float().mean()
-    assert same_neighbour < 3 / 16
+    same_neighbor = (board[:, 1:] == board[:, :-1]).float().mean()
+    assert same_neighbor < 3 / 16
 
 
 def test_soft_weights_are_computed_in_fp32_from_half_precision() -> None:

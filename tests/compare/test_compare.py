@@ -170,7 +170,7 @@ def test_a_comparison_stopped_within_a_training_ends_with_the_same_numbers(
     out = tmp_path / "parts"
     with monkeypatch.context() as patch:
         patch.setattr(ClassificationTask, "forward", counting)
-        with pytest.raises(Interrupted, match="repeat the same command to go on"):
+        with pytest.raises(Interrupted, match="repeat the same command to resume"):
             api.compare("digits", over, out, set=FAST)
     checkpoints = out / "linear-seed0" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step-5"]

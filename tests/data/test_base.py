@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacavit.data import DataInfo, ImageSet, LabelledImages, Loader, MemoryImages, SampleRandom
+from pacavit.data import DataInfo, ImageSet, LabeledImages, Loader, MemoryImages, SampleRandom
 
 MakeLoader = Callable[..., Loader]
 
 
-class Squares(LabelledImages):
-    """Grey pictures of growing size, made when they are asked for."""
+class Squares(LabeledImages):
+    """Gray pictures of growing size, made when they are asked for."""
 
     def __init__(self, num: int) -> None:
         self.labels = torch.arange(num) % 2
@@ -63,7 +63,7 @@ def test_both_tensors_move() -> None:
 
 
 def test_an_image_set_must_implement_everything() -> None:
-    class Nothing(LabelledImages):
+    class Nothing(LabeledImages):
         labels = torch.zeros(0, dtype=torch.int64)
 
     with pytest.raises(TypeError, match="batch"):
@@ -76,7 +76,7 @@ def test_an_image_set_must_implement_everything() -> None:
         Less()  # type: ignore[abstract]
 
 
-def test_a_labelled_set_has_samples() -> None:
+def test_a_labeled_set_has_samples() -> None:
     images = Squares(5)
     sample = images[3]
     assert torch.equal(sample.image, images.batch(torch.tensor([3]))[0][0])

@@ -51,7 +51,7 @@ def test_a_slice_cuts_everything_alike() -> None:
 
 
 def test_what_is_not_there_is_not_cut() -> None:
-    batch = Batch.unlabelled(torch.zeros(4, 3, 2, 2))
+    batch = Batch.unlabeled(torch.zeros(4, 3, 2, 2))
     assert batch.indices.tolist() == [0, 1, 2, 3]
     part = batch[1:3]
     assert (part.targets, part.pixel_mask, len(part.placements)) == (None, None, 0)

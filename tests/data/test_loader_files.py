@@ -109,10 +109,10 @@ def test_in_training_the_next_image_takes_the_place_of_a_broken_one(
     whole = torch.cat([batch.indices for batch in batches(images)]).tolist()
     images.path(4).write_bytes(b"no image")
     images.path(5).write_bytes(b"")
-    mended = batches(images)
+    fixed = batches(images)
     expected = [6 if index in (4, 5) else index for index in whole]
-    assert torch.cat([batch.indices for batch in mended]).tolist() == expected
-    for batch in mended:
+    assert torch.cat([batch.indices for batch in fixed]).tolist() == expected
+    for batch in fixed:
         assert torch.equal(batch.targets, images.labels[batch.indices])
     assert set(images.broken) == {str(images.path(4)), str(images.path(5))}
 

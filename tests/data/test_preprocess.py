@@ -78,7 +78,7 @@ def test_samples_without_targets_have_none() -> None:
 
 
 class Boxes(ImageSet):
-    """Image i is grey i and shows i objects; targets are mappings, as of a detector."""
+    """Image i is gray i and shows i objects; targets are mappings, as of a detector."""
 
     def __len__(self) -> int:
         return 5

@@ -30,7 +30,7 @@ def test_what_differs_is_uncorrelated(draws: SampleRandom) -> None:
         draws.uniform(1)[:, 0],
         draws.at_epoch(6).uniform("x")[:, 0],
         SampleRandom(4, 5, draws.indices).uniform("x")[:, 0],
-        draws.uniform("x")[:, 0].roll(1),  # the neighbouring sample
+        draws.uniform("x")[:, 0].roll(1),  # the neighboring sample
     ]
     correlation = torch.corrcoef(torch.stack(columns)) - torch.eye(len(columns))
     assert correlation.abs().max() < 0.03  # 4 standard deviations

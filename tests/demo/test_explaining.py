@@ -43,7 +43,7 @@ def test_only_what_is_offered_is_loaded(models: Models, ship: Explained, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["airplane", "automobile", "bird", "ship", "truck"])
-def test_the_drawn_examples_are_recognised(
+def test_the_drawn_examples_are_recognized(
     models: Models, examples: dict[str, Path], name: str
 ) -> None:
     assert models.explain(models.names[0], examples[name]).explanation.top[0].name == name
@@ -76,7 +76,8 @@ def test_wrong_files_are_told_by_the_name_the_user_knows(
 
 def test_masks_follow_the_threshold(ship: Explained) -> None:
     areas = [
-        float(mask(ship, "class_map", "quantile", share).float().mean()) for share in (0.1, 0.5)
+        float(mask(ship, "class_map", "quantile", fraction).float().mean())
+        for fraction in (0.1, 0.5)
     ]
     assert areas == pytest.approx([0.1, 0.5], abs=0.01)
     assert mask(ship, "class_map", "otsu", 0.1).equal(mask(ship, "class_map", "otsu", 0.9))
@@ -105,9 +106,9 @@ def test_patches_attend_to_valid_clusters(ship: Explained) -> None:
     clusters = ship.clusters(1)
     row, column = best_patch(clusters)
     found = attended(clusters, row, column)
-    shares = [share for _, share in found]
-    assert shares == sorted(shares, reverse=True)
-    assert sum(shares) == pytest.approx(1, abs=1e-4)
+    fractions = [fraction for _, fraction in found]
+    assert fractions == sorted(fractions, reverse=True)
+    assert sum(fractions) == pytest.approx(1, abs=1e-4)
     some = torch.arange(len(clusters.weights)) % 2 == 0
     assert all(index % 2 == 0 for index, _ in attended(replace(clusters, valid=some), 0, 0))
     with pytest.raises(DataError, match="no patch in row 9, column 1: stage 1 has 8 x 8"):

@@ -34,12 +34,12 @@ OpenPage = Callable[..., "Page"]
 CONTRAST = """
 (element) => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const rgba = (colour) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+  const rgba = (color) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data];
   };
-  const luminance = (colour) => {
-    const [r, g, b] = rgba(colour).slice(0, 3).map((part) => {
+  const luminance = (color) => {
+    const [r, g, b] = rgba(color).slice(0, 3).map((part) => {
       part /= 255;
       return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
     });

@@ -80,7 +80,7 @@ def test_explain_evaluate_resumes(
     with monkeypatch.context() as patch:
         patch.setattr("pacavit.explain.evaluation.methods.gini", stopping)
         assert main([*words, "--out", str(out)]) == 130
-    assert "interrupted: repeat the same command to go on" in capsys.readouterr().err
+    assert "interrupted: repeat the same command to resume" in capsys.readouterr().err
     assert main([*words, "--out", str(out), "--skip", "8"]) == 2
     told = capsys.readouterr().err
     assert "unfinished evaluation with other settings: skip 0, not 8" in told

@@ -217,7 +217,7 @@ ROWS = [
     ("batch size", TRAIN + " --set train.batch_size=5000", ["train.batch_size", "1257"]),
     ("pattern", TRAIN + " --set train.lr_scales.nothing=2.0", ["lr_scales", "nothing"]),
     ("optimizer option", TRAIN + " --set train.optimizer_options.betta=1", ["betta"]),
-    ("model option", TRAIN + " --set model.options.colour=1", ["pacavit_nano", "colour"]),
+    ("model option", TRAIN + " --set model.options.color=1", ["pacavit_nano", "color"]),
     ("attention option", TRAIN + " --set model.attention_options.size=3", ["'size'", "'paca'"]),
     ("no value", TRAIN + " --set train.epochs", ["train.epochs"]),
     ("optimizer", TRAIN + " --set train.optimizer=adamv", ["adamv"]),

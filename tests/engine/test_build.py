@@ -22,7 +22,7 @@ INFO = DataInfo("toy", "toy", ("a", "b", "c"), (8, 8), HALF, HALF)
 def test_models_get_their_arguments(make_recipe: MakeRecipe) -> None:
     seven = replace(INFO, class_names=tuple("abcdefg"))
     task = build.task(make_recipe(model={"options": {"width": 5}}), seven)
-    assert task.predict(Batch.unlabelled(torch.zeros(1, 3, 8, 8)))[0].logits.shape == (7,)
+    assert task.predict(Batch.unlabeled(torch.zeros(1, 3, 8, 8)))[0].logits.shape == (7,)
     weight = task.model.get_parameter("conv.weight")
     assert weight.shape[0] == 5
     assert weight.is_contiguous(memory_format=torch.channels_last)

@@ -221,7 +221,7 @@ def pixels_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["ddp_pixels", "ddp_pixels_cut", "fsdp_pixels_cut"])
-def test_losses_are_means_over_what_is_labelled_on_all_processes(
+def test_losses_are_means_over_what_is_labeled_on_all_processes(
     name: str, runs: tuple[Path, str, str], pixels_alone: Path
 ) -> None:
     check_equal_runs(runs[0] / name, pixels_alone)

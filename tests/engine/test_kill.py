@@ -134,7 +134,7 @@ def put_folder_back(out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fail", "mend", "reason"),
+    ("fail", "repair", "reason"),
     [
         (fill_disk, empty_disk, "File too large"),
         (take_folder_away, put_folder_back, "File exists"),
@@ -142,7 +142,7 @@ def put_folder_back(out: Path) -> None:
 )
 def test_a_checkpoint_that_cannot_be_written_is_one_line_and_loses_nothing(
     fail: Callable[[Path], None],
-    mend: Callable[[Path], None],
+    repair: Callable[[Path], None],
     reason: str,
     runs: Runs,
     tmp_path: Path,
@@ -164,7 +164,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_loses_nothing(
         try:
             assert main(command) == 2
         finally:
-            mend(out)
+            repair(out)
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
     for part in ("error: cannot write", "step-7", reason, "intact"):

@@ -123,13 +123,13 @@ def trained(model: LoadedModel) -> LoadedModel:
     return model
 
 
-@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("gray", [False, True])
 def test_every_kind_of_input_gives_the_same_record(
-    trained: LoadedModel, tmp_path: Path, grey: bool
+    trained: LoadedModel, tmp_path: Path, gray: bool
 ) -> None:
-    array = noise(channels=0 if grey else 3)
+    array = noise(channels=0 if gray else 3)
     (tmp_path / "a.png").write_bytes(png(array))
-    rgb = np.stack([array] * 3, 2) if grey else array
+    rgb = np.stack([array] * 3, 2) if gray else array
     tensor = torch.from_numpy(rgb).permute(2, 0, 1)
     inputs: list[Any] = [
         tmp_path / "a.png",

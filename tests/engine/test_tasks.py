@@ -176,7 +176,7 @@ def test_a_resumed_run_logs_the_same_losses(
     assert rows[0] == rows[1]
 
 
-def labelled(batch: Batch) -> int:
+def labeled(batch: Batch) -> int:
     """How many pixels of a batch count in the losses of the task."""
     return int(((batch.images[:, 0] > -0.2).sum((1, 2)) * (batch.targets < 2)).sum())
 
@@ -204,7 +204,7 @@ def test_the_loss_of_a_cut_batch_is_that_of_the_whole(guess: MakeGuess, tmp_path
     batch = next(trainer._train_loader(0).epoch(0))
     chunks = batch.chunk(trainer.num_chunks)
     assert [len(chunk) for chunk in chunks] == [3, 3, 2]
-    assert len({labelled(chunk) for chunk in chunks}) == 3
+    assert len({labeled(chunk) for chunk in chunks}) == 3
     task = trainer.task.train()
     losses = task(batch)
     parameters = list(task.parameters())
@@ -223,7 +223,7 @@ def test_the_loss_of_a_cut_batch_is_that_of_the_whole(guess: MakeGuess, tmp_path
         torch.testing.assert_close(gradient, value, rtol=1e-4, atol=1e-7)
 
 
-def test_a_batch_in_which_nothing_is_labelled_changes_nothing(
+def test_a_batch_in_which_nothing_is_labeled_changes_nothing(
     guess: MakeGuess, tmp_path: Path
 ) -> None:
     recipe = guess(batch_size=8, micro_batch=3, optimizer="sgd", weight_decay=0.0)

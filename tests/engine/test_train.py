@@ -282,7 +282,7 @@ def test_folders_in_the_way_are_refused(
     with pytest.raises(CheckpointError, match="--resume, --overwrite or another folder"):
         train(recipe, finished, progress=False)
     for overwrite in (False, True):
-        with pytest.raises(CheckpointError, match="left alone"):
+        with pytest.raises(CheckpointError, match="not changed"):
             train(recipe, other, overwrite=overwrite, progress=False)
     with pytest.raises(CheckpointError, match="is a file"):
         train(recipe, file, progress=False)

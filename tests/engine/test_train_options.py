@@ -134,7 +134,7 @@ def test_a_run_starts_from_trained_weights(
     out = train(recipe, tmp_path / "tuned")
     told = capsys.readouterr().out
     assert f"started from {base / 'weights.safetensors'}, trained on made by the tests" in told
-    assert "newly initialised: stages.1.blocks.0.clustering.to_clusters\n" in told
+    assert "newly initialized: stages.1.blocks.0.clustering.to_clusters\n" in told
     start, tuned = (load_model(run).task.model for run in (base, out))
     changed = []
     for (name, was), now in zip(start.named_parameters(), tuned.parameters(), strict=True):

@@ -129,7 +129,7 @@ class Closeness(Metric):
 
 @TASKS.register("guess")
 class Guess(Task):
-    """Takes labels for numbers; losses are means over pixels, and not all pixels are labelled."""
+    """Takes labels for numbers; losses are means over pixels, and not all pixels are labeled."""
 
     config_type = GuessConfig
     main_metric = "closeness"
@@ -156,7 +156,7 @@ class Guess(Task):
         return GuessPreprocess(info, image_size or config.image_size)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        pixels, guesses = labelled_pixels(batch), self._guess(batch)
+        pixels, guesses = labeled_pixels(batch), self._guess(batch)
         total = pixels.sum().clamp_min(1)
         square = (guesses - batch.targets).square()
         return {
@@ -165,7 +165,7 @@ class Guess(Task):
         }
 
     def loss_weight(self, batch: Batch) -> Tensor:
-        return labelled_pixels(batch).sum().double()
+        return labeled_pixels(batch).sum().double()
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[float]:
@@ -179,7 +179,7 @@ class Guess(Task):
         return self.config.scale * self.model(batch.images).float().mean(1)
 
 
-def labelled_pixels(batch: Batch) -> Tensor:
-    """(B,): how many pixels of each image are labelled; none in images of the third class."""
+def labeled_pixels(batch: Batch) -> Tensor:
+    """(B,): how many pixels of each image are labeled; none in images of the third class."""
     bright = (batch.images[:, 0] > -0.2).sum((1, 2))
     return bright * (batch.targets < 2)

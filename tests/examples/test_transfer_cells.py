@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pacavit.data import Folder, LabelledImages
+from pacavit.data import Folder, LabeledImages
 
 LoadExample = Callable[[str], ModuleType]
 
@@ -71,7 +71,7 @@ def test_real_cells_become_a_folder_of_three_classes(
     source = Folder(out, image_size=32)
     assert source.info.class_names == ("Platelets", "RBC", "WBC")
     test = source.load("test")
-    assert isinstance(test, LabelledImages)
+    assert isinstance(test, LabeledImages)
     assert test.labels.bincount().tolist() == [69, 805, 71]
     assert not test.broken
     record = json.loads((bccd / "annotations" / "instances_test2017.json").read_text())

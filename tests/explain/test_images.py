@@ -116,7 +116,7 @@ def test_titles_tell_of_which_blocks_a_map_is(
     assert two.title("attention_map") == "attention map, stage 1, summed over its blocks"
     assert two.title("cluster_contributions") == "cluster contributions, stages 0 and 1"
     figure = render.cluster_gallery(two, two.stages[1])
-    assert "clusters of stage 1, block 1, and their share" in figure.get_suptitle()
+    assert "clusters of stage 1, block 1, and their fraction" in figure.get_suptitle()
 
 
 def test_an_explanation_tells_what_was_seen(
@@ -205,7 +205,7 @@ def test_wrong_files_are_told_and_do_not_stop_the_others(
     broken, tiny, animated = (tmp_path / name for name in ("broken.png", "tiny.png", "a.gif"))
     broken.write_bytes(good.read_bytes()[:60])
     Image.new("RGB", (40, 1)).save(tiny)
-    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
     frames[0].save(animated, save_all=True, append_images=frames[1:])
     paths = [broken, tiny, animated, tmp_path / "missing.png", good]
     found = list(explain_images(bright_model(), paths, device=CPU))
@@ -252,8 +252,8 @@ def test_pictures_have_the_size_they_should(
         render.cluster_gallery(explanation, clusters),
     ):
         assert pictures.figure_bytes(figure).startswith(b"\x89PNG")
-    colours = render.cluster_colours(clusters)
-    assert len(set(colours)) == 2
+    colors = render.cluster_colors(clusters)
+    assert len(set(colors)) == 2
 
 
 def test_pictures_are_saved_as_they_are() -> None:

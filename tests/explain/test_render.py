@@ -91,14 +91,14 @@ def test_the_gallery_has_the_square_where_it_is(squares: list[Square]) -> None:
     for explanation, clusters, _ in squares:
         figure = render.cluster_gallery(explanation, clusters)
         shown = {axes.get_title().partition(":")[0]: axes.images for axes in figure.axes}
-        drawn, heat = (
+        drawn, heatmap = (
             torch.from_numpy(np.asarray(shown[title][1].get_array()))
             for title in ("partition", f"cluster {BRIGHT}")
         )
         scale = drawn.shape[0] / explanation.placement.image_size[0]
-        colour = torch.tensor([*render.cluster_colours(clusters)[BRIGHT], 1.0])
-        partitions.append(middle_of((drawn - colour).abs().amax(2) < 1e-3) / scale)
-        heatmaps.append(middle_of(heat > 0.5) / scale)
+        color = torch.tensor([*render.cluster_colors(clusters)[BRIGHT], 1.0])
+        partitions.append(middle_of((drawn - color).abs().amax(2) < 1e-3) / scale)
+        heatmaps.append(middle_of(heatmap > 0.5) / scale)
     assert_aligned(squares, partitions)
     assert_aligned(squares, heatmaps)
 

@@ -18,7 +18,7 @@ from pacavit.models.convert import (
     convert_state_dict,
     infer_settings,
     is_original,
-    recognise,
+    recognize,
 )
 from pacavit.models.variants import ORIGINALS
 
@@ -112,7 +112,7 @@ def test_original_models_have_the_published_size_and_cost(name: str) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     if gigamacs is not None:
         assert count_macs(model, (224, 224)) / 1e9 == pytest.approx(gigamacs, rel=0.02)
-    assert recognise(model.state_dict())[0] == name
+    assert recognize(model.state_dict())[0] == name
 
 
 def test_all_original_names_are_registered() -> None:
@@ -156,7 +156,7 @@ def test_geometry_is_read_off_the_shapes(
     authors_weights: AuthorsWeights,
 ) -> None:
     weights = convert_state_dict(authors_weights(**settings))
-    assert recognise(weights) == (name, model, difference)
+    assert recognize(weights) == (name, model, difference)
     with torch.device("meta"):
         network: Any = timm.create_model(model, **difference)
     shapes = {key: value.shape for key, value in network.state_dict().items()}
@@ -186,8 +186,8 @@ def test_foreign_and_torn_checkpoints_are_refused(authors_weights: AuthorsWeight
         convert_state_dict(foreign)
     weights = authors_weights((8, 8, 8, 8), (1, 2, 1, 1), (3, 3, 3, 0), num_classes=2)
     with pytest.raises(CheckpointError, match=r"widths \(8, 8, 8, 8\)"):
-        recognise(convert_state_dict(weights))
+        recognize(convert_state_dict(weights))
     for torn in ("stage2.", "stage2.0.", "stage3.0.norm1_before."):
         rest = {name: value for name, value in weights.items() if not name.startswith(torn)}
         with pytest.raises(CheckpointError, match=r"lacks weights of its stage [23]"):
-            recognise(convert_state_dict(rest))
+            recognize(convert_state_dict(rest))

@@ -44,7 +44,7 @@ def test_macs_leave_the_mode_alone() -> None:
 
 
 def test_images_may_have_other_channels() -> None:
-    grey: Any = timm.create_model("pacavit_nano", in_chans=1)
-    assert count_macs(grey, (32, 32), in_chans=1) < count_macs(
+    gray: Any = timm.create_model("pacavit_nano", in_chans=1)
+    assert count_macs(gray, (32, 32), in_chans=1) < count_macs(
         timm.create_model("pacavit_nano"), (32, 32)
     )

@@ -68,7 +68,7 @@ def test_another_architecture_is_an_error(released: Path) -> None:
     ("settings", "fault"),
     [
         ({"clustering": "mlp"}, r"clustering\.fc1\.weight is missing"),
-        ({"depths": (2, 2, 3, 2)}, r"stages\.2\.blocks\.3\..* is left over"),
+        ({"depths": (2, 2, 3, 2)}, r"stages\.2\.blocks\.3\..* is unexpected"),
     ],
 )
 def test_no_layer_stays_random_but_the_head(

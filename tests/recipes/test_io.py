@@ -93,7 +93,7 @@ def test_the_last_override_wins_and_may_reach_any_section() -> None:
         ("model.num_clusters=many", "model.num_clusters = 'many': expected"),
         ("model.num_clusters=[8, -1]", "model.num_clusters.1 = -1: expected"),
         ("model.clustering=3", "model.clustering = 3: expected a valid string or a valid"),
-        ("train.progressive=[[0.5, 24], [0.2, 32]]", "rising fractions"),
+        ("train.progressive=[[0.5, 24], [0.2, 32]]", "increasing fractions"),
         ("train.epochs.x=1", "train.epochs has no fields inside"),
         ("train.epochs", "expected field.path=value"),
         ("=5", "expected field.path=value"),

@@ -228,7 +228,7 @@ def contrast(page: Page, selector: str) -> float:
     return (lighter + 0.05) / (darker + 0.05)
 
 
-def luminance(colour: list[float]) -> float:
-    parts = [channel / 255 for channel in colour[:3]]
+def luminance(color: list[float]) -> float:
+    parts = [channel / 255 for channel in color[:3]]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

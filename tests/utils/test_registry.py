@@ -14,8 +14,8 @@ from pacavit.utils.registry import Registry, load_plugin
 
 
 class Fruit:
-    def __init__(self, weight: float, colour: str = "green", *, ripe: bool = False) -> None:
-        self.weight, self.colour, self.ripe = weight, colour, ripe
+    def __init__(self, weight: float, color: str = "green", *, ripe: bool = False) -> None:
+        self.weight, self.color, self.ripe = weight, color, ripe
 
 
 @pytest.fixture
@@ -48,15 +48,15 @@ def test_an_unknown_name_suggests_the_nearest(fruits: Registry[Fruit]) -> None:
 
 
 def test_create_joins_fixed_arguments_and_options(fruits: Registry[Fruit]) -> None:
-    fruit = fruits.create("pear", 0.2, colour="yellow", options={"ripe": True})
-    assert (fruit.weight, fruit.colour, fruit.ripe) == (0.2, "yellow", True)
+    fruit = fruits.create("pear", 0.2, color="yellow", options={"ripe": True})
+    assert (fruit.weight, fruit.color, fruit.ripe) == (0.2, "yellow", True)
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         ("rpie", r"unknown option 'rpie' of fruit 'pear'; did you mean 'ripe'\?"),
-        ("colour", r"unknown option 'colour' of fruit 'pear'; known: ripe"),
+        ("color", r"unknown option 'color' of fruit 'pear'; known: ripe"),
         ("weight", r"unknown option 'weight' of fruit 'pear'; known: ripe"),
     ],
 )
@@ -64,7 +64,7 @@ def test_create_refuses_options_that_are_unknown_or_fixed(
     fruits: Registry[Fruit], option: str, message: str
 ) -> None:
     with pytest.raises(UnknownNameError, match=message):
-        fruits.create("pear", 0.2, colour="yellow", options={option: 1})
+        fruits.create("pear", 0.2, color="yellow", options={option: 1})
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_broken_package_is_named_every_time_until_it_is_mended(
 ) -> None:
     message = (
         r"fruit 'apple' \(orchard_module:Apple\) of the installed package orchard failed to load: "
-        r"ModuleNotFoundError: .*; mend or uninstall"
+        r"ModuleNotFoundError: .*; fix or uninstall"
     )
     for _ in range(2):
         with pytest.raises(PacavitError, match=message):

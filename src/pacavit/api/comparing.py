@@ -54,7 +54,7 @@ def compare(
         progress: show live progress on the console.
 
     Raises:
-        PacavitError: anything a user can mend; the message says what and where.
+        PacavitError: any error that a user can fix; the message says what and where.
     """
     out = Path(out)
     over = [over] if isinstance(over, str) else over
@@ -100,7 +100,7 @@ def reproduce(
         The published result, and the new evaluation.
 
     Raises:
-        PacavitError: anything a user can mend; the message says what and where.
+        PacavitError: any error that a user can fix; the message says what and where.
     """
     entry = find_published(name)
     recipe = recipes.load(entry.recipe, entry.changes)
@@ -116,7 +116,7 @@ def _finish(run: PlannedRun, data: str | Path | None, *, progress: bool) -> RunR
         try:
             train(run.recipe, run.folder, data=data, resume=begun, progress=progress)
         except Interrupted:
-            raise Interrupted("repeat the same command to go on") from None
+            raise Interrupted("repeat the same command to resume") from None
         evaluate(run.folder, data=data, progress=progress)
         result = _finished(run, data)
         assert result is not None

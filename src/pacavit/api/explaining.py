@@ -44,7 +44,7 @@ def explain(
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[ExplainedImage]:
-    """Show which areas of images decide, and the clusters of the model.
+    """Show which areas of images a prediction is based on, and the clusters of the model.
 
     Writes a folder of pictures per image (maps over the image, binary masks and the image with
     only or without the masked area, a gallery of clusters per stage), ``explanations.json``, and
@@ -55,9 +55,9 @@ def explain(
         images: image files of any size and mode, or folders of them; one, or several.
         out: folder to write; one that holds something is refused.
         label: name or index of the class to explain; None is each image's top-1 class.
-        stage: whose clusters make the map; None is the last stage with clusters.
-        method: registered name, see ``list_names("methods")``; None is what fits the model:
-            contributions of clusters, relevance for other transformers, Grad-CAM for the rest.
+        stage: index of the stage whose clusters make the map; None is the last with clusters.
+        method: registered name, see ``list_names("methods")``; None depends on the model:
+            contributions of clusters, relevance for other transformers, Grad-CAM for all others.
         overwrite: replace the explanations in ``out``.
         progress: show a progress bar; for a single image, a status line.
 
@@ -65,7 +65,7 @@ def explain(
         One record per image, in order; an image that cannot be explained has its ``error`` set.
 
     Raises:
-        PacavitError: anything else that a user can mend; the message says what and where.
+        PacavitError: any other error that a user can fix; the message says what and where.
     """
     check_explanation_folder(Path(out), overwrite=overwrite)
     paths = find_images(images, progress=progress)
@@ -119,7 +119,7 @@ def explain_evaluate(
         progress: show a progress bar.
 
     Raises:
-        PacavitError: anything a user can mend; the message says what and where.
+        PacavitError: any error that a user can fix; the message says what and where.
     """
     out = Path(out)
     check_report_folder(out, overwrite=overwrite)
@@ -140,7 +140,7 @@ def explain_evaluate(
             progress=progress,
         )
     except KeyboardInterrupt:
-        raise Interrupted("repeat the same command to go on") from None
+        raise Interrupted("repeat the same command to resume") from None
     command = pacavit_command(
         "explain-evaluate",
         model,

@@ -1,4 +1,4 @@
-"""What exists under which name."""
+"""Lists of registered names."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["Entry", "list_names"]
 
 
 class Entry(NamedTuple):
-    """Something with a name that commands take, and what it is in a line; maybe empty."""
+    """A name that commands take, and a summary in one line, which may be empty."""
 
     name: str
     summary: str
 
 
 def list_names(kind: str) -> list[Entry]:
-    """What exists of a kind, sorted by name.
+    """The entries of a kind, sorted by name.
 
     Args:
         kind: models, clusterings, attentions, methods, recipes, datasets, tasks or weights.

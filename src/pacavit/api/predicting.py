@@ -1,4 +1,4 @@
-"""Use a trained model on images."""
+"""Predict images with a trained model."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def predict(
     top_k: int = 5,
     progress: bool = False,
 ) -> list[TaskPrediction]:
-    """Predict images: of a classifier the ``top_k`` most probable classes of each.
+    """Predict each image; a classifier returns the ``top_k`` most probable classes.
 
     Args:
         model: run folder, weights file or packaged name.
         images: image files of any size and mode, or folders of them; one, or several.
-        top_k: classes to name; all of them when there are fewer.
+        top_k: number of classes to return; all of them if there are fewer.
         progress: show a progress bar when there are many images.
 
     Returns:
-        One record per image, in order, for classifiers an ``ImagePrediction``; an image that
-        cannot be read has its ``error`` set.
+        One record per image, in order; an ``ImagePrediction`` if the model is a classifier. An
+        image that cannot be read has its ``error`` set.
 
     Raises:
         PacavitError: the model cannot be loaded, or a folder has no images.

@@ -31,10 +31,10 @@ def convert(
         overwrite: replace the file ``out``.
 
     Returns:
-        The model, and the names of weights that were loaded, re-initialised or unexpected.
+        The model, and the names of weights that were loaded, re-initialized or unexpected.
 
     Raises:
-        PacavitError: anything a user can mend; the message says what and where.
+        PacavitError: any error that a user can fix; the message says what and where.
     """
     return convert_checkpoint(Path(official), Path(out), model=model, overwrite=overwrite)
 
@@ -64,7 +64,7 @@ def save_pretrained(
         progress: show a progress bar.
 
     Raises:
-        PacavitError: anything a user can mend; the message says what and where.
+        PacavitError: any error that a user can fix; the message says what and where.
     """
     return publish_run(
         Path(run),

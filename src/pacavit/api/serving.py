@@ -17,10 +17,10 @@ def demo(
     """Serve a page that explains uploaded images, until Ctrl-C.
 
     Args:
-        models: run folders, weights files or packaged names to choose from, before the packaged
-            weights.
-        host: address to listen at; only by default nobody else can reach it.
-        port: to listen at; 0 is any that is free.
+        models: run folders, weights files or packaged names to choose from, in addition to the
+            packaged weights, which come last.
+        host: address to listen on; the default accepts connections from this machine only.
+        port: port to listen on; 0 chooses a free one.
         browser: open the page in a browser.
 
     Raises:

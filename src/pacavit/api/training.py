@@ -1,4 +1,4 @@
-"""Train, and measure: what makes a run's folder."""
+"""Train and evaluate a run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def train(
 ) -> Path:
     """Train a model and return the folder of the run, which ``evaluate`` and ``predict`` take.
 
-    At the end the validation images are measured, and ``report.html`` in the folder shows the run.
+    At the end the model is evaluated on the validation images, and ``report.html`` is written into
+    the folder.
 
     Args:
         recipe: name of a packaged recipe, a recipe file, or a recipe. A relative ``data.root``
@@ -54,14 +55,14 @@ def train(
         out: the run's folder; one that exists is refused.
         data: folder with the data set, instead of the recipe's; relative to the current folder.
         set: ``"field.path=value"`` changes of the recipe, applied in order.
-        resume: continue the interrupted run in ``out``; nothing else may differ. Without
-            ``data``, on the data folder of that run. A finished run trains no more; only its
-            curves and its report are made anew.
+        resume: continue the interrupted run in ``out``; the recipe must be the same. Without
+            ``data``, the data folder of that run is used. A finished run is not trained further;
+            only its curves and its report are written again.
         overwrite: replace the run in ``out``.
         progress: show live progress on the console.
 
     Raises:
-        PacavitError: anything a user can mend; the message says what and where.
+        PacavitError: any error that a user can fix; the message says what and where.
     """
     if isinstance(recipe, Recipe):
         if set:
@@ -88,22 +89,23 @@ def evaluate(
     out: str | Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Measure a model on a split, and save the results where ``results_folder`` says.
+    """Evaluate a model on a split, and save the results in the folder of ``results_folder``.
 
-    Results inside a run also go into the run's ``report.html``; if that cannot be made, a warning
-    says why.
+    Results inside a run are also shown in the run's ``report.html``; if it cannot be written, a
+    warning says why.
 
     Args:
         model: run folder, weights file or packaged name.
-        data: folder with the data set, instead of the one the model was trained on. Of bare class
-            folders only the held-out part is measured; put them into ``test`` for all.
+        data: folder with the data set, instead of the one the model was trained on. If it holds
+            class folders directly, only the images held out for the split are used; to use all,
+            put the class folders into ``test``.
         split: "train", "val" or "test".
         out: folder for the results; None is ``evaluation-SPLIT`` in a run folder, and saves
             nothing for weights outside of one.
         progress: show a progress bar.
 
     Raises:
-        PacavitError: anything a user can mend; the message says what and where.
+        PacavitError: any error that a user can fix; the message says what and where.
     """
     folder = results_folder(model, split=split, out=out)
     loaded = load_model(model)
@@ -131,7 +133,7 @@ def evaluate(
         try:
             _write_report(Path(model), loaded, progress=progress)
         except PacavitError as error:
-            # The scores are there, and may have taken hours.
+            # The scores are saved already, and may have taken hours.
             text = f"the report could not be made: {error}"
             if progress:
                 print_line(f"warning: {text}", stderr=True)
@@ -143,7 +145,7 @@ def evaluate(
 def results_folder(
     model: str | Path, *, split: str = "test", out: str | Path | None = None
 ) -> Path | None:
-    """Where ``evaluate`` saves its results, given the same arguments; None for nowhere.
+    """The folder in which ``evaluate`` saves its results, given the same arguments; None for none.
 
     Raises:
         UnknownNameError: there is no such split.
@@ -164,7 +166,7 @@ def results_folder(
 
 
 def report_file(model: str | Path, *, out: str | Path | None = None) -> Path | None:
-    """The report that ``evaluate`` brings up to date, given the same arguments; None for none."""
+    """The report that ``evaluate`` updates, given the same arguments; None if there is none."""
     return Path(model) / REPORT if out is None and _is_run(model) else None
 
 
@@ -172,15 +174,15 @@ def _is_run(model: str | Path) -> bool:
     return (
         model not in packaged_names()
         and Path(model).is_dir()
-        and not (Path(model) / hub.CONFIG).is_file()  # what is published holds nothing else
+        and not (Path(model) / hub.CONFIG).is_file()  # a folder of save_pretrained is no run
     )
 
 
 def _report_training(run: Path, *, progress: bool) -> None:
-    """Draw the curves, measure the validation images, and write the report of a finished run."""
+    """Draw the curves, evaluate on validation images, and write the report of a finished run."""
     model = load_model(run)
     plot_curves(run, model.task.main_metric)
-    # A finished run that is "resumed" has been measured, and its images may be elsewhere by now.
+    # A finished run that is "resumed" was evaluated before, and its images may have been moved.
     if "val" not in evaluations(run, model):
         device = pick_device(model.recipe.train.device)
         observed = report_of(model.recipe.task.name).observer()
@@ -207,7 +209,7 @@ def _save_score(
     command: Command,
     device: torch.device,
 ) -> None:
-    """Write an evaluation with what makes it repeatable."""
+    """Write an evaluation with the facts needed to repeat it."""
     facts = {
         "command": command.json,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""What an attention is: tokens in, tokens out, and the state of its stage passed on."""
+"""The base class of attentions: tokens and the state of the stage in, both of them out."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["ATTENTIONS", "Attention"]
 class Attention(nn.Module):
     """(B, N, C) -> (B, N, C), by any formula. The second extension point.
 
-    A method implements :meth:`forward`, and :meth:`recorded` if explanations shall follow its
-    weights. Those with queries, keys, values and a softmax over all keys derive from
+    A subclass implements :meth:`forward`, and :meth:`recorded` if explanations shall use its
+    weights. An attention with queries, keys, values and a softmax over all keys derives from
     :class:`~pacavit.attention.qkv.QkvAttention` instead, which needs no :meth:`recorded`. Register
-    a method with ``@ATTENTIONS.register("name")`` and check it with
+    a class with ``@ATTENTIONS.register("name")`` and check it with
     :func:`pacavit.testing.check_attention`.
 
-    It is built as ``cls(dim, num_heads, stage=..., block=..., **options)``.
+    A network builds it as ``cls(dim, num_heads, stage=..., block=..., **options)``.
 
     Args:
         dim: channels C.
@@ -46,20 +46,20 @@ class Attention(nn.Module):
         """(B, N, C) -> (B, N, C) and the state for the next block.
 
         Args:
-            x: (B, N, C) normalised tokens.
+            x: (B, N, C) normalized tokens.
             grid: their height and width.
             state: from earlier blocks of the stage.
-            patch_mask: (B, N) bool, False where a patch is padding; nothing attends to those.
+            patch_mask: (B, N) bool, False where a patch is padding; nothing attends to padding.
         """
         raise NotImplementedError
 
     def recorded(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
     ) -> tuple[Tensor, StageState, AttentionRecord]:
-        """:meth:`forward`, and the weights it used. Optional.
+        """:meth:`forward` with the weights that it uses. Optional.
 
         While a network is recorded for an explanation, this runs instead of :meth:`forward`. The
-        tokens must be computed from the returned weights, so that a gradient arrives at these.
+        tokens must be computed from the returned weights, so that gradients reach the weights.
 
         Args:
             x: as for :meth:`forward`.

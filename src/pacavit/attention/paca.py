@@ -16,7 +16,7 @@ __all__ = ["PacaAttention"]
 class PacaAttention(QkvAttention):
     """Every patch attends to M clusters, linear in N: (B, N, C) -> (B, N, C).
 
-    Clusters are the assignment's weighted means of the block's own tokens, normalised; queries
+    Clusters are the assignment's weighted means of the block's own tokens, normalized; queries
     come from patches, keys and values from clusters. Grainger et al., "PaCa-ViT", CVPR 2023.
 
     Args:

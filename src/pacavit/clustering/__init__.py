@@ -1,4 +1,4 @@
-"""Clusterings: the first extension point, one file a method."""
+"""Clusterings: the first extension point, one file per method."""
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.conv import ConvClustering

@@ -38,7 +38,7 @@ class Clustering(nn.Module):
         order_free: permuting the patches permutes the weights and changes nothing else.
         spatial: the weights depend on the positions of the patches on the grid.
         exportable: ``torch.export`` makes one program of it for any batch and grid.
-        masked: scores and labels take ``patch_mask`` (B, N) as a third argument; otherwise they
+        masked: scores and labels take ``patch_mask`` (B, N) as a third argument; without it they
             see padding as zeros.
         hard: a method that implements both uses its labels.
         max_tokens: the method sees at most this many tokens; larger grids are average-pooled
@@ -89,7 +89,7 @@ class Clustering(nn.Module):
 
     @property
     def soft(self) -> bool:
-        """A patch may belong to several clusters."""
+        """Whether a patch may belong to several clusters."""
         return type(self).scores is not Clustering.scores and not self.hard
 
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
@@ -106,7 +106,7 @@ class Clustering(nn.Module):
         Args:
             x: (B, N, C) tokens; a block passes them normalized.
             grid: their height and width.
-            patch_mask: (B, N) bool, False where a patch is padding; those weigh 0.
+            patch_mask: (B, N) bool, False where a patch is padding; padding has weight 0.
         """
         if x.shape[1] != grid.num_patches:
             raise ValueError(f"{x.shape[1]} tokens do not fill a grid of {grid}")
@@ -130,7 +130,7 @@ class Clustering(nn.Module):
         return _hard_assignment(labels, self.num_clusters, patch_mask, x.dtype)
 
     def init_weights(self) -> None:
-        """Change layers after the network's own initialization; nothing by default."""
+        """Initialize own layers, after the network's general initialization; default: nothing."""
 
     def extra_repr(self) -> str:
         """Width and number of clusters, for ``print(model)``."""
@@ -143,7 +143,7 @@ CLUSTERINGS: Registry[Clustering] = Registry("clustering")
 def _warn_of_place(cls: type[Clustering]) -> None:
     warnings.warn(
         f"the attribute 'place' of {cls.__name__} is now called 'position_weight'; the old name"
-        " stops working in the next release",
+        " will be removed in the next release",
         FutureWarning,
     )
 
@@ -181,7 +181,7 @@ def _hard_assignment(
     """Labels (B, N) -> clusters that are means of their members; an empty cluster is invalid."""
     if patch_mask is not None:
         labels = labels.masked_fill(~patch_mask, -1)
-    # An image of noise only still needs one cluster: all its patches.
+    # An image of nothing but noise gets one cluster of all its patches.
     all_noise = (labels < 0).all(1, keepdim=True)
     real = torch.ones_like(labels, dtype=torch.bool) if patch_mask is None else patch_mask
     labels = torch.where(all_noise & real, 0, labels)

@@ -27,13 +27,13 @@ class DBSCANClustering(Clustering):
     Args:
         dim: channels C.
         num_clusters: M; the largest clusters are kept.
-        eps: radius of a neighborhood, in root mean squared distances of a channel; None: by
-            ``quantile``.
-        quantile: the fraction of the patches, 0 to 1, that shall have ``min_samples`` patches
-            within the radius.
-        min_samples: patches in a neighborhood that make its center a core, itself included.
-        outliers: what happens to noise and to the patches of smaller clusters: "cluster", they are
-            one cluster, or "nearest", each joins the nearest of the clusters kept.
+        eps: radius of a neighborhood, as the root mean square difference per channel; None derives
+            it from ``quantile``.
+        quantile: the radius is such that this fraction of the patches, 0 to 1, have
+            ``min_samples`` patches within it.
+        min_samples: a patch with this many patches within the radius, itself included, is a core.
+        outliers: noise and the patches of smaller clusters form one cluster ("cluster"), or each
+            joins the nearest of the kept clusters ("nearest").
         position_weight: weight of a patch's position beside its channels, see ``Clustering``; above
             0, clusters are more compact.
     """
@@ -81,7 +81,7 @@ class DBSCANClustering(Clustering):
         return keep_largest(labels, self.num_clusters, x, mask, self.outliers)
 
     def _radius(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The quantile over an image's patches of the distance to their n-th nearest: (B,)."""
+        """Squared radius: the quantile of the patches' distances to their n-th nearest: (B,)."""
         nth = min(self.min_samples, x.shape[1])
         reach = _dbscan.reach(x, mask, nth).sort(dim=1).values
         count = mask.sum(1, keepdim=True)

@@ -18,18 +18,18 @@ COVARIANCES = ("diag", "spherical")
 class GaussianMixtureClustering(Clustering):
     """Rounds of expectation maximization, then the responsibilities: (B, N, C) -> (B, M, N).
 
-    The rounds have no gradient; the densities of the last responsibilities have one. The logarithms
-    of all densities are divided by the number of channels and by a temperature: otherwise a hundred
-    channels make every responsibility 0 or 1.
+    Gradients flow through the last responsibilities only, not through the iterations. Log-densities
+    are divided by the number of channels and by a temperature: without that, a hundred channels
+    make every responsibility 0 or 1.
 
     Args:
         dim: channels C.
         num_clusters: M.
-        n_iter: rounds.
-        covariance: "diag", a variance a channel, or "spherical", one a component.
+        n_iter: number of iterations.
+        covariance: "diag" (one variance per component and channel) or "spherical" (one per
+            component).
         reg_covar: added to all variances.
-        init: the first means, as in ``kmeans``; every component begins with the variances of the
-            whole image.
+        init: initial means, as in ``kmeans``; the initial variances are those of the whole image.
         temperature: of the softmax over components; the lower, the harder the assignment.
         hard: assign each patch to its most probable component only.
         seed: of "k-means++" and "random".
@@ -72,7 +72,7 @@ class GaussianMixtureClustering(Clustering):
             x, mask = _points.prepare(x, patch_mask)
             mixture = self._iterate(x.detach(), grid, mask)
             temperature = self.dim * self.temperature
-            # In float64, as squares are large beside the distances in groups that lie far apart.
+            # In float64: for distant groups, squares are large compared with distances inside them.
             points = _points.wide(x)
             _, log_resp = _mixture.expectation(points, mixture, self.covariance, temperature)
             return log_resp.to(x.dtype).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Control: clusters are the cells of a regular grid, whatever the image shows."""
+"""Control: clusters are the cells of a regular grid, independent of the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["GridClustering", "grid_cells", "grid_means"]
 class GridClustering(Clustering):
     """M rectangular cells of nearly equal size: (B, N, C) -> (B, M, N).
 
-    Aggregation becomes average pooling, so this control shows what clustering by content adds.
+    Aggregation is then average pooling, so this control shows what clustering by content adds.
     With fewer patches than clusters every patch is its own cell.
 
     Args:

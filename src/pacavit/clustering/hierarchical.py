@@ -25,11 +25,10 @@ class HierarchicalClustering(Clustering):
         dim: channels C.
         num_clusters: M; with a threshold, at most M.
         linkage: "ward", "average" or "complete".
-        distance_threshold: clusters this far apart, in root mean squared distances of a channel,
-            are not merged; None: always M clusters.
-        outliers: what happens to patches whose cluster is not among the M largest: "cluster", they
-            are one cluster, or "nearest", each joins the nearest of the clusters kept; only with a
-            threshold.
+        distance_threshold: clusters this far apart or farther, as the root mean square difference
+            per channel, are not merged; None: always M clusters.
+        outliers: patches whose cluster is not among the M largest form one cluster ("cluster"), or
+            each joins the nearest of the kept clusters ("nearest"); only with a threshold.
         position_weight: weight of a patch's position beside its channels, see ``Clustering``; above
             0, clusters are more compact.
     """

@@ -18,13 +18,14 @@ def keep_largest(
     """Keep the largest clusters and assign the other patches, the outliers: (B, N) -> (B, N).
 
     Args:
-        labels: any number of clusters from 0; -1 is noise, and padding. Ties: the lower number.
+        labels: (B, N) int64, any number of clusters from 0; -1 is noise or padding. Of clusters
+            with equal size, the one with the lower number ranks first.
         num_clusters: M.
         x: (B, N, C) patches.
         mask: (B, N) bool, False at padding.
-        outliers: "cluster": they are one cluster, instead of the smallest kept one if there would
-            be more than M; "nearest": each joins the kept cluster with the nearest mean. Without
-            any cluster all patches are one.
+        outliers: "cluster": they form one cluster; if that would make more than M, the M-th largest
+            joins it. "nearest": each joins the kept cluster with the nearest mean. In an image
+            without clusters, all patches form one.
 
     Returns:
         Clusters 0..M-1, the largest first; -1 at padding.

@@ -21,15 +21,15 @@ STARTS = ("grid", *_starts.STARTS)
 class KMeansClustering(Clustering):
     """Rounds of Lloyd's algorithm, then a soft assignment to the centers: (B, N, C) -> (B, M, N).
 
-    The rounds have no gradient; the distances of the last assignment have one.
+    Gradients flow through the last assignment only, not through the iterations.
 
     Args:
         dim: channels C.
         num_clusters: M.
-        n_iter: rounds.
-        init: the first centers: "grid", the means of the cells of a regular grid, or
+        n_iter: number of iterations.
+        init: initial centers: "grid", the means of the cells of a regular grid, or
             "farthest", "k-means++" or "random" as in ``functional.kmeans``.
-        temperature: of the softmax over clusters, in mean squared distances of a channel; the
+        temperature: of the softmax over clusters, as the mean squared difference per channel; the
             lower, the harder the assignment.
         hard: assign each patch to its nearest center only.
         seed: of "k-means++" and "random".
@@ -67,11 +67,11 @@ class KMeansClustering(Clustering):
         self.differentiable = not hard
 
     def scores(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
-        """(B, N, C) -> (B, M, N), logarithms of how much of a patch belongs to each cluster."""
+        """(B, N, C) -> (B, M, N), logarithms of the membership of patches in clusters."""
         with _points.precise(x.device.type):
             x, mask = _points.prepare(x, patch_mask)
             _, centers = self._iterate(x.detach(), grid, mask)
-            # In float64, as squares are large beside the distances in groups that lie far apart.
+            # In float64: for distant groups, squares are large compared with distances inside them.
             apart = _points.relative_distances(_points.wide(x), centers)
             logarithms = F.log_softmax(apart / (-self.dim * self.temperature), 2)
             return logarithms.to(x.dtype).transpose(1, 2)
@@ -92,7 +92,7 @@ class KMeansClustering(Clustering):
 def starting_centers(
     x: Tensor, num_clusters: int, init: str, grid: Grid, mask: Tensor, seed: int
 ) -> Tensor:
-    """The first centers of iterations: (B, N, C) -> (B, M, C).
+    """Initial centers: (B, N, C) -> (B, M, C).
 
     Args:
         x: (B, N, C), 0 at padding.

@@ -13,7 +13,7 @@ __all__ = ["LinearClustering"]
 
 @CLUSTERINGS.register("linear")
 class LinearClustering(Clustering):
-    """One linear layer without bias on every patch alone: (B, N, C) -> (B, M, N).
+    """A linear layer without bias, applied to each patch: (B, N, C) -> (B, M, N).
 
     Every cluster is a learned direction. From the original implementation of PaCa-ViT.
 

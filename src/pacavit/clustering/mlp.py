@@ -14,7 +14,7 @@ __all__ = ["MlpClustering"]
 
 @CLUSTERINGS.register("mlp")
 class MlpClustering(Clustering):
-    """Two linear layers on every patch alone: (B, N, C) -> (B, M, N).
+    """Two linear layers, applied to each patch: (B, N, C) -> (B, M, N).
 
     Grainger et al., "PaCa-ViT", CVPR 2023.
 

@@ -1,4 +1,4 @@
-"""Control: a fixed random partition of the grid, whatever the image shows."""
+"""Control: a fixed random partition of the grid, independent of the image."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["RandomClustering"]
 class RandomClustering(Clustering):
     """M scattered sets of patches of nearly equal size: (B, N, C) -> (B, M, N).
 
-    The same partition for every image, run and machine: it is a hash of the patch's position.
-    The difference to ``grid`` is what spatial coherence alone is worth.
+    The partition is computed from a hash of the patch positions, so it is the same for every image,
+    run and machine. The difference to ``grid`` shows the effect of spatial coherence alone.
 
     Args:
         dim: channels C.
         num_clusters: M.
-        seed: another number, another partition.
+        seed: of the partition.
     """
 
     differentiable = False

@@ -1,4 +1,4 @@
-"""What turns the features of a teacher into clusters."""
+"""Clustering of the features of a teacher network."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class TeacherClustering(Clustering):
     """A pointwise layer on features of a ConvMixer beside the network: (B, N, C) -> (B, M, N).
 
     Grainger et al., "PaCa-ViT", CVPR 2023. A model with this clustering builds a
-    :class:`~pacavit.models.teacher.ConvMixerTeacher`, which owns one of these a stage and applies
-    it to its own features instead of the tokens of a block. The class facts are those of the two
-    together.
+    :class:`~pacavit.models.teacher.ConvMixerTeacher`, which owns one of these per stage and applies
+    it to its own features instead of the tokens of a block. The class attributes (``spatial``, ...)
+    describe the two together.
 
     Args:
         dim: channels C.
@@ -33,7 +33,7 @@ class TeacherClustering(Clustering):
         """(B, N, C) -> (B, M, N)."""
         layer = self.to_clusters
         assert layer.bias is not None
-        # The pointwise convolution as a product that starts from the bias: this needs no change of
-        # layout, and rounds as the original code does. Its logits are so large that it shows.
+        # The pointwise convolution as a product that starts from the bias: it needs no change of
+        # layout, and rounds like the original code. With logits this large, rounding is visible.
         weight = layer.weight.flatten(1).expand(x.shape[0], -1, -1)
         return torch.baddbmm(layer.bias[:, None], weight, x.transpose(1, 2))

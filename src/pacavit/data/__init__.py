@@ -1,4 +1,4 @@
-"""Data sets, and what turns them into batches.
+"""Data sets, preprocessing and batches.
 
 Importing this package registers the data sources.
 """
@@ -10,7 +10,7 @@ from pacavit.data.base import (
     DataInfo,
     DataSource,
     ImageSet,
-    LabelledImages,
+    LabeledImages,
     MemoryImages,
     Sample,
     Split,
@@ -18,7 +18,7 @@ from pacavit.data.base import (
     check_split,
 )
 from pacavit.data.formats.files import FileImages, describe_broken
-from pacavit.data.formats.image import crop_centre, decode_image, fit_image, read_image
+from pacavit.data.formats.image import crop_center, decode_image, fit_image, read_image
 from pacavit.data.loader import Loader
 from pacavit.data.options import check_options
 from pacavit.data.placement import Placement, Region
@@ -46,7 +46,7 @@ __all__ = [
     "Folder",
     "ImageNet",
     "ImageSet",
-    "LabelledImages",
+    "LabeledImages",
     "Loader",
     "MemoryImages",
     "Placement",
@@ -61,7 +61,7 @@ __all__ = [
     "available_cores",
     "check_options",
     "check_split",
-    "crop_centre",
+    "crop_center",
     "decode_image",
     "describe_broken",
     "epoch_order",

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the package."""
+"""The interface of data sets: samples, batches, image sets and data sources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "DataInfo",
     "DataSource",
     "ImageSet",
-    "LabelledImages",
+    "LabeledImages",
     "MemoryImages",
     "Sample",
     "Split",
@@ -38,7 +38,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def check_split(split: str) -> Split:
-    """The name of a split, as it is.
+    """Return the name of a split unchanged, if there is such a split.
 
     Raises:
         UnknownNameError: there is no such split.
@@ -72,9 +72,9 @@ class Batch:
         targets: a tensor of B rows, a sequence of B items (tensors, or mappings of tensors), or
             None for images without targets. Classification: (B,) int64 labels, or (B, classes)
             float target probabilities where images are mixed.
-        indices: (B,) int64, positions in the split, so that every image can be found again.
-        pixel_mask: (B, height, width) bool, False at padding; None: nothing is padded.
-        placements: where each image lies in its input, B items; empty where it is not recorded.
+        indices: (B,) int64, positions in the split.
+        pixel_mask: (B, height, width) bool, False at padding; None if there is no padding.
+        placements: where each image lies in its input, B items; empty if that is not recorded.
     """
 
     images: Tensor
@@ -84,7 +84,7 @@ class Batch:
     placements: Sequence[Placement] = ()
 
     @classmethod
-    def unlabelled(cls, images: Tensor, placements: Sequence[Placement] = ()) -> Batch:
+    def unlabeled(cls, images: Tensor, placements: Sequence[Placement] = ()) -> Batch:
         """Images (B, 3, height, width) without targets, numbered from 0."""
         indices = torch.arange(len(images), device=images.device)
         return cls(images, None, indices, placements=placements)
@@ -93,15 +93,15 @@ class Batch:
         return len(self.images)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with all tensors on a device; not copied if they are there."""
+        """The batch with all tensors on a device; tensors that are there already are not copied."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The batch in memory that a GPU can copy from while it computes."""
+        """The batch in pinned memory, from which a GPU can copy while it computes."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def chunk(self, num_chunks: int) -> list[Batch]:
-        """The batch in contiguous chunks of sizes as equal as can be, larger ones first."""
+        """The batch in contiguous chunks whose sizes differ by at most 1, larger ones first."""
         small, num_large = divmod(len(self), num_chunks)
         sizes = [small + (number < num_large) for number in range(num_chunks)]
         ends = list(itertools.accumulate(sizes))
@@ -139,17 +139,17 @@ def _map_tensors(function: Callable[[Tensor], Tensor], targets: Any) -> Any:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Facts of a data set that a run records and a model needs.
+    """Facts about a data set that a run records and a model needs.
 
     Attributes:
         name: registered name.
-        version: which copy of the data this is, for example "CIFAR-10 (JPEG copy)"; stands beside
+        version: which version of the data this is, for example "CIFAR-10 (JPEG copy)"; shown with
             every reported number.
         class_names: one per class, in label order.
         image_size: (height, width) of the stored images, in pixels.
-        mean: per RGB channel, subtracted from pixel values scaled to 0..1: of the training images,
-            or of ImageNet for sets that are not known beforehand.
-        std: per RGB channel, what the difference is divided by.
+        mean: of the training images per RGB channel, of pixel values scaled to 0..1; ImageNet's for
+            images of the user.
+        std: standard deviation per RGB channel, likewise.
     """
 
     name: str
@@ -162,13 +162,13 @@ class DataInfo:
 
 
 class ImageSet(ABC):
-    """One split of a data set, wherever its images are kept: in memory, or in files.
+    """One split of a data set, with images in memory or in files.
 
     Attributes:
         in_files: images are decoded when they are accessed, so a Loader reads them in worker
             processes.
-        broken: why images could not be read, by path: those left out when the set was loaded, and
-            those that a Loader has met since.
+        broken: error messages by path, of images that were left out when the set was loaded, and of
+            those that a Loader has failed to read since.
     """
 
     in_files: ClassVar[bool] = False
@@ -180,7 +180,7 @@ class ImageSet(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """The image at a position as it is stored; raises DataError if it is broken."""
+        """The image at a position, as it is stored; raises DataError if it is broken."""
 
     @abstractmethod
     def target(self, index: int) -> Any:
@@ -189,14 +189,14 @@ class ImageSet(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where targets and batches lie."""
+        """The device of targets and batches."""
 
     @abstractmethod
     def to(self, device: torch.device) -> ImageSet:
         """The same images, with targets and batches on another device."""
 
     def location(self, index: int) -> str:
-        """What messages call the image at a position: its path, where it has one."""
+        """The name of the image at a position in messages: its path, if it has one."""
         return f"image {index}"
 
     def add_broken(self, broken: Mapping[str, str]) -> None:
@@ -204,11 +204,11 @@ class ImageSet(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no images in files")
 
 
-class LabelledImages(ImageSet):
-    """Images whose targets are the rows of one tensor, which offers whole batches at once.
+class LabeledImages(ImageSet):
+    """Images whose targets are the rows of one tensor; they can be read in whole batches.
 
     Attributes:
-        labels: of all images, known without decoding any: (num,) int64, one class an image; or
+        labels: of all images, known without decoding any: (num,) int64, one class per image; or
             (num, classes) uint8, 1 for each class that the image shows.
     """
 
@@ -230,18 +230,18 @@ class LabelledImages(ImageSet):
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(B,) positions -> (B, 3, height, width) uint8 RGB images and the B rows of ``labels``.
 
-        A batch has one size: a set whose stored images differ in size resizes them.
+        The images of a batch have one size: a set whose stored images differ in size resizes them.
         """
 
 
 @dataclass(frozen=True, eq=False)
-class MemoryImages(LabelledImages):
+class MemoryImages(LabeledImages):
     """One split, decoded and kept in the memory of a device.
 
     Attributes:
         images: (num, 3, height, width) uint8, RGB.
         labels: (num,) int64 or (num, classes) uint8, on the same device.
-        broken: why images that belong here could not be read, by path; they are not counted.
+        broken: error messages by path, of images that could not be read and are not in the set.
     """
 
     images: Tensor
@@ -250,7 +250,7 @@ class MemoryImages(LabelledImages):
 
     @property
     def device(self) -> torch.device:
-        """Of the images."""
+        """The device of the images."""
         return self.images.device
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,25 +258,25 @@ class MemoryImages(LabelledImages):
         return self.images[indices], self.labels[indices]
 
     def to(self, device: torch.device) -> MemoryImages:
-        """The images in the memory of a device; not copied if they are there."""
+        """The images in the memory of a device; not copied if they are there already."""
         return MemoryImages(self.images.to(device), self.labels.to(device), self.broken)
 
 
 TargetKind = Literal["label", "labels"]
-"""What an image's target is: one class (an int64 label), or several (a row of 0 and 1)."""
+"""Kind of an image's target: "label" (one class, int64) or "labels" (any, a row of 0 and 1)."""
 
 
 class DataSource(ABC):
-    """A data set: the third extension point. One decorated class in one file a source.
+    """A data set: the third extension point. One decorated class in its own file.
 
     Args:
         root: folder with the data, or None for the source's own default.
-        val_size: images held out of the original training images for validation, drawn
-            stratified and always the same ones; None takes the source's default.
+        val_size: number of original training images held out for validation, stratified and always
+            the same ones; None takes the source's default.
 
     Attributes:
-        targets: the kinds of target that its images can have. The constructor of a source with
-            several takes the wanted one as the keyword argument ``target``.
+        targets: the kinds of targets that its images can have. The constructor of a source with
+            several kinds takes the wanted one as the keyword argument ``target``.
     """
 
     default_val_size: ClassVar[int]
@@ -289,29 +289,29 @@ class DataSource(ABC):
     @property
     @abstractmethod
     def info(self) -> DataInfo:
-        """Facts of the data; cheap, loads no images where that can be avoided."""
+        """Facts about the data; loads no images if that can be avoided."""
 
     @property
     def expected_info(self) -> DataInfo:
-        """``info`` as far as it can be told before anything is fetched; a copy may differ from it.
+        """The ``info`` expected before anything is downloaded; the user's copy may differ from it.
 
-        Recipes are checked against it. Sources that download override this.
+        Recipes are checked against it. Sources that download override this property.
         """
         return self.info
 
     @property
     def note(self) -> str | None:
-        """A line to log before the data are used, such as skipped files, or None."""
+        """A line to log before the data are used, such as on skipped files, or None."""
         return None
 
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
-        """One split; "train" and "val" are disjoint parts of the original training set."""
+        """One split; "train" and "val" are disjoint subsets of the original training set."""
 
     def instances(self, split: Split, indices: Tensor) -> Tensor | None:
-        """Which object each pixel shows: (B,) positions -> (B, height, width) uint8.
+        """Masks of objects: (B,) positions -> (B, height, width) uint8.
 
-        0 is the ground, 1 the object that the label names. None where a source knows no objects.
+        0 is the background, 1 the object that the label names. None if the source has no masks.
         """
         return None
 

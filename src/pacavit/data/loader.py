@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pacavit.data.base import Batch, ImageSet, LabelledImages, Sample
+from pacavit.data.base import Batch, ImageSet, LabeledImages, Sample
 from pacavit.data.formats.files import describe_broken
 from pacavit.data.placement import Placement
 from pacavit.data.preprocess import Preprocess
@@ -21,17 +21,17 @@ __all__ = ["Loader"]
 
 
 class Loader:
-    """Batches of an image set, epoch by epoch; what an epoch holds depends on its number alone.
+    """Batches of an image set; the content of an epoch depends on the seed and its number alone.
 
-    A loader is cheap: to change the preprocessing between epochs (another resolution), make
-    another loader over the same images. Visiting order and draws do not change with it. Images in
-    memory may lie on any device; their batches are made there. Images in files are read and
-    preprocessed on the CPU, by workers if there are any, and move to the device of the set as
-    batches.
+    A loader is cheap to create: to change the preprocessing between epochs (another resolution),
+    create another loader for the same images. Order and random numbers stay the same. Images in
+    memory are preprocessed on the device where they are. Images in files are read and preprocessed
+    on the CPU, in worker processes if there are any, and batches are moved to the device of the
+    set.
 
-    A broken file is noted in ``images.broken`` and never stops an epoch. Its place
-    goes to the next readable image of the set where all batches have to be full (``drop_last``);
-    otherwise the image is left out, and of several shards one may then be empty.
+    A broken file is recorded in ``images.broken`` and never stops an epoch. With ``drop_last`` the
+    next readable image of the set replaces it, so that all batches are full; otherwise the image is
+    left out, and one of several shards may then be empty.
 
     Args:
         images: one split.
@@ -39,13 +39,13 @@ class Loader:
         preprocess: turns stored images into the network's input.
         shuffle: visit the images in a new order every epoch, rather than as stored.
         drop_last: leave out a last batch that is not full.
-        seed: of the order and of all draws.
-        num_workers: processes that read and preprocess files, ahead of the training; 0 does it in
-            this one. Batches are the same for any number. Images in memory need none.
-        shard: (which, of how many): each batch is cut into so many shards, as equal as can be
-            (at multiples of ``preprocess.unit``), and this loader makes one of them. All make the
-            same number of batches, and none is empty: a last batch that is too small for that
-            joins the one before it.
+        seed: of the order and of all random numbers.
+        num_workers: processes that read and preprocess files in advance; 0 does it in this process.
+            Batches are the same for any number. Images in memory need none.
+        shard: (index, number of shards): each batch is split into shards as equal as possible (at
+            multiples of ``preprocess.unit``), and this loader makes one of them. All loaders make
+            the same number of batches, and no shard is empty: a last batch that is too small is
+            merged with the one before it.
 
     Raises:
         DataError: there would be no batch at all, or batches too small to cut.
@@ -101,13 +101,13 @@ class Loader:
 
         Args:
             epoch: counted from 0.
-            start: batches to leave out at the beginning, at no cost: a run that was interrupted
-                after ``start`` batches goes on with the ones it would have seen.
+            start: number of batches to skip without reading them, so that a run that was
+                interrupted after ``start`` batches resumes with the next one.
 
         Raises:
-            ReadError: the system failed to read a file; nothing says that it is broken.
-            DataError: not one image of the set can be read (of several shards without
-                ``drop_last`` the caller has to detect this), or a worker died.
+            ReadError: the system failed to read a file, which need not be broken.
+            DataError: no image of the set can be read, or a worker died. With several shards and
+                without ``drop_last``, the caller has to detect the first case.
         """
         num = len(self.images)
         order = epoch_order(num, self.seed, epoch) if self.shuffle else torch.arange(num)
@@ -128,7 +128,7 @@ class Loader:
         for shard in shards:
             indices = shard.to(device)
             random = SampleRandom(self.seed, epoch, indices)
-            if isinstance(self.images, LabelledImages) and not preprocess.per_sample:
+            if isinstance(self.images, LabeledImages) and not preprocess.per_sample:
                 batch = Batch(*self.images.batch(indices), indices)
             else:
                 samples = [
@@ -162,14 +162,14 @@ class Loader:
 
 
 def _shard(batch: Tensor, shard: tuple[int, int], unit: int) -> Tensor:
-    """The shard (which, of how many) of a batch that is cut only at multiples of ``unit``."""
+    """The shard (index, number of shards) of a batch that is split at multiples of ``unit``."""
     own, count = shard
     starts = torch.arange(0, len(batch), unit).tensor_split(count)[own]
     return batch[starts[0] : starts[-1] + unit]
 
 
 class _Read(NamedTuple):
-    """A batch, maybe without any image, and the images that could not be read for it."""
+    """A batch, which may be empty, and the error messages of images that could not be read."""
 
     batch: Batch
     broken: dict[str, str]
@@ -198,7 +198,7 @@ class _Reader:
         return SampleRandom(self.seed, self.epoch, indices)
 
     def _empty(self, position: int) -> Batch:
-        """A batch of no images, of the usual size and kind of target."""
+        """A batch with no images, but with the usual image size and kind of target."""
         blank = Sample(torch.zeros(3, 64, 64, dtype=torch.uint8), self.images.target(position), 0)
         random = self._random(torch.tensor([0]))
         batch = self.preprocess.collate([self.preprocess.sample(blank, random)])
@@ -207,12 +207,12 @@ class _Reader:
     def _first_readable(
         self, position: int, broken: dict[str, str]
     ) -> tuple[Sample, Placement] | None:
-        """A preprocessed sample: of the given position, or of the next one if it is replaced."""
+        """The preprocessed sample at a position or, if it is replaced, the next readable one."""
         num = len(self.images)
         for step in range(num if self.replace else 1):
             index = (position + step) % num
             path = self.images.location(index)
-            # A file found broken is not tried again by this process in this epoch.
+            # This process does not try a broken file again in this epoch.
             if path in self.broken:
                 broken[path] = self.broken[path]
                 continue

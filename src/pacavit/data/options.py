@@ -1,4 +1,4 @@
-"""Options of a data set, as recipes give them, against the annotations of its constructor."""
+"""Check the options of a data set in a recipe against the annotations of its constructor."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["check_options"]
 
 
 def check_options(source: type[DataSource], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the types that a constructor declares: lists become tuples, for example.
+    """The options converted to the types that a constructor declares, such as lists to tuples.
 
-    Ranges are declared too, as ``pydantic.PositiveInt``. Options that it does not know or does not
-    annotate stay as they are.
+    Ranges are declared by types such as ``pydantic.PositiveInt``. Options that the constructor does
+    not have or does not annotate are returned unchanged.
 
     Args:
-        source: a data set.
-        options: values as TOML and JSON have them.
+        source: class of the data set.
+        options: values as read from TOML or JSON.
 
     Raises:
         RecipeError: a value has another type, or is out of range.
@@ -40,7 +40,7 @@ def check_options(source: type[DataSource], options: Mapping[str, Any]) -> dict[
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
     try:
-        # Strict Python values would refuse a path or a tuple, which TOML cannot tell.
+        # As JSON, because strict Python mode refuses a string for a path and a list for a tuple.
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         expected = " or ".join(

@@ -14,7 +14,7 @@ __all__ = ["Placement", "Region", "interpolation"]
 
 
 class Region(NamedTuple):
-    """A part of an image, in its pixels; not necessarily whole ones."""
+    """A rectangle in an image, in pixels; fractions of pixels are allowed."""
 
     top: float
     left: float
@@ -22,7 +22,7 @@ class Region(NamedTuple):
     width: float
 
     def inside(self, outer: Region, size: tuple[int, int]) -> Region:
-        """A region of a picture of ``size``, which shows ``outer``, in the pixels of ``outer``."""
+        """This region of a picture of ``size`` that shows ``outer``, in the pixels of the image."""
         rows, columns = outer.height / size[0], outer.width / size[1]
         return Region(
             outer.top + self.top * rows,
@@ -34,7 +34,7 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the network's input lies in the original image.
+    """The region of the original image that became the network's input.
 
     Attributes:
         image_size: (height, width) of the original, in pixels.
@@ -54,7 +54,7 @@ class Placement:
         return Placement(image_size, region, self.input_size)
 
     def grid_region(self, grid: Grid, stride: int, offset: float) -> Region:
-        """The part of the image that a grid of patches covers; it may extend beyond the edge.
+        """The region of the image that a grid of patches covers; it may extend beyond the edge.
 
         Args:
             grid: height and width in patches.
@@ -66,11 +66,11 @@ class Placement:
         return Region(first, first, height, width).inside(self.region, self.input_size)
 
     def input_positions(self) -> list[tuple[Tensor, Tensor]]:
-        """Where the rows and the columns of the image lie in the input.
+        """The positions of the image's rows and columns in the network's input.
 
         Returns:
-            For each axis positions (pixels,) float, in pixels of the input counted from the center
-            of its first, and (pixels,) bool, whether they are inside the input.
+            For each axis: positions (pixels,) float, in pixels of the input from the center of its
+            first pixel; and whether they are inside the input, (pixels,) bool.
         """
         found = []
         for pixels, start, length, cells in zip(
@@ -94,7 +94,7 @@ class Placement:
     def restore(self, maps: Tensor) -> Tensor:
         """(..., height, width) of the input -> (..., H, W) of the original, bilinearly.
 
-        Where preprocessing cropped the image the maps are NaN.
+        The maps are NaN where preprocessing cropped the image.
         """
         if tuple(maps.shape[-2:]) != self.input_size:
             raise ValueError(f"maps of {tuple(maps.shape[-2:])} for an input of {self.input_size}")
@@ -111,7 +111,7 @@ class Placement:
 def interpolation(position: Tensor, cells: int) -> Tensor:
     """Positions (n,) in units of cells -> weights (n, cells) of linear interpolation.
 
-    Beyond the centers of the first and the last cell the values stay constant.
+    Beyond the centers of the first and the last cell, values are extended constantly.
     """
     position = position.clamp(0, cells - 1)
     return (1 - (position[:, None] - torch.arange(cells)).abs()).clamp(min=0)

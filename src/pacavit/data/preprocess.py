@@ -1,4 +1,4 @@
-"""The one path from stored images to a network's input: what training and inference share."""
+"""The interface of preprocessing: from stored images to a network's input."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["Preprocess"]
 
 
 class Preprocess(ABC):
-    """From samples to batches that a network takes: ``sample``, then ``collate``, then ``batch``.
+    """From samples to the batches of a network: ``sample``, then ``collate``, then ``batch``.
 
     Training, evaluation, prediction, explanation and the demo all use it. A task builds one with
-    augmentation for training, and one without for everything else. Random numbers come from the
-    ``SampleRandom`` of the call alone, so an object holds no state and threads may share it.
+    augmentation for training, and one without for everything else. All random numbers come from the
+    ``SampleRandom`` of the call, so an object has no state and can be shared by threads.
 
     Attributes:
-        per_sample: images that are already in memory need ``sample`` too. False: they have the
-            size of a batch, and a whole batch of them goes to ``batch`` at once.
-        unit: consecutive images of a batch that belong together: 2 where ``batch`` mixes pairs. A
-            batch is cut into shards only at multiples of it.
+        per_sample: images that are already in memory need ``sample`` too. If False, they have the
+            size of a batch, and a whole batch of them is passed to ``batch`` at once.
+        unit: number of consecutive images that belong together: 2 if ``batch`` mixes pairs. A batch
+            is split into shards at multiples of it.
     """
 
     per_sample: bool = False
@@ -34,11 +34,11 @@ class Preprocess(ABC):
 
     @abstractmethod
     def sample(self, sample: Sample, random: SampleRandom) -> tuple[Sample, Placement]:
-        """Resize or crop one image, of any size, and its target with it.
+        """Resize or crop one image of any size, together with its target.
 
         Args:
             sample: as it is stored.
-            random: the draws of this sample.
+            random: the random numbers of this sample.
 
         Returns:
             The sample that ``collate`` takes, and where the original image lies in it.
@@ -47,8 +47,8 @@ class Preprocess(ABC):
     def collate(self, samples: Sequence[tuple[Sample, Placement]]) -> Batch:
         """Samples of one size -> a batch of uint8 images (B, 3, height, width), on the CPU.
 
-        Targets that are tensors of one shape, or numbers, are stacked; others become a list. A
-        task whose samples differ in size overrides this and pads.
+        Targets are stacked if they are numbers or tensors of one shape; otherwise they become a
+        list. A task whose samples differ in size overrides this method and pads them.
         """
         chosen = [sample for sample, _ in samples]
         return Batch(
@@ -60,11 +60,11 @@ class Preprocess(ABC):
 
     @abstractmethod
     def batch(self, batch: Batch, random: SampleRandom) -> Batch:
-        """Augment and normalize a whole batch: uint8 images -> what the network sees.
+        """Augment and normalize a whole batch: uint8 images -> the network's input.
 
         Args:
             batch: (B, 3, height, width) uint8 images on any device; B may be 0.
-            random: the draws of its samples.
+            random: the random numbers of its samples.
         """
 
 

@@ -1,10 +1,10 @@
-"""Random draws that are a function of (seed, epoch, sample index) alone.
+"""Random numbers that are a function of (seed, epoch, sample index) alone.
 
-A generator with a state would tie every draw to the draws before it: to the order of the samples,
-the batch size and the worker. Here each number is a hash of what it is for, so a resumed run,
-other batches or several processes draw the same numbers for the same sample.
+With a stateful generator, each number would depend on those drawn before: on the order of the
+samples, the batch size and the worker. Here each number is a hash of seed, epoch, sample and
+purpose, so a resumed run, other batches or several processes get the same numbers for a sample.
 
-The hash is a chain of splitmix64 finalisers (Steele, Lea, Flood: "Fast splittable pseudorandom
+The hash is a chain of splitmix64 finalizers (Steele, Lea, Flood: "Fast splittable pseudorandom
 number generators", OOPSLA 2014), computed on int64 tensors, whose products wrap modulo 2^64.
 """
 
@@ -38,7 +38,7 @@ def _shift_right(bits: Tensor, places: int) -> Tensor:
 
 
 def _hash(*parts: Tensor | int) -> Tensor:
-    """Integers that broadcast together -> one well mixed int64 for each combination."""
+    """Integers that broadcast together -> one int64 hash for each combination."""
     state = torch.zeros((), dtype=torch.int64)
     for part in parts:
         bits = (state + (_signed(part) if isinstance(part, int) else part)) * _MIX_1 + _GOLDEN
@@ -49,7 +49,7 @@ def _hash(*parts: Tensor | int) -> Tensor:
 
 
 def _stream_number(stream: int | str) -> int:
-    """A number for a stream; names are hashed, so that new streams never renumber old ones."""
+    """The number of a stream; names are hashed, so that adding streams does not change others."""
     if isinstance(stream, int):
         return stream
     return int.from_bytes(hashlib.blake2b(stream.encode(), digest_size=8).digest())
@@ -61,7 +61,7 @@ class SampleRandom:
     Args:
         seed: of the run.
         epoch: counted from 0.
-        indices: (B,) int64, positions of the samples in their split. Numbers come out on the
+        indices: (B,) int64, positions of the samples in their split. Random numbers are on the
             device of this tensor.
 
     Example:
@@ -74,39 +74,39 @@ class SampleRandom:
         self.seed, self.epoch, self.indices = seed, epoch, indices
 
     def at_epoch(self, epoch: int) -> SampleRandom:
-        """The same samples in another epoch, for draws that several epochs share."""
+        """The same samples in another epoch, for random numbers that several epochs share."""
         return SampleRandom(self.seed, epoch, self.indices)
 
     def sample(self, number: int) -> SampleRandom:
-        """Those of one of the samples alone, counted from 0."""
+        """The random numbers of one of the samples, counted from 0."""
         return SampleRandom(self.seed, self.epoch, self.indices[number : number + 1])
 
     def uniform(self, stream: int | str, count: int = 1) -> Tensor:
         """(B, count) float32, uniform in [0, 1).
 
         Args:
-            stream: what the numbers are for. Different streams are independent; the same stream
-                gives the same numbers again.
-            count: numbers a sample.
+            stream: purpose of the numbers. Different streams are independent; the same stream
+                always gives the same numbers.
+            count: numbers per sample.
         """
-        # 24 bits are what float32 holds exactly, so that 1.0 can never come out.
+        # float32 holds 24 bits exactly, so the result is never rounded up to 1.
         return _shift_right(self._bits(stream, count), 40).float() * 2.0**-24
 
     def integers(self, stream: int | str, low: int, high: int, count: int = 1) -> Tensor:
         """(B, count) int64, uniform in low .. high - 1; high - low is at most 2^31.
 
         Args:
-            stream: what the numbers are for, as in ``uniform``.
-            low: smallest number that can come out.
-            high: one more than the largest.
-            count: numbers a sample.
+            stream: purpose of the numbers, as in ``uniform``.
+            low: smallest possible number.
+            high: one more than the largest possible number.
+            count: numbers per sample.
         """
         if not 0 < high - low <= 2**31:
             raise ValueError(f"cannot draw integers from {low} up to but not including {high}")
         return low + ((_shift_right(self._bits(stream, count), 32) * (high - low)) >> 32)
 
     def seeds(self, stream: int | str) -> list[int]:
-        """B seeds for what can only draw from generators, see ``seeded_generators``."""
+        """B seeds, for libraries that draw from global generators; see ``seeded_generators``."""
         return self.integers(stream, 0, 2**31).flatten().tolist()
 
     def _bits(self, stream: int | str, count: int) -> Tensor:
@@ -118,18 +118,17 @@ class SampleRandom:
 def epoch_order(num: int, seed: int, epoch: int) -> Tensor:
     """(num,) int64: the order in which an epoch visits ``num`` samples.
 
-    The same on every platform and for every version of torch, which ``torch.randperm`` does not
-    promise.
+    Unlike ``torch.randperm``, it is the same on every platform and in every version of torch.
     """
     return _hash(seed, epoch, _stream_number("epoch order"), torch.arange(num)).argsort(stable=True)
 
 
 @contextmanager
 def seeded_generators() -> Iterator[Callable[[int], None]]:
-    """Lend out the generators of the process to a library that draws from them, for an image.
+    """Seed the global generators for a library that draws from them; they are restored on exit.
 
-    Yields a function that seeds those of Python, NumPy and torch (on the CPU); at the end they
-    are as they were before. The process must not draw in another thread meanwhile.
+    Yields a function that seeds the generators of Python, NumPy and torch (on the CPU). No other
+    thread of the process may use them meanwhile.
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
 

@@ -29,15 +29,14 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""The usual names of splits, in lower case."""
+"""Common names of splits, in lower case."""
 _SPLIT_SUFFIX = re.compile(r"[ _-]*(set|\d{4})$")  # "train2017", "test_set"
 
 
 def split_of(name: str) -> Split | None:
-    """The split that a folder's name stands for; None if it is not one of the usual spellings.
+    """The split that a folder's name means; None if it is not one of the common names.
 
-    Upper and lower case are the same; "set" or a year may follow, as in ``Test_Set`` and
-    ``train2017``.
+    Case does not matter; "set" or a year may follow, as in ``Test_Set`` and ``train2017``.
     """
     word = _SPLIT_SUFFIX.sub("", name.lower())
     return next((split for split, names in SPLIT_NAMES.items() if word in names), None)
@@ -46,24 +45,24 @@ def split_of(name: str) -> Split | None:
 def stratified_holdout(
     labels: Tensor, size: int, seed: int = 0, *, order: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Split positions in two so that both parts have the class balance of the whole.
+    """Split positions in two subsets that both have the class balance of the whole.
 
-    Of each class the same fraction is held out, rounded down; the positions that are still missing
-    come from the classes with the largest remainders, the lower label first.
+    The same fraction of each class is held out, rounded down; the remaining positions are taken
+    from the classes with the largest remainders, the lower label first.
 
     Args:
         labels: (num,) int64, >= 0.
-        size: positions to hold out.
-        seed: which positions of a class are drawn.
-        order: (num,) int64, all positions; the first ones of each class are held out. None: drawn
-            from the seed.
+        size: number of positions to hold out.
+        seed: of the random order, if ``order`` is None.
+        order: (num,) int64, all positions; the first ones of each class are held out. None: a
+            random order.
 
     Returns:
-        (num - size,) and (size,) int64 positions, each in rising order: those that stay, and those
-        that are held out.
+        (num - size,) and (size,) int64 positions, each in ascending order: those that are kept, and
+        those that are held out.
 
     Raises:
-        DataError: ``size`` is negative or leaves nothing.
+        DataError: ``size`` is negative, or no position would be kept.
     """
     num = len(labels)
     if not 0 <= size < num:
@@ -85,28 +84,28 @@ def stratified_holdout(
 def named_holdout(
     names: NDArray[np.bytes_], labels: Tensor, size: int | float | None, purpose: str
 ) -> tuple[Tensor, Tensor]:
-    """Split positions in two by a hash of their names, so that new names do not move old ones.
+    """Split positions in two by a hash of their names, so that added names do not move others.
 
-    A fraction (float) holds out each name whose hash, scaled to 0..1, is below it; where this holds
-    out none of a class of two or more, it holds out the name with the smallest hash. Names that are
-    added to a class of two or more never move another from those that stay to those held out.
+    With a fraction (float), a name is held out if its hash, scaled to 0..1, is below the fraction;
+    if that holds out no name of a class with two or more, the name with the smallest hash is held
+    out. Adding names to such a class never causes a name that was kept to be held out.
 
-    A number (int) holds out exactly so many, stratified, the smallest hashes of each class first;
-    names that are added may then move a few others.
+    With a number (int), exactly that many names are held out, stratified, those with the smallest
+    hashes of each class first; adding names may then move a few others.
 
     Args:
-        names: (num,) bytes, each only once.
+        names: (num,) bytes, all different.
         labels: (num,) int64, >= 0.
         size: fraction of the positions, or their number; None: 15 %.
-        purpose: changes the hash, so that another purpose holds out other names; up to 16 letters.
+        purpose: is part of the hash, so that each purpose holds out other names; up to 16 letters.
 
     Returns:
-        The positions that stay and those that are held out, as from ``stratified_holdout``.
+        The positions that are kept and those that are held out, as in ``stratified_holdout``.
 
     Raises:
-        DataError: a number is negative or leaves nothing.
+        DataError: a number is negative, or no position would be kept.
     """
-    person, num_bytes = purpose.encode(), 6  # what a float64 holds exactly
+    person, num_bytes = purpose.encode(), 6  # float64 holds 6 bytes exactly
     digests = (
         hashlib.blake2b(name, digest_size=num_bytes, person=person).digest()
         for name in names.tolist()
@@ -137,7 +136,7 @@ def hold_out_validation(full: MemoryImages, val_size: int) -> tuple[MemoryImages
         The training and the validation images; the latter may be empty.
 
     Raises:
-        DataError: ``val_size`` is negative or leaves nothing to train on.
+        DataError: ``val_size`` is negative, or leaves no training images.
     """
     if val_size == 0:
         return full, take(full, torch.empty(0, dtype=torch.int64))

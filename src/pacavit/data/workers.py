@@ -1,4 +1,4 @@
-"""A function applied to items in worker processes, with results in the order of the items."""
+"""Apply a function to items in worker processes, with results in the order of the items."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["available_cores", "map_in_workers"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_GRACE = 10  # seconds that a worker goes on after SIGTERM
+_GRACE = 10  # seconds for which a worker continues after SIGTERM
 
 
 def map_in_workers(
@@ -32,10 +32,10 @@ def map_in_workers(
     """Yield ``function(item)`` for all items in their order, some of them ahead of time.
 
     Args:
-        function: takes what it needs from its arguments alone; draws nothing.
+        function: its result depends on its argument alone; it must not draw random numbers.
         items: its arguments.
-        num_workers: processes; 0 does the work here, when a result is asked for.
-        pin_memory: put tensors of the results where a GPU can fetch them from.
+        num_workers: number of processes; 0 computes each result in this process when it is needed.
+        pin_memory: put tensors of the results into pinned memory, for a GPU.
 
     Raises:
         DataError: a process died, or the function raised it.
@@ -44,8 +44,8 @@ def map_in_workers(
         yield from map(function, items)
         return
     with warnings.catch_warnings():
-        # Of threads and fork, where torch's worker loop leaves threads alone from its start; and
-        # of more workers than cores, which is for the caller to choose.
+        # Python warns of forking a process with threads, but torch's workers do not touch those;
+        # torch warns of more workers than cores, a number that the caller chooses.
         warnings.simplefilter("ignore")
         results = iter(
             DataLoader(
@@ -55,9 +55,9 @@ def map_in_workers(
                 collate_fn=_unchanged,
                 worker_init_fn=_leave_signals_to_the_parent,
                 pin_memory=pin_memory,
-                # Its default is the generator that training draws from.
+                # By default it would draw from the generator of the training.
                 generator=torch.Generator(),
-                # Cheap, and shares what the function holds.
+                # Forked processes start quickly and share the memory of the function.
                 multiprocessing_context="fork" if sys.platform == "linux" else None,
             )
         )
@@ -78,12 +78,12 @@ def map_in_workers(
                 raise result
             yield result
     finally:
-        # The garbage collector would end the queues before the workers, which then wait in vain.
+        # Left to the garbage collector, queues may close before workers, which then hang.
         del results
 
 
 class _Mapped:
-    """A dataset whose entries are results; sequences of torch's DataLoader need no base class."""
+    """A map-style dataset for torch's DataLoader, whose entries are results."""
 
     def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
         self.function, self.items = function, items
@@ -95,7 +95,7 @@ class _Mapped:
         try:
             return self.function(self.items[position])
         except DataError as error:
-            return error  # raised in a worker, it would come with a traceback in its message
+            return error  # raised in a worker, its message would contain a traceback
 
 
 def _unchanged(result: Result) -> Result:
@@ -103,10 +103,10 @@ def _unchanged(result: Result) -> Result:
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """Ctrl-C and what a job scheduler sends reach all processes of a group.
+    """Ignore Ctrl-C, and delay SIGTERM by a few seconds.
 
-    The parent still needs batches to finish its step, so what should end a worker ends it a little
-    later. To ignore it would be too much: Python ends workers that way when the parent exits.
+    Both reach all processes of a group, but the parent still needs batches to finish its step.
+    SIGTERM is not ignored, because Python sends it to end workers when the parent exits.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
@@ -115,7 +115,7 @@ def _leave_signals_to_the_parent(_: int) -> None:
 
 
 def available_cores() -> int:
-    """Processor cores for this process: its share, where torchrun started more on the machine."""
+    """Processor cores for this process; processes of torchrun divide those of the machine."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:

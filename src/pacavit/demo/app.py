@@ -166,7 +166,7 @@ class _Page:
                 self.threshold = gr.Radio(
                     _THRESHOLDS, value="quantile", label="Threshold by", min_width=200
                 )
-            self.share = gr.Slider(
+            self.fraction = gr.Slider(
                 1, 100, value=25, step=1, label="Fraction in percent", elem_id="pv-share"
             )
             self.masks = gr.HTML(apply_default_css=False, elem_id="pv-masks")
@@ -216,7 +216,7 @@ class _Page:
             self.on_image,
             [
                 *(self.state, self.image, self.model, self.label),
-                *(self.method, self.threshold, self.share),
+                *(self.method, self.threshold, self.fraction),
             ],
             self._all_outputs(),
             preprocess=False,  # this package validates the files itself
@@ -227,16 +227,16 @@ class _Page:
         self.other.input(self.on_compare, *compare, **_IN_ORDER)
         quiet = {**_IN_ORDER, "show_progress": "hidden"}
         gr.on(
-            [self.method.input, self.threshold.input, self.share.input],
+            [self.method.input, self.threshold.input, self.fraction.input],
             self.on_threshold,
-            [self.state, self.method, self.threshold, self.share],
+            [self.state, self.method, self.threshold, self.fraction],
             self.masks,
             **quiet,
         )
         self.threshold.input(
             lambda threshold: gr.update(interactive=threshold != "otsu"),
             self.threshold,
-            self.share,
+            self.fraction,
             **quiet,
         )
         chosen = [self.row, self.column, self.picture, self.patch]
@@ -274,7 +274,7 @@ class _Page:
         label: str,
         method: str,
         threshold: str,
-        share: float,
+        fraction: float,
     ) -> dict[Any, Any]:
         """Explain the image, or show why it cannot be explained."""
         if image is None:
@@ -302,7 +302,7 @@ class _Page:
             self.method: gr.update(
                 choices=[(method_title(name), name) for name in maps], value=method
             ),
-            self.masks: views.masks(explained, method, threshold, share / 100),
+            self.masks: views.masks(explained, method, threshold, fraction / 100),
             self.galleries: views.galleries(explained),
             self.make: gr.update(interactive=True),
             self.stage: gr.update(
@@ -334,12 +334,12 @@ class _Page:
         }
 
     def on_threshold(
-        self, explained: Explained | None, method: str, threshold: str, share: float
+        self, explained: Explained | None, method: str, threshold: str, fraction: float
     ) -> str:
         """The mask at another threshold."""
         if explained is None:
             return ""
-        return views.masks(explained, method, threshold, share / 100)
+        return views.masks(explained, method, threshold, fraction / 100)
 
     def on_click(
         self, explained: Explained | None, stage: int | None, event: gr.SelectData

@@ -156,16 +156,16 @@ class Models:
         return self._loaded[name]
 
 
-def mask(explained: Explained, method: str, threshold: str, share: float) -> Tensor:
+def mask(explained: Explained, method: str, threshold: str, fraction: float) -> Tensor:
     """The binary mask of a map over the picture: (height, width) bool.
 
     Args:
         explained: the image.
         method: of the map.
         threshold: one of those of ``binary_mask``.
-        share: fraction of the area or of the map's sum; ignored by "otsu".
+        fraction: fraction of the area or of the map's sum; ignored by "otsu".
     """
-    value = None if threshold == "otsu" else share
+    value = None if threshold == "otsu" else fraction
     return binary_mask(explained.heatmap(method)[None], threshold, value)[0]
 
 
@@ -204,6 +204,6 @@ def attended(clusters: StageClusters, row: int, column: int) -> list[tuple[int, 
             f"no patch in row {row + 1}, column {column + 1}: stage {clusters.stage} has "
             f"{grid.height} x {grid.width}"
         )
-    shares = clusters.attention[row * grid.width + column]
-    order = torch.argsort(shares, descending=True, stable=True).tolist()
-    return [(index, float(shares[index])) for index in order if clusters.valid[index]]
+    fractions = clusters.attention[row * grid.width + column]
+    order = torch.argsort(fractions, descending=True, stable=True).tolist()
+    return [(index, float(fractions[index])) for index in order if clusters.valid[index]]

@@ -14,10 +14,10 @@ from torch import Tensor
 from pacavit.demo.explaining import Explained, attended, mask, patch_region
 from pacavit.explain import METHODS, StageClusters, keep, mask_area, method_title, remove
 from pacavit.explain.render import (
-    COLOURS,
-    cluster_colours,
+    COLORMAP,
+    cluster_colors,
     fitted_size,
-    heat_picture,
+    heatmap_picture,
     partition_picture,
     thumbnail,
 )
@@ -70,15 +70,15 @@ def top(explained: Explained) -> str:
     return _TEMPLATES.render("top.html", {"rows": found.top, "explained": found.explained})
 
 
-def masks(explained: Explained, method: str, threshold: str, share: float) -> str:
+def masks(explained: Explained, method: str, threshold: str, fraction: float) -> str:
     """A map, its binary mask, and the picture with only the mask's area and without it."""
-    inside = mask(explained, method, threshold, share)
+    inside = mask(explained, method, threshold, fraction)
     area = mask_area(inside, explained.placement)
     name, probability = explained.explanation.explained
     about = METHODS.get(method).class_specific
     figures = [
         _Figure(
-            _jpeg(heat_picture(explained.picture, explained.heatmap(method))),
+            _jpeg(heatmap_picture(explained.picture, explained.heatmap(method))),
             f"{method_title(method)} over the image",
             f"evidence for {name} ({probability:.1%})" if about else "for any class",
         ),
@@ -116,13 +116,13 @@ def patch(explained: Explained, stage: int, row: int, column: int) -> str:
             _tile(explained, clusters, cluster),
             f"heatmap of cluster {cluster}",
             f"cluster {cluster}",
-            f"{share:.0%} of the attention",
-            share / found[0][1],
+            f"{fraction:.0%} of the attention",
+            fraction / found[0][1],
             colors[cluster],
         )
-        for cluster, share in found[:_ATTENDED]
+        for cluster, fraction in found[:_ATTENDED]
     ]
-    others = sum(share for _, share in found[_ATTENDED:])
+    others = sum(fraction for _, fraction in found[_ATTENDED:])
     values = {"row": row + 1, "column": column + 1, "figures": figures, "others": others}
     return _TEMPLATES.render("patch.html", values)
 
@@ -155,7 +155,7 @@ def _column(explained: Explained) -> Mapping[str, Any]:
     found = explained.explanation
     method = next(iter(found.maps))
     name = found.explained.name
-    overlay = _jpeg(heat_picture(explained.picture, explained.heatmap(method)))
+    overlay = _jpeg(heatmap_picture(explained.picture, explained.heatmap(method)))
     alt = f"{method_title(method)} of {explained.model}"
     figures = [_Figure(overlay, alt, f"evidence for {name}")]
     for clusters in reversed(found.stages):
@@ -186,19 +186,19 @@ def _partition(explained: Explained, clusters: StageClusters) -> _Figure:
 
 
 def _heatmaps(explained: Explained, clusters: StageClusters) -> list[_Figure]:
-    shares = clusters.shares()
+    shares = clusters.relative_importance()
     largest = float(shares.max().clamp(min=1e-30))
     colors = _css_colors(clusters)
     figures = []
     for cluster in clusters.ranking()[:_CLUSTERS]:
-        share = float(shares[cluster])
+        fraction = float(shares[cluster])
         figures.append(
             _Figure(
                 _tile(explained, clusters, cluster),
                 f"heatmap of cluster {cluster} of stage {clusters.stage}",
                 f"cluster {cluster}",
-                f"{share:.0%} of importance",
-                share / largest,
+                f"{fraction:.0%} of importance",
+                fraction / largest,
                 colors[cluster],
             )
         )
@@ -209,7 +209,7 @@ def _tile(explained: Explained, clusters: StageClusters, cluster: int) -> str:
     """A small picture with the heatmap of a cluster, as a data URL."""
     picture = _reduced(explained.picture)
     placement = explained.placement.resized((picture.shape[1], picture.shape[2]))
-    return _jpeg(heat_picture(picture, clusters.heat(cluster, placement)))
+    return _jpeg(heatmap_picture(picture, clusters.heatmap(cluster, placement)))
 
 
 def _reduced(picture: Tensor) -> Tensor:
@@ -217,14 +217,14 @@ def _reduced(picture: Tensor) -> Tensor:
 
 
 def _css_colors(clusters: StageClusters) -> Sequence[str]:
-    colors = (np.array(cluster_colours(clusters)) * 255).round().astype(int)
+    colors = (np.array(cluster_colors(clusters)) * 255).round().astype(int)
     return [f"rgb({red} {green} {blue})" for red, green, blue in colors.tolist()]
 
 
 @cache
 def _legend() -> str:
     """The colors of maps from 0 to the maximum, for a CSS gradient."""
-    colors = (mpl.colormaps[COLOURS](np.linspace(0, 1, 9))[:, :3] * 255).round().astype(int)
+    colors = (mpl.colormaps[COLORMAP](np.linspace(0, 1, 9))[:, :3] * 255).round().astype(int)
     return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colors.tolist())
 
 

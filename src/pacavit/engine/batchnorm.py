@@ -1,4 +1,4 @@
-"""BatchNorm needs more than one value per channel in training; a run shows it before it starts."""
+"""Check before a run starts that BatchNorm gets more than one value per channel in training."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["check_batch_norm"]
 def check_batch_norm(task: Task, recipe: Recipe, info: DataInfo, processes: int) -> None:
     """Refuse training in which a BatchNorm layer gets one value per channel.
 
-    That takes a chunk of one image, and a map of one pixel. So only if there are both such chunks
-    and BatchNorm layers, the network is tried on one random image of each size that it trains on.
-    Its modes and running statistics and the random generators stay as they were.
+    This happens for a chunk of one image and a map of one pixel. Therefore, if there are such
+    chunks and BatchNorm layers, the network is tried on one random image of each training size.
+    Modes, running statistics and random generators are unchanged afterwards.
 
     Args:
         task: built from ``recipe``, on any device.
-        recipe: gives the images in a step, and their sizes unless it leaves them to the data.
+        recipe: of the run.
         info: of the data to train on.
-        processes: number of processes that share each step.
+        processes: number of training processes.
 
     Raises:
-        RecipeError: naming the setting to raise.
+        RecipeError: names the setting to increase.
     """
     layers = [layer for layer in task.model.modules() if isinstance(layer, _BatchNorm)]
     if not layers or _smallest_chunk(recipe, processes) != 1:
@@ -46,7 +46,7 @@ def check_batch_norm(task: Task, recipe: Recipe, info: DataInfo, processes: int)
 
 
 def _smallest_chunk(recipe: Recipe, processes: int) -> int:
-    """Images in the smallest chunk that a process computes at once."""
+    """Number of images in the smallest chunk that a process computes at once."""
     train = recipe.train
     chunks = 1
     if train.micro_batch is not None:
@@ -71,7 +71,7 @@ def _gets_single_values(model: nn.Module, height: int, width: int) -> bool:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             model.train()(torch.randn(1, 3, height, width, device=device))
     except ValueError as error:
-        # By torch.nn.functional.batch_norm, which has no error class of its own.
+        # torch.nn.functional.batch_norm raises a plain ValueError.
         if "more than 1 value per channel" not in str(error):
             raise
         return True

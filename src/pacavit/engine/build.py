@@ -1,4 +1,4 @@
-"""From a recipe to objects: the one place that knows both sides."""
+"""Build data, model, task and loaders from a recipe."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ __all__ = [
     "train_loader",
 ]
 
-# What networks raise when an argument does not suit them: a width that heads do not divide, a name
-# that is no activation, a negative size. Other models than ours check nothing themselves.
+# Errors that networks raise for unsuitable arguments: a width that heads do not divide, an unknown
+# activation, a negative size. Models of other packages do not check their arguments.
 _REFUSALS = (
     ArithmeticError,
     AssertionError,
@@ -64,13 +64,13 @@ def data_source(
         recipe: names the data set and the task.
         root: folder with the data, instead of the recipe's.
         classes: names in label order, of the model that the data are for; None: those of the data.
-            Only sources with an option ``classes`` use it: those that find out what they hold.
+            Only used by sources with an option ``classes``, whose classes depend on the files.
 
     Raises:
         UnknownNameError: no data set has that name, or it has no such option.
         RecipeError: the data set has no targets for the task, or an option has another type or is
             out of range.
-        DataError: it takes no such folder or size.
+        DataError: the data set does not accept this folder or validation size.
     """
     config, wanted = recipe.data, TASKS.get(recipe.task.name).target
     kind = DATASETS.get(config.name)
@@ -90,12 +90,12 @@ def data_source(
 
 
 def image_set(source: DataSource, split: Split, device: torch.device) -> ImageSet:
-    """One split with its batches on a device."""
+    """A split whose batches are on a device."""
     return source.load(split).to(device)
 
 
 def model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """The timm model of that name, randomly initialised; ``init`` is ``engine.transfer``'s.
+    """The timm model of that name, randomly initialized; ``config.init`` is ignored here.
 
     Raises:
         UnknownNameError: timm has no such model.
@@ -133,13 +133,13 @@ def task(recipe: Recipe, info: DataInfo) -> Task:
 
 
 def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
-    """Try a task on two random images of each size it trains on, so that misfits show at once.
+    """Try a task on two random images of each training size, to find errors before training.
 
-    Leaves the task (modes, running statistics) and the random generators as they were.
+    Modes, running statistics and random generators are unchanged afterwards.
 
     Args:
         task: built from ``recipe``, on any device.
-        recipe: gives the image sizes, unless it leaves them to the data.
+        recipe: of the run; image sizes that it does not set are those of the data.
         info: of the data to train on.
 
     Raises:
@@ -150,7 +150,7 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
     try:
         with evaluation_mode(task), torch.no_grad():
             for size in dict.fromkeys([recipe.task.image_size, *smaller]):
-                # Refuses augmentation that the images are too small for.
+                # Raises RecipeError if the images are too small for an augmentation.
                 task.preprocess(recipe.task, info, training=True, image_size=size)
                 height, width = info.image_size if size is None else (size, size)
                 # Networks may draw random numbers in evaluation mode too.
@@ -176,10 +176,10 @@ def train_loader(
 
     Args:
         recipe: of the run.
-        images: of training.
+        images: the training split.
         info: of their data.
-        image_size: replaces the task's own for a while.
-        shard: of each batch, for this process: (rank, processes).
+        image_size: replaces the task's own, for epochs with smaller images.
+        shard: of each batch, for this process: (rank, number of processes).
     """
     train = recipe.train
     if len(images) < train.batch_size:
@@ -211,11 +211,11 @@ def eval_loader(
     """Batches without augmentation.
 
     Args:
-        recipe: gives image size and batch size.
+        recipe: of the run.
         images: any split of any data with the classes of ``info``.
         info: of the data the model was trained on.
-        shard: of each batch, for this process: (rank, processes).
-        shuffle: in an order drawn once and for all; else in stored order.
+        shard: of each batch, for this process: (rank, number of processes).
+        shuffle: in a fixed random order; else in stored order.
     """
     return Loader(
         images,
@@ -258,5 +258,5 @@ def _with_options(arguments: dict[str, Any], options: dict[str, Any]) -> dict[st
 
 
 def _line(error: Exception) -> str:
-    """The kind of an error and what it says, on one line without a full stop."""
+    """The class and the message of an error, on one line without a full stop."""
     return one_line(error, kind=True).rstrip(".")

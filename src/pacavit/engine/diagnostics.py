@@ -1,4 +1,4 @@
-"""Statistics of clusterings while a network runs: used and empty clusters, entropy, silhouette."""
+"""Statistics of the clusterings in a network: used and empty clusters, entropy, silhouette."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pacavit.types import Assignment
 __all__ = [
     "PREFIX",
     "ClusterStatistics",
+    "collect_statistics",
     "patch_entropy",
     "used_clusters",
-    "watched",
 ]
 
 PREFIX = "clusters_"
@@ -28,7 +28,7 @@ _BATCHES, _SILHOUETTES = 2, 4  # batches per clustering; images per batch for th
 
 
 class ClusterStatistics:
-    """Means over images of every clustering, gathered by :func:`watched`."""
+    """Means over images for each clustering, collected by :func:`collect_statistics`."""
 
     def __init__(self) -> None:
         self.values: defaultdict[Clustering, defaultdict[str, list[float]]]
@@ -37,12 +37,12 @@ class ClusterStatistics:
     def means(self) -> dict[str, float]:
         """Means over the clusterings, by name; empty if none ran.
 
-        - ``clusters_used``: clusters of an image to which most of some patch belongs.
-        - ``clusters_empty``: clusters of an image that are not valid.
-        - ``clusters_entropy``: of the membership of a patch: 0 if it belongs to one cluster, 1 if
-          it belongs to all equally.
-        - ``clusters_silhouette``: of the partition of the tokens, -1 to 1; missing if no image
-          had two clusters.
+        - ``clusters_used``: number of clusters per image that are the most probable one of a patch.
+        - ``clusters_empty``: number of clusters per image that are not valid.
+        - ``clusters_entropy``: normalized entropy of the membership of a patch: 0 if it belongs to
+          one cluster, 1 if it belongs equally to all.
+        - ``clusters_silhouette``: silhouette of the partition of the tokens, -1 to 1; missing if no
+          image had two clusters.
         """
         gathered: defaultdict[str, list[float]] = defaultdict(list)
         for values in self.values.values():
@@ -50,15 +50,15 @@ class ClusterStatistics:
                 gathered[f"{PREFIX}{name}"].append(fmean(numbers))
         return {name: fmean(numbers) for name, numbers in gathered.items()}
 
-    def complaints(self) -> list[str]:
-        """One line for each way in which a clustering degenerates."""
+    def warnings(self) -> list[str]:
+        """One line for each kind of degenerate clustering."""
         found = []
         for module, values in self.values.items():
             used, entropy = fmean(values["used"]), fmean(values["entropy"])
             if module.num_clusters == 1:
                 continue
-            if module.soft and entropy > 0.99:  # first: of equal fractions, one counts as most
-                found.append("every patch belongs to all clusters alike")
+            if module.soft and entropy > 0.99:  # tested first, because ties count as used clusters
+                found.append("every patch belongs equally to all clusters")
             elif used < 1.5:
                 one = "most images have all their patches in one cluster"
                 found.append(one if module.soft else f"{one}, or are nothing but noise")
@@ -94,20 +94,20 @@ def silhouette(x: Tensor, labels: Tensor) -> float | None:
 
 
 def used_clusters(membership: Tensor) -> Tensor:
-    """The number of clusters with most of some patch, of memberships: (B, M, N) -> (B,) int64."""
+    """Number of clusters that are the most probable one of a patch: (B, M, N) -> (B,) int64."""
     best = membership.argmax(1).masked_fill(membership.sum(1) == 0, -1)
     number = torch.arange(membership.shape[1], device=membership.device)
     return (best[:, None] == number[:, None]).any(2).sum(1)
 
 
 def patch_entropy(membership: Tensor) -> Tensor:
-    """Entropy of each patch's membership over its largest value: (B, M, N) -> (B, N), 0 to 1."""
+    """Entropy of each patch's membership, divided by log M: (B, M, N) -> (B, N), 0 to 1."""
     return torch.special.entr(membership).sum(1) / math.log(max(2, membership.shape[1]))
 
 
 @contextmanager
-def watched(network: nn.Module) -> Iterator[ClusterStatistics]:
-    """Gather statistics of every clustering in the network from its next few batches."""
+def collect_statistics(network: nn.Module) -> Iterator[ClusterStatistics]:
+    """Collect statistics of every clustering in the network from its first few batches."""
     statistics = ClusterStatistics()
     hooks = [
         module.register_forward_hook(statistics.record)

@@ -1,7 +1,7 @@
-"""One run on several processes, started by ``torchrun``: who does what, and what all agree on.
+"""A run on several processes, started by ``torchrun``: communication and shared errors.
 
-Every process trains on its share of each batch. The first one alone writes and prints. A process
-started in any other way is on its own, and everything here is then trivial.
+Every process trains on its shard of each batch. Only the first one writes and prints. Without
+``torchrun`` there is one process, and nothing is communicated.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _joins = itertools.count()
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, and which of them this one is.
+    """The processes of a run, and the rank of this one.
 
     Attributes:
         rank: 0 .. size - 1; 0 is the first process.
-        size: processes in the run, over all machines.
-        local_rank: this one among those of its machine.
+        size: number of processes of the run, on all machines.
+        local_rank: rank among the processes of this machine.
     """
 
     rank: int = 0
@@ -66,14 +66,14 @@ class World:
 
     @property
     def shard(self) -> tuple[int, int]:
-        """Which shard of each batch this process computes, as loaders take it."""
+        """The shard of each batch for this process, as loaders take it: (rank, size)."""
         return self.rank, self.size
 
     def device(self, name: str) -> torch.device:
-        """The device of a name; of several processes on a machine each takes its own GPU.
+        """The device of a name; each process of a machine takes a GPU of its own.
 
         Raises:
-            RecipeError: no such device here, or not one for each process.
+            RecipeError: there is no such device here, or not one for each process.
         """
         if self.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
             num = torch.cuda.device_count()
@@ -87,18 +87,19 @@ class World:
         elif self.size > 1 and ":" in name:
             raise RecipeError(
                 f"train.device {name!r} is one device for {self.size} processes; "
-                'say "cuda", and each takes its own'
+                'choose "cuda", so that each takes its own'
             )
         return system.pick_device(name)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What fails on one process fails on all, so that none waits for another for ever.
+        """Raise a PacavitError of one process in all processes, so that none waits for ever.
 
-        All processes have to enter and leave this together. The first process tells the error.
-        Blocks may lie in one another: who fails between two inner ones, at the end of the outer
-        one meets those who leave the next inner one. So nothing else may make processes wait for
-        one another there, unless nothing can fail between it and the inner block before.
+        All processes have to enter and leave the context. The first process reports the error.
+        Contexts may be nested: a process that fails between two inner contexts synchronizes, at
+        the end of the outer one, with the others at the end of the next inner one. Therefore no
+        other synchronization is allowed there, unless nothing can fail between it and the inner
+        context before.
         """
         if self.size == 1:
             yield
@@ -114,9 +115,9 @@ class World:
 
     @contextmanager
     def first_on_machine(self) -> Iterator[None]:
-        """One process of each machine goes first: what it downloads, the others find.
+        """Let one process of each machine run first, so that the others find its downloads.
 
-        If it fails, all do; what fails in the others is left to ``together`` around this.
+        If it fails, all fail; errors of the others are handled by the ``together`` around this.
         """
         if self.local_rank == 0:
             with self.together():
@@ -126,7 +127,7 @@ class World:
             yield
 
     def shared(self, error: PacavitError) -> PacavitError:
-        """An error that all processes raise, as this one shall raise it: only the first tells."""
+        """The exception that this process raises for an error of all: only the first reports it."""
         if not self.is_main:
             return ReportedElsewhere(str(error))
         error.shared = True
@@ -141,7 +142,7 @@ class World:
         return tuple(count > 0 for count in counts.tolist())
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over the processes of a tensor; each has one of that shape."""
+        """The sum of a tensor over the processes; all have the same shape."""
         if self.size == 1:
             return values
         total = values.clone()
@@ -149,7 +150,7 @@ class World:
         return total
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes of a tensor on the CPU; each has one of that shape."""
+        """The mean of a tensor on the CPU over the processes; all have the same shape."""
         if self.size == 1:
             return values
         total = values.double()
@@ -157,7 +158,7 @@ class World:
         return total / self.size
 
     def gather(self, values: Tensor) -> list[Tensor]:
-        """A tensor on the CPU from every process, by rank; all have the same shape and type."""
+        """The tensors of all processes by rank, on the CPU; all have the same shape and type."""
         if self.size == 1:
             return [values]
         gathered = [torch.empty_like(values) for _ in range(self.size)]
@@ -165,7 +166,7 @@ class World:
         return gathered
 
     def merge(self, texts: Mapping[str, str]) -> dict[str, str]:
-        """The entries of all processes together, by rank; all processes have to call this."""
+        """The entries of all processes, in the order of ranks; all processes have to call this."""
         if self.size == 1:
             return dict(texts)
         own = json.dumps(dict(texts)).encode()
@@ -175,7 +176,7 @@ class World:
         return {key: text for part in parts for key, text in part.items()}
 
     def check_same_step(self, step: int) -> None:
-        """Refuse to go on where the processes found different checkpoints.
+        """Check that all processes found the same checkpoint.
 
         Raises:
             CheckpointError: the machines do not see the same run folder.
@@ -183,34 +184,34 @@ class World:
         steps = [int(found) for found in self.gather(torch.tensor(step))]
         if len(set(steps)) > 1:
             raise CheckpointError(
-                f"the processes found checkpoints of different steps, {sorted(set(steps))}: keep "
-                "the run folder where all machines see it"
+                f"the processes found checkpoints of different steps, {sorted(set(steps))}: put "
+                "the run folder on a file system that all machines share"
             )
 
     def _agree(self, error: PacavitError | None) -> None:
-        """Wait for the other processes; raise, as all do, if one of them has an error."""
-        told = next(filter(None, self._texts("" if error is None else str(error))), None)
-        if told is not None:
-            raise self.shared(error or PacavitError(told)) from error
+        """Wait for the other processes; raise in all of them if one has an error."""
+        message = next(filter(None, self._texts("" if error is None else str(error))), None)
+        if message is not None:
+            raise self.shared(error or PacavitError(message)) from error
 
     def _texts(self, text: str) -> list[str]:
-        """A text from every process, by rank."""
+        """The texts of all processes, by rank."""
         encoded = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
         gathered = self.gather(torch.frombuffer(bytearray(encoded), dtype=torch.uint8))
         return [bytes(each.tolist()).rstrip(b"\0").decode(errors="ignore") for each in gathered]
 
 
 def is_main_process() -> bool:
-    """Whether this process writes and prints; to be known outside of a run, too."""
+    """Whether this process writes and prints; works outside of ``join``, too."""
     return not dist.is_torchelastic_launched() or os.environ["RANK"] == "0"
 
 
 @contextmanager
 def join() -> Iterator[World]:
-    """Meet the other processes for the time of a run; alone where torchrun has started none.
+    """Connect the processes of ``torchrun`` for a run; without it there is a single process.
 
     Raises:
-        PacavitError: another process ended in the midst of the run.
+        PacavitError: another process ended during the run.
     """
     if not dist.is_torchelastic_launched():
         yield World()
@@ -219,18 +220,18 @@ def join() -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    # A store that outlives the run would tell the next one the addresses of this one.
+    # Each run needs its own prefix: a store that outlives a run still holds its addresses.
     store = PrefixStore(f"pacavit-{next(_joins)}", store)
     dist.init_process_group(store=store, rank=rank, world_size=size)
     try:
         yield World(rank, size, int(os.environ["LOCAL_RANK"]))
     except RuntimeError as error:
-        # Gloo has no error class of its own.
+        # Gloo raises plain RuntimeErrors.
         if not (isinstance(error, dist.DistError) or "gloo/transport" in str(error)):
             raise
         raise PacavitError(
-            "another process of the run ended, or is out of reach; it or torchrun tells why; "
-            "then repeat the same command with --resume"
+            "another process of the run ended, or cannot be reached; see its output or that of "
+            "torchrun, then repeat the same command with --resume"
         ) from error
     finally:
         dist.destroy_process_group()
@@ -242,13 +243,13 @@ def replicate(task: nn.Module, device: torch.device) -> DistributedDataParallel:
 
 
 def shard(model: nn.Module, world: World, device: torch.device) -> None:
-    """Leave each process a part of every parameter, in place, and average gradients.
+    """Shard the parameters over the processes, in place, and average gradients (FSDP).
 
-    Blocks are put together one at a time when they compute; a network without our blocks as a
-    whole. Optimisers are to be made afterwards: Zhao et al., "PyTorch FSDP", VLDB 2023.
+    Parameters are gathered block by block for computing; those of a network without our blocks, all
+    at once. Create optimizers afterwards. Zhao et al., "PyTorch FSDP", VLDB 2023.
     """
     mesh = init_device_mesh(device.type, (world.size,))
-    model.to(memory_format=torch.contiguous_format)  # FSDP cuts no channels-last parameters
+    model.to(memory_format=torch.contiguous_format)  # FSDP cannot shard channels-last parameters
     for module in model.modules():
         if isinstance(module, Block):
             fully_shard(module, mesh=mesh)
@@ -262,12 +263,12 @@ def is_sharded(model: nn.Module) -> bool:
 
 @contextmanager
 def gradient_sync(stepper: nn.Module, model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Whether the backward pass inside averages gradients over the processes, or only adds them.
+    """Whether backward passes inside average gradients over processes, or only accumulate them.
 
     Args:
-        stepper: what runs the training step, maybe from ``replicate``.
-        model: its network, maybe from ``shard``.
-        wanted: False for all but the last of several passes whose gradients are added.
+        stepper: the module that runs the training step, perhaps from ``replicate``.
+        model: its network, perhaps from ``shard``.
+        wanted: False for all but the last of several passes whose gradients are accumulated.
     """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(wanted)
@@ -279,14 +280,14 @@ def gradient_sync(stepper: nn.Module, model: nn.Module, wanted: bool) -> Iterato
 
 
 def sync_buffers(module: nn.Module, world: World) -> None:
-    """Give all processes the first one's buffers (BatchNorm statistics), which is what is saved."""
+    """Copy the buffers (BatchNorm statistics) of the first process, which saves them, to all."""
     if world.size > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put sharded tensors together; all processes have to call this with the same ones."""
+    """Gather sharded tensors; all processes have to call this with the same ones."""
     return {
         name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         for name, tensor in tensors.items()
@@ -294,7 +295,7 @@ def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def like(tensor: Tensor, reference: Tensor) -> Tensor:
-    """A whole tensor, sharded as ``reference`` is; every process has the whole one."""
+    """A tensor that every process has in full, sharded like ``reference``."""
     if not isinstance(reference, DTensor):
         return tensor
     mesh = reference.device_mesh
@@ -304,5 +305,5 @@ def like(tensor: Tensor, reference: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process holds."""
+    """This process's shard of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,4 +1,4 @@
-"""Measure a task on a split: numbers only; pictures and files are made elsewhere."""
+"""Evaluate a task on a split. Pictures and files are made in ``pacavit.report``."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from pacavit.tasks import Task
 __all__ = ["ClassScores", "Evaluation", "Measurement", "Observer", "evaluate", "measure"]
 
 Observer: TypeAlias = Callable[[Any, Batch], None]
-"""Is called with the predictions for every batch, and the batch."""
+"""Is called with the predictions for each batch, and the batch."""
 
 _PER_CLASS = "_per_class"
 
 
 class Measurement(NamedTuple):
-    """What any task scores on a split.
+    """The metrics of a task on a split.
 
     Attributes:
-        metrics: the task's own, on the CPU.
-        num_images: images seen.
+        metrics: results of the task's metrics, on the CPU.
+        num_images: number of images.
         images_per_second: of input pipeline, network and metrics together.
     """
 
@@ -41,19 +41,19 @@ class Measurement(NamedTuple):
     images_per_second: float
 
     def scalars(self) -> dict[str, float]:
-        """Those metrics that are single numbers."""
+        """The metrics that are single numbers."""
         return {name: value.item() for name, value in self.metrics.items() if value.ndim == 0}
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class; each is an attribute too, as in ``row.f1``.
+    """Scores of one class or category; each is an attribute too, as in ``row.f1``.
 
     Attributes:
         name: of the class.
-        scores: by name, in the order of the table's columns; NaN where one is not defined, for
-            example of a class without images.
-        support: number of its images (or objects, or pixels, as the task counts).
+        scores: by name, in the order of the table's columns; NaN if a score is not defined, for
+            example for a class without images.
+        support: number of its images, or of the items that the task counts.
     """
 
     name: str
@@ -71,15 +71,15 @@ class ClassScores:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a task scores on a split; scores and arrays are attributes too, as in ``.accuracy``.
+    """The scores of a task on a split; scores and arrays are attributes too, as in ``.accuracy``.
 
     Attributes:
         task: registered name.
         scores: single numbers by name.
-        per_class: one row a class, in label order.
-        arrays: everything else by name, for example a confusion matrix.
-        num_images: images seen.
-        images_per_second: throughput, a warm-up batch excluded.
+        per_class: one row per class or category, in label order.
+        arrays: all other results by name, for example a confusion matrix.
+        num_images: number of images.
+        images_per_second: throughput, without a warm-up batch.
     """
 
     task: str
@@ -105,12 +105,12 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
-        """The evaluation that ``to_dict`` was called on; other keys are left out.
+        """The inverse of ``to_dict``; unknown keys are ignored.
 
-        Reads the layout of release 0.1 too, which knew classification only.
+        Also reads the layout of release 0.1, which supported classification only.
 
         Raises:
-            KeyError, TypeError, ValueError: a number is missing or is none.
+            KeyError, TypeError, ValueError: a number is missing, or is not a number.
         """
         if "scores" not in data and "other_scores" in data:
             data = _from_first_layout(data)
@@ -133,18 +133,18 @@ def evaluate(
     observe: Observer | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Score a task on a split, in fp32.
+    """Evaluate a task on a split, in fp32.
 
     Args:
         task: is moved to ``device`` and set to evaluation mode.
         loader: batches of the split, see ``build.eval_loader``.
         class_names: K names, in label order.
         device: where to compute.
-        observe: is called with the predictions for every batch.
+        observe: is called with the predictions for each batch.
         progress: show a progress bar.
 
     Raises:
-        DataError: the split has targets that the task does not know.
+        DataError: the targets of the split do not fit the task.
     """
     task.check_data(loader.images)
     device = torch.device(device)
@@ -194,12 +194,11 @@ def measure(
         loader: batches of the split.
         device: where to compute.
         precision: of the arithmetic, "fp32" or "bf16".
-        warm_up: predict the first batch once beforehand, so that the throughput is that of a
-            running system.
-        observe: is called with the predictions for every batch.
+        warm_up: predict the first batch once before timing starts.
+        observe: is called with the predictions for each batch.
         progress: show a progress bar.
-        world: the processes that measure together, each with its shard of the loader's batches;
-            None: this one alone. The metrics are those of all images.
+        world: the processes that evaluate together, each with its shard of the loader's batches;
+            None: this process alone. The metrics are those of all images.
 
     Raises:
         DataError: no image can be read, by any process.
@@ -216,9 +215,9 @@ def measure(
         ):
             batch = batch.to(device)
             if not len(batch):
-                # Its images are broken; but processes with a shard of a network compute together.
+                # All its images are broken, but processes of a sharded network compute together.
                 blank = batch.images.new_zeros(1, *batch.images.shape[1:])
-                task.predict(Batch.unlabelled(blank))
+                task.predict(Batch.unlabeled(blank))
                 continue
             predictions = task.predict(batch)
             metrics.update(predictions, batch.targets)
@@ -229,9 +228,9 @@ def measure(
             broken = describe_broken(world.merge(loader.images.broken))
             raise world.shared(DataError(f"no usable image to measure with: {broken}"))
         with warnings.catch_warnings():
-            # All is well where only other processes have images.
+            # torchmetrics warns in processes without images, which is fine if others have some.
             warnings.filterwarnings("ignore", "The ``compute`` method of metric .* before")
-            # Fetching the results waits until the device has finished.
+            # Copying the results to the CPU waits until the device has finished.
             results = {name: value.cpu() for name, value in metrics.compute().items()}
     return Measurement(results, num_images, num_images / (time.perf_counter() - start))
 
@@ -246,7 +245,7 @@ def _from_mappings(owner: Any, name: str, *mappings: str) -> Any:
 
 
 def _from_first_layout(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What release 0.1 wrote of a classification, as ``Evaluation.to_dict`` has it now."""
+    """Convert the classification results of release 0.1 to the layout of ``Evaluation.to_dict``."""
     kinds = ("precision", "recall", "f1")
     means = [f"{kind}_{average}" for average in ("macro", "weighted") for kind in kinds]
     scores = {name: data[name] for name in ("accuracy", "loss", *means)}
@@ -259,7 +258,7 @@ def _from_first_layout(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(data: Mapping[str, Any]) -> ClassScores:
-    """A row as ``ClassScores.to_dict`` returned it."""
+    """The inverse of ``ClassScores.to_dict``."""
     scores = {
         name: nan if value is None else float(value)
         for name, value in data.items()

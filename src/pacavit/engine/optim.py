@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and moving average of the weights."""
+"""Optimizer, learning-rate schedule and moving average of the weights."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["create_average", "create_optimizer", "lr_at", "set_lr"]
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The timm optimiser of that name; weight decay spares vectors and ``no_weight_decay()``.
+    """The timm optimizer of that name; vectors and ``no_weight_decay()`` get no weight decay.
 
-    Each parameter group has the product of its factors as ``lr_scale``: ``layer_decay`` by timm's
+    ``lr_scale`` of each parameter group is the product of its factors: ``layer_decay`` by timm's
     ``group_matcher``, ``lr_scales`` by name, ``cluster_lr_scale`` for the layers that cluster.
 
     Raises:
-        UnknownNameError: timm has no such optimiser.
+        UnknownNameError: timm has no such optimizer.
         RecipeError: it does not take these options, or one of the factors has no effect.
     """
     known = [str(name) for name in timm.optim.list_optimizers()]
@@ -35,8 +35,8 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
         raise UnknownNameError("optimizer", config.optimizer, known)
     if config.layer_decay is not None and _num_layers(model) < 2:
         raise RecipeError(
-            f"train.layer_decay {config.layer_decay} has no effect: the model does not tell its "
-            "layers by a group_matcher; leave it out"
+            f"train.layer_decay {config.layer_decay} has no effect: the model has no group_matcher "
+            "that defines its layers; leave it out"
         )
     try:
         optimizer: torch.optim.Optimizer = timm.optim.create_optimizer_v2(
@@ -55,13 +55,13 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
 
 
 def _num_layers(model: nn.Module) -> int:
-    """How many layers of different learning rates timm sees in a model."""
+    """Number of layers of a model that timm gives different learning rates."""
     matcher = getattr(model, "group_matcher", None)
     return 0 if matcher is None else len(group_parameters(model, matcher()))
 
 
 def _scale_groups(optimizer: torch.optim.Optimizer, model: nn.Module, config: TrainConfig) -> None:
-    """Split each parameter group by what its parameters' learning rates are multiplied with."""
+    """Split each parameter group by the factor of the learning rate."""
     clustering = _clustering_parameters(model) if config.cluster_lr_scale != 1 else set()
     # The first pattern that a name matches, and whether the parameter is of a clustering.
     kind_of = {
@@ -87,7 +87,7 @@ def _scale_groups(optimizer: torch.optim.Optimizer, model: nn.Module, config: Tr
 
 
 def _clustering_parameters(model: nn.Module) -> set[nn.Parameter]:
-    """The parameters of all modules that assign patches to clusters, whatever they are called."""
+    """The parameters of all clusterings in a model."""
     found = {
         parameter
         for module in model.modules()
@@ -104,7 +104,7 @@ def _clustering_parameters(model: nn.Module) -> set[nn.Parameter]:
 
 
 def lr_at(step: int, total: int, config: TrainConfig) -> float:
-    """Learning rate of a step: a straight rise to ``lr``, then a fall to ``min_lr``.
+    """Learning rate of a step: linear warm-up to ``lr``, then a decrease to ``min_lr``.
 
     Args:
         step: counted from 0.
@@ -120,7 +120,7 @@ def lr_at(step: int, total: int, config: TrainConfig) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the rate of all parameter groups, each times its own ``lr_scale`` if it has one."""
+    """Set the rate of all parameter groups, multiplied by ``lr_scale`` if a group has one."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
@@ -128,7 +128,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def create_average(model: nn.Module, decay: float) -> ModelEmaV3:
     """Moving average of parameters and buffers; call ``update(model, step)`` after each step.
 
-    Early on the average would be dominated by the random start, so the decay rises with the step
-    t as t / (t + 10) until it reaches ``decay``.
+    So that the random initialization does not dominate early averages, the decay in step t is
+    t / (t + 10) until it reaches ``decay``.
     """
     return ModelEmaV3(model, decay=decay, use_warmup=True, warmup_gamma=10.0, warmup_power=1.0)

@@ -1,4 +1,4 @@
-"""Images of any kind in, the records of a trained task out."""
+"""Predict images given as paths, bytes, arrays or tensors, with a trained model."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from pacavit.utils.text import shown
 __all__ = ["ImageInput", "Predicted", "Predictor"]
 
 ImageInput: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image | Tensor"
-"""A file's path, an encoded file, (H, W) or (H, W, 3) uint8, a PIL image, or (3, H, W) uint8."""
+"""Path, bytes of a file, uint8 array (H, W) or (H, W, 3), PIL image, or uint8 tensor (3, H, W)."""
 
 _NO_DRAWS = SampleRandom(seed=0, epoch=0, indices=torch.zeros(1, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """One input and what the task predicts for it.
+    """The prediction for one input.
 
     Attributes:
-        source: the path, or a name with the input's position where there is no path.
-        record: of the task's own kind; None if there was an error.
+        source: the path; for an input without a path, a name with its position.
+        record: its type depends on the task; None if there was an error.
         error: why the image could not be read, in one line; None if it could.
     """
 
@@ -46,15 +46,15 @@ class Predicted:
 
 
 class Predictor:
-    """A trained model behind the preprocessing that it was evaluated with.
+    """A trained model with the preprocessing that it was evaluated with.
 
-    Threads may share one: images are decoded and preprocessed side by side, and one batch at a
-    time passes through the network.
+    Threads may share a predictor: they decode and preprocess images in parallel, and the network
+    processes one batch at a time.
 
     Args:
-        model: as loaded by ``load_model``; its task moves to ``device``.
+        model: as loaded by ``load_model``; its task is moved to ``device``.
         device: where to compute.
-        batch_size: images that pass through the network at once.
+        batch_size: largest number of images in a batch.
 
     Example:
         >>> predictor = Predictor(load_model("cifar10_nano_conv"))  # doctest: +SKIP
@@ -70,11 +70,11 @@ class Predictor:
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Iterable[ImageInput]) -> list[Predicted]:
-        """One result an input, in order; an image that cannot be read does not stop the others."""
+        """One result per input, in order; images that cannot be read have their ``error`` set."""
         return list(self.stream(inputs))
 
     def stream(self, inputs: Iterable[ImageInput]) -> Iterator[Predicted]:
-        """The same, one by one, from as few inputs at a time as fill a batch."""
+        """The same as an iterator, which reads one batch of inputs at a time."""
         remaining, first = iter(inputs), 0
         while chunk := list(islice(remaining, self.batch_size)):
             yield from self._predict(chunk, first)
@@ -85,7 +85,7 @@ class Predictor:
 
         Args:
             source: the image.
-            name: what messages call an image without a path.
+            name: of an image without a path, in messages.
             still: refuse animations.
 
         Raises:
@@ -112,11 +112,11 @@ class Predictor:
         return source
 
     def prepare(self, images: Iterable[Tensor]) -> Batch:
-        """Decoded images (3, H, W) -> the network's input with placements, on the device."""
+        """Decoded images (3, H, W) -> a batch with placements, on the device."""
         return self._collate([self._fit(image) for image in images])
 
     def records(self, batch: Batch, sources: Sequence[Path] = ()) -> Sequence[Any]:
-        """What the task predicts for a prepared batch.
+        """The task's predictions for a prepared batch.
 
         Raises:
             CheckpointError: the network returns numbers that are not finite.
@@ -128,7 +128,7 @@ class Predictor:
             if len(sources) > 1:
                 where += " or an image near it"
             raise CheckpointError(
-                f"{shown(self.model.path)} returns values for {where} that are not numbers; take "
+                f"{shown(self.model.path)} returns values for {where} that are not numbers; use "
                 "weights of an earlier checkpoint"
             )
         return records
@@ -142,7 +142,7 @@ class Predictor:
         errors: dict[int, str] = {}
         for position, (source, name) in enumerate(zip(chunk, names, strict=True)):
             try:
-                # Of large images only the network's input is kept.
+                # Keep the network's input only, because images may be large.
                 samples[position] = self._fit(self.decode(source, shown(name)))
             except DataError as error:
                 errors[position] = str(error)
@@ -170,9 +170,9 @@ def _from_array(array: NDArray[Any], name: str) -> Tensor:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
         raise DataError(
             f"{name} is a {array.dtype} array of shape {array.shape}; give uint8 of shape "
-            "(H, W, 3), or (H, W) for grey values"
+            "(H, W, 3), or (H, W) for gray values"
         )
     if array.ndim == 2:
         array = np.repeat(array[:, :, None], 3, axis=2)
-    # Torch takes no views with negative strides, and warns of arrays that it cannot write to.
+    # torch rejects arrays with negative strides, and warns of read-only ones.
     return torch.from_numpy(np.require(array, requirements=["C", "W"])).permute(2, 0, 1)

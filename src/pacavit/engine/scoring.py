@@ -1,4 +1,4 @@
-"""A trained model on a split of its data: what evaluation, reports and packaging share."""
+"""Evaluate a trained model on a split of its data."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class SplitScore(NamedTuple):
     Attributes:
         evaluation: the scores.
         images: that were scored.
-        info: facts of the data they come from.
-        note: lines on files that were skipped, and on data other than those of the training.
+        info: facts about their data.
+        note: lines on skipped files, and on data that differ from those of the training.
     """
 
     evaluation: Evaluation
@@ -41,14 +41,14 @@ def score_model(
     observe: Observer | None = None,
     progress: bool = False,
 ) -> SplitScore:
-    """Measure a loaded model on a split.
+    """Evaluate a loaded model on a split.
 
     Args:
         model: its recipe names the data set.
         split: which images.
         root: folder with the data, instead of the recipe's.
         device: where to compute.
-        observe: is called with the predictions for every batch.
+        observe: is called with the predictions for each batch.
         progress: show a progress bar.
 
     Raises:
@@ -86,7 +86,7 @@ def check_classes(data: DataInfo, trained: DataInfo) -> None:
 
 
 def _other_data(data: DataInfo, trained: DataInfo, split: Split, num: int) -> str | None:
-    """A line, where splits of other data may hold images that a model was trained on."""
+    """A warning if the split of other data may contain images that the model was trained on."""
     if data.version == trained.version:
         return None
     return (

@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
     """The device of a name; "auto" is the first GPU, or the CPU if there is none.
 
     Raises:
-        RecipeError: no such device here.
+        RecipeError: there is no such device here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -49,17 +49,17 @@ def pick_device(name: str) -> torch.device:
 
 
 def configure(device: torch.device) -> None:
-    """Settings that make long work on ``device`` fast and repeatable; for this process."""
+    """Set options of this process that make computing on ``device`` fast and repeatable."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         return
-    # Lets the plain attention kernel (see training_kernels) stay in bf16 under autocast.
+    # Allow the plain attention kernel (see training_kernels) to use bf16 under autocast.
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     if platform.libc_ver()[0] == "glibc":
-        # Each step frees and asks for the same large buffers. By default glibc returns them to
-        # the kernel, which hands out zeroed pages anew: a large part of a step on small images.
+        # Each step frees and allocates the same large buffers. By default glibc returns them to
+        # the kernel, which zeroes pages again; that takes a large part of a step on small images.
         libc = ctypes.CDLL(None)
         for option, value in ((-3, 1 << 30), (-1, -1), (-4, 0)):
             # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
@@ -72,7 +72,7 @@ def training_kernels(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def check_precision(precision: str) -> str:
-    """The name of a precision, as it is.
+    """Return the name of a precision unchanged, if there is such a precision.
 
     Raises:
         UnknownNameError: there is no such precision.

@@ -27,7 +27,7 @@ from pacavit.engine.run.timer import Timer
 from pacavit.engine.weights import checkpoint
 from pacavit.engine.weights.checkpoint import best_weights
 from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS
-from pacavit.engine.weights.transfer import initialise
+from pacavit.engine.weights.transfer import initialize
 from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks.base import Task
@@ -37,7 +37,7 @@ from pacavit.utils.command import pacavit_command
 __all__ = ["train"]
 
 BROKEN_IMAGES = "broken_images.txt"
-_TINY = 1e-12  # instead of the weight of a batch in which nothing is labelled
+_TINY = 1e-12  # least weight of a batch, for one without labels
 
 
 def train(
@@ -48,13 +48,14 @@ def train(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Train a model and leave a run folder that holds all that is needed to use it.
+    """Train a model, and write a run folder with all that is needed to use it.
 
     Args:
         recipe: the complete run.
         out: the run folder; must not exist yet, or be empty.
-        resume: go on with the interrupted run in ``out``, as if it had not been interrupted; on
-            its data folder, unless ``recipe`` names one. Of a finished run nothing changes.
+        resume: resume the interrupted run in ``out``, with the same result as without the
+            interruption; on its data folder, unless ``recipe`` names one. A finished run is not
+            changed.
         overwrite: replace the run in ``out``.
         progress: show progress on the terminal.
 
@@ -64,9 +65,9 @@ def train(
         could not be read, ``broken_images.txt`` names them.
 
     Raises:
-        CheckpointError: ``out`` is in the way, is no run to resume, was trained on other data, or
+        CheckpointError: ``out`` is in use, is no run to resume, was trained on other data, or
             cannot be written.
-        RecipeError: the recipe does not fit, or is not the one of the run to resume.
+        RecipeError: the recipe does not fit, or is not that of the run to resume.
         DataError: the images cannot be read.
         Interrupted: after Ctrl-C or SIGTERM; a checkpoint was written.
         PacavitError: the loss is no longer a number.
@@ -77,7 +78,7 @@ def train(
             if world.is_main:
                 folder.check(out, resume=resume, overwrite=overwrite)
                 stack.enter_context(folder.lock_run_folder(out))
-                folder.check(out, resume=resume, overwrite=overwrite)  # now nobody changes it
+                folder.check(out, resume=resume, overwrite=overwrite)  # again, with the lock
         with world.together():
             recipe = folder.recipe_to_resume(recipe, out) if resume else recipe
             finished = resume and (out / WEIGHTS).is_file()
@@ -93,7 +94,7 @@ def train(
 def _train(
     recipe: Recipe, out: Path, world: World, *, resume: bool, overwrite: bool, progress: bool
 ) -> None:
-    # Built before the folder is touched: a recipe that does not work costs nobody an old run.
+    # Build everything before the folder is changed, so that a wrong recipe does not delete a run.
     with world.together():
         intact = checkpoint.Intact()
         if resume:
@@ -120,7 +121,7 @@ def _train(
         stack.enter_context(_stop_signals(trainer))
         if log is not None:
             if resume:
-                log.say(f"going on after step {step} of {trainer.total_steps}")
+                log.say(f"resuming after step {step} of {trainer.total_steps}")
             for line in intact.warnings:
                 log.warn(line)
             for line in trainer.origin:
@@ -129,35 +130,35 @@ def _train(
 
 
 class Trainer:
-    """One run: its objects, and the loop that moves them on.
+    """The objects of a run, and the training loop.
 
     Args:
         recipe: the complete run.
-        out: the run folder; only written to by ``fit``.
+        out: the run folder; only ``fit`` writes to it.
         world: the processes of the run.
-        fresh: begin, from the weights of ``model.init`` if there are any; otherwise a checkpoint
-            is loaded into ``state`` before ``fit``.
+        fresh: start from the weights of ``model.init``, if set; otherwise the caller loads a
+            checkpoint into ``state`` before ``fit``.
 
     Attributes:
-        origin: lines to log first: which weights the run begins with, if not with random ones,
-            and which files of the data are skipped.
+        origin: lines to log first: the initial weights, if they are not random, and skipped files
+            of the data.
     """
 
     def __init__(self, recipe: Recipe, out: Path, world: World, *, fresh: bool = True) -> None:
         self.recipe, self.config, self.out, self.world = recipe, recipe.train, out, world
-        # All that can fail before processes have to meet to share the network out.
+        # Everything that can fail before the network is sharded, which synchronizes processes.
         with world.together():
             self.device = world.device(self.config.device)
             system.configure(self.device)
             source = build.data_source(recipe)
 
-            # Before the images, which may take a download: most mistakes in a recipe show here.
+            # Check the recipe before the images are loaded, which may take a download.
             self.info = source.expected_info
             torch.manual_seed(self.config.seed)
             self.task = build.task(recipe, self.info).to(self.device)
             self.origin: list[str] = []
             if fresh and recipe.model.init is not None:
-                self.origin = initialise(self.task.model, self.info, recipe.model.init)
+                self.origin = initialize(self.task.model, self.info, recipe.model.init)
             if source.note is not None:
                 self.origin.append(source.note)
             build.check(self.task, recipe, self.info)
@@ -170,10 +171,10 @@ class Trainer:
             for task in dict.fromkeys((self.task, self.best_task)):
                 distributed.shard(task.model, world, self.device)
             if self.average is not None:
-                self.average.foreach = False  # in one call, sharded weights and whole buffers clash
+                self.average.foreach = False  # cannot mix sharded weights and plain buffers
         self.optimizer = optim.create_optimizer(self.task.model, self.config)
-        # Training draws on from where the weights left the generator, whatever loading draws; but
-        # all processes made the same weights, and they shall not drop the same paths.
+        # Loading data must not change the generator, whose state continues from initialization.
+        # Other processes get their own seeds, so that they do not drop the same paths.
         if not world.is_main:
             torch.manual_seed(self.config.seed + world.rank * 1_000_003)
         with torch.random.fork_rng(devices=[]), world.together(), world.first_on_machine():
@@ -186,9 +187,9 @@ class Trainer:
         self.steps_per_epoch = len(loader)
         self.total_steps = self.steps_per_epoch * self.config.epochs
 
-        self.pace = Timer(self._step_costs(), self.steps_per_epoch)
+        self.timer = Timer(self._step_costs(), self.steps_per_epoch)
 
-        # What runs a training step; ``wrap`` wraps it, and everything else keeps the task itself.
+        # The module that runs a training step, which ``wrap`` replaces; all else uses the task.
         self.stepper: nn.Module = self.task
         self.run_step: Callable[[Batch], dict[str, Tensor]] = self.task
         self.progress = checkpoint.Progress()
@@ -205,20 +206,20 @@ class Trainer:
         self.num_broken = 0
         self.loss_names: tuple[str, ...] = ()
         self.unread: list[tuple[Tensor, float]] = []
-        # Reading a loss waits for a GPU, so there losses are read many at a time.
+        # Reading a loss waits for the GPU, so several losses are read at a time.
         self.read_every = 20 if self.device.type == "cuda" else 1
 
     def wrap(self) -> None:
-        """Compile the training step and share it with the other processes, as the recipe says."""
+        """Wrap the training step for several processes and compile it, as the recipe says."""
         if self.world.size > 1 and not self.sharded:
             self.stepper = distributed.replicate(self.task, self.device)
         self.run_step = torch.compile(self.stepper) if self.config.compile else self.stepper
 
     def fit(self, log: RunLog | None) -> None:
-        """Train to the end, or until asked to stop, and write the final weights.
+        """Train to the end, or until stopped by a signal, and write the final weights.
 
         Args:
-            log: is told how it goes; None in all processes but the first.
+            log: of the session; None in all processes but the first.
         """
         self.clock = self.saved_at = time.monotonic()
         self._report_broken(log)
@@ -241,7 +242,7 @@ class Trainer:
         progress, config = self.progress, self.config
         loader = self._train_loader(progress.epoch)
         self.task.train()
-        self.pace.pause()
+        self.timer.pause()
         for batch in loader.epoch(progress.epoch, start=progress.batch):
             lr = optim.lr_at(progress.step, self.total_steps, config)
             optim.set_lr(self.optimizer, lr)
@@ -252,18 +253,18 @@ class Trainer:
                 self.average.update(self.task, step=progress.step)
             self.unread.append((losses, lr))
             last = progress.batch == len(loader)
-            # Several processes can only stop together, where they exchange their losses.
+            # Several processes can only stop together, when they exchange their losses.
             stop = self.stop_requested and self.world.size == 1
             if last or stop or len(self.unread) >= self.read_every:
                 self._read_losses(log)
-                # The end of an epoch writes its own checkpoint.
+                # The end of an epoch saves a checkpoint anyway.
                 if not last:
                     self._stop_or_save()
 
     def _keep_steps(self, log: RunLog | None) -> None:
-        """Save what was learned before images could not be read; stop if that was asked for."""
+        """Save the steps before images could not be read; stop if that was requested."""
         if self.world.size > 1:
-            return  # they can only save together, and the others know of nothing
+            return  # processes can only save together, and the others do not know of the error
         if self.unread:
             self._read_losses(log)
         if self.stop_requested:
@@ -275,14 +276,14 @@ class Trainer:
         """One optimizer step.
 
         Returns:
-            (losses,) of this process in the order of ``loss_names``, still on the device; their
-            mean over the processes is that of the whole batch.
+            (losses,) of this process in the order of ``loss_names``, on the device; their mean over
+            the processes is the loss of the whole batch.
         """
         if self.sharded:
             distributed.sync_buffers(self.task, self.world)
         chunks = batch.chunk(self.num_chunks)
         weights = torch.stack([self.task.loss_weight(chunk) for chunk in chunks])
-        # Processes average their gradients, chunks add up.
+        # Gradients are averaged over processes, and summed over chunks.
         factors = weights * self.world.size / self.world.sum(weights.sum()).clamp_min(_TINY)
         losses = [
             self._backward(chunk, factor, last=chunk is chunks[-1])
@@ -291,7 +292,7 @@ class Trainer:
         if self.config.clip is not None:
             clip_grad_norm_(self.task.parameters(), self.config.clip)
         self.optimizer.step()
-        # Keeping the memory of gradients saves a CPU from asking for it anew in every step.
+        # On a CPU, keeping the memory of gradients is faster than allocating it in every step.
         self.optimizer.zero_grad(set_to_none=self.device.type != "cpu")
         self.loss_names = tuple(losses[0])
         return torch.stack(
@@ -299,7 +300,7 @@ class Trainer:
         )
 
     def _backward(self, chunk: Batch, factor: Tensor, *, last: bool) -> dict[str, Tensor]:
-        """Add the gradients of a chunk of a step's images; returns its weighted losses."""
+        """Accumulate the gradients of a chunk of a batch; returns its weighted losses."""
         with distributed.gradient_sync(self.stepper, self.task.model, last):
             with (
                 system.autocast(self.device, self.config.precision),
@@ -312,10 +313,10 @@ class Trainer:
         return {name: value.detach() * factor.to(value) for name, value in losses.items()}
 
     def _finish_epoch(self, log: RunLog | None) -> None:
-        """Measure, record and save."""
+        """Validate, log and save."""
         progress = self.progress
         distributed.sync_buffers(self.best_task, self.world)
-        with diagnostics.watched(self.best_task.model) as clusters:
+        with diagnostics.collect_statistics(self.best_task.model) as clusters:
             scores = measure(
                 self.best_task,
                 self.val_loader,
@@ -329,33 +330,33 @@ class Trainer:
         losses = progress.mean_losses()
         progress.start_epoch()
         self._count_time()
-        self.pace.pause()
+        self.timer.pause()
         row = {
             "epoch": progress.epoch,
             "step": progress.step,
             **losses,
             "lr": optim.lr_at(progress.step - 1, self.total_steps, self.config),
-            "images_per_second": self.pace.end_epoch() * self.config.batch_size,
+            "images_per_second": self.timer.end_epoch() * self.config.batch_size,
             "elapsed": progress.elapsed,
             **progress.metrics,
             **clusters.means(),
         }
         with self.world.together():
             if log is not None:
-                log.epoch(row, self.task.main_metric, self.pace)
-                for complaint in clusters.complaints():
-                    log.warn(complaint)
+                log.epoch(row, self.task.main_metric, self.timer)
+                for warning in clusters.warnings():
+                    log.warn(warning)
         self._report_broken(log)
         self._save()
         if progress.epoch < self.config.epochs:
             self._stop_or_save()
 
     def _read_losses(self, log: RunLog | None) -> None:
-        """Fetch the latest losses from the device; none is kept that is not a number."""
+        """Fetch the latest losses from the device; PacavitError if one is not finite."""
         progress = self.progress
         first = progress.step - len(self.unread) + 1
         rows = self.world.mean(torch.stack([losses for losses, _ in self.unread]).cpu()).tolist()
-        self.pace.lap(len(rows), progress.epoch)
+        self.timer.lap(len(rows), progress.epoch)
         with self.world.together():
             for step, (row, (_, lr)) in enumerate(zip(rows, self.unread, strict=True), first):
                 losses = dict(zip(self.loss_names, row, strict=True))
@@ -367,10 +368,10 @@ class Trainer:
                     log.step(step, loss, lr, losses)
         self.unread.clear()
         if log is not None:
-            log.show(progress.step, progress.epoch, loss, self.pace, self.config.batch_size)
+            log.show(progress.step, progress.epoch, loss, self.timer, self.config.batch_size)
 
     def _report_broken(self, log: RunLog | None) -> None:
-        """Tell of images that could not be read, if there are more of them than before."""
+        """Log the images that could not be read, if there are more of them than before."""
         broken = self.world.merge({**self.images.broken, **self.val_loader.images.broken})
         if len(broken) == self.num_broken:
             return
@@ -378,16 +379,16 @@ class Trainer:
         with self.world.together():
             if log is not None:
                 path = self.out / BROKEN_IMAGES
-                # Earlier sessions may have met others.
+                # The file may list others from earlier sessions.
                 with files.reading(path):
                     known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
                 lines = "".join(f"{line}\n" for line in dict.fromkeys([*known, *broken.values()]))
                 with files.writing(path):
                     files.replace_file(path, lines.encode())
-                log.say(f"{describe_broken(broken)}; {path} names all")
+                log.say(f"{describe_broken(broken)}; {path} lists all")
 
     def _stop_or_save(self) -> None:
-        """Save if it is time to, or if the run shall stop; then stop."""
+        """Save if it is time to, or if a stop was requested; then stop."""
         minutes = (time.monotonic() - self.saved_at) / 60
         due = self.world.is_main and minutes >= self.config.checkpoint_minutes
         stop, due = self.world.any(self.stop_requested, due)
@@ -399,7 +400,7 @@ class Trainer:
             raise self.world.shared(
                 Interrupted(
                     f"stopped after step {self.progress.step} of {self.total_steps}; "
-                    "repeat the same command with --resume to go on"
+                    "repeat the same command with --resume to continue"
                 )
             )
 
@@ -412,7 +413,7 @@ class Trainer:
         self._count_time()
         checkpoint.save(self.out / CHECKPOINTS, self.state, self.config.keep_checkpoints)
         self.saved_at = time.monotonic()
-        self.pace.pause()
+        self.timer.pause()
 
     def _diverged(self, what: str) -> PacavitError:
         newest = checkpoint.newest(self.out / CHECKPOINTS)
@@ -431,13 +432,13 @@ class Trainer:
         return build.train_loader(self.recipe, self.images, self.info, size, self.world.shard)
 
     def _smaller_size(self, epoch: int) -> int | None:
-        """The image size of an epoch that has not the task's own."""
+        """The image size of an epoch with smaller images; None for the task's own size."""
         done = epoch / self.config.epochs
         sizes = (size for until, size in self.config.progressive or () if done < until)
         return next(sizes, None)
 
     def _step_costs(self) -> list[float]:
-        """Pixels of an image in each epoch: a step's time is about proportional to them."""
+        """Pixels per image in each epoch; the time of a step is about proportional to them."""
         own = self.recipe.task.image_size
         height, width = self.info.image_size if own is None else (own, own)
         smaller = [self._smaller_size(epoch) for epoch in range(self.config.epochs)]
@@ -445,12 +446,12 @@ class Trainer:
 
 
 def _num_chunks(loader: Loader, micro_batch: int | None) -> int:
-    """Into how many chunks every process cuts its shard of a batch, for the largest to fit.
+    """The number of chunks into which every process splits its shard of a batch.
 
-    All the same number: processes with a shard of the network compute together.
+    It is the same for all processes, because those of a sharded network compute together.
 
     Raises:
-        RecipeError: the smallest shard has fewer images than that.
+        RecipeError: the smallest shard has fewer images than chunks.
     """
     if micro_batch is None:
         return 1
@@ -458,15 +459,15 @@ def _num_chunks(loader: Loader, micro_batch: int | None) -> int:
     chunks = math.ceil(largest / micro_batch)
     if chunks > smallest:
         raise RecipeError(
-            f"train.micro_batch {micro_batch} cuts {largest} images into {chunks} chunks, "
+            f"train.micro_batch {micro_batch} splits {largest} images into {chunks} chunks, "
             f"and one process has only {smallest}; raise it, or choose a train.batch_size that "
-            "the processes share evenly"
+            "is a multiple of the number of processes"
         )
     return chunks
 
 
 def _not_finite(losses: Mapping[str, float]) -> str:
-    """Names the losses that are no finite numbers."""
+    """A text with the losses that are not finite."""
     if len(losses) == 1:
         return f"the loss is {next(iter(losses.values()))}"
     wrong = [f"{name} {value}" for name, value in losses.items() if not math.isfinite(value)]
@@ -474,16 +475,17 @@ def _not_finite(losses: Mapping[str, float]) -> str:
 
 
 def _printer(shown: bool) -> Callable[[str], None]:
-    """Something that prints plain lines, or does not."""
+    """A function that prints plain lines, or does nothing."""
     console = Console(quiet=not shown)
     return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def _stop_signals(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C and SIGTERM let the step under way finish; a second Ctrl-C stops at once.
+    """On Ctrl-C or SIGTERM, finish the current step; a second Ctrl-C stops at once.
 
-    Of several processes none does: torchrun passes on every signal, and ends them in the end.
+    With several processes, a second Ctrl-C is ignored, because torchrun forwards every signal; it
+    ends them after a while.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals

@@ -1,4 +1,4 @@
-"""See inside: recordings of attention, cluster maps, masks, rollout, and peers to compare with.
+"""Explanations: recorded attention, maps and masks of clusters, rollout, and other methods.
 
 Importing this package registers the methods.
 """

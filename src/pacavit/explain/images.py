@@ -1,4 +1,4 @@
-"""From image files to explanations of a trained classifier's decisions."""
+"""Explain the predictions of a trained classifier for image files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pacavit.explain.core.record import (
     record,
     uncompiled,
 )
-from pacavit.explain.methods.base import METHODS, Method, holds_pacavit, method_title, untouched
+from pacavit.explain.methods.base import METHODS, Method, frozen_eval, holds_pacavit, method_title
 from pacavit.tasks.classification import ClassProbability, top_classes
 from pacavit.types import Grid
 from pacavit.utils.text import shown
@@ -52,7 +52,7 @@ _TINY = 1e-30
 
 @dataclass(frozen=True)
 class StageClusters:
-    """The clusters of a stage as its last block used them, for one image.
+    """The clusters in the last block of a stage, for one image.
 
     Attributes:
         stage: its index.
@@ -63,7 +63,7 @@ class StageClusters:
         partition: (N,), the cluster to which most of each patch belongs; -1 for none.
         valid: (M,) bool.
         received: (M,), the fraction of all attention that goes to the cluster.
-        importance: (M,), how much the cluster supports the class: attention times gradient.
+        importance: (M,), importance of the clusters for the class: attention times gradient.
         attention: (N, M), from each patch to the clusters; rows sum to 1.
     """
 
@@ -79,15 +79,15 @@ class StageClusters:
     attention: Tensor
 
     def ranking(self) -> list[int]:
-        """The valid clusters, the most important for the class first."""
+        """The valid clusters, in descending order of their importance for the class."""
         order = self.importance.argsort(descending=True, stable=True).tolist()
         return [cluster for cluster in order if self.valid[cluster]]
 
-    def shares(self) -> Tensor:
-        """The fraction of all importance, (M,): sums to 1; all 0 where none is important."""
+    def relative_importance(self) -> Tensor:
+        """Importance divided by its sum: (M,); all 0 if the sum is 0."""
         return self.importance / self.importance.sum().clamp(min=_TINY)
 
-    def heat(self, cluster: int, placement: Placement) -> Tensor:
+    def heatmap(self, cluster: int, placement: Placement) -> Tensor:
         """The heatmap of a cluster over the whole image: (H, W), NaN where it was cropped."""
         weights = self.weights[cluster].unflatten(0, self.grid)
         return placement.restore(upsample(weights, self.sampling, placement.input_size))
@@ -95,18 +95,18 @@ class StageClusters:
 
 @dataclass(frozen=True)
 class ImageExplanation:
-    """Why a classifier predicts a class for an image.
+    """The explanation of a classifier's prediction for an image.
 
     Attributes:
-        path: the image file; for an image of a split a name with its position.
+        path: the image file; for an image of a split, a name with its position.
         image: (3, H, W) uint8, the whole image.
         placement: where in the image the network's input lies.
         top: the classes with the highest probabilities, in descending order.
         explained: the class that the maps explain.
-        maps: by method, (height, width) of the network's input; the chosen method first. For
-            image files and networks with clusters also the class map and the attention map.
+        maps: by method, (height, width) of the network's input; the chosen method first. For image
+            files and networks with clusters, also the class map and the attention map.
         map_stages: by method, the stages whose clusters make its map; empty for other methods.
-        stages: with clusters, in order; none where the network has none.
+        stages: the stages with clusters, in order; empty if the network has no clusters.
     """
 
     path: Path
@@ -132,7 +132,7 @@ class ImageExplanation:
 
 @dataclass(frozen=True)
 class FailedImage:
-    """An image that could not be explained, and why, in one line."""
+    """An image that could not be explained, with the reason in one line."""
 
     path: Path
     error: str
@@ -169,7 +169,7 @@ def cluster_mask(
             f"{', '.join(map(str, sorted(ranking)))}"
         )
     placement = explanation.placement
-    return restored_mask(clusters.heat(cluster, placement), placement, threshold, value)
+    return restored_mask(clusters.heatmap(cluster, placement), placement, threshold, value)
 
 
 def find_class(name: str | int, info: DataInfo) -> int:
@@ -193,15 +193,15 @@ def find_class(name: str | int, info: DataInfo) -> int:
 
 
 def has_clusters(network: nn.Module) -> bool:
-    """Whether a network is, or has inside, one of this package with clusters in some stage."""
+    """Whether a network is, or contains, one of this package with clusters in some stage."""
     return holds_pacavit(network) and any(m.num_clusters for m in find_pacavit(network).mixers)
 
 
 def default_method(network: nn.Module) -> str:
-    """The most faithful method that can explain a network, as ``pacavit explain-bench`` measures.
+    """The default method for a network, the most faithful one by ``pacavit explain-evaluate``.
 
-    That is ``cluster_contributions`` where there are clusters, ``relevance`` for other transformers
-    whose attention can be followed, ``grad_cam`` for all other networks, such as CNNs.
+    It is ``cluster_contributions`` for networks with clusters, ``relevance`` for other transformers
+    whose attention can be recorded, and ``grad_cam`` for all others, such as CNNs.
     """
     for name in ("cluster_contributions", "relevance"):
         try:
@@ -233,7 +233,7 @@ def explain_images(
     device: torch.device,
     progress: bool = False,
 ) -> Iterator[ImageExplanation | FailedImage]:
-    """Explain image files of any size and mode, one by one, in the order of the paths.
+    """Explain image files of any size and mode, in the order of the paths.
 
     A file that cannot be read becomes a :class:`FailedImage`; the others are explained.
 
@@ -290,7 +290,7 @@ def explain_split(
 
 
 def _methods(network: nn.Module, method: str | None, stage: int | None) -> dict[str, Method]:
-    """The chosen method, and with clusters the methods whose maps are shown beside its map."""
+    """The chosen method and, for networks with clusters, the class map and the attention map."""
     beside = _BESIDE if _shows_clusters(network) else ()
     options = {} if stage is None else {"stage": stage}
     return {
@@ -360,7 +360,7 @@ def _explain_image(
 def _clusters(model: LoadedModel, pixels: Tensor, label: int) -> tuple[StageClusters, ...]:
     """Every stage with clusters, of one image (1, 3, height, width)."""
     network = model.task.model
-    with untouched(network), torch.enable_grad(), record(network) as recording:
+    with frozen_eval(network), torch.enable_grad(), record(network) as recording:
         recording.backward(network(pixels.detach().clone().requires_grad_())[:, label])
     where = samplings(network)
     return tuple(
@@ -401,6 +401,6 @@ class _Preparation:
         if min(height, width) < self.patch:
             raise DataError(
                 f"{shown(path)} has {width} x {height} pixels, less than one patch of the model "
-                f"({self.patch} x {self.patch}); take a larger image"
+                f"({self.patch} x {self.patch}); use a larger image"
             )
         return self.predictor.prepare([image])

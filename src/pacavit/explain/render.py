@@ -1,4 +1,4 @@
-"""Pictures of explanations, as images to save: overlays, masks, and galleries of clusters."""
+"""Pictures of explanations: overlays, masks, and galleries of clusters."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from pacavit.explain.methods.base import METHODS
 from pacavit.utils.pictures import from_pillow, pillow_image
 
 __all__ = [
-    "COLOURS",
-    "cluster_colours",
+    "COLORMAP",
+    "cluster_colors",
     "cluster_gallery",
     "cluster_masks",
     "display_size",
     "fitted_size",
-    "heat_picture",
+    "heatmap_picture",
     "map_masks",
     "overlay",
     "partition_picture",
     "thumbnail",
 ]
 
-COLOURS = "inferno"
-"""Matplotlib's name of a perceptually uniform colour map, dark to bright."""
+COLORMAP = "inferno"
+"""Matplotlib's name of a perceptually uniform colormap, dark to bright."""
 
 _OPACITY = 0.6
 _SMALLEST, _LARGEST = 320, 640  # pixels of the longer side of a picture
-_CLUSTERS = 26  # of a gallery, the most important ones; with the partition three rows of nine
+_CLUSTERS = 26  # in a gallery, which with the partition fill three rows of nine pictures
 _COLUMNS = 9
 
 
@@ -57,33 +57,33 @@ def fitted_size(image_size: tuple[int, int], longer: int) -> tuple[int, int]:
 def thumbnail(image: Tensor, size: tuple[int, int]) -> Tensor:
     """(3, H, W) uint8 or (H, W) bool -> the same of another size.
 
-    Enlarged with visible pixels, reduced smoothly; masks stay masks.
+    Enlarging keeps pixels visible, reducing averages them; masks stay binary.
     """
     visible = image.ndim == 2 or size[0] > image.shape[1]
     mode = Image.Resampling.NEAREST if visible else Image.Resampling.LANCZOS
-    # A gap of 3 looks the same as none, and is faster for photographs.
+    # With reducing_gap=3 the result looks the same, and large photographs are faster.
     gap = None if visible else 3.0
     resized = pillow_image(image).resize((size[1], size[0]), mode, reducing_gap=gap)
     return from_pillow(resized)
 
 
-def heat_picture(picture: Tensor, heat: Tensor) -> Tensor:
+def heatmap_picture(picture: Tensor, heatmap: Tensor) -> Tensor:
     """A picture with a map over it: (3, H, W) uint8 and (H, W) -> (3, H, W).
 
     Args:
-        picture: below.
-        heat: >= 0; colors are relative to its largest value. Where it is NaN there is no color.
+        picture: the image below.
+        heatmap: >= 0; colors are relative to its largest value. Where it is NaN there is no color.
     """
-    colours = mpl.colormaps[COLOURS](_relative(heat.nan_to_num()))
-    colours[..., 3] = heat.isfinite().numpy() * _OPACITY
-    return _blended(picture, colours)
+    colors = mpl.colormaps[COLORMAP](_relative(heatmap.nan_to_num()))
+    colors[..., 3] = heatmap.isfinite().numpy() * _OPACITY
+    return _blended(picture, colors)
 
 
 def partition_picture(picture: Tensor, clusters: StageClusters, placement: Placement) -> Tensor:
     """A picture tinted by the cluster of every patch: (3, H, W) uint8 -> (3, H, W)."""
-    colours = _partition(clusters, placement)
-    colours[..., 3] *= _OPACITY
-    return _blended(picture, colours)
+    colors = _partition(clusters, placement)
+    colors[..., 3] *= _OPACITY
+    return _blended(picture, colors)
 
 
 def overlay(explanation: ImageExplanation, method: str, note: str) -> Figure:
@@ -96,24 +96,24 @@ def overlay(explanation: ImageExplanation, method: str, note: str) -> Figure:
     """
     size = display_size(explanation.placement.image_size)
     picture = thumbnail(explanation.image, size)
-    heat = _relative(explanation.placement.resized(size).restore(explanation.maps[method]))
+    heatmap = _relative(explanation.placement.resized(size).restore(explanation.maps[method]))
     name, probability = explanation.explained
     height, width = (side / 100 for side in size)
     figure = Figure(figsize=(2 * width + 1.3, height + 0.75), layout="constrained")
-    plain, heated = figure.subplots(1, 2)
+    plain, marked = figure.subplots(1, 2)
     plain.imshow(_array(picture))
-    likeliest = explanation.top[0]
-    plain.set_title(_text(f"{likeliest.name} {likeliest.probability:.1%}"), fontsize=10)
-    plain.set_xlabel("image, likeliest class", fontsize=8)
-    heated.imshow(_array(picture))
-    drawn = heated.imshow(heat, cmap=COLOURS, alpha=_OPACITY, vmin=0, vmax=1)
+    top = explanation.top[0]
+    plain.set_title(_text(f"{top.name} {top.probability:.1%}"), fontsize=10)
+    plain.set_xlabel("image, top-1 class", fontsize=8)
+    marked.imshow(_array(picture))
+    drawn = marked.imshow(heatmap, cmap=COLORMAP, alpha=_OPACITY, vmin=0, vmax=1)
     about_class = METHODS.get(method).class_specific
-    title = f"why {name} ({probability:.1%})" if about_class else "where it looks"
-    heated.set_title(_text(title), fontsize=10)
-    heated.set_xlabel(note, fontsize=8)
-    legend = figure.colorbar(drawn, ax=heated, fraction=0.046, pad=0.02, ticks=[0, 1])
+    title = f"evidence for {name} ({probability:.1%})" if about_class else "for any class"
+    marked.set_title(_text(title), fontsize=10)
+    marked.set_xlabel(note, fontsize=8)
+    legend = figure.colorbar(drawn, ax=marked, fraction=0.046, pad=0.02, ticks=[0, 1])
     legend.ax.set_yticklabels(["0", "most"], fontsize=8)
-    _bare(plain, heated)
+    _bare(plain, marked)
     return figure
 
 
@@ -125,7 +125,7 @@ def map_masks(explanation: ImageExplanation, method: str) -> Mapping[str, Tensor
 def cluster_masks(explanation: ImageExplanation, clusters: StageClusters) -> Mapping[str, Tensor]:
     """The masks of the most important cluster of a stage, (H, W) bool, by threshold."""
     placement = explanation.placement
-    return _masks(clusters.heat(clusters.ranking()[0], placement), placement)
+    return _masks(clusters.heatmap(clusters.ranking()[0], placement), placement)
 
 
 def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> Figure:
@@ -144,45 +144,45 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
     axes[0].imshow(picture)
     axes[0].imshow(_partition(clusters, placement), alpha=0.65)
     axes[0].set_title("partition", fontsize=8)
-    shares, colours = clusters.shares(), cluster_colours(clusters)
+    shares, colors = clusters.relative_importance(), cluster_colors(clusters)
     for axis, cluster in zip(axes[1:], shown, strict=False):
-        heat = clusters.heat(cluster, placement)
+        heatmap = clusters.heatmap(cluster, placement)
         axis.imshow(picture)
-        axis.imshow(_relative(heat), cmap=COLOURS, alpha=_OPACITY)
+        axis.imshow(_relative(heatmap), cmap=COLORMAP, alpha=_OPACITY)
         axis.set_title(f"cluster {cluster}: {shares[cluster]:.0%}", fontsize=8)
         for spine in axis.spines.values():
-            spine.set(visible=True, color=colours[cluster], linewidth=2)
+            spine.set(visible=True, color=colors[cluster], linewidth=2)
     for axis in axes[len(shown) + 1 :]:
         axis.set_visible(False)
     more = f", {len(shown)} of {len(ranking)}" if len(shown) < len(ranking) else ""
     figure.suptitle(
         _text(
-            f"clusters of stage {clusters.stage}, block {clusters.block}{more}, and their share "
-            f"in the importance for {explanation.explained.name}"
+            f"clusters of stage {clusters.stage}, block {clusters.block}{more}, and their fraction "
+            f"of the importance for {explanation.explained.name}"
         ),
         fontsize=9,
     )
     return figure
 
 
-def cluster_colours(clusters: StageClusters) -> list[tuple[float, float, float]]:
+def cluster_colors(clusters: StageClusters) -> list[tuple[float, float, float]]:
     """A color (red, green, blue) in 0..1 for each cluster; the largest clusters differ most."""
     sizes = torch.bincount(clusters.partition.clamp(min=0), minlength=len(clusters.weights))
-    colours = [(0.0, 0.0, 0.0)] * len(clusters.weights)
+    colors = [(0.0, 0.0, 0.0)] * len(clusters.weights)
     for rank, cluster in enumerate(sizes.argsort(descending=True, stable=True).tolist()):
-        hue = rank * 0.618034 % 1  # the golden ratio never comes near an earlier hue soon
+        hue = rank * 0.618034 % 1  # steps of the golden ratio keep hues far apart
         lightness = (0.5, 0.72, 0.34)[rank % 3]
-        colours[cluster] = colorsys.hls_to_rgb(hue, lightness, 0.85)
-    return colours
+        colors[cluster] = colorsys.hls_to_rgb(hue, lightness, 0.85)
+    return colors
 
 
-def _masks(heat: Tensor, placement: Placement) -> dict[str, Tensor]:
-    return {threshold: restored_mask(heat, placement, threshold) for threshold in THRESHOLDS}
+def _masks(heatmap: Tensor, placement: Placement) -> dict[str, Tensor]:
+    return {threshold: restored_mask(heatmap, placement, threshold) for threshold in THRESHOLDS}
 
 
 def _partition(clusters: StageClusters, placement: Placement) -> NDArray[np.float32]:
-    """The colour of the cluster of every pixel: (H, W, 4), transparent where there is none."""
-    table = torch.tensor([(*colour, 1.0) for colour in cluster_colours(clusters)] + [(0.0,) * 4])
+    """The color of the cluster of every pixel: (H, W, 4), transparent where there is none."""
+    table = torch.tensor([(*color, 1.0) for color in cluster_colors(clusters)] + [(0.0,) * 4])
     (row, row_seen), (column, column_seen) = placement.input_positions()
     rows, columns = (
         ((position - clusters.sampling.offset) / clusters.sampling.stride)
@@ -196,16 +196,16 @@ def _partition(clusters: StageClusters, placement: Placement) -> NDArray[np.floa
     return np.asarray(table[cluster].numpy())
 
 
-def _relative(heat: Tensor) -> NDArray[np.floating]:
-    """Values divided by the largest, 0..1; NaN stays, and is not drawn."""
-    largest = heat.nan_to_num().max().clamp(min=torch.finfo(heat.dtype).tiny)
-    return np.asarray((heat / largest).numpy())
+def _relative(heatmap: Tensor) -> NDArray[np.floating]:
+    """Values divided by the largest, 0..1; NaN stays NaN, which is not drawn."""
+    largest = heatmap.nan_to_num().max().clamp(min=torch.finfo(heatmap.dtype).tiny)
+    return np.asarray((heatmap / largest).numpy())
 
 
-def _blended(picture: Tensor, colours: NDArray[np.floating]) -> Tensor:
+def _blended(picture: Tensor, colors: NDArray[np.floating]) -> Tensor:
     """(3, H, W) uint8 below (H, W, 4) in 0..1 -> (3, H, W) uint8."""
-    opacity = colours[..., 3:]
-    mixed = (1 - opacity) * _array(picture) + opacity * 255 * colours[..., :3]
+    opacity = colors[..., 3:]
+    mixed = (1 - opacity) * _array(picture) + opacity * 255 * colors[..., :3]
     return torch.from_numpy(mixed.round().astype(np.uint8)).permute(2, 0, 1)
 
 
@@ -214,7 +214,7 @@ def _array(image: Tensor) -> NDArray[np.uint8]:
 
 
 def _text(text: str) -> str:
-    """Escape what matplotlib would take for formulas."""
+    """Escape characters that matplotlib would read as formulas."""
     return text.replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""Stems, transitions, blocks and their initialization, of which the models consist."""
+"""Layers of the models: stems, transitions, blocks, and their initialization."""
 
 from pacavit.layers.block import Block
 from pacavit.layers.embed import (

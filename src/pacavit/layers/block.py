@@ -20,7 +20,7 @@ class Block(nn.Module):
     Args:
         dim: channels C.
         attention: the token mixer.
-        clustering: computes the assignment from this block's normalised tokens; None in a block
+        clustering: computes the assignment from this block's normalized tokens; None in a block
             that uses the assignment of an earlier one.
         mlp_ratio: hidden width of the feed-forward layers over C.
         act_layer: its activation.

@@ -23,18 +23,18 @@ __all__ = [
 
 
 def reduce_mask(mask: Tensor, stride: int) -> Tensor:
-    """(B, H, W) bool -> (B, ceil(H / stride), ceil(W / stride)), False where all of a cell is."""
+    """(B, H, W) bool -> (B, ceil(H / stride), ceil(W / stride)), False if a whole cell is False."""
     return F.max_pool2d(mask.float(), stride, ceil_mode=True) > 0
 
 
 def fill_padding(x: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
     """(B, C, H, W) -> the same with ``value`` where ``mask`` (B, H, W) is False.
 
-    Filled with zeros, padding looks to a convolution like the border of the image.
+    Zeros make padding look to a convolution like the zero padding at the border of an image.
     """
     if mask is None:
         return x
-    # With channels last: beside a mask of one channel, masked_fill forgets the layout of the map.
+    # Permuted, because with a mask of one channel masked_fill loses the channels-last layout.
     return x.permute(0, 2, 3, 1).masked_fill(~mask[..., None], value).permute(0, 3, 1, 2)
 
 
@@ -128,9 +128,9 @@ def _convolve(convs: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
 class ConvStem(nn.Module):
     """Dense convolutions for small images: (B, in_chans, H, W) -> (B, N, C).
 
-    A patch is 2 x 2 pixels: the second convolution is followed by a max-pooling. At 32 x 32
-    pixels a second of computing gains more accuracy in such a stem than in blocks, and dense
-    convolutions are the fastest layers on a CPU.
+    A patch is 2 x 2 pixels: the second convolution is followed by a max-pooling. For images of
+    32 x 32 pixels, the same computing time gains more accuracy in such a stem than in blocks, and
+    dense convolutions are the fastest layers on a CPU.
 
     Args:
         in_chans: channels of the image.

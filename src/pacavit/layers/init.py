@@ -1,4 +1,4 @@
-"""How the paper initialises layers."""
+"""Initialization of layers, as in the paper."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ __all__ = ["evaluation_mode"]
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards each module is in its earlier mode again."""
+    """Set evaluation mode inside the context; the mode of each module is restored afterwards."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

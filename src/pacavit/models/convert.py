@@ -1,4 +1,4 @@
-"""Checkpoints of the original code: recognised, and converted to the names of ours."""
+"""Recognize checkpoints of the original code, and rename their weights for our models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
     "infer_settings",
     "is_original",
     "name_faults",
-    "recognise",
+    "recognize",
 ]
 
 
@@ -79,12 +79,12 @@ def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
             ``backbone.``.
 
     Returns:
-        A state dict for a :class:`~pacavit.models.PacaViT` of the same geometry; what belongs to
-        no part of the model keeps its name.
+        A state dict for a :class:`~pacavit.models.PacaViT` of the same geometry; weights that
+        belong to no part of the model keep their names.
 
     Raises:
-        CheckpointError: nothing in it looks like a PaCa-ViT, a clustering has layers that none of
-            the authors' has, or a weight is a single number.
+        CheckpointError: nothing in it looks like a PaCa-ViT, a clustering has layers that no
+            original clustering has, or a weight is a single number.
     """
     weights = _unwrap(checkpoint)
     if not any(_MARK.match(name) for name in weights):
@@ -109,20 +109,20 @@ def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def name_faults(own: Collection[str], given: Collection[str]) -> list[str]:
-    """How the names of given weights differ from those that a network has itself."""
+    """How names of given weights differ from the names in a network, a line for each."""
     missing = [f"{name} is missing" for name in own if name not in given]
-    return missing + [f"{name} is left over" for name in given if name not in own]
+    return missing + [f"{name} is unexpected" for name in given if name not in own]
 
 
 def infer_settings(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Keyword arguments of a PacaViT that has these weights, as far as their shapes tell.
+    """Keyword arguments of a PacaViT with these weights, as far as shapes determine them.
 
     Args:
         weights: as :func:`convert_state_dict` gives them.
 
     Returns:
         ``embed_dims``, ``depths``, ``clustering`` (None if nothing clusters), ``num_clusters``,
-        ``recluster_every`` and ``teacher_options``. Numbers of heads leave no trace in shapes.
+        ``recluster_every`` and ``teacher_options``. Shapes do not show the numbers of heads.
 
     Raises:
         CheckpointError: a stage or a block is missing in between.
@@ -154,14 +154,14 @@ def infer_settings(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def recognise(weights: Mapping[str, Tensor]) -> tuple[str | None, str, dict[str, Any]]:
+def recognize(weights: Mapping[str, Tensor]) -> tuple[str | None, str, dict[str, Any]]:
     """Which model has these weights, by their shapes.
 
     Args:
         weights: as :func:`convert_state_dict` gives them.
 
     Returns:
-        The authors' name or None where they named no such model, our name, and the keyword
+        The original name (None if there is no such original model), our name, and the keyword
         arguments in which it differs from our model of that name.
 
     Raises:
@@ -177,7 +177,7 @@ def recognise(weights: Mapping[str, Tensor]) -> tuple[str | None, str, dict[str,
         raise CheckpointError(f"no model of the family has the widths {widths} of this checkpoint")
     model = next((name for name in same if VARIANTS[name]["depths"] == depths), same[0])
     usual = _settings(model, {}, inferred)
-    # What is None has no effect in these weights, whatever the model's default.
+    # A setting of None has no effect for these weights, whatever the model's default.
     different = {key: value for key, value in inferred.items() if value not in (None, usual[key])}
     return None, model, different
 
@@ -196,7 +196,7 @@ def _unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _clustering_methods(weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Which method each block that clusters uses, told by the last of its layers."""
+    """The method of each block that clusters, identified by the last of its layers."""
     indices: dict[str, set[str]] = {}
     for name in weights:
         match = _CLUSTERING_KEY.match(name)
@@ -225,7 +225,7 @@ def _rename(name: str) -> str:
 
 
 class _Stage(NamedTuple):
-    """What the shapes of a stage's weights tell."""
+    """Facts of a stage that the shapes of its weights determine."""
 
     dim: int
     method: str | None
@@ -234,7 +234,7 @@ class _Stage(NamedTuple):
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor], index: int, depth: int) -> _Stage:
-        """Read it off the weights of a stage with so many blocks."""
+        """Infer them from the weights of a stage with ``depth`` blocks."""
         blocks = [f"stages.{index}.blocks.{block}." for block in range(depth)]
         norm = weights.get(f"{blocks[0]}norm1.weight")
         if norm is None:
@@ -253,7 +253,7 @@ class _Stage(NamedTuple):
 
 
 def _method(weights: Mapping[str, Tensor], block: str) -> str | None:
-    """Which clustering a block owns, told by its layers."""
+    """The clustering that a block owns, identified by its layers."""
     for method, layers in _CLUSTERING_LAYERS.items():
         if all(f"{block}clustering.{layer}.weight" in weights for layer in layers.values()):
             return method
@@ -275,6 +275,6 @@ def _counts(weights: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
 
 
 def _settings(model: str, settings: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
-    """Some keyword arguments of one of our models, whether told or left to their defaults."""
+    """Keyword arguments of one of our models: given ones, else the defaults."""
     usual = {"clustering": "conv", "recluster_every": 0, "teacher_options": None}
     return {key: {**usual, **VARIANTS[model], **settings}[key] for key in keys}

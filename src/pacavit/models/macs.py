@@ -1,4 +1,4 @@
-"""Multiply-accumulates, by the count of the PaCa-ViT paper."""
+"""Multiply-accumulates, counted as in the PaCa-ViT paper."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["count_macs"]
 def count_macs(model: nn.Module, image_size: tuple[int, int], in_chans: int = 3) -> int:
     """Multiply-accumulates of convolutions and matrix products for one image.
 
-    Aggregation of clusters and both products of attention are among them: this is what the paper
-    and many others publish as FLOPs.
+    The aggregation of clusters and both products of attention are included. The paper and many
+    others publish this number as FLOPs.
 
     Args:
         model: the network, on any device, "meta" included.
@@ -24,7 +24,7 @@ def count_macs(model: nn.Module, image_size: tuple[int, int], in_chans: int = 3)
         in_chans: channels of the image.
     """
     device = next(model.parameters()).device
-    # The counter does not know every fused attention kernel; the plain one is matrix products.
+    # The counter does not know every fused attention kernel; the plain one uses matrix products.
     plain, counter = sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False)
     with evaluation_mode(model), torch.no_grad(), plain, counter:
         model(torch.zeros(1, in_chans, *image_size, device=device))

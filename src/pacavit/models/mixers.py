@@ -35,12 +35,12 @@ class Mixer(NamedTuple):
 
     @property
     def uses_teacher(self) -> bool:
-        """The model's teacher clusters for the stage, instead of its blocks."""
+        """Whether the model's teacher clusters for the stage, instead of its blocks."""
         name = self.clustering_name
         return name is not None and issubclass(CLUSTERINGS.get(name), TeacherClustering)
 
     def replace_clustering(self, name: str, options: Options, num_clusters: int | None) -> Mixer:
-        """The same with another clustering, where there is one; None keeps the number M."""
+        """The same with another clustering, if the stage has one; ``num_clusters=None`` keeps M."""
         if self.clustering_name is None:
             return self
         number = self.num_clusters if num_clusters is None else num_clusters
@@ -130,7 +130,7 @@ def plan_mixers(
 def drop_idle_defaults(
     defaults: Mapping[str, Any], settings: Mapping[str, Any], num_stages: int
 ) -> dict[str, Any]:
-    """A variant's defaults without the clustering options that would have no effect.
+    """The defaults of a variant without clustering options that would have no effect.
 
     Args:
         defaults: keyword arguments of the variant.

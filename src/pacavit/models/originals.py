@@ -1,4 +1,4 @@
-"""The original models by the names of the original code, registered with timm on import."""
+"""The original models under their original names, registered with timm on import."""
 
 from __future__ import annotations
 

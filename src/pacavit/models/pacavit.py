@@ -81,7 +81,7 @@ class PacaViT(nn.Module):
         attention: registered name, per stage.
         attention_options: further named options of the attention, per stage.
         stem_dims: widths of the inner convolutions of a dense stem for small images, with
-            patches of 2 x 2 pixels; none is the paper's stem, with patches of 4 x 4.
+            patches of 2 x 2 pixels; empty for the paper's stem, with patches of 4 x 4.
         transition_convs: dense convolutions in each transition, the first with max-pooling; 0
             is the paper's single strided convolution.
         act_layer: activation of feed-forward layers and dense convolutions; class or timm's name.
@@ -261,9 +261,9 @@ class PacaViT(nn.Module):
         Args:
             x: images; those of different sizes are padded, right and below, to one canvas.
             pixel_mask: (B, height, width) bool, False where a pixel is padding; None is no
-                padding. Each image needs a pixel. Padding influences nothing: an image has the
-                features that it has alone, unless its clusters are cells of the canvas (``grid``,
-                ``random``).
+                padding. Each image needs at least one pixel. Padding has no influence: an image has
+                the same features as without it, unless its clusters are cells of the canvas
+                (``grid``, ``random``).
         """
         features = self.forward_features(x, pixel_mask)
         patch_mask = None if pixel_mask is None else self.patch_masks(pixel_mask)[-1]
@@ -330,7 +330,7 @@ class PacaViT(nn.Module):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Drop the stages after the last chosen one; also the head, if asked for or if any goes."""
+        """Drop the stages after the last chosen one; the head too if asked for, or if any goes."""
         chosen, last = feature_take_indices(len(self.stages), indices)
         cut = last < len(self.stages) - 1
         self.stages, self.mixers = self.stages[: last + 1], self.mixers[: last + 1]
@@ -346,7 +346,7 @@ class PacaViT(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh head for another number of classes; 0 removes it.
+        """Replace the head by a fresh one for another number of classes; 0 removes it.
 
         The new head has the device and the precision of the network.
         """
@@ -452,8 +452,8 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[s
     """Convert original weights; timm calls it on every state dict that it loads.
 
     Raises:
-        CheckpointError: a layer other than the head is missing or unexpected. timm itself ignores
-            that where the number of classes differs, and for ``features_only``.
+        CheckpointError: a layer other than the head is missing or unexpected. timm itself does not
+            check that if the number of classes differs, or for ``features_only``.
     """
     weights = convert_state_dict(state_dict) if is_original(state_dict) else state_dict
     faults = name_faults(model.state_dict(), weights)

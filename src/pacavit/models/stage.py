@@ -41,11 +41,11 @@ class Stage(nn.Module):
         *,
         return_state: bool = False,
     ) -> Tensor | StageOutput:
-        """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalised tokens.
+        """(B, C0, H0, W0) -> (B, C, H, W), a channels-last view of the normalized tokens.
 
         Args:
             x: an image, or the map of the stage before.
-            mask: (B, H0, W0) bool, False where ``x`` is padding; there the map will be 0.
+            mask: (B, H0, W0) bool, False where ``x`` is padding; there the output map is 0.
             teacher_outputs: of the model's teacher in this pass.
             return_state: return the map and the state after the last block instead of the map
                 alone, which is what timm and hooks on a stage expect.

@@ -1,4 +1,4 @@
-"""Teachers: networks beside the model that cluster for its stages."""
+"""Teachers: networks beside the model that compute the clusters of its stages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ConvMixerTeacher", "Teacher", "TeacherOutput", "TeacherOutputs", "bu
 
 
 class TeacherOutput(NamedTuple):
-    """What a teacher computes for one stage.
+    """The output of a teacher for one stage.
 
     Attributes:
         assignment: used by all blocks of the stage; None where the blocks need none.
@@ -34,7 +34,7 @@ class TeacherOutput(NamedTuple):
 
 
 class Teacher(nn.Module):
-    """A network beside the model that clusters for its stages, from the map of the stem."""
+    """A network beside the model that computes the clusters of its stages from the stem's map."""
 
     def forward(self, stem_map: Tensor) -> list[TeacherOutput]:
         """(B, C, H, W) of the stem -> one output for each stage with a teacher, from the first."""
@@ -42,7 +42,7 @@ class Teacher(nn.Module):
 
 
 class TeacherOutputs:
-    """The outputs of a teacher in one forward pass, handed to one stage after the other.
+    """The outputs of a teacher in one forward pass, passed to one stage after the other.
 
     The teacher runs once, when the first stage has embedded the image.
 

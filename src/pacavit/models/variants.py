@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 __all__ = ["ORIGINALS", "VARIANTS", "Original", "release_url"]
 
 _PAPER = {"num_heads": (2, 4, 8, 16), "num_clusters": (100, 100, 100, 0)}
-# At 32 x 32 a 7 x 7 kernel or a fourfold hidden layer costs a quarter of a block and gains
-# nothing, so the small models make their clusterings lighter unless told otherwise.
+# For 32 x 32 images a 7 x 7 kernel or a fourfold hidden layer costs a quarter of a block and gains
+# no accuracy, so the clusterings of the small models are lighter by default.
 _SMALL = {"clustering_defaults": {"conv": {"kernel_size": 3}, "mlp": {"hidden_ratio": 1}}}
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -57,7 +57,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 class Original(NamedTuple):
-    """An original model, as settings of ours.
+    """An original model, as one of our models with other settings.
 
     Attributes:
         model: our name.

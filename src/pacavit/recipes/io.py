@@ -43,8 +43,8 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Args:
         source: name of a packaged recipe, a ``.toml`` or ``.json`` file, or a run folder. A
             packaged recipe takes precedence over a folder of the same name, which is ``./NAME``.
-        overrides: ``"field.path=value"`` strings, applied in order. Values are TOML; what is not
-            TOML is taken as a plain string, and ``null`` unsets an optional field.
+        overrides: ``"field.path=value"`` strings, applied in order. Values are TOML; a value that
+            is not TOML is a plain string, and ``null`` unsets an optional field.
 
     Raises:
         UnknownNameError: no packaged recipe has that name, or no such task is registered.
@@ -66,20 +66,20 @@ def parse(data: Mapping[str, Any], origin: str) -> Recipe:
 
     Raises:
         UnknownNameError: no such task is registered.
-        RecipeError: naming field, value and what is expected, in one line.
+        RecipeError: one line with the field, its value and what is expected.
     """
     if not isinstance(data, Mapping):
         raise RecipeError(f"{origin} is not a table of fields")
     data = _encodable(data, origin)
     try:
-        # Strict JSON mode knows that arrays are tuples and strings are paths; Python mode refuses.
+        # As JSON, because strict Python mode refuses a list for a tuple and a string for a path.
         return Recipe.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
         raise RecipeError(f"{origin}: {_explain(error, data)}") from error
 
 
 def _encodable(data: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
-    """The data with a ``data.root`` that is not UTF-8 as a file URI, as ``Recipe`` writes it.
+    """The data; a ``data.root`` that is not UTF-8 becomes a file URI, as ``Recipe`` writes it.
 
     Raises:
         RecipeError: another text is not UTF-8.
@@ -99,7 +99,7 @@ def _encodable(data: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
 
 
 def dump(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as JSON; the file is replaced in one step, when it is on the disk."""
+    """Write a recipe as JSON; an older file is replaced atomically."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(recipe.model_dump_json(indent=2) + "\n")
@@ -111,8 +111,7 @@ def dump(recipe: Recipe, path: Path) -> None:
 def difference(old: Recipe, new: Recipe) -> str | None:
     """The first field in which two recipes differ, with both values; None if they agree.
 
-    The place of the data may change: moved images are the same images. So may the number of
-    processes that read them.
+    The folder of the data and the number of processes that read them are ignored.
     """
     flat_old, flat_new = (dict(flatten(recipe.model_dump(mode="json"))) for recipe in (old, new))
     for field in [*flat_new, *flat_old]:
@@ -120,7 +119,7 @@ def difference(old: Recipe, new: Recipe) -> str | None:
         if was != now and field not in _MAY_CHANGE:
             return f"{field} was {was!r} and is now {now!r}"
     was, now = list(old.train.lr_scales), list(new.train.lr_scales)
-    # The only mapping in which the order says something: the first pattern that matches counts.
+    # The order of this mapping matters: the first matching pattern is used.
     if was != now:
         return f"the order of train.lr_scales was {was!r} and is now {now!r}"
     return None
@@ -167,7 +166,7 @@ def _read_extended(
 
 
 def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings over each other; of two values that are not both tables the change wins."""
+    """Merge nested mappings; of two values that are not both mappings, the changed one is kept."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
@@ -178,7 +177,7 @@ def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(source: str | Path) -> tuple[str, Path | None, dict[str, Any]]:
-    """One recipe as it is written: what to call it, its file if it is not packaged, its data."""
+    """One recipe, not merged: its name for messages, its file (None if packaged), its data."""
     path = Path(source)
     if isinstance(source, str) and source in names():
         packaged = resources.files("pacavit.recipes") / "library" / f"{source}.toml"
@@ -237,16 +236,16 @@ def _value(text: str) -> Any:
         raise
     except ValueError:
         return text
-    # A text with line breaks could smuggle in further keys; then it is no single value.
+    # A text with line breaks could contain further keys.
     return parsed["value"] if len(parsed) == 1 else text
 
 
 def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
-    """One line for the first faulty field of a validation error."""
+    """One line for the first invalid field of a validation error."""
     faults = error.errors(include_url=False)
-    # Alternatives of a union fail one by one at the same field: they are reported together.
+    # Each alternative of a union fails on its own at the same field: report them together.
     paths = [_field_path(fault["loc"], data) for fault in faults]
-    # The alternative that got furthest inside is the one that was meant.
+    # The alternative with the error at the deepest field is probably the one that was meant.
     within = [i for i, path in enumerate(paths) if f"{path}.".startswith(f"{paths[0]}.")]
     deepest = max(within, key=lambda i: paths[i].count("."))
     field, first = paths[deepest], faults[deepest]
@@ -267,7 +266,7 @@ def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
 
 
 def _field_path(location: tuple[int | str, ...], data: Any) -> str:
-    """Dotted name of a field; drops the names of union members that pydantic puts in between."""
+    """Dotted name of a field, without the names of union members that pydantic inserts."""
     parts: list[str] = []
     for position, key in enumerate(location):
         if isinstance(data, Mapping) and key in data:
@@ -289,7 +288,7 @@ def _field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(field: str, data: Mapping[str, Any]) -> str:
-    """A hint for an unknown field: its neighbours first, then fields of other sections."""
+    """A hint for an unknown field: similar fields of its section, then of other sections."""
     section, _, last = field.rpartition(".")
     task = data.get("task")
     task_name = task.get("name", DEFAULT_TASK) if isinstance(task, Mapping) else DEFAULT_TASK

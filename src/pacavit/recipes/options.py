@@ -1,4 +1,4 @@
-"""Bounds of named options that may come from strangers: recipes inside weights, hub configs."""
+"""Bounds of options from untrusted sources: recipes inside weights, configs of the hub."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ FORBIDDEN_OPTIONS = frozenset(
         "scriptable",
     }
 )
-"""Arguments with which timm downloads, unpickles or compiles, or builds another kind of network."""
+"""Arguments that make timm download, unpickle or compile, or build another kind of network."""
 
 
 def check_bounds(options: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming the option, for numbers and lists that no model needs."""
+    """Raise ValueError with the name of an option whose number or list exceeds the bounds."""
     for name, value in options.items():
         if ("depth" in name or "layers" in name) and _total(value) > _MAX_LAYERS:
             raise ValueError(f"{name} of at most {_MAX_LAYERS} layers in all")

@@ -38,7 +38,7 @@ __all__ = [
 DEFAULT_TASK = "classification"
 
 MAX_IMAGE_SIZE = 4096
-"""Largest height and width in pixels of what a network sees."""
+"""Largest height and width in pixels of a network's input."""
 MAX_CLUSTERS = 2**14
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -76,9 +76,9 @@ class DataConfig(_Section):
     num_workers: Count | None = Field(
         None,
         le=1024,
-        description="processes that read images from files, for each process that trains, which "
-        "changes nothing but the speed; None: one a core, shared by those that train on the "
-        "machine. Images in memory need none",
+        description="processes that read image files, for each training process; affects the "
+        "speed only; None: one per core, divided among the training processes of the machine. "
+        "Images in memory need none",
     )
     options: Options = Field(
         {}, description="further keyword arguments of the data set's class, such as a variant"
@@ -87,7 +87,7 @@ class DataConfig(_Section):
     @field_validator("root", mode="wrap")
     @classmethod
     def _read_root(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Path | None:
-        """Expand ``~``, and read the URI of ``_write_root``."""
+        """Expand ``~``, and decode the URI of ``_write_root``."""
         if not isinstance(value, str):
             root: Path | None = check(value)
             return root
@@ -97,7 +97,7 @@ class DataConfig(_Section):
 
     @field_serializer("root", when_used="json")
     def _write_root(self, root: Path | None) -> str | None:
-        """The path; as a file URI where it is not UTF-8, which JSON cannot hold otherwise."""
+        """The path; as a file URI if it is not UTF-8, which JSON could not contain."""
         if root is None:
             return None
         try:
@@ -145,32 +145,32 @@ class TrainConfig(_Section):
     seed: Count = Field(
         0, lt=2**32, description="of weights, order, augmentation and stochastic depth"
     )
-    batch_size: Size = Field(description="images a step, over all processes together")
+    batch_size: Size = Field(description="images per step, of all processes together")
     micro_batch: Size | None = Field(
         None,
-        description="most images that a process computes at once, to save memory: larger shards "
-        "of a batch are cut, their gradients added; None: no cutting",
+        description="largest number of images that a process computes at once, to save memory: "
+        "larger shards of a batch are split, and gradients accumulated; None: no splitting",
     )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
-        description="what several processes (torchrun) hold of network and optimiser: each a "
-        "copy, or each a part, to save memory; has no effect on a single process",
+        description="with several processes (torchrun): each holds a copy of network and "
+        "optimizer (ddp), or a shard of them, to save memory (fsdp)",
     )
-    optimizer: str = Field("adamw", description='timm optimiser name, such as "adamw" or "muon"')
-    optimizer_options: Options = Field({}, description="keyword arguments of the optimiser")
+    optimizer: str = Field("adamw", description='timm optimizer name, such as "adamw" or "muon"')
+    optimizer_options: Options = Field({}, description="keyword arguments of the optimizer")
     lr: float = Field(gt=0, description="learning rate after warm-up")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end")
     lr_scales: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {},
         description='factors of the learning rate by parameter name, as in {"stem.*" = 5.0}; '
-        "the first pattern that matches counts",
+        "the first matching pattern is used",
     )
     layer_decay: float | None = Field(
         None,
         gt=0,
         lt=1,
         description="factor of the learning rate from each layer to the one before it, for "
-        "fine-tuning; None: all layers alike",
+        "fine-tuning; None: the same for all layers",
     )
     cluster_lr_scale: float = Field(
         1.0, gt=0, description="factor of the learning rate of the layers that cluster"
@@ -178,9 +178,9 @@ class TrainConfig(_Section):
     weight_decay: float = Field(
         0.05, ge=0, description="of matrices and filters only: biases and norms are exempt"
     )
-    warmup: Fraction = Field(0.1, description="fraction of all steps with rising learning rate")
+    warmup: Fraction = Field(0.1, description="fraction of all steps in which the rate increases")
     schedule: Literal["linear", "cosine"] = Field(
-        "linear", description="how the learning rate falls after warm-up"
+        "linear", description="how the learning rate decreases after warm-up"
     )
     clip: float | None = Field(None, gt=0, description="largest gradient norm; None: no clipping")
     ema: float | None = Field(
@@ -195,16 +195,16 @@ class TrainConfig(_Section):
     compile: bool = Field(False, description="torch.compile the training step")
     device: str = Field("auto", description='"auto" (GPU if there is one), "cpu", "cuda:1", ...')
     eval_batch_size: Size = Field(
-        500, description="images a step when measuring, over all processes"
+        500, description="images per step in evaluation, of all processes together"
     )
     checkpoint_minutes: float = Field(
-        10.0, gt=0, description="longest time between checkpoints; epochs' ends always write one"
+        10.0, gt=0, description="longest time between checkpoints; each epoch ends with one"
     )
     keep_checkpoints: Size = Field(2, description="newest checkpoints to keep")
     progressive: tuple[tuple[Fraction, ImageSize], ...] | None = Field(
         None,
-        description="(until, image_size) pairs: image size while less than the fraction `until` "
-        "of the epochs is done; the task's own image size after the last pair",
+        description="(until, image_size) pairs: use image_size while less than the fraction "
+        "`until` of the epochs is done; the task's own image size after the last pair",
     )
 
     @field_validator("progressive")
@@ -214,7 +214,7 @@ class TrainConfig(_Section):
     ) -> tuple[tuple[float, int], ...] | None:
         fractions = [until for until, _ in value or ()]
         if sorted(set(fractions)) != fractions:
-            raise ValueError("(until, image_size) pairs with rising fractions")
+            raise ValueError("(until, image_size) pairs with increasing fractions")
         return value
 
 
@@ -224,11 +224,11 @@ class Recipe(_Section):
     name: str = Field(description="name of the recipe")
     description: str = Field("", description="what the run is for, in a sentence")
     task: SerializeAsAny[TaskConfig] = Field(
-        description="what is learned; the fields are those of the registered task of that name"
+        description="the task, with the fields of the registered task of that name"
     )
-    data: DataConfig = Field(description="from which images")
-    model: ModelConfig = Field(description="with which network")
-    train: TrainConfig = Field(description="in which way")
+    data: DataConfig = Field(description="the images")
+    model: ModelConfig = Field(description="the network")
+    train: TrainConfig = Field(description="the training")
 
     @field_validator("task", mode="wrap")
     @classmethod
@@ -236,15 +236,15 @@ class Recipe(_Section):
         """Check the section against the config of the task that it names."""
         name = value.get("name", DEFAULT_TASK) if isinstance(value, dict) else None
         if not isinstance(name, str):
-            task: TaskConfig = check(value)  # a config as it is; anything else is refused
+            task: TaskConfig = check(value)  # accepts configs only
             return _bounded(task)
-        # As JSON, like the whole recipe: strict models take arrays for tuples only there.
+        # As JSON, like the whole recipe: only then do strict models accept arrays for tuples.
         config = TASKS.get(name).config_type
         return _bounded(config.model_validate_json(json.dumps(value, default=str)))
 
 
 def _bounded(task: TaskConfig) -> TaskConfig:
-    """Every task's images have a largest size."""
+    """Check the image size of a task, whatever the task."""
     size = task.image_size
     if size is not None and size > MAX_IMAGE_SIZE:
         raise ValueError(f"task.image_size of at most {MAX_IMAGE_SIZE} pixels, not {size}")

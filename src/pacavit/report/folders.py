@@ -28,7 +28,7 @@ def check_folder(out: Path, *, mark: str, what: str, overwrite: bool) -> None:
         return
     if not (out / mark).is_file():
         raise PacavitError(
-            f"{shown(out)} holds other files than {what} and is left alone; choose another folder"
+            f"{shown(out)} holds other files than {what} and is not changed; choose another folder"
         )
     if not overwrite:
         raise PacavitError(f"{shown(out)} holds {what}; give --overwrite or another folder")

@@ -1,4 +1,4 @@
-"""What can be learned; importing this package registers the tasks."""
+"""The tasks: what is learned from images. Importing this package registers them."""
 
 from pacavit.tasks.base import TASKS, NetworkFactory, Task, TaskConfig, TaskPrediction
 from pacavit.tasks.classification import ClassificationTask, ImageClassifier

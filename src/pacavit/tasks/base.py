@@ -1,4 +1,4 @@
-"""What a task is to the engine: its network, losses for a batch, predictions, and its metrics."""
+"""The interface of tasks: network, preprocessing, losses, predictions and metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["TASKS", "NetworkFactory", "RecordPrediction", "Task", "TaskConfig", 
 
 
 class TaskConfig(BaseModel):
-    """The ``[task]`` section of a recipe: what every task has; each adds fields of its own."""
+    """The ``[task]`` section of a recipe: fields of every task; subclasses add their own."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -33,8 +33,8 @@ class TaskConfig(BaseModel):
     image_size: int | None = Field(
         default=None,
         gt=0,
-        description="Height and width in pixels of what the network sees; leave it out for the "
-        "size of the stored images.",
+        description="Height and width in pixels of the network's input; leave it out for the size "
+        "of the stored images.",
     )
 
 
@@ -46,11 +46,11 @@ class NetworkFactory(Protocol):
 
 
 class TaskPrediction(Protocol):
-    """What was predicted for one image; rich can print it."""
+    """The prediction for one image; rich can print it."""
 
     @property
     def path(self) -> Path:
-        """The image file, or a name with its position."""
+        """The image file, or a name with the position of the image."""
 
     @property
     def error(self) -> str | None:
@@ -60,12 +60,12 @@ class TaskPrediction(Protocol):
         """Plain data with ``path`` and ``error``, ready for JSON."""
 
     def __rich__(self) -> RenderableType:
-        """What the console shows below the path."""
+        """What is printed below the path."""
 
 
 @dataclass(frozen=True)
 class RecordPrediction:
-    """The record of a task that has no report of its own."""
+    """The prediction of a task that defines no class of its own for it."""
 
     path: Path
     record: Any
@@ -81,13 +81,15 @@ class RecordPrediction:
 
 
 class Task(nn.Module, ABC):
-    """A network with its losses. Data-parallel wrappers wrap the task: a training step IS forward.
+    """A network with its losses, predictions and metrics.
+
+    The forward pass of a task is a training step, so data-parallel wrappers wrap the task.
 
     Attributes:
         model: the network; holds all weights of the task.
         config: of the task, a ``config_type``.
-        config_type: what a recipe may contain in its ``[task]`` section.
-        main_metric: name of the one score that sums up a run, larger is better.
+        config_type: class of the ``[task]`` section of a recipe.
+        main_metric: name of the score by which runs are compared, higher is better.
         target: the kind of target that the task learns from; data sets declare theirs.
     """
 
@@ -105,7 +107,7 @@ class Task(nn.Module, ABC):
         Args:
             config: of the task, a ``config_type``.
             info: of the data to learn from.
-            network: builds the network; a task chooses its head.
+            network: builds the network with the head that the task asks for.
         """
 
     @classmethod
@@ -125,8 +127,8 @@ class Task(nn.Module, ABC):
             config: of the task.
             info: of the data that the model is, or was, trained on.
             training: with augmentation.
-            image_size: replaces the config's own, for training that changes it on the way.
-            epochs: of the run, for augmentation that ends before it does.
+            image_size: replaces the config's own, for training that changes it between epochs.
+            epochs: number of epochs of the run, for augmentation that ends earlier.
 
         Raises:
             RecipeError: the images are too small for an augmentation.
@@ -137,47 +139,47 @@ class Task(nn.Module, ABC):
         """Named scalar losses, each a mean over ``loss_weight``; their sum is minimized."""
 
     def loss_weight(self, batch: Batch) -> Tensor:
-        """What the losses of a batch are averaged over, as a scalar: by default its images.
+        """The number of items that the losses of a batch are means over, as a scalar tensor.
 
-        Losses of the chunks of a batch, computed one after the other or by several processes, are
-        combined with these weights, so that the step equals that of the whole batch. A task whose
-        losses are means over pixels or boxes returns their number.
+        If a batch is split into chunks or over several processes, their losses are combined with
+        these weights, so that the step equals that of the whole batch. A task whose losses are
+        means over pixels or boxes returns the number of these; the default is that of images.
         """
         return torch.tensor(float(len(batch)), dtype=torch.float64)
 
     @abstractmethod
     def predict(self, batch: Batch) -> Sequence[Any]:
-        """One record an image, without gradients; positions are in pixels of the original."""
+        """One record per image, without gradients; positions are in pixels of the original."""
 
     def prediction(
         self, path: Path, record: Any, error: str | None, info: DataInfo, top_k: int
     ) -> TaskPrediction:
-        """What ``pacavit.predict`` returns for an image.
+        """The record that ``pacavit.predict`` returns for an image.
 
         Args:
             path: of the image, or a name with its position.
-            record: what ``predict`` returned for it; None if there was an error.
+            record: the result of ``predict`` for it; None if there was an error.
             error: why the image could not be read, in one line; None if it could.
             info: of the data that the model was trained on.
-            top_k: classes to name, for tasks that name some.
+            top_k: number of classes to list, for tasks that list classes.
         """
         return RecordPrediction(path, record, error)
 
     @abstractmethod
     def metrics(self) -> MetricCollection:
-        """Fresh metrics; updated with (what ``predict`` returned, the batch's targets)."""
+        """New metrics; their ``update`` takes the result of ``predict`` and the batch's targets."""
 
     def summarize(self, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What an evaluation keeps of the computed metrics, by name; by default all.
+        """The results that an evaluation keeps of the computed metrics, by name; by default all.
 
         Scalars are scores; (classes,) tensors whose names end in ``_per_class`` are columns of
-        the table of classes, in this order, and ``support_per_class`` counts what they were
-        measured on; all others are arrays.
+        the table of classes, in this order, and ``support_per_class`` is the number of items that
+        they were measured on; all others are arrays.
         """
         return dict(results)
 
     def is_finite(self, records: Sequence[Any]) -> bool:
-        """Whether what ``predict`` returned holds finite numbers only."""
+        """Whether all numbers in the records of ``predict`` are finite."""
         return True
 
     def check_data(self, images: ImageSet) -> None:
@@ -186,9 +188,9 @@ class Task(nn.Module, ABC):
     def check(self, images: Tensor) -> None:
         """Try the network on (B, 3, height, width) images before a run starts.
 
-        A task extends this by what its network's output must look like, and raises RecipeError.
+        Subclasses check the network's output, and raise RecipeError if it does not fit the task.
         """
-        self.predict(Batch.unlabelled(images))
+        self.predict(Batch.unlabeled(images))
 
 
 TASKS: Registry[Task] = Registry("task")

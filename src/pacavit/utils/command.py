@@ -42,8 +42,8 @@ def pacavit_command(verb: str, *arguments: str | Path, **options: object) -> Com
     Args:
         verb: such as "train".
         *arguments: positional ones.
-        **options: by name, with underscores for hyphens. None and False leave an option out, True
-            is a flag, a list or tuple repeats the option, anything else is its value as text.
+        **options: by name, with underscores for hyphens. None and False omit the option, True makes
+            it a flag, a list or tuple repeats it; any other value is converted to text.
 
     Example:
         >>> print(pacavit_command("train", "digits", out="my runs/a", set=["train.epochs=1"]))

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: synced writes, one-step replacement, tensors without pickle."""
+"""Files that are complete or absent: synced writes, atomic replacement, safetensors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 LOCK = ".training.lock"
-"""Held while a process trains in a folder; a killed one leaves the file, which then is free."""
+"""Locked while a process trains in a folder. A killed process leaves the file, unlocked."""
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -48,7 +48,7 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: the file is missing, a folder, a pipe or a device, or cannot be opened.
     """
-    # Opening a pipe waits for its writer, unless it is told not to.
+    # Without O_NONBLOCK, opening a pipe waits for its writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags)
     try:
@@ -117,7 +117,7 @@ def sync_folder(path: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that readers see the old one or the whole new one; parents are created."""
+    """Write a file atomically: readers see the old or the whole new one. Parents are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -129,18 +129,18 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file stands for nothing: half-written by a killed process, or its lock."""
+    """Whether a file carries no results: half-written by a killed process, or a lock."""
     return path.name == LOCK or (path.name.startswith(".") and path.name.endswith(".tmp"))
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed ``replace_file`` calls left in a folder that nobody writes to now."""
+    """Remove the temporary files of killed ``replace_file`` calls; nobody may be writing there."""
     for path in folder.glob(".*.tmp"):
         path.unlink()
 
 
 def empty_folder(folder: Path, *, last: str) -> None:
-    """Remove what is in a folder but its lock; last the file ``last``, by which it is known."""
+    """Remove the content of a folder except its lock; the file ``last``, its marker, goes last."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -182,7 +182,7 @@ def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]
 
 @contextmanager
 def _safetensors(path: Path) -> Iterator[Any]:
-    """An open safetensors file; whatever fails with it is a CheckpointError."""
+    """An open safetensors file; errors while it is open become CheckpointError."""
     try:
         open_regular(path).close()
     except FileNotFoundError:
@@ -206,7 +206,7 @@ def _safetensors(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def _utf8_path(path: Path) -> Iterator[Path]:
-    """A path to a file for libraries that only take UTF-8: a temporary link, where it is not."""
+    """A UTF-8 path to a file, for libraries that accept no other: a temporary link if needed."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -219,6 +219,6 @@ def _utf8_path(path: Path) -> Iterator[Path]:
 
 
 def looks_pickled(path: Path) -> bool:
-    """Whether a file begins as those of ``torch.save`` do: a zip archive, or a bare pickle."""
+    """Whether a file begins like those of ``torch.save``: a zip archive, or a bare pickle."""
     with open_regular(path) as file:
         return file.read(4).startswith((b"PK\x03\x04", b"\x80"))

@@ -1,6 +1,6 @@
 """Tokens to maps and back without a copy, in memory always channels-last.
 
-PyTorch recognises channels-last maps by their strides. The stride of an axis of length 1 is
+PyTorch recognizes channels-last maps by their strides. The stride of an axis of length 1 is
 arbitrary, and ``unflatten`` on an axis behind it may choose one that hides the layout: at batch 1
 a depthwise convolution then returns a contiguous map, and every later layer copies. ``permute``
 keeps all strides, so maps are made with it.

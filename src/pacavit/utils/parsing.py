@@ -1,4 +1,4 @@
-"""JSON and TOML of strangers, with one bound on size, depth and numbers."""
+"""Parsers of untrusted JSON and TOML, with bounds on size, depth and integers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["MAX_BYTES", "MAX_DEPTH", "LimitError", "parse_json", "parse_toml", "
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 32
 _MAX_INTEGER = 2**63
-# A key of many parts takes tomllib time that grows with the square of their number.
+# tomllib's time for a dotted key grows with the square of the number of its parts.
 _LONG_KEY = re.compile(
     r"(?<![\w-])(?:(?:[\w-]++|\"[^\"\n]*+\"|'[^'\n]*+')[ \t]*+\.[ \t]*+){%d}" % MAX_DEPTH  # noqa: UP031
 )
 
 
 class LimitError(ValueError):
-    """A text that is larger, deeper or has longer integers than any honest one."""
+    """A text exceeds the bounds of this module on size, depth or integers."""
 
 
 def parse_json(text: str | bytes) -> Any:

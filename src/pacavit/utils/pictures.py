@@ -26,9 +26,9 @@ __all__ = [
     "png_uri",
 ]
 
-# Values of the largest picture whose file is made as small as can be. For photographs, runs of
-# equal differences alone take an eighth of the time, and the file is not larger.
-_SQUEEZED = 3 * 640 * 640
+# Values of the largest picture that Pillow's slow search for the smallest file is used for. For
+# photographs, run-length encoding takes an eighth of the time, and the file is not larger.
+_MAX_OPTIMIZED = 3 * 640 * 640
 
 
 def pillow_image(picture: Tensor) -> Image.Image:
@@ -47,9 +47,9 @@ def from_pillow(image: Image.Image) -> Tensor:
 
 def png_bytes(picture: Tensor) -> bytes:
     """(3, H, W) uint8 or (H, W) bool -> the bytes of a PNG file."""
-    small = picture.numel() <= _SQUEEZED
-    how: dict[str, Any] = {"optimize": True} if small else {"compress_type": zlib.Z_RLE}
-    return _saved(pillow_image(picture), "PNG", **how)
+    small = picture.numel() <= _MAX_OPTIMIZED
+    options: dict[str, Any] = {"optimize": True} if small else {"compress_type": zlib.Z_RLE}
+    return _saved(pillow_image(picture), "PNG", **options)
 
 
 def jpeg_bytes(picture: Tensor, *, quality: int = 88) -> bytes:
@@ -76,7 +76,7 @@ def base64_text(data: bytes) -> str:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """A file as a URL that holds it.
+    """A data URL with the content of a file.
 
     Args:
         data: the bytes of the file.
@@ -86,7 +86,7 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def png_uri(picture: Tensor) -> str:
-    """(3, H, W) uint8 or (H, W) bool -> the URL of a PNG file."""
+    """(3, H, W) uint8 or (H, W) bool -> the data URL of a PNG file."""
     return data_uri(png_bytes(picture), "image/png")
 
 

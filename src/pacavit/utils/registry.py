@@ -41,7 +41,7 @@ class Registry(Generic[T]):
         """Decorate a class to register it as ``name``.
 
         Args:
-            name: of the class; one that is taken raises ValueError.
+            name: of the class; a name that is taken raises ValueError.
             formerly: older names, accepted with a FutureWarning and listed nowhere.
         """
 
@@ -129,7 +129,7 @@ class Registry(Generic[T]):
         except Exception as error:
             reason = one_line(error, kind=True)
             raise PacavitError(
-                f"{culprit} failed to load: {reason}; mend or uninstall the package"
+                f"{culprit} failed to load: {reason}; fix or uninstall the package"
             ) from error
         # The package may use the decorator as well.
         known = self._entries.setdefault(point.name, cls)
@@ -147,7 +147,7 @@ def rename_options(
     Args:
         cls: may have an attribute ``renamed_options``, from old names to new ones.
         options: by old or new names.
-        construct: what gets the options, if not the class; a name in its signature stays.
+        construct: receives the options, by default the class; names in its signature are kept.
 
     Raises:
         RecipeError: an option is given by both of its names.
@@ -165,8 +165,8 @@ def rename_options(
                 f"options {old!r} and {new!r} of {cls.__name__} are the same; give only {new!r}"
             )
         warnings.warn(
-            f"option {old!r} of {cls.__name__} is now called {new!r}; the old name stops working in"
-            " the next release",
+            f"option {old!r} of {cls.__name__} is now called {new!r}; the old name will be removed "
+            "in the next release",
             FutureWarning,
         )
         current[new] = current.pop(old)

@@ -26,7 +26,7 @@ _RESAMPLES = 2000
 
 
 class Interval(NamedTuple):
-    """A mean over images and its 95 % interval, which covers other images of the same kind.
+    """A mean over images with its 95 % confidence interval for other images of the same kind.
 
     Attributes:
         mean: over the images that have a value.
@@ -82,7 +82,7 @@ def paired_difference(first: Tensor, second: Tensor, *, seed: int = 0) -> Interv
     """The mean of second minus first over pairs of images, by bootstrap: (B,), (B,) -> Interval.
 
     Raises:
-        ValueError: the two are not of the same images.
+        ValueError: the two differ in shape, or are not vectors.
     """
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"not pairs: {tuple(first.shape)} and {tuple(second.shape)}")
@@ -92,8 +92,7 @@ def paired_difference(first: Tensor, second: Tensor, *, seed: int = 0) -> Interv
 def normal_interval(values: ArrayLike) -> Interval:
     """Mean and normal 95 % interval: (B,) -> Interval.
 
-    Of differences of -1, 0 and 1 between two classifiers this is the interval that belongs to
-    McNemar's test.
+    For the differences -1, 0 and 1 between two classifiers it corresponds to McNemar's test.
     """
     numbers = np.asarray(values, dtype=np.float64)
     mean, margin = float(numbers.mean()), _NORMAL * float(numbers.std()) / math.sqrt(numbers.size)
@@ -101,7 +100,12 @@ def normal_interval(values: ArrayLike) -> Interval:
 
 
 def proportion_margin(fraction: float, number: int) -> float:
-    """Half the normal 95 % interval of a fraction of ``number`` images, such as an accuracy."""
+    """Half the width of the normal 95 % interval of an accuracy, or of another fraction.
+
+    Args:
+        fraction: 0 to 1.
+        number: images that it was measured on.
+    """
     return _NORMAL * math.sqrt(fraction * (1 - fraction) / number)
 
 

@@ -15,9 +15,9 @@ _UNSHOWN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, surrogates
 def shown(path: str | os.PathLike[str]) -> str:
     r"""A file name or path as UTF-8 text on one line, for people and records.
 
-    Names on disk are bytes. Those that are not UTF-8, as archives from old systems have them, and
-    control characters are escaped: ``b"caf\xe9"`` becomes ``caf\xe9`` with four more letters. All
-    other names are unchanged. Files are opened by the path itself, not by this text.
+    Names on disk are bytes. Bytes that are not UTF-8, as in archives from old systems, and control
+    characters are escaped: the single byte E9 becomes the four characters ``\xe9``. All other names
+    are unchanged. Files are opened by the path itself, not by this text.
     """
     text = os.fspath(path)
     if text.isascii() and text.isprintable():

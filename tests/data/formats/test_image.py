@@ -14,7 +14,7 @@ from pacavit.data import decode_image, fit_image, read_image
 from pacavit.data.formats import image as image_module
 from pacavit.errors import DataError, ReadError
 
-GREY = np.linspace(0, 255, 48).reshape(6, 8).astype(np.uint8)
+GRAY = np.linspace(0, 255, 48).reshape(6, 8).astype(np.uint8)
 
 
 def save(image: Image.Image, path: Path, **options: Any) -> Path:
@@ -24,37 +24,37 @@ def save(image: Image.Image, path: Path, **options: Any) -> Path:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    grey = Image.fromarray(GREY)
+    gray = Image.fromarray(GRAY)
     if mode == "I;16":
-        image = Image.fromarray(GREY.astype(np.uint16) * 257)
+        image = Image.fromarray(GRAY.astype(np.uint16) * 257)
     elif mode == "I":
-        image = Image.fromarray(GREY.astype(np.int32) * 257)
+        image = Image.fromarray(GRAY.astype(np.int32) * 257)
     elif mode == "F":
-        image = Image.fromarray(GREY.astype(np.float32) / 255)
+        image = Image.fromarray(GRAY.astype(np.float32) / 255)
     else:
-        image = grey.convert(mode)
+        image = gray.convert(mode)
     assert image.mode == mode
     pixels = read_image(save(image, tmp_path / "image.tiff"))
     assert pixels.shape == (3, 6, 8)
     assert pixels.dtype == torch.uint8
     assert pixels.is_contiguous()
-    expected = GREY.astype(int) if mode != "1" else np.asarray(image).astype(int) * 255
+    expected = GRAY.astype(int) if mode != "1" else np.asarray(image).astype(int) * 255
     assert np.abs(pixels.numpy().astype(int) - expected).max() <= 1
 
 
 def test_16_bit_png(tmp_path: Path) -> None:
-    path = save(Image.fromarray(GREY.astype(np.uint16) * 257), tmp_path / "image.png")
-    assert np.array_equal(read_image(path).numpy(), np.stack([GREY] * 3))
+    path = save(Image.fromarray(GRAY.astype(np.uint16) * 257), tmp_path / "image.png")
+    assert np.array_equal(read_image(path).numpy(), np.stack([GRAY] * 3))
 
 
 def test_floats_up_to_255(tmp_path: Path) -> None:
-    path = save(Image.fromarray(GREY.astype(np.float32)), tmp_path / "image.tiff")
-    assert np.array_equal(read_image(path)[0].numpy(), GREY)
+    path = save(Image.fromarray(GRAY.astype(np.float32)), tmp_path / "image.tiff")
+    assert np.array_equal(read_image(path)[0].numpy(), GRAY)
 
 
 def test_floats_that_are_not_finite(tmp_path: Path) -> None:
     path = save(Image.fromarray(np.full((2, 2), np.nan, np.float32)), tmp_path / "image.tiff")
-    with pytest.raises(DataError, match=r"image\.tiff is a broken image: some grey values"):
+    with pytest.raises(DataError, match=r"image\.tiff is a broken image: some gray values"):
         read_image(path)
 
 
@@ -69,9 +69,9 @@ def test_transparent_pixels_lie_on_white(tmp_path: Path) -> None:
         assert pixels[:, 0, 1].tolist() == [9, 9, 9]
 
 
-def test_colours_survive_every_mode(tmp_path: Path) -> None:
-    colour = (200, 40, 90)
-    image = Image.new("RGB", (16, 16), colour)
+def test_colors_survive_every_mode(tmp_path: Path) -> None:
+    color = (200, 40, 90)
+    image = Image.new("RGB", (16, 16), color)
     paths = [
         save(image.convert("CMYK"), tmp_path / "cmyk.tiff"),
         save(image.convert("CMYK"), tmp_path / "cmyk.jpg", quality=100),
@@ -83,17 +83,17 @@ def test_colours_survive_every_mode(tmp_path: Path) -> None:
     ]
     for path in paths:
         pixels = read_image(path)
-        expected = torch.tensor(colour)[:, None, None].expand(3, 16, 16)
+        expected = torch.tensor(color)[:, None, None].expand(3, 16, 16)
         assert (pixels.int() - expected).abs().max() <= 2, path.name
 
 
-@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (4, 2), (2, 3), (6, 4)])
-def test_16_bits_a_channel_become_8(colour_type: int, channels: int) -> None:
-    """Grey, grey with alpha, RGB, RGBA; Pillow does not write them."""
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (4, 2), (2, 3), (6, 4)])
+def test_16_bits_a_channel_become_8(color_type: int, channels: int) -> None:
+    """Gray, gray with alpha, RGB, RGBA; Pillow does not write them."""
     values = np.array([[[0], [257 * 128], [65535]]], np.uint16).repeat(channels, axis=2)
     if channels in (2, 4):
         values[..., -1] = 65535  # opaque
-    pixels = decode_image(png_16(values, colour_type), "image")
+    pixels = decode_image(png_16(values, color_type), "image")
     assert pixels.tolist() == [[[0, 128, 255]]] * 3
 
 
@@ -103,7 +103,7 @@ def test_16_bit_transparency_lies_on_white() -> None:
     assert pixels.permute(1, 2, 0).tolist() == [[[255, 0, 0], [255, 255, 255]]]
 
 
-def png_16(values: np.ndarray[Any, Any], colour_type: int) -> bytes:
+def png_16(values: np.ndarray[Any, Any], color_type: int) -> bytes:
     """(H, W, C) uint16 -> a PNG file, after https://www.w3.org/TR/png-3/."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -111,7 +111,7 @@ def png_16(values: np.ndarray[Any, Any], colour_type: int) -> bytes:
 
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         [chunk(b"IHDR", header), chunk(b"IDAT", compress(rows)), chunk(b"IEND", b"")]
     )
@@ -138,7 +138,7 @@ def test_every_exif_orientation(tmp_path: Path, orientation: int) -> None:
     assert np.array_equal(pixels[0].numpy(), upright)
 
 
-def test_images_are_fitted_by_their_centre() -> None:
+def test_images_are_fitted_by_their_center() -> None:
     columns = torch.arange(40, dtype=torch.uint8).expand(3, 20, 40)
     assert torch.equal(fit_image(columns, (20, 20)), columns[:, :, 10:30])
     assert torch.equal(fit_image(columns, (20, 40)), columns)
@@ -151,8 +151,8 @@ def test_images_are_fitted_by_their_centre() -> None:
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned clockwise by a quarter for display
-    path = save(Image.fromarray(GREY).convert("RGB"), tmp_path / "image.png", exif=exif)
-    assert np.array_equal(read_image(path)[0].numpy(), np.rot90(GREY, -1))
+    path = save(Image.fromarray(GRAY).convert("RGB"), tmp_path / "image.png", exif=exif)
+    assert np.array_equal(read_image(path)[0].numpy(), np.rot90(GRAY, -1))
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
@@ -162,12 +162,12 @@ def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
 
 
 def test_bytes_are_decoded_like_files(tmp_path: Path) -> None:
-    path = save(Image.fromarray(GREY), tmp_path / "image.png")
+    path = save(Image.fromarray(GRAY), tmp_path / "image.png")
     assert torch.equal(decode_image(path.read_bytes(), "upload"), read_image(path))
 
 
 def test_pixel_limit(tmp_path: Path) -> None:
-    path = save(Image.fromarray(GREY), tmp_path / "image.png")
+    path = save(Image.fromarray(GRAY), tmp_path / "image.png")
     assert read_image(path, max_pixels=48).shape == (3, 6, 8)
     with pytest.raises(DataError, match=r"8 x 6 pixels, more than the limit"):
         read_image(path, max_pixels=47)
@@ -215,7 +215,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    path = save(Image.fromarray(GREY), tmp_path / "image.png")
+    path = save(Image.fromarray(GRAY), tmp_path / "image.png")
     path.chmod(0)
     with pytest.raises(DataError, match="Permission denied"):
         read_image(path)
@@ -225,7 +225,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 def test_a_failing_disk_is_asked_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    path, left, original = save(Image.fromarray(GREY), tmp_path / "a.png"), failures, Path.open
+    path, left, original = save(Image.fromarray(GRAY), tmp_path / "a.png"), failures, Path.open
 
     def fail(self: Path, *arguments: Any, **options: Any) -> Any:
         nonlocal left
@@ -244,9 +244,9 @@ def test_a_failing_disk_is_asked_twice(
 
 
 def png_with(*chunks: tuple[bytes, bytes], after: bool = False) -> bytes:
-    """GREY as a PNG file with further chunks before its pixels, or after them."""
+    """GRAY as a PNG file with further chunks before its pixels, or after them."""
     file = io.BytesIO()
-    Image.fromarray(GREY).save(file, "PNG")
+    Image.fromarray(GRAY).save(file, "PNG")
     data = file.getvalue()
     at = len(data) - 12 if after else 33  # before IEND, or after IHDR
     return data[:at] + b"".join(png_chunk(*chunk) for chunk in chunks) + data[at:]
@@ -281,9 +281,9 @@ LARGE_CHUNKS = {
 def test_metadata_of_png_files_never_make_pixels_unreadable(kind: str, after: bool) -> None:
     turned = (b"eXIf", exif_bytes(6).removeprefix(b"Exif\0\0"))
     for chunks, expected in (
-        ([LARGE_CHUNKS[kind]], GREY),
-        ([LARGE_CHUNKS[kind], turned], np.rot90(GREY, -1)),
-        ([turned, LARGE_CHUNKS[kind]], np.rot90(GREY, -1)),
+        ([LARGE_CHUNKS[kind]], GRAY),
+        ([LARGE_CHUNKS[kind], turned], np.rot90(GRAY, -1)),
+        ([turned, LARGE_CHUNKS[kind]], np.rot90(GRAY, -1)),
     ):
         pixels = decode_image(png_with(*chunks, after=after), "image")
         assert np.array_equal(pixels[0].numpy(), expected)
@@ -293,7 +293,7 @@ def test_a_wrong_checksum_of_metadata_is_ignored_and_one_of_pixels_is_not() -> N
     text = png_with((b"tEXt", b"Comment\0hello"))
     at = text.index(b"hello")
     pixels = decode_image(text[:at] + b"j" + text[at + 1 :], "image")
-    assert np.array_equal(pixels[0].numpy(), GREY)
+    assert np.array_equal(pixels[0].numpy(), GRAY)
     at = text.index(b"IHDR") + 4 + 13
     with pytest.raises(DataError, match="image is"):
         decode_image(text[:at] + b"\0\0\0\0" + text[at + 4 :], "image")
@@ -302,7 +302,7 @@ def test_a_wrong_checksum_of_metadata_is_ignored_and_one_of_pixels_is_not() -> N
 def test_the_limit_of_pixels_holds_without_metadata_as_well(tmp_path: Path) -> None:
     data = png_with(LARGE_CHUNKS["profile"])
     (tmp_path / "image.png").write_bytes(data)
-    assert np.array_equal(read_image(tmp_path / "image.png")[0].numpy(), GREY)
+    assert np.array_equal(read_image(tmp_path / "image.png")[0].numpy(), GRAY)
     assert decode_image(data, "image", max_pixels=48).shape == (3, 6, 8)
     with pytest.raises(DataError, match="8 x 6 pixels, more than the limit"):
         decode_image(data, "image", max_pixels=47)
@@ -326,7 +326,7 @@ BROKEN_EXIF = {
 @pytest.mark.parametrize("kind", BROKEN_EXIF)
 def test_exif_that_cannot_be_parsed_is_ignored(format_: str, kind: str) -> None:
     plain, file = io.BytesIO(), io.BytesIO()
-    image = Image.fromarray(GREY).convert("RGB")
+    image = Image.fromarray(GRAY).convert("RGB")
     image.save(plain, format_, lossless=True)
     image.save(file, format_, lossless=True, exif=BROKEN_EXIF[kind])
     expected = decode_image(plain.getvalue(), "image")
@@ -337,14 +337,14 @@ def test_a_tiff_file_with_a_broken_exif_directory(tmp_path: Path) -> None:
     info = TiffImagePlugin.ImageFileDirectory_v2()
     info[0x0112] = 6
     info[0x8769] = {0x9003: "2020:01:01 00:00:00"}
-    path = save(Image.fromarray(GREY), tmp_path / "image.tiff", tiffinfo=info)
-    assert np.array_equal(read_image(path)[0].numpy(), np.rot90(GREY, -1))
+    path = save(Image.fromarray(GRAY), tmp_path / "image.tiff", tiffinfo=info)
+    assert np.array_equal(read_image(path)[0].numpy(), np.rot90(GRAY, -1))
     data = path.read_bytes()
     entry = data.index(b"\x69\x87\x04\0\1\0\0\0")  # tag, type and count of the Exif directory
     path.write_bytes(data[: entry + 2] + b"\x06" + data[entry + 3 :])  # its place becomes negative
     with Image.open(path) as image, pytest.raises((ValueError, OSError)):
         image.load()
-    assert np.array_equal(read_image(path)[0].numpy(), np.rot90(GREY, -1))
+    assert np.array_equal(read_image(path)[0].numpy(), np.rot90(GRAY, -1))
 
 
 JPEG_SEGMENTS = {
@@ -365,8 +365,8 @@ def test_malformed_segments_of_jpeg_files_are_ignored(kind: str, mode: str) -> N
     expected = decode_image(data, "image")
     assert expected.shape == (3, 16, 8)
     at = data.index(b"\xff\xdb")  # before the tables, after all that was there
-    mended = decode_image(data[:at] + JPEG_SEGMENTS[kind] + data[at:], "image")
-    assert torch.equal(mended, expected)
+    fixed = decode_image(data[:at] + JPEG_SEGMENTS[kind] + data[at:], "image")
+    assert torch.equal(fixed, expected)
 
 
 def test_an_alpha_channel_of_zeros_is_ignored(tmp_path: Path) -> None:
@@ -388,8 +388,8 @@ def test_an_alpha_channel_of_zeros_is_ignored(tmp_path: Path) -> None:
     ]
     for file in files:
         assert np.array_equal(read_image(file).permute(1, 2, 0).numpy(), colors), file.name
-    grey = Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (8, 6), 0)])
-    assert np.array_equal(read_image(save(grey, tmp_path / "grey.png"))[1].numpy(), GREY)
+    gray = Image.merge("LA", [Image.fromarray(GRAY), Image.new("L", (8, 6), 0)])
+    assert np.array_equal(read_image(save(gray, tmp_path / "gray.png"))[1].numpy(), GRAY)
     rgba[2, 3, 3] = 255  # one opaque pixel: transparency is meant
     pixels = read_image(save(Image.fromarray(rgba), tmp_path / "b.png")).permute(1, 2, 0).numpy()
     expected = np.full_like(colors, 255)
@@ -413,8 +413,8 @@ def test_names_that_are_not_utf8_are_shown_escaped(tmp_path: Path) -> None:
     path.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"caf\\xe9\.png is not an image"):
         read_image(path)
-    Image.fromarray(GREY).save(path)
-    assert np.array_equal(read_image(path)[0].numpy(), GREY)
+    Image.fromarray(GRAY).save(path)
+    assert np.array_equal(read_image(path)[0].numpy(), GRAY)
 
 
 def test_suffixes_are_those_of_the_formats_that_are_read() -> None:

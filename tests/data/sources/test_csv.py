@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pacavit.data import DATASETS, CsvLabels, LabelledImages, Split
+from pacavit.data import DATASETS, CsvLabels, LabeledImages, Split
 from pacavit.data.formats.files import FileImages
 from pacavit.errors import DataError
 
@@ -39,7 +39,7 @@ def listed(folder: Path) -> Path:
 
 def labels_of(source: CsvLabels, split: Split) -> Tensor:
     images = source.load(split)
-    assert isinstance(images, LabelledImages)
+    assert isinstance(images, LabeledImages)
     return images.labels
 
 

@@ -32,7 +32,7 @@ def make_state(recipe: Recipe, step: int = 0) -> TrainState:
 
 
 def advance(state: TrainState) -> None:
-    """One optimiser step with random images."""
+    """One optimizer step with random images."""
     state.model(torch.randn(2, 3, 8, 8)).square().sum().backward()
     state.optimizer.step()
     state.optimizer.zero_grad()

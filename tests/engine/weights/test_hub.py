@@ -94,10 +94,10 @@ def test_cut_networks_are_not_saved_as_whole_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("every", [1, (2, 0)])
-def test_teachers_hired_later_come_back(every: Any, tmp_path: Path) -> None:
+def test_teachers_added_later_are_restored(every: Any, tmp_path: Path) -> None:
     model = build(recluster_every=every)
-    taught = model.with_clustering("teacher")
-    for number, network in enumerate((taught, taught.with_clustering("conv"))):
+    with_teacher = model.with_clustering("teacher")
+    for number, network in enumerate((with_teacher, with_teacher.with_clustering("conv"))):
         folder = save_pretrained(network, tmp_path / str(number), "")
         assert same(network, from_pretrained(folder))
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_rebuilt_is_not_saved(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     for used in (tmp_path, file):
-        with pytest.raises(CheckpointError, match="in use for something else"):
+        with pytest.raises(CheckpointError, match="holds other files"):
             save_pretrained(build(), used, "")
     assert not (tmp_path / "new").exists()
 
@@ -201,7 +201,7 @@ def test_broken_and_foreign_folders_are_refused(tmp_path: Path) -> None:
             from_pretrained(source)
         assert "\n" not in str(caught.value)
     assert not executed.exists()
-    with pytest.raises(CheckpointError, match="names no recipe"):
+    with pytest.raises(CheckpointError, match="contains no recipe"):
         load_model(whole)
 
 
@@ -219,7 +219,7 @@ def test_repositories_are_fetched_without_pickles(
     assert same(model, from_pretrained("hf-hub:someone/net@v2"))
     files = ["model.safetensors", "config.json"]
     assert asked == [("someone/net", {"revision": "v2", "allow_patterns": files})]
-    with pytest.raises(CheckpointError, match="names no recipe"):
+    with pytest.raises(CheckpointError, match="contains no recipe"):
         load_model("hf-hub:someone/net")
     assert asked[1] == ("someone/net", {"revision": None, "allow_patterns": files})
 

@@ -31,7 +31,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def test_a_run_folder_and_its_weights_file_give_the_same_model(finished: Path) -> None:
-    batch = Batch.unlabelled(torch.randn(4, 3, 8, 8))
+    batch = Batch.unlabeled(torch.randn(4, 3, 8, 8))
     state = torch.get_rng_state()
     folder, file = load_model(finished), load_model(str(finished / "weights.safetensors"))
     assert torch.equal(torch.get_rng_state(), state)
@@ -168,7 +168,7 @@ def test_tensors_that_do_not_fit_are_named(
         load_model(path)
     state = loaded.task.model.state_dict() | {"extra": torch.zeros(1)}
     del state["head.bias"]
-    with pytest.raises(CheckpointError, match=r"head\.bias is missing; extra is left over"):
+    with pytest.raises(CheckpointError, match=r"head\.bias is missing; extra is unexpected"):
         weights.load_state(loaded.task.model, state, "x")
 
 

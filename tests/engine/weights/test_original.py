@@ -132,7 +132,7 @@ def test_files_that_are_no_checkpoints_are_refused(
             convert_checkpoint(tmp_path / name, tmp_path / "out.safetensors")
         assert str(caught.value).startswith(str(tmp_path / name))
         assert "\n" not in str(caught.value)
-    with pytest.raises(CheckpointError, match=r"no weight of .* has a place in pacavit_tiny"):
+    with pytest.raises(CheckpointError, match=r"no weight of .* fits pacavit_tiny"):
         convert_checkpoint(
             tmp_path / "one.pth",
             tmp_path / "out.safetensors",

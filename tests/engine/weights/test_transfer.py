@@ -11,7 +11,7 @@ from torch import nn
 
 from pacavit.data import DataInfo
 from pacavit.engine import build, load_model, save_weights
-from pacavit.engine.weights.transfer import initialise
+from pacavit.engine.weights.transfer import initialize
 from pacavit.errors import CheckpointError, UnknownNameError
 from pacavit.recipes import Recipe
 
@@ -49,7 +49,7 @@ def start(
     model = build.model(recipe.model, len(classes))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     info = replace(make_info(recipe), class_names=classes)
-    lines = initialise(model, info, weights)
+    lines = initialize(model, info, weights)
     stored = load_model(weights).task.model.state_dict()
     loaded, kept = set(), set()
     for name, value in model.state_dict().items():
@@ -72,7 +72,7 @@ def test_other_classes_get_a_new_classifier(make_recipe: MakeRecipe, weights: Pa
         lines, _, kept = start(make_recipe, weights, classes)
         # A bias begins at 0 in both.
         assert kept - {"head.bias"} == {"head.weight"}
-        assert lines[1:] == ["newly initialised: head"]
+        assert lines[1:] == ["newly initialized: head"]
 
 
 def test_another_number_of_clusters_is_a_new_last_layer(
@@ -80,7 +80,7 @@ def test_another_number_of_clusters_is_a_new_last_layer(
 ) -> None:
     lines, _, kept = start(make_recipe, weights, num_clusters=[4, 3, 0])
     assert kept == {"stages.1.blocks.0.clustering.to_clusters.weight"}
-    assert lines[1:] == ["newly initialised: stages.1.blocks.0.clustering.to_clusters"]
+    assert lines[1:] == ["newly initialized: stages.1.blocks.0.clustering.to_clusters"]
 
 
 def test_another_clustering_is_new_as_a_whole(make_recipe: MakeRecipe, weights: Path) -> None:
@@ -89,7 +89,7 @@ def test_another_clustering_is_new_as_a_whole(make_recipe: MakeRecipe, weights: 
     assert kept == {
         f"{prefix}.{name}" for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
     }
-    assert lines[1:] == [f"newly initialised: {prefix}"]
+    assert lines[1:] == [f"newly initialized: {prefix}"]
 
 
 def test_clusterings_and_cluster_norms_may_come_and_go(
@@ -105,13 +105,13 @@ def test_clusterings_and_cluster_norms_may_come_and_go(
     }
     assert f"{last}.clustering.to_clusters.weight" in kept
     assert lines[1:] == [
-        f"newly initialised: {last}.clustering, {last}.attn.cluster_norm",
+        f"newly initialized: {last}.clustering, {last}.attn.cluster_norm",
         "left out: stages.0.blocks.0.clustering, stages.0.blocks.0.attn.cluster_norm, "
         "stages.0.blocks.1.attn.cluster_norm",
     ]
     lines, _, kept = start(make_recipe, weights, recluster_every=1)
     assert all(name.startswith("stages.0.blocks.1.clustering.") for name in kept)
-    assert lines[1:] == ["newly initialised: stages.0.blocks.1.clustering"]
+    assert lines[1:] == ["newly initialized: stages.0.blocks.1.clustering"]
 
 
 def test_teachers_come_and_go(make_recipe: MakeRecipe, weights: Path, tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_teachers_come_and_go(make_recipe: MakeRecipe, weights: Path, tmp_path: 
     lines, _, kept = start(make_recipe, weights, **taught)
     assert {name.split(".")[0] for name in kept if "cluster_norm" not in name} == {"teacher"}
     assert lines[1:] == [
-        "newly initialised: stages.2.blocks.0.attn.cluster_norm, teacher",
+        "newly initialized: stages.2.blocks.0.attn.cluster_norm, teacher",
         "left out: stages.0.blocks.0.clustering, stages.1.blocks.0.clustering",
     ]
     recipe = make_recipe(model=TRAINED | taught)
     path = tmp_path / "taught.safetensors"
     save_weights(path, build.model(recipe.model, 3), recipe, make_info(recipe), {})
     lines, _, _ = start(make_recipe, path, **(taught | {"num_clusters": [4, 3, 2]}))
-    assert lines[1:] == ["newly initialised: teacher.clusterings.1.to_clusters"]
+    assert lines[1:] == ["newly initialized: teacher.clusterings.1.to_clusters"]
     lines, _, _ = start(make_recipe, path, num_clusters=[4, 2, 2])
     assert lines[2] == "left out: teacher"
 
@@ -136,7 +136,7 @@ def test_everything_else_must_fit(make_recipe: MakeRecipe, weights: Path) -> Non
     cases: list[tuple[dict[str, Any], str]] = [
         ({"options": wide}, r"stages\.2\..* is \(.*\) and must be \("),
         ({"options": SIZES | {"depths": [2, 2, 1]}}, r"stages\.1\.blocks\.1\..* is missing"),
-        ({"options": SIZES | {"depths": [1, 1, 1]}}, r"stages\.0\.blocks\.1\..* is left over"),
+        ({"options": SIZES | {"depths": [1, 1, 1]}}, r"stages\.0\.blocks\.1\..* is unexpected"),
     ]
     # What leaves no trace in the shapes of weights.
     cases += [
@@ -158,10 +158,10 @@ def test_networks_without_a_known_classifier_must_fit_as_a_whole(
 ) -> None:
     recipe = make_recipe()
     info = make_info(recipe)
-    initialise(build.model(recipe.model, 3), info, finished)
+    initialize(build.model(recipe.model, 3), info, finished)
     two = replace(info, class_names=("a", "b"))
     with pytest.raises(CheckpointError, match=r"head\.weight is \(3, 8\) and must be \(2, 8\)"):
-        initialise(build.model(recipe.model, 2), two, finished)
+        initialize(build.model(recipe.model, 2), two, finished)
 
 
 def test_any_timm_model_gets_a_new_classifier(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -169,12 +169,12 @@ def test_any_timm_model_gets_a_new_classifier(make_recipe: MakeRecipe, tmp_path:
     info, path = make_info(recipe), tmp_path / "resnet.safetensors"
     save_weights(path, build.model(recipe.model, 3), recipe, info, {})
     two = replace(info, class_names=("a", "b"))
-    assert initialise(build.model(recipe.model, 2), two, path)[1:] == ["newly initialised: fc"]
+    assert initialize(build.model(recipe.model, 2), two, path)[1:] == ["newly initialized: fc"]
 
 
 def test_weights_that_are_not_there_are_one_line(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     model, info = nn.Linear(1, 1), make_info(make_recipe())
     with pytest.raises(UnknownNameError, match="'cifar10_nano_con'; did you mean"):
-        initialise(model, info, "cifar10_nano_con")
+        initialize(model, info, "cifar10_nano_con")
     with pytest.raises(CheckpointError, match="no run folder or weights file"):
-        initialise(model, info, tmp_path / "none.safetensors")
+        initialize(model, info, tmp_path / "none.safetensors")

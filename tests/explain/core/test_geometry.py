@@ -34,7 +34,7 @@ def test_where_patches_lie() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, SMALL_IMAGES])
-def test_a_patch_is_centred_on_what_its_stage_reads(settings: dict[str, Any]) -> None:
+def test_a_patch_is_centerd_on_what_its_stage_reads(settings: dict[str, Any]) -> None:
     """The middle of the pixels that reach a patch is where the sampling says."""
     model = PacaViT(**THREE_STAGES, **settings).eval()
     for index, sampling in enumerate(samplings(model)):
@@ -58,7 +58,7 @@ def test_a_patch_is_centred_on_what_its_stage_reads(settings: dict[str, Any]) ->
         assert middle == sampling.offset + sampling.stride * patch
 
 
-def test_upsampling_is_linear_between_centres() -> None:
+def test_upsampling_is_linear_between_centers() -> None:
     ramp = torch.arange(5.0).expand(1, 3, 5)
     up = upsample(ramp, Sampling(4, 1.5), (12, 20))
     assert up.shape == (1, 12, 20)

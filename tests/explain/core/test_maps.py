@@ -36,13 +36,13 @@ def test_every_map_of_every_clustering_is_sound(small: MakeSmall, name: str) -> 
         for block in recording.stage(stage):
             assignment, grid = block.clusters()
             valid = assignment.valid
-            heat = maps.heatmaps(block)
-            expected = torch.ones(heat.shape[:2]) if valid is None else valid.float()
-            torch.testing.assert_close(heat.sum((2, 3)), expected)
+            heatmap = maps.heatmaps(block)
+            expected = torch.ones(heatmap.shape[:2]) if valid is None else valid.float()
+            torch.testing.assert_close(heatmap.sum((2, 3)), expected)
             clusters = maps.partition(block)
             assert clusters.shape == (2, *grid)
             assert clusters.min() >= -1
-            assert clusters.max() < heat.shape[1]
+            assert clusters.max() < heatmap.shape[1]
             torch.testing.assert_close(maps.received(block).sum(1), torch.ones(2))
             assert (maps.importance(block) >= 0).all()
             if valid is not None:
@@ -96,7 +96,7 @@ def test_maps_are_the_sums_they_are_defined_as(small: MakeSmall) -> None:
     torch.testing.assert_close(maps.patch_map(first, 2, 3), p[:, 2 * grid.width + 3].view(2, *grid))
 
 
-def test_the_partition_undoes_the_normalisation(small: MakeSmall) -> None:
+def test_the_partition_undoes_the_normalization(small: MakeSmall) -> None:
     model = small(clustering="mlp").eval()
     recording = recorded(model)
     block = recording.stage(0)[0]

@@ -43,14 +43,14 @@ def test_otsu_agrees_with_a_search() -> None:
     assert float(otsu(values[None])) == pytest.approx(best, abs=0.05)
 
 
-def test_quantile_and_mass_keep_their_share() -> None:
+def test_quantile_and_mass_keep_their_fraction() -> None:
     maps = torch.rand(2, 20, 30)
     assert binary_mask(maps, "quantile", 0.1).sum((1, 2)).tolist() == [60, 60]
     assert quantile(maps.flatten(1), 1.0).tolist() == maps.flatten(1).amin(1).tolist()
     kept = binary_mask(maps, "mass", 0.7)
-    shares = (maps * kept).sum((1, 2)) / maps.sum((1, 2))
-    assert (shares >= 0.7).all()
-    assert (shares < 0.71).all()
+    fractions = (maps * kept).sum((1, 2)) / maps.sum((1, 2))
+    assert (fractions >= 0.7).all()
+    assert (fractions < 0.71).all()
     assert float(mass(torch.tensor([[1.0, 2.0, 7.0]]), 0.7)) == 7
 
 
@@ -66,16 +66,16 @@ def test_nothing_where_there_is_nothing() -> None:
 
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 def test_masks_of_photographs_have_sampled_thresholds(threshold: str) -> None:
-    heat = torch.rand(8, 8)
+    heatmap = torch.rand(8, 8)
     small = Placement((64, 96), Region(0, 16, 64, 64), (8, 8))
-    restored = small.restore(heat)
+    restored = small.restore(heatmap)
     assert torch.equal(
         restored_mask(restored, small, threshold), binary_mask(restored[None], threshold)[0]
     )
     # What was seen of a narrow picture is sampled by itself.
     for size, region in (((1300, 2500), Region(0, 600, 1300, 1300)), ((9000, 64), (9, 0, 64, 64))):
         large = Placement(size, Region(*region), (8, 8))
-        restored = large.restore(heat)
+        restored = large.restore(heatmap)
         exact = binary_mask(restored[None], threshold)[0]
         assert mask_area(restored_mask(restored, large, threshold) ^ exact, large) < 0.005
 
@@ -85,7 +85,7 @@ def test_nothing_is_restored_from_nothing() -> None:
     assert not restored_mask(placement.restore(torch.zeros(2, 2)), placement).any()
 
 
-def test_the_area_is_a_share_of_what_was_seen() -> None:
+def test_the_area_is_a_fraction_of_the_input() -> None:
     maps = bump()
     maps[:, :, 20:] = torch.nan
     placement = Placement((20, 30), Region(0, 0, 20, 20), (8, 8))

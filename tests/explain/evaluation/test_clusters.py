@@ -132,12 +132,12 @@ class Quarters(Clustering):
 class Scores(Clustering):
     """Heatmaps that were made beforehand, the same for all images."""
 
-    def __init__(self, heat: Tensor) -> None:
-        super().__init__(8, len(heat))
-        self.heat = heat
+    def __init__(self, heatmap: Tensor) -> None:
+        super().__init__(8, len(heatmap))
+        self.heatmap = heatmap
 
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
-        return self.heat.log().expand(len(x), -1, -1)
+        return self.heatmap.log().expand(len(x), -1, -1)
 
 
 def health_of(
@@ -182,9 +182,9 @@ def test_clusters_that_stay_in_place_are_not_mirrored(bright_model: MakeModel) -
 def test_overlap_is_the_mean_cosine_of_heatmaps(
     bright_model: MakeModel, clusters: list[list[int]], overlap: float
 ) -> None:
-    heat = torch.zeros(3, 16 * 16)
-    heat[:, :3] = torch.tensor(clusters)
-    found = health_of(bright_model(clusters=3), bright_corner(), Scores(heat))["overlap"]
+    heatmap = torch.zeros(3, 16 * 16)
+    heatmap[:, :3] = torch.tensor(clusters)
+    found = health_of(bright_model(clusters=3), bright_corner(), Scores(heatmap))["overlap"]
     assert found.tolist() == pytest.approx([overlap] * 2, abs=1e-5)
 
 

@@ -108,7 +108,7 @@ def test_the_true_class_is_followed_where_it_is_not_top1(
     predicted, true = (bench.rows[0].values[target]["kept"] for target in ("predicted", "true"))
     assert predicted.tolist() == [1, 1, 1, 1, 1, 1]
     assert true.tolist() == [1, 1, 1, 0, 1, 1]
-    assert bench.rows[0].values["predicted"]["randomised"].abs().max() < 0.5
+    assert bench.rows[0].values["predicted"]["randomized"].abs().max() < 0.5
 
 
 def test_half_precision_changes_the_predictions_and_not_the_maps(bench: ExplanationScores) -> None:

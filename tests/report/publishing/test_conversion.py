@@ -22,7 +22,7 @@ def test_all_three_lists_are_printed(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.splitlines() == [
         "model: none of the published ones, here pacavit_tiny(num_clusters=(200, 200, 200, 0))",
         "loaded: 2 of 3 weights",
-        "re-initialised, random now: 1",
+        "re-initialized, random now: 1",
         "  head.weight",
         "unexpected, left out: none",
         "written: out.safetensors",

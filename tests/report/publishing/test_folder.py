@@ -62,7 +62,7 @@ def test_only_finished_runs_and_free_folders(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         pacavit.save_pretrained(tmp_path, tmp_path / "hub")
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(CheckpointError, match="in use for something else"):
+    with pytest.raises(CheckpointError, match="holds other files"):
         pacavit.save_pretrained(run, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -28,11 +28,11 @@ def test_rand_augment_changes_most_images_a_little() -> None:
     assert not torch.equal(change(images, draws(torch.arange(40), epoch=1)), result)
 
 
-def test_what_moves_in_from_outside_has_the_mean_colour() -> None:
+def test_what_moves_in_from_outside_has_the_mean_color() -> None:
     images = torch.full((40, 3, 16, 16), 255, dtype=torch.uint8)
     result = RandAugment("rand-m10-p1", (0.4, 0.2, 0.0))(images, draws(torch.arange(40)))
-    colours = {tuple(pixel) for pixel in result.permute(0, 2, 3, 1).flatten(0, 2).tolist()}
-    assert (102, 51, 0) in colours
+    colors = {tuple(pixel) for pixel in result.permute(0, 2, 3, 1).flatten(0, 2).tolist()}
+    assert (102, 51, 0) in colors
 
 
 def test_random_erasing_fills_rectangles_with_noise() -> None:

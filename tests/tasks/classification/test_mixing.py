@@ -33,7 +33,7 @@ def own_part(batch: Batch, mixed: Batch) -> Tensor:
     return (mixed.images[:, 0] - partner) / (values - partner)
 
 
-def test_mixup_blends_neighbours_and_their_labels_alike() -> None:
+def test_mixup_blends_neighbors_and_their_labels_alike() -> None:
     batch = make_batch()
     before = batch.images.clone()
     mixed = mix(batch, mixup=0.8)
@@ -93,7 +93,7 @@ def test_a_batch_may_be_cut_between_pairs() -> None:
     assert not torch.equal(other.images, whole.images)
 
 
-def test_a_last_image_without_a_neighbour_stays() -> None:
+def test_a_last_image_without_a_neighbor_stays() -> None:
     batch = make_batch(7)
     mixed = mix(batch, mixup=1.0)
     assert torch.equal(mixed.images[6], batch.images[6])

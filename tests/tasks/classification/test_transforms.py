@@ -29,13 +29,13 @@ def train(images: Tensor, epoch: int = 0, size: int | None = None, **augment: An
     return TrainTransform(config, INFO, size)(images, draws(epoch, len(images)))
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalized(images: Tensor) -> Tensor:
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
     return (images / 255 - mean) / std
 
 
 def pixels(result: Tensor) -> Tensor:
-    """Undo the normalisation, back to 0..255."""
+    """Undo the normalization, back to 0..255."""
     return (result * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]) * 255
 
 
@@ -58,10 +58,10 @@ ALL: dict[str, Any] = {
 }
 
 
-def test_without_augmentation_only_normalised(images: Tensor) -> None:
+def test_without_augmentation_only_normalized(images: Tensor) -> None:
     result = train(images)
     check_form(result, (16, 20))
-    torch.testing.assert_close(result, normalised(images), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result, normalized(images), atol=1e-5, rtol=0)
     torch.testing.assert_close(EvalTransform(INFO)(images), result)
 
 
@@ -73,7 +73,7 @@ def test_each_augmentation_changes_the_images_and_keeps_their_form(
     result = train(images, epoch=1, **{name: ALL[name]})
     check_form(result, (16, 20))
     assert torch.equal(images, before), "the stored images were written to"
-    assert not torch.allclose(result, normalised(images), atol=1e-3)
+    assert not torch.allclose(result, normalized(images), atol=1e-3)
     assert result.isfinite().all()
 
 
@@ -227,7 +227,7 @@ def test_evaluation_takes_any_size(height: int, width: int) -> None:
     check_form(EvalTransform(INFO)(images), (16, 20))
 
 
-def test_evaluation_sees_the_centre() -> None:
+def test_evaluation_sees_the_center() -> None:
     images = torch.zeros(1, 3, 30, 90, dtype=torch.uint8)
     images[..., 30:60] = 255
     torch.testing.assert_close(

@@ -1,4 +1,4 @@
-"""Classic clusterings of (B, N, C) tensors, every image for itself, as plain functions."""
+"""Classic clusterings as functions on (B, N, C) tensors; each image is clustered on its own."""
 
 from pacavit.clustering.functional._agglomerative import AgglomerativeResult, agglomerative
 from pacavit.clustering.functional._dbscan import DBSCANResult, dbscan

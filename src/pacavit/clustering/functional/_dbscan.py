@@ -1,4 +1,4 @@
-"""Density-based clustering, image by image, in one go."""
+"""Batched DBSCAN; each image is clustered on its own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ __all__ = ["DBSCANResult", "connect", "dbscan", "reach"]
 
 
 class DBSCANResult(NamedTuple):
-    """What :func:`dbscan` finds.
+    """The result of :func:`dbscan`.
 
     Attributes:
-        labels: (B, N) int64, clusters numbered by their first core points; -1: noise, padding.
-        n_clusters: (B,) int64, clusters found, perhaps none.
+        labels: (B, N) int64, clusters in the order of their first core points; -1 for noise and
+            padding.
+        n_clusters: (B,) int64, number of clusters found, 0 if all points are noise.
     """
 
     labels: Tensor
@@ -40,16 +41,16 @@ def dbscan(
     min_samples: int = 5,
     mask: Tensor | None = None,
 ) -> DBSCANResult:
-    """DBSCAN of every image of a batch for itself, by Euclidean distances.
+    """DBSCAN of each image of a batch on its own, with Euclidean distances.
 
-    The same labels as ``sklearn.cluster.DBSCAN``; in float32 too, close decisions are made in
-    float64. No gradients. On a CPU a compiled loop works on several images at a time; on a GPU
-    labels spread over all images at once.
+    Labels equal those of ``sklearn.cluster.DBSCAN``, also in float32: close decisions are made in
+    float64. There are no gradients. On a CPU a compiled loop processes several images in parallel;
+    on a GPU labels propagate in all images at once.
 
     Args:
         x: (B, N, C) points; half precision is computed in fp32.
-        eps: radius of a neighborhood, one number or one an image (B,).
-        min_samples: points in a neighborhood that make its center a core, itself included.
+        eps: radius of a neighborhood: one number, or (B,) with one per image.
+        min_samples: a point with this many points within ``eps``, itself included, is a core.
         mask: (B, N) bool, False where a point is padding.
 
     Returns:
@@ -86,7 +87,7 @@ def connect(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor
     Args:
         x: (B, N, C), 0 at padding.
         radius: (B,) float64, squared.
-        min_samples: points within the radius that make a core, itself included.
+        min_samples: a point with this many points within the radius, itself included, is a core.
         mask: (B, N) bool, False at padding.
     """
     connecting = connect_compiled if x.device.type == "cpu" else connect_tensors
@@ -99,7 +100,7 @@ def _(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:  # n
 
 
 def connect_tensors(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
-    """The same as :func:`connect`, by tensor operations: low numbers spread among the cores."""
+    """The same as :func:`connect`, by tensor operations: the lowest label spreads among cores."""
     distances = squared_distances(x, x)
     points = mask.shape[1]
     near = (distances <= radius[:, None, None]) & mask[:, None] & mask[..., None]
@@ -132,7 +133,7 @@ def connect_compiled(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) 
 
 @torch.library.custom_op("pacavit::reach", mutates_args=())
 def reach(x: Tensor, mask: Tensor, nth: int) -> Tensor:
-    """Squared distances (B, N) of points to their n-th nearest, opaque to compilers and tracers.
+    """Squared distance of each point to its n-th nearest: (B, N); opaque to compilers and tracers.
 
     Args:
         x: (B, N, C), 0 at padding.
@@ -140,7 +141,7 @@ def reach(x: Tensor, mask: Tensor, nth: int) -> Tensor:
         nth: 1 to N; the nearest is the point itself.
 
     Returns:
-        In float64 (see ``wide``); infinite at padding, and where an image has fewer points.
+        In float64 (see ``wide``); infinite at padding, and in images with fewer points.
     """
     return (reach_compiled if x.device.type == "cpu" else reach_tensors)(x, mask, nth)
 

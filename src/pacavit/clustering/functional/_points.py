@@ -1,4 +1,4 @@
-"""Common to all batched clusterings: checks of their input, precision, distances."""
+"""Helpers of all batched clusterings: input checks, precision, distances."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 
 def exact(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function to run without gradients, and in at least fp32 whatever autocast is."""
+    """Decorate a function to run without gradients and in at least fp32, even under autocast."""
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -50,7 +50,7 @@ def exact(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def precise(device: str) -> Iterator[None]:
-    """Switch autocast and TF32 off: near neighbors differ in digits that those drop.
+    """Switch autocast and TF32 off: their rounding would change which neighbor is nearest.
 
     Args:
         device: its type, such as "cuda".
@@ -100,7 +100,7 @@ def check_seed(name: str, value: int) -> None:
 
 
 def check_given(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> Tensor:
-    """A starting value that a user gave, on the device of ``x`` and in float64, see :func:`wide`.
+    """A user's initial value on the device of ``x``, in float64 (see :func:`wide`).
 
     Raises:
         RecipeError: it has another shape, or is not finite.
@@ -128,12 +128,12 @@ def at_least_fp32(x: Tensor) -> Tensor:
 
 
 def wide(x: Tensor) -> Tensor:
-    """In float64, or in at least fp32 on devices without it."""
+    """The tensor in float64; on devices without float64, in at least fp32."""
     return at_least_fp32(x) if x.device.type == "mps" else x.double()
 
 
 def being_traced() -> bool:
-    """Whether operations are being recorded, by a compiler or tracer; compiled loops are not."""
+    """Whether a compiler or tracer records tensor operations; it cannot record compiled loops."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
@@ -168,14 +168,14 @@ def check_points(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
             raise ValueError("mask leaves an image without points")
         x = x.masked_fill(~mask[..., None], 0)
     x, mask = at_least_fp32(x), full_mask(x, mask)
-    # A sum takes a tenth of the time; single values are checked only if it is not finite.
+    # Checking the sum first takes a tenth of the time of checking every value.
     if not x.sum().isfinite() and not x.isfinite().all():
         raise RecipeError("x holds NaN or infinite features; nothing can be clustered")
     return x, mask
 
 
 def center(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N, C), 0 at padding -> the same minus the mean of the points; that mean (B, 1, C)."""
+    """(B, N, C), 0 at padding -> the points minus their mean, and that mean (B, 1, C)."""
     mean = (x.sum(1) / mask.sum(1)[:, None])[:, None]
     return (x - mean).masked_fill(~mask[..., None], 0), mean
 
@@ -183,8 +183,8 @@ def center(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """(B, N, C) and (B, M, C) -> (B, N, M) in float64 (see :func:`wide`), by differences.
 
-    Products (``|x|^2 + |y|^2 - 2 x y``) would lose the digits of distances that are small beside
-    the norms, and ``torch.cdist`` takes roots, whose rounding changes which distances are equal.
+    The expansion ``|x|^2 + |y|^2 - 2 x y`` is inexact for distances that are small compared with
+    the norms; ``torch.cdist`` takes roots, whose rounding changes which distances are equal.
     """
     found = wide(x.new_zeros(*x.shape[:2], y.shape[1]))
     for own, other in zip(wide(x).unbind(2), wide(y).unbind(2), strict=True):
@@ -196,8 +196,8 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 def relative_distances(x: Tensor, centers: Tensor) -> Tensor:
     """(B, N, C) and (B, M, C), both from :func:`wide` -> (B, N, M).
 
-    Squared distances minus the squares of x, by products: enough to compare the distances of a
-    point.
+    Squared distances minus the squared norms of x, by a matrix product. That suffices to compare
+    the distances of one point to several centers.
     """
     square = centers.square().sum(2)[:, None]
     return torch.baddbmm(square, x, centers.transpose(1, 2), alpha=-2)

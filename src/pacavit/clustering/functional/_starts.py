@@ -1,4 +1,4 @@
-"""Where iterative methods begin: centers chosen among the points of each image."""
+"""Initial centers of iterative methods, chosen among the points of each image."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def initial_centers(
 ) -> Tensor:
     """Choose M points of each image as its first centers: (B, N, C) -> (B, M, C).
 
-    All draws depend on ``random_state`` alone, so that the centers of an image do not depend on
-    its batch. In an image with fewer than M points, points repeat.
+    Random draws depend on ``random_state`` alone, so the centers of an image do not depend on its
+    batch. In an image with fewer than M points, points are chosen more than once.
 
     Args:
         x: (B, N, C), 0 at padding.
         n_clusters: M.
-        init: "farthest": the point farthest from the mean, then always the
-            point farthest from those chosen; "k-means++": points drawn with probabilities
-            proportional to the squared distance from those chosen; "random": distinct points.
+        init: "farthest": first the point farthest from the mean, then repeatedly the point
+            farthest from the chosen ones; "k-means++": points drawn with probabilities
+            proportional to the squared distance from the chosen ones; "random": distinct points.
         mask: (B, N) bool, False at padding.
         random_state: seed of the last two.
     """
@@ -59,7 +59,7 @@ def _spread(x: Tensor, n_clusters: int, mask: Tensor, draws: np.random.Generator
 
 
 def _squared_distances(x: Tensor, point: Tensor) -> Tensor:
-    """(B, N, C) and (B, 1, C) -> (B, N), by differences, which keep the digits of small ones."""
+    """(B, N, C) and (B, 1, C) -> (B, N), by differences, which are exact for small distances."""
     if being_traced():  # not every exporter knows cdist
         return (x - point).square().sum(2)
     return torch.cdist(x, point, compute_mode="donot_use_mm_for_euclid_dist").square()[..., 0]

@@ -1,1 +1,1 @@
-"""How images and labels lie in files: decoding, folders, parquet shards, pickles."""
+"""Image and label files: decoding, class folders, parquet shards, pickled arrays."""

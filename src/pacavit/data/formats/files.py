@@ -1,4 +1,4 @@
-"""Images that stay in files until they are needed, and folders that sort them into classes."""
+"""Images that stay in files until they are needed, and folders with one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacavit.data.base import LabelledImages, MemoryImages, Sample
+from pacavit.data.base import LabeledImages, MemoryImages, Sample
 from pacavit.data.formats.image import MAX_PIXELS, fit_image, read_image
 from pacavit.data.formats.walk import Skipped, is_image, is_system, sub_folders, walk_folders
 from pacavit.data.workers import available_cores, map_in_workers
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _MEMORY_LIMIT = 4 * 2**30
-_FEW = 256  # up to so many images are read faster without worker processes
+_FEW = 256  # up to this many images are read faster without worker processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,8 @@ class Listing:
     """Image files with their labels.
 
     Attributes:
-        files: (num,) bytes, paths below the root of the data. An array, because workers would copy
-            a list of a million strings when they read it.
+        files: (num,) bytes, paths relative to the root of the data. An array, because a list of a
+            million strings would be copied into each worker when it is read.
         labels: (num,) int64.
     """
 
@@ -55,15 +55,15 @@ class Listing:
         return Listing(self.files[positions.numpy()], self.labels[positions])
 
 
-class FileImages(LabelledImages):
+class FileImages(LabeledImages):
     """One split whose images are decoded when they are needed.
 
     Args:
-        root: folder that the paths start from.
+        root: folder that the paths are relative to.
         listing: files and labels.
-        size: (height, width) that ``batch`` brings images to, as ``fit_image`` does.
+        size: (height, width) of the images of ``batch``, which fits them with ``fit_image``.
         max_pixels: largest image that is decoded.
-        device: where labels and batches lie.
+        device: of labels and batches.
     """
 
     in_files = True
@@ -84,7 +84,7 @@ class FileImages(LabelledImages):
 
     @property
     def device(self) -> torch.device:
-        """Of labels and batches."""
+        """The device of labels and batches."""
         return self._device
 
     def path(self, index: int) -> Path:
@@ -113,7 +113,7 @@ class FileImages(LabelledImages):
         """(B,) positions -> (B, 3, height, width) uint8 and (B,) labels.
 
         Raises:
-            DataError: one of the files is broken or too large; a Loader leaves it out instead.
+            DataError: one of the files is broken or too large.
         """
         images = [fit_image(self[index].image, self.size) for index in indices.tolist()]
         return torch.stack(images).to(self.device), self.labels[indices]
@@ -176,15 +176,15 @@ class FileImages(LabelledImages):
 def class_folders(
     folder: Path, skipped: Skipped | None = None, root: Path | None = None
 ) -> dict[str, str]:
-    """Class names and the sub-folders they stand for, sorted by class name.
+    """The sub-folder of each class, sorted by class name.
 
-    Hidden and system folders are no classes. The class of a folder whose name is not UTF-8 has
-    that name in escaped form (``utils.text.shown``): weights store class names as UTF-8.
+    Hidden and system folders are not classes. If the name of a folder is not UTF-8, the class has
+    the escaped name (``utils.text.shown``), because weights store class names as UTF-8.
 
     Args:
         folder: holds the class folders.
-        skipped: receives what lies beside them, as paths below ``root``.
-        root: contains ``folder``; None is ``folder``.
+        skipped: receives all other entries, as paths relative to ``root``.
+        root: contains ``folder``; None is ``folder`` itself.
 
     Raises:
         DataError: the folder is missing, is a file or cannot be read, or two folders would have
@@ -239,7 +239,7 @@ def list_images(
                 "into a folder of its own, named like the class"
             )
         raise DataError(
-            f"{shown(folder)} holds no class folders; it needs one folder of images a class"
+            f"{shown(folder)} holds no class folders; it needs one folder of images per class"
         )
     labels = {name: label for label, name in enumerate(classes)}
     unknown = [repr(name) for name in found if name not in labels]
@@ -247,7 +247,7 @@ def list_images(
         noun = "a class folder" if len(unknown) == 1 else "class folders"
         raise DataError(
             f"{shown(folder)} has {noun} {first_few(unknown)} that the training images do not "
-            "have; remove or rename what is too much"
+            "have; remove or rename them"
         )
     names = list(found)
     pairs = sorted(

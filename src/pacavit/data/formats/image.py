@@ -1,4 +1,4 @@
-"""Any image file as RGB pixels."""
+"""Decode image files of any format and mode into RGB pixels."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from pacavit.utils.text import one_line, shown
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
-    "centre_region",
-    "crop_centre",
+    "center_region",
+    "crop_center",
     "decode_image",
     "fit_image",
     "from_pillow",
@@ -54,7 +54,7 @@ MAX_PIXELS = 64_000_000
 
 _RETRY_SECONDS = 0.5  # network file systems recover from most failures
 
-# Only formats that Pillow decodes itself: it hands EPS, for example, to an outside interpreter,
+# Only formats that Pillow decodes itself. EPS, for example, it passes to an external interpreter,
 # which would run the file as a program.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -65,7 +65,7 @@ _ANIMATED = ("GIF", "PNG", "WEBP")
 IMAGE_SUFFIXES = frozenset(
     suffix for suffix, format_ in Image.EXTENSION.items() if format_ in _FORMATS or format_ == "MPO"
 )
-"""The suffixes of image files in lower case: all that Pillow knows for formats that are read."""
+"""Suffixes of image files in lower case: all that Pillow registers for the formats above."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,7 +76,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by its EXIF orientation."""
+"""The transposition that makes an image upright, by its EXIF orientation."""
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = False) -> Tensor:
@@ -85,9 +85,8 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = 
     - The EXIF orientation is applied. Metadata that cannot be parsed, or exceed Pillow's limits,
       are ignored: they never make an image unreadable.
     - Transparent pixels are composited on white. An alpha channel that is 0 everywhere is ignored:
-      programs that know no transparency write 0 into the fourth byte of 32-bit pixels, and an
-      image that shows nothing is not what anybody saved.
-    - 16-bit and 32-bit integer grey values are taken to span 0..65535; floating-point ones 0..1, or
+      programs without support for transparency write 0 into the fourth byte of 32-bit pixels.
+    - 16-bit and 32-bit integer gray values are taken to span 0..65535; floating-point ones 0..1, or
       0..255 if any exceeds 1.
     - Of an animation, the first frame is read.
 
@@ -132,7 +131,7 @@ def decode_image(
     """
     stream = BytesIO(file) if isinstance(file, bytes) else file
     with warnings.catch_warnings():
-        # Pillow warns of odd metadata and large images; what matters becomes an error below.
+        # Pillow warns of odd metadata and large images; those that matter are errors below.
         warnings.simplefilter("ignore")
         try:
             try:
@@ -162,8 +161,8 @@ def from_pillow(image: Image.Image, name: str) -> Tensor:
     """A Pillow image of any mode -> (3, H, W) uint8 RGB, as ``read_image`` reads its file.
 
     Args:
-        image: open, maybe not decoded yet.
-        name: what error messages shall call it.
+        image: open, perhaps not decoded yet.
+        name: of the image in error messages.
 
     Raises:
         DataError: it cannot be decoded.
@@ -175,8 +174,8 @@ def from_pillow(image: Image.Image, name: str) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def centre_region(image_size: tuple[int, int], size: tuple[int, int]) -> Region:
-    """The largest central part of an image that has the aspect of ``size``, in whole pixels."""
+def center_region(image_size: tuple[int, int], size: tuple[int, int]) -> Region:
+    """The largest central region with the aspect ratio of ``size``, in whole pixels."""
     (height, width), (target_height, target_width) = image_size, size
     if height * target_width == width * target_height:
         return Region(0, 0, height, width)
@@ -186,16 +185,16 @@ def centre_region(image_size: tuple[int, int], size: tuple[int, int]) -> Region:
     return Region((height - kept_height) // 2, (width - kept_width) // 2, kept_height, kept_width)
 
 
-def crop_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(..., H, W) -> the largest central part that has the aspect of ``size``."""
+def crop_center(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(..., H, W) -> the largest central region with the aspect ratio of ``size``."""
     height, width = images.shape[-2:]
-    top, left, kept_height, kept_width = map(int, centre_region((height, width), size))
+    top, left, kept_height, kept_width = map(int, center_region((height, width), size))
     return images[..., top : top + kept_height, left : left + kept_width]
 
 
 def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, H, W) uint8 -> (3, height, width) uint8: centre cropped, then resized."""
-    image = crop_centre(image, size)
+    """(3, H, W) uint8 -> (3, height, width) uint8: center-cropped, then resized."""
+    image = crop_center(image, size)
     if tuple(image.shape[1:]) == size:
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
@@ -207,7 +206,7 @@ def _open_and_decode(path: Path, max_pixels: int, still: bool) -> Tensor:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise DataError(f"{name} is a folder, not an image file")
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for somebody to write to it
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
             raise DataError(f"{name} is a pipe or device, not an image file")
         with path.open("rb") as file:
             return decode_image(file, name, max_pixels=max_pixels, still=still)
@@ -216,7 +215,7 @@ def _open_and_decode(path: Path, max_pixels: int, still: bool) -> Tensor:
 
 
 def _decode(stream: IO[bytes], name: str, max_pixels: int, still: bool) -> NDArray[np.uint8]:
-    """(H, W, 3) pixels of an image file; whatever Pillow raises."""
+    """(H, W, 3) pixels of an image file; raises whatever Pillow raises."""
     with Image.open(stream, formats=_FORMATS) as image:
         _check_size(image, name, max_pixels)
         if still and image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
@@ -227,7 +226,7 @@ def _decode(stream: IO[bytes], name: str, max_pixels: int, still: bool) -> NDArr
 
 
 def _upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """(H, W, 3) pixels of an open image, turned as its metadata say."""
+    """(H, W, 3) pixels of an open image, turned according to its metadata."""
     image.load()
     turn = _turn_upright(image)
     return _to_rgb(image if turn is None else image.transpose(turn))
@@ -236,9 +235,9 @@ def _upright_rgb(image: Image.Image) -> NDArray[np.uint8]:
 def _decode_without_metadata(
     stream: IO[bytes], name: str, max_pixels: int, still: bool, error: Exception
 ) -> NDArray[np.uint8]:
-    """Decode a file again that could not be read, without its metadata.
+    """Decode a file without its metadata, after it could not be read with them.
 
-    First the orientation is kept, then nothing.
+    The first attempt keeps the orientation, the second keeps nothing.
 
     Raises:
         Exception: ``error``, if the file cannot be read without its metadata either.
@@ -257,10 +256,10 @@ def _decode_without_metadata(
 
 
 def _is_failed_read(error: Exception) -> bool:
-    """Whether the system failed to read a file, rather than Pillow to understand it.
+    """Whether the system failed to read a file, rather than Pillow failed to decode it.
 
-    The system's errors have a number; Pillow's own OSErrors have none. EINVAL is of the content as
-    well: broken files point to impossible places.
+    The system's errors have a number, Pillow's own OSErrors have none. EINVAL counts as an error of
+    the content: a broken file makes Pillow seek to invalid positions.
     """
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
@@ -290,7 +289,7 @@ def _drop_unreadable_directories(image: Image.Image) -> None:
 
 
 def _turn_upright(image: Image.Image) -> Image.Transpose | None:
-    """What makes a loaded image upright; None for nothing, or metadata that cannot be parsed."""
+    """The transposition that makes a loaded image upright; None if none is known or needed."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception as error:
@@ -302,7 +301,7 @@ def _turn_upright(image: Image.Image) -> Image.Transpose | None:
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """An image of any mode -> (H, W, 3) writable array."""
     if image.mode == "F" or image.mode.startswith("I"):
-        return np.stack([_grey_to_bytes(np.asarray(image))] * 3, axis=-1)
+        return np.stack([_gray_to_bytes(np.asarray(image))] * 3, axis=-1)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (0, 0):
@@ -311,13 +310,13 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image.convert("RGB"))
 
 
-def _grey_to_bytes(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _gray_to_bytes(gray: NDArray[np.generic]) -> NDArray[np.uint8]:
     """(H, W) integers of up to 32 bits, or floats -> (H, W) in 0..255."""
-    values = grey.astype(np.float64)
-    if not np.issubdtype(grey.dtype, np.floating):
+    values = gray.astype(np.float64)
+    if not np.issubdtype(gray.dtype, np.floating):
         values = values / 257  # 65535 -> 255
     elif not np.isfinite(values).all():
-        raise ValueError("some grey values are not finite")
+        raise ValueError("some gray values are not finite")
     elif values.max() <= 1:
         values = values * 255
     return values.clip(0, 255).round().astype(np.uint8)

@@ -1,6 +1,6 @@
-"""Image files without what does not decide their pixels.
+"""Image files without metadata.
 
-Pillow refuses PNG files whose compressed texts or colour profiles are large, and JPEG files with
+Pillow refuses PNG files whose compressed texts or color profiles are large, and JPEG files with
 malformed application segments, although every pixel can be read. It has no option to ignore them.
 
 Sources: https://www.w3.org/TR/png-3/ (chunks), ITU-T T.81, B.1 (JPEG's marker segments).
@@ -29,17 +29,17 @@ _APPLICATION = range(0xE0, 0xF0)
 _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD8))
 _EXIF_OR_XMP = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")
 
-_MOST_BYTES_A_PIXEL = 16  # twice 16-bit RGBA: compression may fail to make pixels smaller
+_MAX_BYTES_PER_PIXEL = 16  # twice 16-bit RGBA: compression may enlarge the data
 _OTHER_BYTES = 2**20
 
 
 def without_metadata(stream: IO[bytes], *, keep_orientation: bool, max_pixels: int) -> bytes | None:
-    """A PNG or JPEG file with only the parts that its pixels depend on.
+    """A PNG or JPEG file reduced to the parts that its pixels depend on.
 
     Args:
         stream: the file; it is read from its beginning.
-        keep_orientation: keep metadata that give the orientation and can be parsed.
-        max_pixels: files with more bytes than so many pixels can take are refused.
+        keep_orientation: keep metadata with the orientation if they can be parsed.
+        max_pixels: files with more bytes than this many pixels can take are refused.
 
     Returns:
         The bytes of the file; None if it has another format, is malformed, or is too large.
@@ -49,7 +49,7 @@ def without_metadata(stream: IO[bytes], *, keep_orientation: bool, max_pixels: i
     """
     stream.seek(0)
     start = stream.read(len(_PNG))
-    limit = max_pixels * _MOST_BYTES_A_PIXEL + _OTHER_BYTES
+    limit = max_pixels * _MAX_BYTES_PER_PIXEL + _OTHER_BYTES
     if start == _PNG:
         return _pixels_of_png(stream, keep_orientation, limit)
     if start.startswith(_JPEG):
@@ -59,7 +59,7 @@ def without_metadata(stream: IO[bytes], *, keep_orientation: bool, max_pixels: i
 
 
 def _pixels_of_png(stream: IO[bytes], keep_orientation: bool, limit: int) -> bytes | None:
-    """The rest of a PNG file, which is a row of chunks: length, kind, data, checksum."""
+    """A PNG file without metadata. It is a sequence of chunks: length, kind, data, checksum."""
     parts, header = [_PNG], b""
     while len(head := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
@@ -95,7 +95,7 @@ def _gives_orientation(header: bytes, chunk: bytes) -> bool:
 
 
 def _pixels_of_jpeg(stream: IO[bytes], keep_orientation: bool, limit: int) -> bytes | None:
-    """The rest of a JPEG file: segments of a marker, a length and data, then the coded pixels."""
+    """A JPEG file without metadata: segments (marker, length, data), then the coded pixels."""
     parts = [_JPEG]
     while True:
         marker = stream.read(2)
@@ -120,7 +120,7 @@ def _pixels_of_jpeg(stream: IO[bytes], keep_orientation: bool, limit: int) -> by
 
 def _is_needed(marker: int, data: bytes, keep_orientation: bool) -> bool:
     """Whether the pixels of a JPEG file depend on a segment."""
-    if marker == _JFIF:  # this and Adobe's give the color space; decoders ignore shorter ones
+    if marker == _JFIF:  # with Adobe's it gives the color space; decoders ignore shorter ones
         return data.startswith(b"JFIF\0") and len(data) >= 14
     if marker == _ADOBE:
         return data.startswith(b"Adobe") and len(data) >= 12

@@ -1,4 +1,4 @@
-"""Labelled images in the parquet layout of the Hugging Face hub."""
+"""Labeled images in the parquet layout of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _BATCH_ROWS = 1000
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:
-    """The files ``<split>-*.parquet`` of a folder in their order; none is an empty list.
+    """The files ``<split>-*.parquet`` of a folder, sorted; an empty list if there are none.
 
     Raises:
-        DataError: shards are missing according to the count in names ending in ``-of-<count>``.
+        DataError: there are fewer shards than the count in names ending in ``-of-<count>``.
     """
     shards = sorted(folder.glob(f"{split}-*.parquet"))
     if shards:
@@ -46,7 +46,7 @@ def find_shards(folder: Path, split: str) -> list[Path]:
 
 
 def count_images(shards: Sequence[Path]) -> int:
-    """Rows of all shards together, without reading them; DataError for a broken file."""
+    """Total number of rows of all shards, from their metadata; DataError for a broken file."""
     num = 0
     for shard in shards:
         with _open(shard) as file:
@@ -96,7 +96,7 @@ def read_images(shards: Sequence[Path], size: tuple[int, int], num_classes: int)
 
 
 def _decode(data: bytes, size: tuple[int, int], where: str) -> NDArray[np.uint8]:
-    """Encoded image -> (3, height, width); leaner than ``decode_image``, for many small images."""
+    """Encoded image -> (3, height, width); faster than ``decode_image`` for many small images."""
     try:
         with Image.open(BytesIO(data), formats=tuple(_MAGIC.values())) as image:
             width, height = image.size
@@ -109,7 +109,7 @@ def _decode(data: bytes, size: tuple[int, int], where: str) -> NDArray[np.uint8]
 
 
 def _rows(shard: Path, batch_rows: int) -> Iterator[tuple[int, bytes, int]]:
-    """Yield (row, encoded image, label) from a shard, some rows in memory at a time."""
+    """Yield (row, encoded image, label) from a shard, with few rows in memory at a time."""
     row = 0
     with _open(shard) as file:
         column = _image_column(file, shard)

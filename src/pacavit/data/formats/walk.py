@@ -1,4 +1,4 @@
-"""Which files of a folder are images: one walk for training, prediction and explanation."""
+"""Find the image files in folders, for training, prediction and explanation alike."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Skipped:
 def sub_folders(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the folders and of the other entries directly in a folder, each sorted by bytes.
 
-    Links count as what they lead to. Hidden and system entries are included.
+    Links are followed. Hidden and system entries are included.
 
     Raises:
         DataError: the folder is missing, is a file or cannot be read.
@@ -169,13 +169,13 @@ def walk_folders(
       come first, then those of ``folders`` that are links, then links inside, each in the order of
       their paths. A link to a folder that is read already, or that contains one of ``folders``, is
       skipped. So links neither repeat images nor change the paths of others.
-    - A name with an image suffix is an image file, also where it cannot be opened, such as a
-      dangling link: reading it reports the error.
+    - Every file whose name has an image suffix is listed, even if it cannot be opened, such as a
+      dangling link: the error is reported when it is read.
 
     Args:
-        root: what the paths are relative to; it is, or contains, each of ``folders``.
-        folders: where to look. Of several that are one folder only the first is read.
-        skipped: receives what is not an image; paths relative to ``root``.
+        root: folder that the paths are relative to; it is, or contains, each of ``folders``.
+        folders: where to look. If several are the same folder, only the first is read.
+        skipped: receives all other entries; paths relative to ``root``.
 
     Yields:
         In no particular order.
@@ -258,12 +258,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or to where nobody may look
+    except OSError:  # a link to itself, or into a folder without permission
         return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """What two paths to the same folder have in common."""
+    """Device and inode numbers, which are equal for two paths to the same folder."""
     try:
         status = folder.stat()
     except OSError as error:

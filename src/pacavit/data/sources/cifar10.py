@@ -1,4 +1,4 @@
-"""CIFAR-10: 60,000 colour images of 32 x 32 pixels, 10 classes.
+"""CIFAR-10: 60,000 color images of 32 x 32 pixels, 10 classes.
 
 Source: A. Krizhevsky: "Learning Multiple Layers of Features from Tiny Images", 2009;
 https://www.cs.toronto.edu/~kriz/cifar.html
@@ -24,7 +24,7 @@ from torchvision.datasets.utils import download_url
 
 from pacavit.data.base import DATASETS, DataInfo, DataSource, MemoryImages, Split
 from pacavit.data.formats.parquet import count_images, find_shards, read_image_format, read_images
-from pacavit.data.formats.pickles import load_pickled_arrays
+from pacavit.data.formats.pickled_arrays import load_pickled_arrays
 from pacavit.data.splits import hold_out_validation
 from pacavit.errors import DataError
 
@@ -77,10 +77,10 @@ class Cifar10(DataSource):
     """CIFAR-10 from any of its public layouts.
 
     Args:
-        root: folder that holds the parquet files of the Hugging Face hub (also in plain_text/),
-            the folder of the official python batches or their archive; or one of the latter two
+        root: folder with the parquet files of the Hugging Face hub (also in plain_text/), with the
+            folder of the official python batches, or with their archive; or that folder or archive
             itself. None takes pacavit/cifar10 in the user's cache folder, and downloads the
-            official archive when that is empty.
+            official archive if it is empty.
         val_size: images of the official training set that are held out for validation.
 
     Raises:
@@ -97,10 +97,10 @@ class Cifar10(DataSource):
 
     @property
     def info(self) -> DataInfo:
-        """Facts of the data; mean and std are those of the official 50,000 training images.
+        """Facts about the data; mean and std are those of the official 50,000 training images.
 
-        Numbers on a part of the images must not pass for numbers on CIFAR-10, so ``copy`` says
-        when there are more or fewer of them. To count the official batches is to read them.
+        Scores on a part of the images must not be mistaken for scores on CIFAR-10, so ``version``
+        states a number of images that differs. The official batches are read to count them.
         """
         counts = {split: self._copy.count(split) for split in _OFFICIAL}
         other = [
@@ -113,7 +113,7 @@ class Cifar10(DataSource):
 
     @property
     def expected_info(self) -> DataInfo:
-        """Facts of the official images; neither looks for them nor downloads them."""
+        """Facts about the official images; accesses no files."""
         return _INFO
 
     def load(self, split: Split) -> MemoryImages:
@@ -145,7 +145,7 @@ class Cifar10(DataSource):
 
 
 def _find_copy(root: Path) -> _Copy:
-    """Recognise the layout of a folder or archive."""
+    """Recognize the layout of a folder or archive."""
     if not root.exists():
         raise DataError(f"there is no data folder {root}; it should hold {_LAYOUTS}")
     if root.is_file():
@@ -195,7 +195,7 @@ def _read_folder(folder: Path, split: str) -> MemoryImages:
 
 
 def _read_archive(archive: Path, split: str) -> MemoryImages:
-    """Read the batches of a split out of the archive in memory; nothing is extracted to disk."""
+    """Read the batches of a split from the archive into memory; nothing is extracted to disk."""
     wanted = {f"{_BATCHES}/{name}": f"{archive}: {name}" for name in _FILES[split]}
     found: dict[str, bytes] = {}
     try:
@@ -226,7 +226,7 @@ def _check_size(size: int, name: str) -> None:
 
 
 def _read_batches(batches: Iterable[tuple[str, bytes]]) -> MemoryImages:
-    """Official batches, (name for messages, pickle) each, in order -> their images and labels."""
+    """Pairs (name for messages, pickle) of official batches, in order -> images and labels."""
     images, labels = [], []
     for name, data in batches:
         batch = load_pickled_arrays(data, name)
@@ -249,7 +249,7 @@ def _cache_folder() -> Path:
 
 
 def _download(folder: Path) -> None:
-    """Fetch the official archive into a folder; the MD5 sum is the one torchvision knows."""
+    """Download the official archive into a folder, and check it against torchvision's MD5 sum."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # An interrupted download must not look like an archive the next time.

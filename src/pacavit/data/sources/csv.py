@@ -1,4 +1,4 @@
-"""Images whose labels stand in a CSV file: one class an image, or any number."""
+"""Images with labels in a CSV file: one class per image, or any number."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MAX_CLASSES = 10_000
 
 
 class _Row(NamedTuple):
-    """One line of the file: where it is, the image, its classes, and its split if it names one."""
+    """One row of the file: line number, image, classes, and split if there is one."""
 
     line: int
     image: str
@@ -46,25 +46,25 @@ class CsvLabels(ListedSource):
     """A folder of images with a CSV file of their labels.
 
     The first line names the columns. One is ``image`` (or ``file``, ``filename``, ``path``): paths
-    relative to the folder of the file. The classes stand in one column ``labels`` (or ``label``,
-    ``class``, ``classes``), several of them separated by ``;`` or ``|``; or in one column a class,
-    with 1 where the image shows it and 0 where not. A column ``split`` may contain ``train``,
-    ``val`` or ``test``; without it, images are held out by a hash of their names.
+    relative to the folder of the CSV file. The classes are in one column ``labels`` (or ``label``,
+    ``class``, ``classes``), separated by ``;`` or ``|``; or there is one column per class, with 1
+    if the image shows it and 0 if not. A column ``split`` may contain ``train``, ``val`` or
+    ``test``; without it, images are held out by a hash of their names.
 
-    Single-label tasks need exactly one class an image. Images are normalized with ImageNet's mean
+    Single-label tasks need exactly one class per image. Images are normalized with ImageNet's mean
     and standard deviation.
 
     Args:
         root: the CSV file, or a folder with one named ``labels.csv``.
         val_size: images held out for validation; None: about 15 % of those not for testing.
-        test_size: images held out for testing where there is no column ``split``; None: 15 %.
-        image_size: height and width in pixels that images are kept with: cut to their central
-            square, then resized. The size of the network's input is set by the task.
-        in_memory: decode all images once, at the start; else whenever one is needed.
-        max_pixels: images with more pixels are left out, as broken ones are.
-        target: "label" for one class an image, "labels" for a row of 0 and 1; set by the task.
-        classes: class names in label order, such as those of a model to evaluate: the file may name
-            some of them and no others. None: those that the file names, sorted.
+        test_size: images held out for testing if there is no column ``split``; None: 15 %.
+        image_size: height and width in pixels of stored images: the central square of each
+            image, resized. The task sets the size of the network's input.
+        in_memory: decode all images once, at the start; otherwise each time one is needed.
+        max_pixels: images with more pixels are left out, like broken ones.
+        target: "label" for one class per image, "labels" for a row of 0 and 1; set by the task.
+        classes: class names in label order, such as those of a model to evaluate; the file may
+            contain only these. None: the classes in the file, sorted.
 
     Raises:
         DataError: the file is missing or broken, images are missing, or a size does not fit.
@@ -129,7 +129,7 @@ class CsvLabels(ListedSource):
 
 
 def _read(file: Path, name: str) -> list[_Row]:
-    """All lines of a file of labels."""
+    """All rows of a file of labels."""
     try:
         if file.stat().st_size > _MAX_BYTES:
             raise DataError(f"{name} is larger than {_MAX_BYTES >> 20} MiB; split it")
@@ -202,8 +202,8 @@ def _flag(name: str, line: int, column: str, cell: str) -> bool:
         return _FLAGS[cell.strip().lower()]
     except KeyError:
         raise DataError(
-            f"{name}, line {line}, column {column!r}: {cell!r} is neither 0 nor 1; classes stand "
-            "in a column 'labels', or in one column each of 0 and 1"
+            f"{name}, line {line}, column {column!r}: {cell!r} is neither 0 nor 1; put classes "
+            "into a column 'labels', or into one column each of 0 and 1"
         ) from None
 
 
@@ -255,7 +255,7 @@ def _splits(
     val_size: int | None,
     test_size: int | None,
 ) -> dict[Split, Listing]:
-    """The images of each split: those of the column, the others held out by their names."""
+    """The images of each split: as in the column ``split``, else held out by their names."""
     rarest = _rarest(rows, classes)
     named = rows[0].split is not None
     places: dict[Split, Tensor] = {
@@ -282,7 +282,7 @@ def _splits(
 
 
 def _rarest(rows: Sequence[_Row], classes: Sequence[str]) -> Tensor:
-    """(num,) int64: of each image's classes the one with the fewest images, or one number more."""
+    """The rarest class of each image; the number of classes if it has none: (num,) int64."""
     counts = Counter(name for row in rows for name in row.classes)
     number = {name: label for label, name in enumerate(classes)}
     return torch.tensor(

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: 1797 grey images of 8 x 8 pixels, 10 classes.
+"""Handwritten digits that come with scikit-learn: 1797 gray images of 8 x 8 pixels, 10 classes.
 
 Source: E. Alpaydin, C. Kaynak: "Optical Recognition of Handwritten Digits", UCI Machine Learning
 Repository, 1998; https://doi.org/10.24432/C50P49 (its test part).
@@ -25,10 +25,10 @@ _MEAN, _STD = 0.3049, 0.3235
 
 @DATASETS.register("digits")
 class Digits(DataSource):
-    """The embedded default data set; needs no files.
+    """The default data set, which is part of scikit-learn; needs no files.
 
     Images are enlarged once to 32 x 32 RGB, the size that the small-image models are made for.
-    scikit-learn has no official split; here 360 images are the test set, always the same ones.
+    scikit-learn defines no split; here 360 images are the test set, always the same ones.
 
     Args:
         root: must be None.
@@ -48,7 +48,7 @@ class Digits(DataSource):
 
     @property
     def info(self) -> DataInfo:
-        """Facts of the data; mean and std are those of the 1437 images outside the test set."""
+        """Facts about the data; mean and std are those of the 1437 images outside the test set."""
         return DataInfo(
             name="digits",
             version="digits (scikit-learn, 8 x 8 enlarged to 32 x 32)",
@@ -74,11 +74,11 @@ class Digits(DataSource):
 
 
 def _load_all() -> MemoryImages:
-    # scikit-learn takes a second to import, which only those who use this data should pay.
+    # Imported here because scikit-learn takes a second to load.
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    grey = torch.from_numpy(bunch.images).float()[:, None] / 16  # stored as 0..16
-    large = F.interpolate(grey, size=(_SIZE, _SIZE), mode="bilinear", antialias=False)
+    gray = torch.from_numpy(bunch.images).float()[:, None] / 16  # stored as 0..16
+    large = F.interpolate(gray, size=(_SIZE, _SIZE), mode="bilinear", antialias=False)
     images = (large * 255).round().to(torch.uint8).repeat(1, 3, 1, 1)
     return MemoryImages(images, torch.from_numpy(bunch.target).long())

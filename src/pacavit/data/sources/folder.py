@@ -1,4 +1,4 @@
-"""A folder of your own images, sorted into classes by sub-folders."""
+"""A folder of your own images, with one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ from pacavit.utils.text import first_few, shown
 
 __all__ = ["Folder"]
 
-_UNDERSTOOD = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
-# The words that names of splits are made of.
-_SPLIT_WORDS = frozenset(_UNDERSTOOD.split(", ")) | {"eval", "evaluation", "heldout", "holdout"}
+_KNOWN_NAMES = ", ".join(name for names in SPLIT_NAMES.values() for name in names)
+_SPLIT_WORDS = frozenset(_KNOWN_NAMES.split(", ")) | {"eval", "evaluation", "heldout", "holdout"}
 _ALIKE = 0.85  # similarity of a misspelt name, such as "trainig"; "text" has 0.75 to "test"
 
 
 def _resembles_split(name: str) -> bool:
-    """Whether a name has a split's word in it ("train_old", "holdout") or is a misspelt one."""
+    """Whether a name contains the name of a split ("train_old", "holdout") or misspells one."""
     words = re.findall(r"[a-z]+", name.lower())
     letters = "".join(words)
     return (
@@ -45,34 +44,34 @@ def _resembles_split(name: str) -> bool:
 
 @DATASETS.register("folder")
 class Folder(ListedSource):
-    """Your own images: a folder with one sub-folder a class, any formats, sizes and modes.
+    """Your own images: a folder with one sub-folder per class; any formats, sizes and modes.
 
-    The class folders lie in ROOT, and images are held out for validation and testing; or they lie
-    in ROOT/train, ROOT/val and ROOT/test. Without ROOT/val its images are held out of ROOT/train;
-    without ROOT/test there are no test images. A lone ROOT/test is enough to evaluate on. Split
-    folders may have other usual names in upper or lower case (``split_of``); names that only
-    resemble one are refused.
+    Either ROOT contains the class folders, and images are held out for validation and testing; or
+    ROOT/train, ROOT/val and ROOT/test contain them. Without ROOT/val, validation images are held
+    out of ROOT/train; without ROOT/test, there are no test images. ROOT/test alone suffices for an
+    evaluation. Split folders may have other common names, in upper or lower case (``split_of``);
+    names that only resemble one are refused.
 
     Hidden and system files and folders are ignored, see ``data.formats.walk``.
 
-    Which images are held out follows from their names, see ``data.splits.named_holdout``: as long
-    as no size is given, files that are added turn no training image into one of the others.
+    Images are held out by a hash of their names, see ``data.splits.named_holdout``: unless a size
+    is given, adding files never moves a training image into another split.
 
-    Images are normalised with ImageNet's mean and standard deviation.
+    Images are normalized with ImageNet's mean and standard deviation.
 
     Args:
         root: the folder.
         val_size: images held out for validation; None: about 15 % of those not for testing.
-        test_size: images held out for testing; None: about 15 % of all where the class folders
-            lie in ROOT, none otherwise.
-        image_size: height and width in pixels that images are kept with: cut to their central
-            square, then resized. What the network sees is the task's business.
-        in_memory: decode all images once, at the start. Otherwise the loader's workers read each
-            one whenever it is needed.
-        max_pixels: images with more pixels are left out, as broken ones are.
+        test_size: images held out for testing; None: about 15 % of all if ROOT contains the class
+            folders, none otherwise.
+        image_size: height and width in pixels of stored images: the central square of each
+            image, resized. The task sets the size of the network's input.
+        in_memory: decode all images once, at the start; otherwise the loader's workers read each
+            one when it is needed.
+        max_pixels: images with more pixels are left out, like broken ones.
         classes: class names in label order, such as those of a model to evaluate. Folders are
-            matched to them by name, and other names are refused; a class may have no images. None:
-            all classes of the training folder, or of the only folder, sorted; each needs images.
+            matched by name, and other names are refused; a class may have no images. None: all
+            classes of the training folder, or of the only folder, sorted; each needs images.
 
     Attributes:
         skipped: files and folders that are not used as images.
@@ -120,7 +119,7 @@ class Folder(ListedSource):
 
     @property
     def note(self) -> str | None:
-        """Which files and folders are skipped; None for none."""
+        """A line on the files and folders that are skipped; None if there are none."""
         return None if self.root is None else self.skipped.describe(self.root)
 
     def _remedy(self, split: Split) -> str:
@@ -133,7 +132,7 @@ class Folder(ListedSource):
 def _find(
     root: Path, known: Sequence[str] | None, skipped: Skipped
 ) -> tuple[tuple[str, ...], dict[str, Listing]]:
-    """Class names, and the images of each split that has a folder; "" where none has."""
+    """Class names, and the images of each split folder; under the key "" without split folders."""
     folders = _split_folders(root, skipped) or {"": root}
     first = next(iter(folders.values()))
     classes = class_names(first) if known is None else tuple(known)
@@ -143,8 +142,8 @@ def _find(
     if known is None:
         if len(classes) < 2:
             raise DataError(
-                f"{shown(first)} has one class folder only, {classes[0]!r}; telling classes apart "
-                "takes two"
+                f"{shown(first)} has one class folder only, {classes[0]!r}; classification needs "
+                "at least two"
             )
         where = f"in its folder in {shown(first)}"
         _check_counts(classes, next(iter(listings.values())), where)
@@ -152,7 +151,7 @@ def _find(
 
 
 def _split_folders(root: Path, skipped: Skipped) -> dict[str, Path]:
-    """The folder of each split in a root, in the order train, val, test; none of bare classes.
+    """The split folders in a root, in the order train, val, test; empty if it has none.
 
     Raises:
         DataError: two folders are for one split, a name only resembles those of splits, or the
@@ -161,7 +160,7 @@ def _split_folders(root: Path, skipped: Skipped) -> dict[str, Path]:
     beside = Skipped()
     inside = class_folders(root, beside)
     named = {name: split for name in inside if (split := split_of(name)) is not None}
-    # A class may be called "train"; it holds images, no folders.
+    # A class may be called "train"; its folder holds images, no folders.
     splits = {name: split for name, split in named.items() if class_folders(root / inside[name])}
     if not splits:
         if len(inside) == len(named) and len(set(named.values())) > 1:
@@ -185,7 +184,7 @@ def _split_folders(root: Path, skipped: Skipped) -> dict[str, Path]:
     if alike:
         raise DataError(
             f"{shown(root)} has the split folders {', '.join(splits)} and also {first_few(alike)}, "
-            f"which is not the name of a split ({_UNDERSTOOD}); rename it, or move it elsewhere"
+            f"which is not the name of a split ({_KNOWN_NAMES}); rename it, or move it elsewhere"
         )
     for name in others:
         beside.add("beside", inside[name])
@@ -196,7 +195,7 @@ def _split_folders(root: Path, skipped: Skipped) -> dict[str, Path]:
 def _hold_out_missing(
     root: Path, listings: dict[str, Listing], val_size: int | None, test_size: int | None
 ) -> dict[Split, Listing]:
-    """Images of the three splits, as far as there are any, held out where no folder has them."""
+    """The images of the splits that have any; those of missing split folders are held out."""
     splits: dict[Split, Listing] = {split: listings[split] for split in SPLITS if split in listings}
     whole = "" in listings
     if whole:

@@ -1,4 +1,4 @@
-"""ImageNet-1k: 1.28 million photographs of 1000 classes, or any part of it in the same layout.
+"""ImageNet-1k: 1.28 million photographs of 1000 classes, or any subset in the same layout.
 
 Source: O. Russakovsky et al.: "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015;
 https://www.image-net.org
@@ -32,7 +32,7 @@ from pacavit.utils.text import first_few, shown
 __all__ = ["ImageNet", "describe_synsets"]
 
 _FULL_SIZES = {"train": 1_281_167, "val": 50_000}
-_LAYOUT = "train/ and val/, each with one folder of images a class, named by its synset"
+_LAYOUT = "train/ and val/, each with one folder of images per class, named by its synset"
 
 
 @DATASETS.register("imagenet")
@@ -40,14 +40,14 @@ class ImageNet(ListedSource):
     """ImageNet in torchvision's ImageFolder layout, read by the loader's workers.
 
     ROOT/train and ROOT/val hold one folder per synset (n01440764, ...). ImageNet's validation
-    images, whose scores papers report, are the split "test" here; "val" is held out of the
+    images, on which papers report scores, are the split "test" here; "val" is held out of the
     training images, so that no choice depends on the reported images.
 
     Args:
         root: the folder that holds train/ and val/.
-        val_size: training images held out for validation, by their names.
-        image_size: height and width in pixels of a batch; the task's crop has its own.
-        max_pixels: images with more pixels are left out, as broken ones are.
+        val_size: training images held out for validation, by a hash of their names.
+        image_size: height and width in pixels of a batch; the crop of the task has its own size.
+        max_pixels: images with more pixels are left out, like broken ones.
         classes: class names in label order, such as those of a model to evaluate; the synsets in
             ROOT must be among them. None: all synsets of ROOT/train, sorted.
 
@@ -55,7 +55,7 @@ class ImageNet(ListedSource):
         skipped: files and folders that are not used as images.
 
     Raises:
-        DataError: the layout is another one, or ``val_size`` does not fit.
+        DataError: the layout is different, or ``val_size`` does not fit.
     """
 
     default_val_size: ClassVar[int] = 10_000
@@ -90,7 +90,7 @@ class ImageNet(ListedSource):
         super().__init__(
             root,
             name="imagenet",
-            version=_copy_name(full),
+            version=_version(full),
             class_names=names,
             listings={"train": train.at(kept), "val": train.at(held), "test": full["val"]},
             folder=root,
@@ -101,15 +101,15 @@ class ImageNet(ListedSource):
 
     @property
     def note(self) -> str | None:
-        """Which files and folders are skipped; None for none."""
+        """A line on the files and folders that are skipped; None if there are none."""
         return None if self.root is None else self.skipped.describe(self.root)
 
     def _remedy(self, split: Split) -> str:
         return " because val_size is 0; leave it out"
 
 
-def _copy_name(full: dict[str, Listing]) -> str:
-    """The version of the data: numbers on a part of the images are not numbers on ImageNet."""
+def _version(full: dict[str, Listing]) -> str:
+    """The version of the data; states numbers of images that are not those of ImageNet."""
     other = [
         f"{len(full[name]):,} instead of {size:,} {name} images"
         for name, size in _FULL_SIZES.items()
@@ -119,7 +119,7 @@ def _copy_name(full: dict[str, Listing]) -> str:
 
 
 def _order_synsets(root: Path, synsets: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    """The synset of each class; where ``synsets`` has none for it, the class name itself.
+    """The synset of each class; the class name itself if ``synsets`` has none for it.
 
     Raises:
         DataError: a synset belongs to no class, or two to the same.
@@ -144,7 +144,7 @@ def _order_synsets(root: Path, synsets: Sequence[str], classes: Sequence[str]) -
 def describe_synsets(synsets: Sequence[str]) -> tuple[str, ...]:
     """Class names: the meaning of each synset.
 
-    Where two have the same meaning, the synset follows it; an unknown synset is its own name.
+    If two have the same meaning, the synset is appended; an unknown synset is its own name.
     """
     meanings = _meanings(synsets)
     counts = Counter(meanings.values())

@@ -1,4 +1,4 @@
-"""What data sets share whose images are files that are listed beforehand."""
+"""Base class of data sets whose image files are listed in advance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from pacavit.data.base import DataInfo, DataSource, LabelledImages, Split
+from pacavit.data.base import DataInfo, DataSource, LabeledImages, Split
 from pacavit.data.formats.files import FileImages, Listing
 from pacavit.errors import DataError
 from pacavit.utils.text import shown
@@ -22,13 +22,13 @@ class ListedSource(DataSource):
     Images are normalized with ImageNet's mean and standard deviation.
 
     Args:
-        root: as the user named it.
+        root: as given by the user.
         name: registered name.
-        version: which version of the data this is.
+        version: of the data.
         class_names: in label order.
         listings: the files of each split; a split without images may be missing.
-        folder: that the listed paths start from.
-        image_size: (height, width) in pixels that images are kept with.
+        folder: that the listed paths are relative to.
+        image_size: (height, width) in pixels of stored images.
         in_memory: decode a split once, when it is loaded.
         max_pixels: images with more pixels are left out.
     """
@@ -52,14 +52,14 @@ class ListedSource(DataSource):
         )
         self._listings, self._folder = listings, folder
         self._in_memory, self._max_pixels = in_memory, max_pixels
-        self._loaded: dict[Split, LabelledImages] = {}
+        self._loaded: dict[Split, LabeledImages] = {}
 
     @property
     def info(self) -> DataInfo:
-        """Facts of the data; ``version`` has a fingerprint where the data are the user's own."""
+        """Facts about the data; ``version`` has a fingerprint if the data are the user's own."""
         return self._info
 
-    def load(self, split: Split) -> LabelledImages:
+    def load(self, split: Split) -> LabeledImages:
         """The images of one split, in memory or as files; read once and kept."""
         if split not in self._loaded:
             listing = self._listings.get(split)
@@ -74,4 +74,4 @@ class ListedSource(DataSource):
 
     @abstractmethod
     def _remedy(self, split: Split) -> str:
-        """The end of the message of a split without images: why, and what to do."""
+        """The end of the message for a split without images: why, and what to do."""

@@ -1,8 +1,8 @@
-"""Pictures of coloured, textured shapes over cluttered ground, with all there is to know of them.
+"""Pictures of colored, textured shapes on a cluttered background, with their ground truth.
 
-Every number behind a picture is drawn from (seed, index) alone, and pixels are computed with
+All random numbers of a picture are functions of (seed, index), and pixels are computed with
 additions, products, divisions, square roots and look-ups only. These are exactly rounded, so a
-scene is the same, bit by bit, in every batch and on every processor.
+scene is the same, bit for bit, in every batch and on every processor.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ SHAPE_NAMES = ("circle", "ring", "triangle", "square", "half-disc", "star", "cro
 NUM_SHAPES = 4
 """Most shapes in a picture."""
 
-_HOLE = 0.5  # of a ring, as a part of its radius
-_DIRECTIONS = 1024  # in which the outline of a shape is known; a multiple of 4
+_HOLE = 0.5  # inner radius of a ring as a fraction of its radius
+_DIRECTIONS = 1024  # at which the outline of a shape is sampled; a multiple of 4
 _TURNS = 360
-# Radii of the circles around shapes, as parts of the picture's side. The subject is larger than
-# any other shape by at least a quarter.
+# Radii of the circles around shapes, as fractions of the picture's side. The subject is at least a
+# quarter larger than any other shape.
 _SUBJECT_RADIUS = (0.25, 0.36)
 _OTHER_RADIUS = (0.10, 0.20)
-_MIN_SEEN = 0.005  # part of the picture that has to be seen of a shape for it to count
-_CONTRAST = 0.35  # between a shape and the mean colour of the ground, in one of the channels
+_MIN_VISIBLE = 0.005  # fraction of the picture that the visible part of a shape must have
+_CONTRAST = 0.35  # between a shape and the mean color of the background, in one of the channels
 _NOISE = 0.08
 
 
@@ -39,11 +39,11 @@ class Scenes(NamedTuple):
 
     Attributes:
         images: (B, 3, size, size) uint8.
-        classes: (B, K) int64, positions in ``SHAPE_NAMES``; -1 where there is no shape, or too
-            little of it to be seen.
-        boxes: (B, K, 4) float32, x1 y1 x2 y2 in pixels around what is seen of each; 0 for none.
-        instances: (B, size, size) uint8, which shape is seen: k + 1 for shape k, 0 for none.
-        semantic: (B, size, size) uint8, class + 1 of what is seen, 0 for none.
+        classes: (B, K) int64, positions in ``SHAPE_NAMES``; -1 if there is no shape, or too little
+            of it is visible.
+        boxes: (B, K, 4) float32, x1 y1 x2 y2 in pixels around the visible part; 0 for none.
+        instances: (B, size, size) uint8, the visible shape: k + 1 for shape k, 0 for none.
+        semantic: (B, size, size) uint8, class + 1 of the visible shape, 0 for none.
     """
 
     images: Tensor
@@ -54,12 +54,12 @@ class Scenes(NamedTuple):
 
     @property
     def masks(self) -> Tensor:
-        """(B, K, size, size) bool, what is seen of each shape."""
+        """(B, K, size, size) bool, the visible part of each shape."""
         return _masks(self.instances)
 
 
 class _Shapes(NamedTuple):
-    """What is drawn of each shape before any pixel: (B, K), colours (B, K, 3)."""
+    """The random parameters of each shape: (B, K), colors (B, K, 3)."""
 
     present: Tensor
     classes: Tensor
@@ -70,20 +70,20 @@ class _Shapes(NamedTuple):
     sin: Tensor
     texture: Tensor
     period: Tensor
-    colour: Tensor
-    second_colour: Tensor
+    color: Tensor
+    second_color: Tensor
 
 
 def render_scenes(indices: Tensor, *, size: int = 64, seed: int = 0) -> Scenes:
-    """(B,) int64 scene numbers -> B pictures of ``size`` x ``size`` pixels with their truth.
+    """(B,) int64 scene numbers -> B pictures of ``size`` x ``size`` pixels with ground truth.
 
-    One to four shapes lie in each, wholly inside. The first, the subject, is larger than the
-    others and covers them.
+    Each contains one to four shapes, which do not cross its border. The first, the subject, is
+    larger than the others and covers them.
 
     Args:
-        indices: which scenes.
+        indices: scene numbers.
         size: side in pixels.
-        seed: other seeds show other scenes.
+        seed: of the scenes.
 
     Example:
         >>> scenes = render_scenes(torch.arange(16), size=64)
@@ -98,18 +98,19 @@ def render_scenes(indices: Tensor, *, size: int = 64, seed: int = 0) -> Scenes:
         _paint(images, instances, shapes, number)
     noise = draws.uniform("noise", size * size).view(-1, 1, size, size) - 0.5
     pixels = ((images + _NOISE * noise) * 255).round().clamp(0, 255).to(torch.uint8)
-    return _with_truth(pixels, instances, shapes)
+    return _with_ground_truth(pixels, instances, shapes)
 
 
 def _draw_shapes(draws: SampleRandom) -> _Shapes:
-    """All random facts of the shapes; lengths are parts of the side."""
+    """All random parameters of the shapes; lengths are fractions of the side."""
     ranges = [_SUBJECT_RADIUS] + [_OTHER_RADIUS] * (NUM_SHAPES - 1)
     low, high = torch.tensor(ranges).T
     radius = low + draws.uniform("radius", NUM_SHAPES) * (high - low)
     turn = draws.integers("turn", 0, _TURNS, NUM_SHAPES)
     cos, sin = (table[turn] for table in _turns())
-    colour = _colours(draws)
-    # The second colour of a texture is a lighter or darker first one, so that shapes look whole.
+    color = _colors(draws)
+    # The second color of a texture is a lighter or darker shade of the first, so that a shape does
+    # not look like several.
     shade = (0.45 + 0.25 * draws.uniform("shade", NUM_SHAPES))[..., None]
     darker = (draws.uniform("darker", NUM_SHAPES) < 0.5)[..., None]
     return _Shapes(
@@ -122,34 +123,34 @@ def _draw_shapes(draws: SampleRandom) -> _Shapes:
         sin=sin,
         texture=draws.integers("texture", 0, 4, NUM_SHAPES),
         period=0.08 + 0.08 * draws.uniform("period", NUM_SHAPES),
-        colour=colour,
-        second_colour=torch.where(darker, colour * shade, 1 - (1 - colour) * shade),
+        color=color,
+        second_color=torch.where(darker, color * shade, 1 - (1 - color) * shade),
     )
 
 
-def _ground_colours(draws: SampleRandom) -> Tensor:
-    """(B, 3) in 0..1, around which the colours of the ground vary."""
+def _ground_colors(draws: SampleRandom) -> Tensor:
+    """Mean color of the background: (B, 3) in 0..1."""
     return 0.2 + 0.6 * draws.uniform("ground colour", 3)
 
 
-def _colours(draws: SampleRandom) -> Tensor:
-    """(B, K, 3) in 0..1, each apart from the colour of the ground in one channel at least."""
-    colours = draws.uniform("colour", NUM_SHAPES * 3).view(-1, NUM_SHAPES, 3)
-    # Going round the circle 0..1 by at least the contrast, and at most 1 minus it, leads apart.
-    step = _CONTRAST + (1 - 2 * _CONTRAST) * colours
-    apart = _ground_colours(draws)[:, None] + step
+def _colors(draws: SampleRandom) -> Tensor:
+    """Colors of shapes, each with contrast to the background in one channel: (B, K, 3) in 0..1."""
+    colors = draws.uniform("colour", NUM_SHAPES * 3).view(-1, NUM_SHAPES, 3)
+    # Modulo 1, a step between the contrast and 1 minus the contrast moves at least that far away.
+    step = _CONTRAST + (1 - 2 * _CONTRAST) * colors
+    apart = _ground_colors(draws)[:, None] + step
     apart = apart - apart.floor()
     channel = draws.integers("contrast channel", 0, 3, NUM_SHAPES)[..., None]
-    return torch.where(torch.arange(3) == channel, apart, colours)
+    return torch.where(torch.arange(3) == channel, apart, colors)
 
 
 def _ground(draws: SampleRandom, size: int) -> Tensor:
-    """(B, 3, size, size) in about 0..1: two uneven colours in blots, with a grain."""
-    colour = _ground_colours(draws)[:, :, None, None]
+    """The background: blots of two uneven colors, with grain: (B, 3, size, size) in about 0..1."""
+    color = _ground_colors(draws)[:, :, None, None]
     fields = []
     for name in ("first field", "second field"):
         coarse = draws.uniform(name, 3 * 9).view(-1, 3, 3, 3)
-        fields.append(colour + 0.5 * (_enlarge(coarse, size) - 0.5))
+        fields.append(color + 0.5 * (_enlarge(coarse, size) - 0.5))
     blots = _enlarge(draws.uniform("blots", 64).view(-1, 1, 8, 8), size)
     edge = (8 * (blots - 0.5) + 0.5).clamp(0, 1)
     grain = _enlarge(draws.uniform("grain", 24 * 24).view(-1, 1, 24, 24), size)
@@ -157,36 +158,36 @@ def _ground(draws: SampleRandom, size: int) -> Tensor:
 
 
 def _enlarge(coarse: Tensor, size: int) -> Tensor:
-    """(B, C, n, n) -> (B, C, size, size), smoothly; each pixel by the same exact arithmetic."""
+    """Smooth interpolation in exactly rounded arithmetic: (B, C, n, n) -> (B, C, size, size)."""
     num = coarse.shape[-1]
     position = (torch.arange(size) + 0.5) * ((num - 1) / size)
     low = position.floor().long()
-    part = position - low
-    part = part * part * (3 - 2 * part)
-    for dim, shares in ((3, part), (2, part[:, None])):
+    weight = position - low
+    weight = weight * weight * (3 - 2 * weight)
+    for dim, weights in ((3, weight), (2, weight[:, None])):
         near, far = coarse.index_select(dim, low), coarse.index_select(dim, low + 1)
-        coarse = near + (far - near) * shares
+        coarse = near + (far - near) * weights
     return coarse
 
 
 def _paint(images: Tensor, instances: Tensor, shapes: _Shapes, number: int) -> None:
-    """Draw one shape of each scene that has it, in place, inside a window around it."""
+    """Draw shape ``number`` of each scene that has it, in place, in a window around the shape."""
     size = images.shape[-1]
     scene = shapes.present[:, number].nonzero().flatten()
     own = _Shapes(*(fact[scene, number] for fact in shapes))
     largest = (_OTHER_RADIUS if number else _SUBJECT_RADIUS)[1]
     window = min(size, math.ceil(2 * largest * size) + 2)
-    # (b, window, 1) and (b, 1, window): where the window lies in the picture.
+    # (b, window) each: rows and columns of the window in the picture.
     rows, columns = (
-        ((centre * size).floor().long() - window // 2).clamp(0, size - window)[:, None]
+        ((center * size).floor().long() - window // 2).clamp(0, size - window)[:, None]
         + torch.arange(window)
-        for centre in (own.y, own.x)
+        for center in (own.y, own.x)
     )
     coverage, pattern = _outline_and_texture(own, rows, columns, size)
-    # (b, 1, window * window): the window's pixels in a plane that is written as one row.
+    # (b, 1, window * window): indices of the window's pixels in a flattened plane.
     place = (rows[:, :, None] * size + columns[:, None, :]).flatten(1)[:, None]
     coverage, pattern = coverage.flatten(1)[:, None], pattern.flatten(1)[:, None]
-    ink = torch.where(pattern, own.second_colour[..., None], own.colour[..., None])
+    ink = torch.where(pattern, own.second_color[..., None], own.color[..., None])
     planes = images.flatten(2)[scene]
     below = planes.gather(2, place.expand(-1, 3, -1))
     painted = below + (ink - below) * coverage
@@ -199,7 +200,7 @@ def _paint(images: Tensor, instances: Tensor, shapes: _Shapes, number: int) -> N
 def _outline_and_texture(
     own: _Shapes, rows: Tensor, columns: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """How much of each pixel a shape covers, 0..1, and which of its colours is there."""
+    """The fraction of each pixel that a shape covers, and whether it has the second color."""
     facts = own.radius * size, own.cos, own.sin, own.period, own.texture
     radius, cos, sin, period, texture = (fact[:, None, None] for fact in facts)
     y = (rows + 0.5 - (own.y * size)[:, None])[:, :, None]
@@ -220,7 +221,7 @@ def _outline_and_texture(
 
 
 def _direction(u: Tensor, v: Tensor) -> Tensor:
-    """Points -> int64 numbers of the directions they lie in, going round without an arctangent."""
+    """Points -> int64 index of their direction from the origin, computed without arctangent."""
     width, height = u.abs(), v.abs()
     quarter = height / (width + height).clamp_min(1e-6)
     half = torch.where(u < 0, 2 - quarter, quarter)
@@ -228,15 +229,15 @@ def _direction(u: Tensor, v: Tensor) -> Tensor:
     return (full * (_DIRECTIONS // 4)).long().clamp_max(_DIRECTIONS - 1)
 
 
-def _with_truth(pixels: Tensor, instances: Tensor, shapes: _Shapes) -> Scenes:
-    """Count, box and name what is seen of each shape; specks are taken for ground."""
+def _with_ground_truth(pixels: Tensor, instances: Tensor, shapes: _Shapes) -> Scenes:
+    """Classes, boxes and masks of the visible shapes; specks become background."""
     size = instances.shape[-1]
     masks = _masks(instances)
-    seen = masks.sum((2, 3)) >= _MIN_SEEN * size * size
+    seen = masks.sum((2, 3)) >= _MIN_VISIBLE * size * size
     masks = masks & seen[:, :, None, None]
     instances = instances * masks.any(1)
     classes = torch.where(seen, shapes.classes, -1)
-    # Entry 0 of each scene stands for the ground.
+    # Entry 0 of each scene is the background.
     names = torch.cat([torch.zeros(len(classes), 1), classes + 1], dim=1).to(torch.uint8)
     semantic = names.gather(1, instances.flatten(1).long()).view_as(instances)
     sides = []
@@ -263,7 +264,7 @@ def _turns() -> tuple[Tensor, Tensor]:
 
 @cache
 def _outlines() -> Tensor:
-    """(classes, directions): how far each shape reaches, as a part of its radius."""
+    """(classes, directions): distance from center to outline as a fraction of the radius."""
     quarter = (torch.arange(_DIRECTIONS // 4, dtype=torch.float64) + 0.5) / (_DIRECTIONS // 4)
     first = torch.stack([1 - quarter, quarter], dim=1)
     right_angle = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
@@ -290,7 +291,7 @@ def _reach(corners: Tensor, directions: Tensor) -> Tensor:
 
 
 def _polygon(name: str) -> Tensor:
-    """(n, 2) corners of a shape; all of it can be seen from the origin."""
+    """(n, 2) corners of a shape that is star-shaped around the origin."""
 
     def regular(num: int, radii: tuple[float, ...] = (1.0,)) -> list[tuple[float, float]]:
         angles = [math.tau * k / num for k in range(num)]
@@ -300,7 +301,7 @@ def _polygon(name: str) -> Tensor:
     if name in ("circle", "ring"):
         corners = regular(256)
     elif name == "half-disc":
-        middle = 4 / (3 * math.pi)  # the centre of mass
+        middle = 4 / (3 * math.pi)  # the center of mass
         corners = [(x, y - middle) for x, y in regular(128)[:65]]
     elif name == "heart":
         times = [math.tau * k / 128 for k in range(128)]

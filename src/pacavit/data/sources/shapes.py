@@ -1,4 +1,4 @@
-"""Rendered shapes: pictures whose every pixel is explained, made on the spot."""
+"""Rendered pictures of shapes with ground truth for every pixel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pacavit.errors import DataError
 
 __all__ = ["Scenes", "Shapes", "render_scenes"]
 
-# Scenes are counted from these, so that splits never share one, however large they are.
+# First scene number of each split; they are so far apart that splits never share a scene.
 _FIRST_SCENE: dict[Split, int] = {"train": 0, "val": 1 << 32, "test": 2 << 32}
 _CHUNK = 64
 _MEAN, _STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -23,18 +23,18 @@ _MEAN, _STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 @DATASETS.register("shapes")
 class Shapes(DataSource):
-    """Coloured, textured shapes over cluttered ground; rendered, needs no files.
+    """Colored, textured shapes on a cluttered background; rendered, needs no files.
 
-    The class of a picture is that of its subject, the largest shape; up to three smaller ones of
-    any class distract from it. ``scenes`` has the boxes and masks of all of them.
+    The class of a picture is that of its subject, the largest shape; up to three smaller shapes of
+    any class are distractors. ``scenes`` returns the boxes and masks of all of them.
 
     Args:
         root: must be None.
-        val_size: scenes for validation; they are extra, none are held out.
+        val_size: scenes for validation, in addition to those for training.
         train_size: scenes for training.
         test_size: scenes for testing.
         image_size: side in pixels.
-        seed: other seeds show other scenes.
+        seed: of the scenes.
 
     Raises:
         DataError: a root is given.
@@ -65,7 +65,7 @@ class Shapes(DataSource):
 
     @property
     def info(self) -> DataInfo:
-        """Facts of the data; mean and std are round numbers near those of the pictures."""
+        """Facts about the data; mean and std are round numbers near those of the pictures."""
         return DataInfo(
             name="shapes",
             version=f"shapes ({self.image_size} x {self.image_size}, seed {self.seed})",
@@ -93,12 +93,12 @@ class Shapes(DataSource):
         """Pictures of a split with their ground truth.
 
         Args:
-            split: which scenes.
+            split: the split of the scenes.
             indices: (B,) int64 positions in the split.
         """
         numbers = indices.cpu() + _FIRST_SCENE[split]
         return render_scenes(numbers, size=self.image_size, seed=self.seed)
 
     def instances(self, split: Split, indices: Tensor) -> Tensor:
-        """Which shape each pixel shows, the subject first: (B,) -> (B, size, size) uint8."""
+        """Masks of the shapes, 1 for the subject, 0 for the background: (B, size, size) uint8."""
         return self.scenes(split, indices).instances

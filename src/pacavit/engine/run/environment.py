@@ -1,4 +1,4 @@
-"""The machine and the versions that a run began with, as ``environment.json`` records them."""
+"""Machine and versions at the start of a run, as recorded in ``environment.json``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENVIRONMENT = "environment.json"
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and machine, as plain data for ``environment.json``; names no host and no folder."""
+    """Versions and machine, as plain data for ``environment.json``; no names of host or folder."""
     packages = ("pacavit", "torch", "torchvision", "timm", "torchmetrics", "numpy", "safetensors")
     facts: dict[str, Any] = {
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
@@ -38,7 +38,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def read_environment(run: Path) -> dict[str, Any]:
-    """What ``environment`` returned when the run in the folder ``run`` began.
+    """The result of ``environment`` when the run in the folder ``run`` was started.
 
     Raises:
         CheckpointError: the run's ``environment.json`` is missing or broken.

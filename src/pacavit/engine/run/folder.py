@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, and its files before training starts."""
+"""The folder of a run: lock, checks, and files that are written before training starts."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def lock_run_folder(out: Path) -> Iterator[None]:
     finally:
         (out / files.LOCK).unlink(missing_ok=True)
         lock.release()
-        with suppress(OSError):  # leaves nothing of a run that did not begin
+        with suppress(OSError):  # removes the folder if it is empty: the run did not start
             out.rmdir()
 
 
 def check(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to train into a folder that holds anything but the run to resume or to replace."""
+    """Refuse a folder that holds anything but the run to resume or to replace."""
     if resume and overwrite:
         raise CheckpointError("choose one of resume and overwrite, not both")
     is_run = (out / io.RECIPE_FILE).is_file()
@@ -59,7 +59,7 @@ def check(out: Path, *, resume: bool, overwrite: bool) -> None:
     elif out.is_dir() and any(not files.is_leftover(path) for path in out.iterdir()):
         if not is_run:
             raise CheckpointError(
-                f"{out} holds other files than a run's and is left alone; choose another folder"
+                f"{out} holds other files than a run and is not changed; choose another folder"
             )
         if not overwrite:
             raise CheckpointError(
@@ -68,7 +68,7 @@ def check(out: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
-    """The recipe, which must be that of the run in ``out``; names the run's data if it names none.
+    """The recipe for resuming the run in ``out``, with the run's data folder if it has none.
 
     Raises:
         RecipeError: the run has another recipe.
@@ -77,7 +77,7 @@ def recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
     changed = io.difference(own, recipe)
     if changed is not None:
         raise RecipeError(
-            f"the run in {out} cannot go on with another recipe: {changed}; "
+            f"the run in {out} cannot be resumed with another recipe: {changed}; "
             "repeat its settings, or start a new run in another folder"
         )
     return own if recipe.data.root is None else recipe
@@ -86,14 +86,14 @@ def recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
 def prepare(
     out: Path, recipe: Recipe, device: torch.device, processes: int, *, overwrite: bool
 ) -> None:
-    """Clear the locked folder, of an old run too if ``overwrite``, and write what the run is."""
+    """Write recipe and environment into the locked folder; ``overwrite`` removes an old run."""
     with files.writing(out):
         if overwrite:
             files.empty_folder(out, last=io.RECIPE_FILE)
         files.remove_leftovers(out)
         checkpoint.remove_leftovers(out / CHECKPOINTS)
         io.dump(recipe, out / io.RECIPE_FILE)
-        # The first session's, which made the random weights, stays.
+        # Keep the environment of the first session, which initialized the weights.
         if not (out / ENVIRONMENT).exists():
             facts = environment(device) | {"processes": processes}
             files.replace_file(out / ENVIRONMENT, json.dumps(facts, indent=2).encode())

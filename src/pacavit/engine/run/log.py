@@ -27,13 +27,12 @@ class RunLog:
     """Records one session of a run; a context manager.
 
     Args:
-        out: run folder. Rows of ``metrics.jsonl`` beyond ``first_step`` are dropped: the session
-            repeats those steps.
-        first_step: steps that earlier sessions have done.
-        total_steps: steps in the whole run.
-        epochs: epochs in the whole run.
-        progress: show progress on the terminal, a live line, or a line an epoch where the output
-            is no terminal.
+        out: run folder. Rows of ``metrics.jsonl`` beyond ``first_step`` are removed, because the
+            session repeats those steps.
+        first_step: number of steps that earlier sessions have completed.
+        total_steps: number of steps of the whole run.
+        epochs: number of epochs of the whole run.
+        progress: show progress: a live line on a terminal, otherwise one line per epoch.
         console: where to show it; None is standard output.
     """
 
@@ -63,7 +62,7 @@ class RunLog:
         with files.reading(self.path):
             found = read_metrics(out) if self.path.is_file() else None
         with files.writing(self.path):
-            # Even with no step done there may be a row: an epoch is told before it is saved.
+            # A row may exist even at step 0, because an epoch is logged before it is saved.
             if found is not None:
                 rows = [row for row in found if row["step"] <= first_step]
                 lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -81,16 +80,16 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self.live.stop()
-        # After a failed write this one fails as well; the first error is the one to report.
+        # After a failed write, closing fails too; only the first error is reported.
         with suppress(OSError) if error is not None else files.writing(self.path.parent):
             self.board.close()
 
     def say(self, text: str) -> None:
-        """Print a line, above the live one."""
+        """Print a line, above the live line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Print a warning, once however often it is given."""
+        """Print a warning; repetitions of the same text are ignored."""
         if text not in self.warned:
             self.warned.add(text)
             self.say(f"warning: {text}")
@@ -106,7 +105,7 @@ class RunLog:
             self.board.flush()
 
     def show(self, step: int, epoch: int, loss: float, timer: Timer, batch_size: int) -> None:
-        """Update the live line; all counts are of finished steps and epochs."""
+        """Update the live line; ``step`` and ``epoch`` count finished ones."""
         speed = timer.steps_per_second()
         images = "?" if speed is None else f"{speed * batch_size:.0f}"
         left = _time_left(timer, step)
@@ -118,7 +117,7 @@ class RunLog:
         )
 
     def epoch(self, row: dict[str, Any], main_metric: str, timer: Timer) -> None:
-        """Record an epoch in ``metrics.jsonl`` and TensorBoard; print it where no line is live."""
+        """Record an epoch in ``metrics.jsonl`` and TensorBoard; print it without a live line."""
         with files.writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             # A resumed run does not repeat this epoch, so the row must not be lost.
@@ -139,7 +138,7 @@ class RunLog:
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """Rows of a run's ``metrics.jsonl``, one an epoch; a line cut short by a crash is left out."""
+    """Rows of a run's ``metrics.jsonl``, one per epoch; a line truncated by a crash is ignored."""
     path = out / METRICS
     rows: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:

@@ -11,14 +11,14 @@ __all__ = ["TensorBoardWriter"]
 
 
 class TensorBoardWriter:
-    """One event file of a session.
+    """Writes the event file of a session.
 
-    ``torch.utils.tensorboard`` opens the file anew for every number, in a thread whose errors (a
-    full disk) end up on the terminal, and puts the name of the machine into that of the file.
+    ``torch.utils.tensorboard`` opens the file again for every number, in a thread that prints its
+    errors (such as a full disk), and includes the name of the machine in the file name.
 
     Args:
-        folder: the log directory; made if need be.
-        first_step: events of earlier sessions from this step on are no longer shown.
+        folder: the log directory, created if needed.
+        first_step: events of earlier sessions from this step on are hidden.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -40,7 +40,7 @@ class TensorBoardWriter:
         self._write(step=step, summary={"value": [{"tag": tag, "simple_value": value}]})
 
     def flush(self) -> None:
-        """Hand everything to the operating system: it outlives this process."""
+        """Hand all data to the operating system, so that they survive a crash of this process."""
         self.file.flush()
 
     def close(self) -> None:

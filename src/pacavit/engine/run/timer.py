@@ -1,4 +1,4 @@
-"""Speed of a run, and the time it still needs."""
+"""Speed of a run, and its remaining time."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 
 __all__ = ["Timer"]
 
-_WARM_UP = 3  # steps: they allocate, compile, start workers
-_RECENT = 50  # laps that the present speed is taken over
+_WARM_UP = 3  # steps that allocate memory, compile, and start workers
+_RECENT = 50  # laps over which the current speed is averaged
 
 
 class Timer:
     """Times one session of a run: laps of training steps, and pauses between them.
 
-    The first steps are ignored, since they are slower than all later ones. Pauses (validation,
-    checkpoints) count for the time left but not for the speed.
+    The first steps are ignored, because they are slower than all later ones. Pauses (validation,
+    checkpoints) are part of the remaining time but not of the speed.
 
     Args:
-        costs: of a step in each epoch of the run, in any unit; steps on larger images take longer.
+        costs: relative duration of a step in each epoch of the run, such as pixels per image.
         steps_per_epoch: training steps in each epoch.
         clock: returns the time in seconds.
     """
@@ -66,16 +66,16 @@ class Timer:
         return speed
 
     def steps_per_second(self) -> float | None:
-        """Over the latest training steps; None before any was timed."""
+        """Speed over the latest training steps; None before any step was timed."""
         return _steps_per_second(self.recent) if self.recent else None
 
     def seconds_left(self, step: int) -> float | None:
-        """From a step of the run to its end, pauses as long as those so far included.
+        """Remaining time of the run after a step, including pauses as long as those so far.
 
-        Until this session has seen the end of an epoch, its pauses are unknown and left out.
+        Pauses are left out until this session has finished an epoch.
 
         Args:
-            step: steps done.
+            step: number of finished steps.
 
         Returns:
             Seconds, or None before any step was timed.

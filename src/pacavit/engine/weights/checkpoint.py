@@ -1,10 +1,10 @@
-"""Checkpoints: one directory each, published by one rename, without pickled code.
+"""Checkpoints: one directory each, written atomically, without pickled code.
 
 ``checkpoints/step-N/`` holds ``model.safetensors`` and ``ema.safetensors`` (each a complete
 weights file), ``optimizer.safetensors`` with ``optimizer.json``, ``rng.safetensors`` (the random
 generators of every process), ``state.json``, and ``manifest.json`` with the sizes and hashes of the
-others (see ``manifest``). Except for ``rng.safetensors``, the files are the same however many
-processes wrote them, and whether each held a copy or a shard of the network.
+others (see ``manifest``). Except for ``rng.safetensors``, the files do not depend on the number of
+processes, or on whether each held a copy or a shard of the network.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Progress:
     """The progress of a run.
 
     Attributes:
-        step: optimiser steps done.
-        epoch: epochs done.
-        batch: batches done in the epoch under way.
+        step: finished optimizer steps.
+        epoch: finished epochs.
+        batch: finished batches of the current epoch.
         loss_sum: sum of the losses of those batches.
-        loss_sums: by name, where a task has several losses.
+        loss_sums: the same for each loss by name, if a task has several.
         best: best validation score of the task's main metric so far.
         metrics: scores of the latest validation.
         elapsed: seconds of training so far, over all sessions.
@@ -80,26 +80,26 @@ class Progress:
                 self.loss_sums[name] = self.loss_sums.get(name, 0.0) + value
 
     def mean_losses(self) -> dict[str, float]:
-        """Means over the epoch under way: ``train_loss``; of several also ``train_loss_NAME``."""
+        """Means over the current epoch: ``train_loss``; of several losses, ``train_loss_NAME``."""
         sums = {"train_loss": self.loss_sum}
         sums |= {f"train_loss_{name}": value for name, value in self.loss_sums.items()}
         return {name: value / self.batch for name, value in sums.items()}
 
     def start_epoch(self) -> None:
-        """Count the epoch under way as done."""
+        """Count the current epoch as finished, and start the next one."""
         self.epoch, self.batch = self.epoch + 1, 0
         self.loss_sum, self.loss_sums = 0.0, {}
 
 
 @dataclass
 class TrainState:
-    """Everything that training changes, with the recipe and the data facts.
+    """Everything that training changes, with the recipe and facts about the data.
 
     Attributes:
         model: the network.
         average: its moving average, or None.
         optimizer: over the network's parameters.
-        progress: steps and epochs done.
+        progress: finished steps and epochs.
         recipe: of the run.
         info: of its data.
         world: the processes of the run.
@@ -116,11 +116,11 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Intact:
-    """The checkpoint to go on from.
+    """The checkpoint from which a run is resumed.
 
     Attributes:
         path: its directory; None if there is no checkpoint.
-        warnings: lines on newer ones that are broken, and on one that cannot be verified.
+        warnings: lines on newer checkpoints that are broken, and on one that cannot be verified.
     """
 
     path: Path | None = None
@@ -128,7 +128,7 @@ class Intact:
 
 
 def save(folder: Path, state: TrainState, keep: int) -> Path:
-    """Write a checkpoint into ``folder``, then drop all but the newest ``keep``.
+    """Write a checkpoint into ``folder``, then remove all but the newest ``keep``.
 
     All processes of a run have to call this together; the first one writes.
 
@@ -155,13 +155,13 @@ def save(folder: Path, state: TrainState, keep: int) -> Path:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint in ``folder``, or None. Unfinished ones never have its name."""
+    """The newest complete checkpoint in ``folder``, or None."""
     checkpoints = _all(folder)
     return checkpoints[-1] if checkpoints else None
 
 
 def newest_intact(folder: Path, world: World) -> Intact:
-    """The newest checkpoint whose files are those that were written.
+    """The newest checkpoint whose files match its manifest.
 
     All processes of a run have to call this together; the first one verifies.
 
@@ -172,29 +172,29 @@ def newest_intact(folder: Path, world: World) -> Intact:
     with world.together():
         if world.is_main:
             found = _find_intact(folder)
-    # Machines may see the folder at different times: what the first process found counts.
+    # Machines may see different states of the folder, so all use what the first process found.
     step = -1 if found.path is None else _step(found.path)
     step = int(world.gather(torch.tensor(step))[0])
     return Intact(None if step < 0 else folder / f"{_PREFIX}{step}", found.warnings)
 
 
 def best_weights(checkpoint: Path) -> Path:
-    """The weights file of a checkpoint to use: the averaged ones if there are any.
+    """The weights file of a checkpoint to use: averaged weights if there are any.
 
     Raises:
-        CheckpointError: it is not the file that was written.
+        CheckpointError: the file does not match the manifest.
     """
     name = "ema.safetensors"
     name = name if (checkpoint / name).is_file() else "model.safetensors"
     try:
         manifest.verify(checkpoint, _step(checkpoint), only=name)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; put the file back, or remove the folder") from error
+        raise CheckpointError(f"{error}; restore the file, or remove the folder") from error
     return checkpoint / name
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what interrupted saves left in ``folder``; a run folder has one writer."""
+    """Remove incomplete files of interrupted saves in ``folder``, which has a single writer."""
     for pattern in (".tmp-*", ".old-*"):
         for path in folder.glob(pattern):
             shutil.rmtree(path)
@@ -203,11 +203,11 @@ def remove_leftovers(folder: Path) -> None:
 def load(path: Path, state: TrainState) -> None:
     """Restore the objects of a run and the random generators from a checkpoint, in place.
 
-    A process without stored generators keeps its own: the run may have more processes now.
+    A process without stored generators keeps its own, because the run may have more processes now.
 
     Raises:
-        CheckpointError: a file is missing, truncated, or does not fit, or the data are not those
-            of the checkpoint.
+        CheckpointError: a file is missing, truncated, or does not fit, or the data differ from
+            those of the checkpoint.
     """
     _check_data(path / "model.safetensors", state.info)
     for name, model in (("model", state.model), ("ema", state.average)):
@@ -223,13 +223,13 @@ def load(path: Path, state: TrainState) -> None:
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
         raise CheckpointError(
             f"checkpoint {path} is broken: {one_line(error, kind=True)}; "
-            "remove it to go on from an earlier one"
+            "remove it to resume from an earlier one"
         ) from error
     state.progress.__dict__.update(progress.__dict__)
 
 
 def _contents(state: TrainState) -> dict[str, bytes]:
-    """The files of a checkpoint but for the generators, by name."""
+    """The files of a checkpoint by name, without the random generators."""
     metrics = state.progress.metrics
     contents = {"model.safetensors": weights_bytes(state.model, state.recipe, state.info, metrics)}
     if state.average is not None:
@@ -251,7 +251,7 @@ def _find_intact(folder: Path) -> Intact:
             verified = manifest.verify(path, _step(path))
             _read_progress(path)
         except CheckpointError as error:
-            warnings.append(f"{error}; the checkpoint is left out")
+            warnings.append(f"{error}; the checkpoint is ignored")
             continue
         if not verified:
             warnings.append(
@@ -263,14 +263,14 @@ def _find_intact(folder: Path) -> Intact:
         reason = warnings[0].partition("; the checkpoint")[0]
         more = f" (and {len(warnings) - 1} more)" if len(warnings) > 1 else ""
         raise CheckpointError(
-            f"no checkpoint in {folder} is intact: {reason}{more}; put the file back, or remove "
-            "it with its folder to begin the run again"
+            f"no checkpoint in {folder} is intact: {reason}{more}; restore the file, or remove "
+            "the folder to start the run again"
         )
     return Intact()
 
 
 def _read_progress(path: Path) -> Progress:
-    """The progress that a checkpoint stores, which must be that of its name."""
+    """The progress stored in a checkpoint, whose step must be that in its name."""
     file = path / "state.json"
     stored = _json(file)
     try:
@@ -279,31 +279,31 @@ def _read_progress(path: Path) -> Progress:
         raise CheckpointError(f"{file} is broken: {one_line(error)}") from error
     if "step" not in stored or progress.step != _step(path):
         raise CheckpointError(
-            f"{file} is broken: it is of step {stored.get('step')!r}, and its folder is named "
+            f"{file} is broken: it is of step {stored.get('step')!r}, but its folder is named "
             f"{path.name}"
         )
     return progress
 
 
 def _check_data(file: Path, info: DataInfo) -> None:
-    """Refuse to go on with other data than those that a checkpoint's model was trained on."""
+    """Raise CheckpointError unless the data are those of a checkpoint."""
     trained = asdict(read_description(files.read_header(file)[1], file).info)
     present = asdict(info)
     for name in ("version", "class_names", "mean", "std"):
         if trained[name] != present[name]:
             raise CheckpointError(
-                f"the run cannot go on with other data: {name} was {trained[name]!r} and is now "
-                f"{present[name]!r}; give the folder of the data it began with"
+                f"the run cannot be resumed with other data: {name} was {trained[name]!r} and is "
+                f"now {present[name]!r}; give the folder of the original data"
             )
 
 
 def _split_optimizer(
     optimizer: torch.optim.Optimizer,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as tensors "<parameter>.<key>" or "group.<number>.<key>", and numbers.
+    """An optimizer's state: tensors named "<parameter>.<key>" or "group.<number>.<key>"; numbers.
 
-    Of the parameter groups only tensors and numbers are kept: some optimisers count their steps
-    there, and everything else follows from the recipe.
+    Of parameter groups, tensors and numbers are stored, because some optimizers count their steps
+    there; everything else is determined by the recipe.
     """
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -340,7 +340,7 @@ def _restore_optimizer(
             continue
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
-            # Fused kernels walk state and parameter side by side, so the layouts must agree.
+            # Fused kernels need the same memory layout for state and parameter.
             value = torch.empty_like(parameter, dtype=value.dtype).copy_(
                 distributed.like(value, parameter)
             )
@@ -351,7 +351,7 @@ def _restore_optimizer(
 
 
 def _gather_generators(world: World) -> dict[str, Tensor]:
-    """States of the generators of all processes, "cpu" and "cuda", the others' after their rank."""
+    """States of the random generators of all processes, by the names of ``_generator_key``."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -375,7 +375,7 @@ def _generator_key(name: str, rank: int) -> str:
 
 
 def _publish(final: Path, contents: dict[str, bytes]) -> None:
-    """Make a folder of files appear whole and synced under its name, or not at all."""
+    """Write a folder of files atomically: it exists complete and synced, or not at all."""
     folder = final.parent
     temporary = folder / f".tmp-{final.name}-{os.getpid()}"
     try:
@@ -386,19 +386,19 @@ def _publish(final: Path, contents: dict[str, bytes]) -> None:
             files.write_file(temporary / name, data)
         files.sync_folder(temporary)
         if final.exists():
-            # The end of an epoch, saved when its validation images could not be read.
+            # This step was saved before: validation images could not be read at the epoch's end.
             final.rename(folder / f".old-{final.name}")
         temporary.rename(final)
         remove_leftovers(folder)
         files.sync_folder(folder)
     except OSError:
-        # Frees the space; what this cannot remove, the next start does.
+        # Leftovers that cannot be removed now are removed at the next start.
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
 def _all(folder: Path) -> list[Path]:
-    """Published checkpoints, oldest first."""
+    """Complete checkpoints, oldest first."""
     found = [
         path
         for path in folder.glob(f"{_PREFIX}*")
@@ -412,7 +412,7 @@ def _step(checkpoint: Path) -> int:
 
 
 def _set_aside_later(folder: Path, step: int) -> None:
-    """Rename checkpoints of later steps: they are broken, and the run has gone on from before."""
+    """Rename checkpoints of later steps, which are broken: the run was resumed from before."""
     for later in _all(folder):
         if _step(later) > step:
             aside = later.with_name(_SET_ASIDE + later.name)
@@ -422,19 +422,19 @@ def _set_aside_later(folder: Path, step: int) -> None:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Take a checkpoint's name away in one step, then its files."""
+    """Remove a checkpoint atomically: rename it, then remove its files."""
     doomed = checkpoint.with_name(f".old-{checkpoint.name}")
     checkpoint.rename(doomed)
     shutil.rmtree(doomed)
 
 
 def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What ``files.read_tensors`` gives; its error also says how to go on without the file."""
+    """``files.read_tensors``; the error message also says how to resume without the file."""
     try:
         return files.read_tensors(file)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error}, or remove {file.parent} to go on from an earlier checkpoint"
+            f"{error}, or remove {file.parent} to resume from an earlier checkpoint"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Networks of strangers, built only if the tensors of their file fit them."""
+"""Build networks described by untrusted files, only if the tensors in the file fit them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["build_to_fit"]
 
 _Network = TypeVar("_Network", bound=nn.Module)
 Shapes = Mapping[str, tuple[int, ...]]
-# A network may register a parameter twice, or replace one; its classifier may be a fresh one.
+# Tolerance: a network may register a parameter twice, replace one, or have a new classifier.
 _FACTOR, _MORE_TENSORS, _MORE_NUMBERS = 2, 64, 2**26
 
 
@@ -33,21 +33,21 @@ def build_to_fit(
     *,
     fresh: tuple[str, ...] = (),
 ) -> _Network:
-    """Build a network whose size a file decides, without trusting what the file asks for.
+    """Build a network whose size is given by a file, without trusting the file.
 
-    The network is first built without memory for its tensors (on torch's meta device), and for
-    good only if the tensors in the file fit it. So what is allocated is bounded by the size of the
-    file, and no file makes a network of a million layers. The random generator stays as it is.
+    The network is first built without memory for its tensors (on torch's meta device), and then
+    with memory if the tensors in the file fit it. So memory and time are bounded by the size of the
+    file. The state of the random generator is unchanged by the first build.
 
     Args:
         make: builds the network, or the task around it.
         shapes: of the tensors in the file, by name.
-        origin: names the file in error messages.
-        fresh: beginnings of the names of tensors that need not fit: they start at random.
+        origin: name of the file in error messages.
+        fresh: prefixes of the names of tensors that need not fit, because they are re-initialized.
 
     Raises:
         CheckpointError: the tensors do not fit.
-        PacavitError: what ``make`` raises.
+        PacavitError: raised by ``make``.
     """
     with torch.random.fork_rng(devices=[]), _bounded(shapes, origin):
         try:
@@ -55,7 +55,7 @@ def build_to_fit(
                 warnings.simplefilter("ignore")  # torch warns of empty tensors, which fit no file
                 sketch = make()
         except RecipeError as error:
-            # The constructor of a plugin may look at the values of its tensors.
+            # The constructor of a plugin may read the values of its tensors.
             if "meta" not in str(error):
                 raise
         else:
@@ -72,9 +72,9 @@ def _check(sketch: nn.Module, shapes: Shapes, origin: str | Path, fresh: tuple[s
 
 @contextmanager
 def _bounded(shapes: Shapes, origin: str | Path) -> Iterator[None]:
-    """While this thread builds a network: refuse far more parameters than a file has tensors."""
+    """Raise CheckpointError if this thread builds a network with far more tensors than the file."""
     tensors = _FACTOR * len(shapes) + _MORE_TENSORS
-    # The network without memory and the network itself are counted together.
+    # Parameters of both builds are counted.
     left, thread = 2 * tensors, threading.get_ident()
     numbers = 2 * (_FACTOR * sum(map(_count, shapes.values())) + _MORE_NUMBERS)
 

@@ -1,4 +1,4 @@
-"""The format of a weights file: tensors with the recipe, the data facts and the scores."""
+"""The format of a weights file: tensors, recipe, facts about the data, and scores."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _METRICS = pydantic.TypeAdapter(dict[str, float])
 
 @dataclass(frozen=True)
 class Description:
-    """What a weights file says of itself.
+    """The metadata of a weights file.
 
     Attributes:
-        recipe: how the network was trained; names no folders.
+        recipe: how the network was trained; without folders.
         info: the data it was trained on.
         metrics: validation scores when the weights were written.
     """
@@ -66,16 +66,16 @@ def weights_bytes(
     *,
     half: bool = False,
 ) -> bytes:
-    """A model's state with recipe, data facts and scores, as the bytes of a safetensors file.
+    """A model's state with recipe, facts about the data and scores, as bytes of a safetensors file.
 
     Args:
-        model: the network; timm can load the file into its like. If it is sharded, all processes
-            have to call this.
+        model: the network; timm can load the file into the same model. If it is sharded, all
+            processes have to call this.
         recipe: how it was trained.
         info: the data it was trained on.
         metrics: validation scores.
         half: store matrices and filters as fp16. Vectors (biases, norms, BatchNorm statistics)
-            stay fp32: they are few, and a running variance may exceed what fp16 can hold.
+            stay fp32: they are few, and a running variance may exceed the range of fp16.
     """
     state = distributed.whole(model.state_dict())
     if half:
@@ -89,11 +89,11 @@ def weights_bytes(
 def weights_metadata(
     recipe: Recipe, info: DataInfo, metrics: Mapping[str, float]
 ) -> dict[str, str]:
-    """What stands beside the tensors in a weights file, so that ``load_model`` can use it.
+    """The metadata that ``load_model`` needs in a weights file.
 
     Args:
         recipe: stored without ``data.root``, and without ``model.init`` unless that is a packaged
-            name: weights travel, folders do not.
+            name, because folders do not exist on other machines.
         info: the data it was trained on.
         metrics: validation scores.
     """
@@ -106,8 +106,8 @@ def weights_metadata(
         "data": asdict(info),
         "metrics": dict(metrics),
     }
-    # One key only: safetensors writes several in random order, and equal runs shall give equal
-    # files.
+    # A single key, because safetensors writes several in random order, and equal runs shall give
+    # equal files.
     return {_METADATA_KEY: json.dumps(description)}
 
 
@@ -120,19 +120,19 @@ def save_weights(
     *,
     half: bool = False,
 ) -> None:
-    """Write ``weights_bytes`` to a file, which appears whole or not at all.
+    """Write ``weights_bytes`` to a file atomically.
 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    # Outside of the guard: an OSError while tensors are gathered is no failed write.
+    # Outside of ``writing``: an OSError while tensors are gathered is not a failed write.
     content = weights_bytes(model, recipe, info, metrics, half=half)
     with files.writing(path):
         files.replace_file(path, content)
 
 
 def read_description(metadata: Mapping[str, str], path: Path) -> Description:
-    """The description in the metadata of a weights file, checked against every bound.
+    """The description in the metadata of a weights file, checked against all bounds.
 
     Args:
         metadata: of the file.
@@ -144,8 +144,8 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     """
     if _METADATA_KEY not in metadata:
         raise CheckpointError(
-            f"{path} was not written by pacavit: it names no recipe; give a run folder or weights "
-            "that pacavit saved"
+            f"{path} was not written by pacavit: it contains no recipe; give a run folder or "
+            "weights that pacavit saved"
         )
     try:
         description = parse_json(metadata[_METADATA_KEY])
@@ -169,7 +169,7 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
 
 
 def _check_info(info: DataInfo) -> None:
-    """Raise ValueError for facts that no data set has."""
+    """Raise ValueError for invalid facts about the data."""
     if not info.class_names:
         raise ValueError("data.class_names is empty")
     if info.image_size is not None and not all(
@@ -189,7 +189,7 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str | Pa
     """Copy tensors into a model, all of them and no others.
 
     Raises:
-        CheckpointError: naming the first tensors that are missing, left over or misshapen.
+        CheckpointError: names the first tensors that are missing, unexpected or of another shape.
     """
     own = model.state_dict()
     faults = shape_faults(model, {name: tuple(value.shape) for name, value in tensors.items()})
@@ -201,7 +201,7 @@ def load_state(model: nn.Module, tensors: Mapping[str, Tensor], origin: str | Pa
 
 
 def shape_faults(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Which tensors are missing, left over or misshapen for a model; a line for each."""
+    """One line for each tensor that is missing, unexpected or of another shape for a model."""
     own = model.state_dict()
     return name_faults(own, shapes) + [
         f"{name} is {shape} and must be {tuple(own[name].shape)}"

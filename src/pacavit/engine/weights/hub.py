@@ -1,8 +1,8 @@
-"""Networks as folders that the Hugging Face hub, timm and pacavit read.
+"""Networks as folders that the Hugging Face hub, timm and pacavit can read.
 
-Such a folder holds ``model.safetensors``, ``config.json`` as timm writes it (architecture,
-arguments, class names, what images must look like) and ``README.md``, the model card. There is no
-pickle in it. ``hf upload USER/NAME FOLDER`` publishes it.
+Such a folder holds ``model.safetensors``, ``config.json`` in timm's format (architecture,
+arguments, class names, size and normalization of images) and ``README.md``, the model card. It
+contains no pickles. ``hf upload USER/NAME FOLDER`` publishes it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _REFUSALS = (
     TypeError,
     ValueError,
 )
-# They belong to a training, not to the weights that came out of it.
+# Arguments that matter for training only, and are not stored with the weights.
 _TRAINING_ARGUMENTS = frozenset({"drop_rate", "proj_drop_rate", "drop_path_rate"})
 
 
@@ -66,16 +66,16 @@ def save_pretrained(
     """Write a network as a folder that ``from_pretrained`` and timm's ``local-dir:`` load.
 
     Args:
-        model: built by its registered name, so that others can build its like.
-        folder: made if it is not there; of a folder like it, the three files are replaced.
+        model: built by its registered name, so that others can build it again.
+        folder: created if needed; in an earlier folder of this kind the three files are replaced.
         card: Markdown of the model card.
         class_names: one per class, in label order.
-        facts: of images and weights, by their names in timm's configurations (``mean``, ``std``,
-            ``input_size``, ``license``, ...), where they differ from the model's own.
+        facts: about images and weights, by their names in timm's configurations (``mean``, ``std``,
+            ``input_size``, ``license``, ...), where they differ from those of the model.
         metadata: texts to store beside the weights.
 
     Raises:
-        RecipeError: the model was not built by name, or one of its arguments is no JSON.
+        RecipeError: the model was not built by name, or JSON cannot express one of its arguments.
         CheckpointError: the folder holds something else, or cannot be written.
     """
     folder = Path(folder)
@@ -95,15 +95,15 @@ def from_pretrained(source: str | Path, **settings: Any) -> nn.Module:
 
     Args:
         source: the folder, or ``hf-hub:USER/NAME`` with or without ``@REVISION``.
-        **settings: arguments of the model instead of the stored ones. With another
-            ``num_classes`` the classifier is fresh; all other weights must fit. For maps
-            instead of logits: ``timm.create_model("local-dir:FOLDER", pretrained=True,
+        **settings: arguments of the model that replace the stored ones. With another
+            ``num_classes`` the classifier is randomly initialized; all other weights must fit. For
+            feature maps use ``timm.create_model("local-dir:FOLDER", pretrained=True,
             features_only=True)``.
 
     Raises:
         CheckpointError: folder, repository or files are missing, broken or do not fit.
         UnknownNameError: timm has no such architecture.
-        RecipeError: the model refuses an argument, or one may not be given here.
+        RecipeError: the model refuses an argument, or an argument is not allowed here.
     """
     folder = fetch(source)
     config = _read_config(folder / CONFIG)
@@ -122,7 +122,7 @@ def from_pretrained(source: str | Path, **settings: Any) -> nn.Module:
 
 
 def fetch(source: str | Path) -> Path:
-    """The local folder of a source; a repository of the hub is downloaded, or found in its cache.
+    """The local folder of a source; a repository of the hub is downloaded, or read from the cache.
 
     Raises:
         CheckpointError: there is no such folder or repository, or it cannot be reached.
@@ -145,16 +145,16 @@ def fetch(source: str | Path) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise CheckpointError unless a folder is free, or holds what ``save_pretrained`` wrote.
+    """Raise CheckpointError unless a folder is empty, missing, or written by ``save_pretrained``.
 
-    An interrupted ``save_pretrained`` may have written only a part.
+    Folders of an interrupted ``save_pretrained`` are accepted too.
     """
     if not folder.exists():
         return
     entries = folder.iterdir() if folder.is_dir() else [folder]
     names = {path.name for path in entries if not files.is_leftover(path)}
     if not ({WEIGHTS, CONFIG} <= names or names <= {WEIGHTS, CONFIG, CARD}):
-        raise CheckpointError(f"{folder} is in use for something else; choose another folder")
+        raise CheckpointError(f"{folder} is a file, or holds other files; choose another folder")
 
 
 def _config(model: PacaViT, class_names: Sequence[str], changes: Mapping[str, Any]) -> str:
@@ -169,7 +169,7 @@ def _config(model: PacaViT, class_names: Sequence[str], changes: Mapping[str, An
     facts: dict[str, Any] = filter_pretrained_cfg(model.pretrained_cfg, remove_source=True)
     if not class_names and facts["num_classes"] == model.num_classes:
         class_names = facts.get("label_names", ())
-    for name in ("label_names", "tag"):  # of the weights that the model began with
+    for name in ("label_names", "tag"):  # of the initial weights
         facts.pop(name, None)
     shape = (model.settings.get("in_chans", 3), *facts["input_size"][1:])
     first = next(name for name, part in model.named_modules() if isinstance(part, nn.Conv2d))
@@ -193,14 +193,14 @@ def _config(model: PacaViT, class_names: Sequence[str], changes: Mapping[str, An
 
 
 class _Facts(pydantic.BaseModel):
-    """What is used of ``pretrained_cfg``."""
+    """The fields of ``pretrained_cfg`` that are used."""
 
     num_classes: int | None = None
     classifier: str | tuple[str, ...] | None = None
 
 
 class _Config(pydantic.BaseModel):
-    """What is used of ``config.json``; timm reads the file itself, with whatever else it holds."""
+    """The fields of ``config.json`` that are used here; timm reads the whole file itself."""
 
     architecture: str
     num_classes: int | None = None
@@ -215,13 +215,13 @@ class _Config(pydantic.BaseModel):
 
     @property
     def classifiers(self) -> tuple[str, ...]:
-        """Beginnings of the names of the classifier's tensors; distilled networks have two."""
+        """Prefixes of the names of the classifier's tensors; distilled networks have two."""
         names = self.pretrained_cfg.classifier or ()
         return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 
 def _read_config(path: Path) -> _Config:
-    """The checked ``config.json``, which names a model that timm knows."""
+    """The ``config.json``, checked; its model must be registered with timm."""
     try:
         config = _Config.model_validate(read_json(path))
     except (OSError, ValueError) as error:
@@ -232,7 +232,7 @@ def _read_config(path: Path) -> _Config:
 
 
 def _check_arguments(arguments: Mapping[str, Any], origin: str) -> None:
-    """Raise RecipeError for arguments beyond the bounds, or that build no whole classifier."""
+    """Raise RecipeError for arguments out of bounds, and for those that change the architecture."""
     forbidden = FORBIDDEN_OPTIONS & arguments.keys()
     if forbidden:
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""A trained network, wherever its weights are: a run, a file, the package, the Hugging Face hub."""
+"""Load a trained network from a run, a file, the package, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["LoadedModel", "load_model"]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained network with what is needed to use it.
+    """A trained network with all that is needed to use it.
 
     Attributes:
         task: on the CPU, in evaluation mode.
-        recipe: how it was trained; folders are only named if it came from a run folder.
+        recipe: how it was trained; with folders only if it was loaded from a run folder.
         info: the data it was trained on: class names, mean, standard deviation.
         metrics: validation scores when the weights were written.
         path: the file the weights came from.
@@ -43,7 +43,7 @@ class LoadedModel:
 
     @property
     def classifier(self) -> ImageClassifier:
-        """The task of a model that scores classes of images; CheckpointError for any other."""
+        """The task, if it classifies images; CheckpointError for all other tasks."""
         if not isinstance(self.task, ImageClassifier):
             raise CheckpointError(
                 f"{self.path} was trained for the task {self.recipe.task.name!r} and does not "
@@ -56,15 +56,16 @@ def load_model(source: str | Path) -> LoadedModel:
     """A trained network, ready to use.
 
     Args:
-        source: a run folder (of an unfinished run, its newest checkpoint), a folder that
-            ``save_pretrained`` wrote, ``hf-hub:USER/NAME`` for such a folder on the Hugging Face
-            hub, a weights file, or the name of packaged weights, which win over a folder of that
-            name (``./NAME``). Half-precision weights become fp32.
+        source: a run folder (for an unfinished run, its newest checkpoint is loaded), a folder of
+            ``save_pretrained``, ``hf-hub:USER/NAME`` for such a folder on the Hugging Face hub, a
+            weights file, or the name of packaged weights, which takes precedence over a folder of
+            that name (``./NAME``). Half-precision weights become fp32.
 
     Raises:
         UnknownNameError: no packaged weights have that name.
-        CheckpointError: the file is missing, truncated, foreign or does not fit its own recipe.
-        RecipeError: no model can be built, or may be built, from the recipe inside.
+        CheckpointError: the file is missing, truncated, not of this package, or does not fit its
+            own recipe.
+        RecipeError: no model can be built from the recipe inside, or it exceeds a bound.
     """
     if isinstance(source, str) and source in packaged_names():
         with resources.as_file(packaged_file(source)) as file:

@@ -1,4 +1,4 @@
-"""What the files of a checkpoint were when they were written: names, sizes, SHA-256, the step."""
+"""The manifest of a checkpoint: names, sizes and SHA-256 of its files, and its step."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class _Manifest(pydantic.BaseModel):
 
 
 def make(contents: Mapping[str, bytes], step: int) -> bytes:
-    """The bytes of the manifest of files.
+    """The manifest of files, as bytes.
 
     Args:
-        contents: of each file by name.
+        contents: of the files, by name.
         step: of the checkpoint.
     """
     entries = {
@@ -55,14 +55,14 @@ def verify(folder: Path, step: int, *, only: str | None = None) -> bool:
 
     Args:
         folder: of the checkpoint.
-        step: that its name gives.
-        only: compare this file alone.
+        step: in the name of the checkpoint.
+        only: check this file alone.
 
     Returns:
-        False if there is no manifest: releases up to 0.1 wrote none.
+        False if there is no manifest; releases up to 0.1 wrote none.
 
     Raises:
-        CheckpointError: naming the first file that is missing, or is not the one that was written.
+        CheckpointError: names the first file that is missing or was changed.
     """
     path = folder / MANIFEST
     if not path.exists():

@@ -18,7 +18,7 @@ from pacavit.data.sources.imagenet import describe_synsets
 from pacavit.engine import build
 from pacavit.engine.weights.format import save_weights
 from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
-from pacavit.models.convert import convert_state_dict, recognise
+from pacavit.models.convert import convert_state_dict, recognize
 from pacavit.models.variants import ORIGINALS
 from pacavit.recipes import io
 from pacavit.recipes.schema import ModelConfig, Recipe
@@ -28,12 +28,12 @@ __all__ = ["Conversion", "convert_checkpoint"]
 
 _IMAGENET_CLASSES = 1000
 _IMAGE_SIZE = 224
-_PUBLISHED = "imagenet_tiny"  # all original classifiers were trained in this way
+_PUBLISHED = "imagenet_tiny"  # recipe with which all original classifiers were trained
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """The result of a conversion. Weights have this package's names, where it has them.
+    """The result of a conversion. Weights have this package's names, if it has names for them.
 
     Attributes:
         path: the weights file that was written.
@@ -41,8 +41,8 @@ class Conversion:
         model: name of the model in this package.
         settings: keyword arguments in which it differs from the defaults of that model.
         loaded: weights that were copied.
-        reinitialised: weights of the model that the checkpoint lacks or has with another shape;
-            they are random.
+        reinitialised: weights of the model that the checkpoint lacks, or has with another shape;
+            they are randomly initialized.
         unexpected: weights of the checkpoint that the model does not have.
     """
 
@@ -58,18 +58,18 @@ class Conversion:
 def convert_checkpoint(
     official: Path, out: Path, *, model: str | None = None, overwrite: bool = False
 ) -> Conversion:
-    """Convert an original checkpoint into a weights file that every command takes.
+    """Convert an original checkpoint into a weights file that all commands take.
 
     Args:
-        official: file that ``torch.save`` wrote; it is read without executing anything in it.
-        out: weights file to write, its name ends in ``.safetensors``.
+        official: file of ``torch.save``; nothing in it is executed.
+        out: weights file to write; its name must end in ``.safetensors``.
         model: the original name of the model; None infers it from the shapes of the weights.
         overwrite: replace the file ``out``.
 
     Raises:
         UnknownNameError: no original model has that name.
-        CheckpointError: ``official`` is missing, broken or no PaCa-ViT, its weights match nothing
-            in the model, or ``out`` is in the way or cannot be written.
+        CheckpointError: ``official`` is missing, broken or no PaCa-ViT, no weight fits the model,
+            or ``out`` exists or cannot be written.
     """
     if model is not None and model not in ORIGINALS:
         raise UnknownNameError("original model", model, ORIGINALS)
@@ -79,11 +79,11 @@ def convert_checkpoint(
         raise CheckpointError(f"{out} exists; give another name, or --overwrite to replace a file")
     try:
         weights = convert_state_dict(_read(official))
-        original, name, settings = _named(model) if model else recognise(weights)
+        original, name, settings = _named(model) if model else recognize(weights)
         recipe = _recipe(original, name, settings)
         num_classes = len(weights["head.weight"]) if "head.weight" in weights else _IMAGENET_CLASSES
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # what must stay random is the same every time
+            torch.manual_seed(0)  # random weights are the same in every conversion
             network = build.model(recipe.model, num_classes)
     except PacavitError as error:
         raise CheckpointError(f"{official}: {error}") from error
@@ -93,7 +93,7 @@ def convert_checkpoint(
     }
     if not fitting:
         raise CheckpointError(
-            f"no weight of {official} has a place in {original or name}; choose another --model"
+            f"no weight of {official} fits {original or name}; choose another --model"
         )
     network.load_state_dict(fitting, strict=False)
     save_weights(out, network, recipe, _data_info(num_classes), {})
@@ -109,21 +109,21 @@ def convert_checkpoint(
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    """What ``torch.save`` wrote, if it is a mapping and holds nothing that would have to run."""
+    """The mapping in a file of ``torch.save``; objects that would run code are refused."""
     if not path.is_file():
         raise CheckpointError("there is no such file")
-    # timm's training script stores its arguments, a plain record, beside the weights.
+    # timm's training script also stores its arguments, which are plain data.
     safe = torch.serialization.safe_globals([argparse.Namespace])
     try:
         with safe, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that are then refused anyway
+            warnings.simplefilter("ignore")  # torch warns about pickles, which are refused anyway
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             "it is no checkpoint of PyTorch, or holds other things than weights; nothing in it was "
             "executed; save the state dict alone"
         ) from error
-    except Exception as error:  # torch names no errors of its own for files that are broken
+    except Exception as error:  # for broken files torch raises errors of any class
         raise CheckpointError(
             f"it is truncated or no checkpoint of PyTorch ({one_line(error, kind=True)})"
         ) from error
@@ -138,7 +138,7 @@ def _named(name: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def _recipe(original: str | None, model: str, settings: Mapping[str, Any]) -> Recipe:
-    """The published training of this model."""
+    """The recipe with which the model was published."""
     fields = {key: value for key, value in settings.items() if key in ModelConfig.model_fields}
     options = {key: value for key, value in settings.items() if key not in fields}
     drop_path = ORIGINALS[original].drop_path if original else 0.1
@@ -156,7 +156,7 @@ def _recipe(original: str | None, model: str, settings: Mapping[str, Any]) -> Re
 
 
 def _data_info(num_classes: int) -> DataInfo:
-    """ImageNet-1k, or nameless classes where their number is another."""
+    """Facts about ImageNet-1k or, if the number of classes differs, about unknown data."""
     is_imagenet = num_classes == _IMAGENET_CLASSES
     return DataInfo(
         name="imagenet",

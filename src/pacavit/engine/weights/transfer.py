@@ -1,4 +1,4 @@
-"""Start a network from trained weights; layers that have to differ keep their random start."""
+"""Initialize a network from trained weights; layers that may differ stay randomly initialized."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from pacavit.engine.weights.load import load_model
 from pacavit.errors import CheckpointError
 from pacavit.models import Teacher
 
-__all__ = ["initialise"]
+__all__ = ["initialize"]
 
 
-def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
-    """Copy trained weights into a network, whose clusterings and classes may differ.
+def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
+    """Copy trained weights into a network whose clusterings and classes may differ.
 
-    These parts may differ, and then keep their random initialization:
+    The following parts may differ, and then keep their random initialization:
 
-    - the classifier, if the classes are not the same by name and order;
-    - a clustering, as a whole if it is of another kind, else those of its layers that have
-      another size;
-    - a teacher that the other one lacks;
-    - a part of an attention that the other one lacks, such as the norm of clusters.
+    - the classifier, if the classes differ by name or order;
+    - a clustering: all of it if its method differs, else the layers whose sizes differ;
+    - a teacher that the trained network lacks;
+    - a part of an attention that the trained network lacks, such as the norm of clusters.
 
     Args:
         model: on any device; its other weights are replaced.
@@ -52,7 +51,7 @@ def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
     load_state(model, tensors, f"model.init: {loaded.path}")
     lines = [f"started from {loaded.path}, trained on {loaded.info.version}"]
     if fresh:
-        lines.append(f"newly initialised: {', '.join(dict.fromkeys(fresh.values()))}")
+        lines.append(f"newly initialized: {', '.join(dict.fromkeys(fresh.values()))}")
     left_out = dict.fromkeys(part for part in unused.values() if part not in fresh.values())
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")
@@ -60,7 +59,7 @@ def initialise(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
 
 
 def _refuse_other_arithmetic(model: nn.Module, trained: nn.Module, path: Path) -> None:
-    """Raise CheckpointError for differences that the shapes of weights do not show."""
+    """Raise CheckpointError for differences that are not visible in the shapes of weights."""
     own, others = _shapeless_facts(model), _shapeless_facts(trained)
     for name, fact in own.items():
         if name in others and fact != others[name]:
@@ -71,9 +70,9 @@ def _refuse_other_arithmetic(model: nn.Module, trained: nn.Module, path: Path) -
 
 
 def _shapeless_facts(network: nn.Module) -> dict[str, int | str]:
-    """Heads and activations, by the attributes that timm's layers and ours have for them.
+    """Numbers of heads and activations of all layers, by name.
 
-    Those of clusterings, which may be others, are left out.
+    Those of clusterings are left out, because clusterings may differ.
     """
     facts: dict[str, int | str] = {}
     clusterings = {module for module in network.modules() if isinstance(module, Clustering)}
@@ -90,7 +89,7 @@ def _shapeless_facts(network: nn.Module) -> dict[str, int | str]:
 
 
 def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) -> dict[str, str]:
-    """Tensors of a model that may be missing in the other one -> the part they are reported as."""
+    """Names of tensors that may be missing in the other model -> the part that they belong to."""
     counterparts = dict(other.named_modules())
     classifiers = [] if same_classes else _classifiers(model)
     found: dict[str, str] = {}
@@ -108,13 +107,13 @@ def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) ->
                     part |= _whole(f"{path}.{name}", child)
         elif (isinstance(module, Teacher) and counterpart is None) or module in classifiers:
             part = _whole(path, module)
-        # Parts inside a part that is reported already are not reported again.
+        # A part inside of a reported part is not reported again.
         found |= {name: owner for name, owner in part.items() if name not in found}
     return found
 
 
 def _classifiers(model: nn.Module) -> Iterable[nn.Module]:
-    """What timm calls the classifier; distilled networks have two."""
+    """The modules that timm calls the classifier; distilled networks have two."""
     get_classifier = getattr(model, "get_classifier", None)
     found = () if get_classifier is None else get_classifier()
     return (found,) if isinstance(found, nn.Module) else found
@@ -125,7 +124,7 @@ def _whole(path: str, module: nn.Module) -> dict[str, str]:
 
 
 def _layers_that_differ(path: str, module: nn.Module, counterpart: nn.Module) -> dict[str, str]:
-    """All tensors of those layers of which one tensor is missing or has another shape."""
+    """All tensors of the layers in which a tensor is missing or has another shape."""
     own, others = module.state_dict(), counterpart.state_dict()
     layers = {
         _layer(name)

@@ -1,4 +1,4 @@
-"""Where patches lie: from grids to the network's input, and from there to the whole image."""
+"""Positions of patches: from grids to the network's input, and from there to the whole image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Window(NamedTuple):
     Output i reads the ``kernel`` cells from cell ``stride * i - padding``.
 
     Attributes:
-        ceil: a last window that reaches beyond the edge is used too.
+        ceil: a last window that extends beyond the edge is used too, as in ``ceil_mode``.
     """
 
     kernel: int
@@ -32,11 +32,11 @@ class Window(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """The center of patch i of an axis lies at pixel ``offset + stride * i``.
+    """Positions of patch centers along an axis: that of patch i is ``offset + stride * i`` pixels.
 
-    The offset of plain patches is the middle of the first, (stride - 1) / 2. Strided 3 x 3
-    convolutions, in every stage of the paper's models, are centered on the first pixel of a patch
-    instead; heatmaps that ignored it would be half a patch (16 pixels) off in the last stage.
+    The offset of plain patches is the middle of the first, (stride - 1) / 2. The strided 3 x 3
+    convolutions in the paper's models are centered on the first pixel of a patch instead. Ignoring
+    that would shift heatmaps of the last stage by half a patch (16 pixels).
     """
 
     stride: int
@@ -61,8 +61,8 @@ def windows(embed: nn.Module) -> list[Window]:
             sides = [_sides(getattr(layer, name)) for name in ("kernel_size", "stride", "padding")]
             if _sides(layer.dilation) != (1, 1) or any(a != b for a, b in sides):
                 raise PacavitError(
-                    f"{type(embed).__name__} has a layer that is not square or dilated; where its "
-                    "patches lie is not known, so nothing can be drawn over the image"
+                    f"{type(embed).__name__} has a layer that is dilated or not square; the "
+                    "positions of its patches are unknown, so nothing can be drawn over the image"
                 )
             (kernel, _), (stride, _), (padding, _) = sides
             found.append(Window(kernel, stride, padding, getattr(layer, "ceil_mode", False)))
@@ -70,10 +70,10 @@ def windows(embed: nn.Module) -> list[Window]:
 
 
 def samplings(model: nn.Module) -> list[Sampling]:
-    """The sampling of each stage of a PacaViT, or of the one inside a wrapper.
+    """The sampling of each stage of a PacaViT, which may be inside a wrapper.
 
     Raises:
-        PacavitError: there is none inside.
+        PacavitError: the network contains no PacaViT.
     """
     found, sampling = [], Sampling(1, 0.0)
     stage: Any
@@ -84,10 +84,10 @@ def samplings(model: nn.Module) -> list[Sampling]:
 
 
 def find_pacavit(model: nn.Module) -> PacaViT:
-    """The PacaViT that a network is, or has inside.
+    """The PacaViT in a network, which may be the network itself.
 
     Raises:
-        PacavitError: there is none.
+        PacavitError: the network contains none.
     """
     for module in model.modules():
         if isinstance(module, PacaViT):

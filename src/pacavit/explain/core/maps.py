@@ -1,8 +1,8 @@
 """Maps of clusters: heatmaps, the partition, importance, and maps that combine these.
 
 All maps are of the patches of a stage, (..., H, W); :mod:`~pacavit.explain.core.geometry` and
-:meth:`~pacavit.explain.images.ImageExplanation.restored` resample them to the image. None of them
-has a gradient.
+:meth:`~pacavit.explain.images.ImageExplanation.restored` resample them to the image. They have no
+gradient.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def heatmaps(block: BlockRecord) -> Tensor:
-    """The rows of the assignment: (B, M, H, W), each sums to 1; those of invalid clusters to 0."""
+    """Rows of the assignment: (B, M, H, W); each sums to 1, that of an invalid cluster to 0."""
     assignment, grid = block.clusters()
     return assignment.weights.float().unflatten(2, grid)
 
@@ -38,16 +38,16 @@ def partition(block: BlockRecord) -> Tensor:
 
 
 def received(block: BlockRecord) -> Tensor:
-    """The attention that clusters receive, the mean over patches and heads: (B, M), sums to 1."""
+    """Attention that clusters receive, averaged over patches and heads: (B, M), sums to 1."""
     return _cluster_attention(block).mean((1, 2))
 
 
 def importance(block: BlockRecord) -> Tensor:
-    """How much clusters support the score that was differentiated: (B, M), >= 0.
+    """Importance of clusters for the score that was differentiated: (B, M), >= 0.
 
-    Attention times the positive part of its gradient, summed over patches and heads. Chefer et
-    al., "Generic attention-model explainability", ICCV 2021, have the product; there it is
-    averaged over heads.
+    Attention times the positive part of its gradient, summed over patches and heads. The product is
+    that of Chefer et al., "Generic attention-model explainability", ICCV 2021, who average it over
+    heads.
     """
     return (_cluster_attention(block) * block.attention_gradient().clamp(min=0)).sum((1, 2))
 
@@ -60,7 +60,7 @@ def class_map(recording: Recording, stage: int | None = None) -> Tensor:
         stage: with clusters; None is the last.
 
     Raises:
-        PacavitError: the stage has no clusters, or nothing was differentiated.
+        PacavitError: the stage has no clusters, or no score was differentiated.
     """
     return _weighted(recording, stage, gradient=True)
 
@@ -68,7 +68,7 @@ def class_map(recording: Recording, stage: int | None = None) -> Tensor:
 def attention_map(recording: Recording, stage: int | None = None) -> Tensor:
     """Heatmaps weighted by the attention their clusters receive, summed over blocks: (B, H, W).
 
-    It shows where a network looks, for no class in particular, and needs no gradient.
+    It does not depend on a class, and needs no gradient.
 
     Args:
         recording: after a forward pass.
@@ -81,15 +81,15 @@ def attention_map(recording: Recording, stage: int | None = None) -> Tensor:
 
 
 def patch_attention(block: BlockRecord) -> Tensor:
-    """What each patch attends to, the mean over heads: (B, N, M), rows sum to 1."""
+    """Attention of patches to clusters, averaged over heads: (B, N, M), rows sum to 1."""
     return _cluster_attention(block).mean(1)
 
 
 def patch_map(block: BlockRecord, row: int, column: int) -> Tensor:
-    """The patches that one patch attends to, directly or by clusters: (B, H, W), sums to 1.
+    """Attention of one patch to all patches, directly or through clusters: (B, H, W), sums to 1.
 
-    With clusters it is a row of the attention (patches to clusters) times the weights (clusters to
-    patches).
+    With clusters it is a row of the attention (patches to clusters) times the assignment weights
+    (clusters to patches).
 
     Raises:
         IndexError: there is no such patch on the grid.

@@ -1,4 +1,4 @@
-"""Binary masks of maps, and the picture with only the masked area, or without it."""
+"""Binary masks of maps, and images with only the masked area, or without it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 _BINS = 256
-_GREY = 128
-_SAMPLED = 512  # pixels a side are enough to find the threshold of a large picture
+_GRAY = 128
+_SAMPLED = 512  # pixels per side from which the threshold of a large image is computed
 
 
 def otsu(maps: Tensor) -> Tensor:
-    """The threshold that splits values into two groups of least variance: (B,).
+    """The threshold that splits values into two groups with the least variance inside: (B,).
 
     Otsu, "A threshold selection method from gray-level histograms", 1979; with 256 bins.
 
@@ -44,7 +44,7 @@ def otsu(maps: Tensor) -> Tensor:
     below, total = count.cumsum(1), (count * center).cumsum(1)
     above = below[:, -1:] - below
     between = (total / below.clamp(min=1) - (total[:, -1:] - total) / above.clamp(min=1)).square()
-    # Between two distant groups all thresholds are equally good; take the one in the middle.
+    # Between two distant groups all thresholds are equally good; take the middle one.
     best = between * below * above
     ties = best >= best.amax(1, keepdim=True) * (1 - 1e-6)
     middle = (ties * (center + 0.5)).sum(1) / ties.sum(1)
@@ -52,45 +52,46 @@ def otsu(maps: Tensor) -> Tensor:
 
 
 def quantile(maps: Tensor, area: float = 0.25) -> Tensor:
-    """The threshold that the largest values, a share ``area`` of all, reach: (B,).
+    """The threshold that a fraction ``area`` of the values reaches: (B,).
 
     Args:
         maps: (B, n), finite.
-        area: share of the pixels, 0 to 1.
+        area: fraction of the pixels, 0 to 1.
     """
     rank = max(1, round(area * maps.shape[1]))
     return maps.topk(rank, dim=1).values[:, -1]
 
 
-def mass(maps: Tensor, share: float = 0.5) -> Tensor:
-    """The threshold above which the values have a share of the whole sum, or just more: (B,).
+def mass(maps: Tensor, fraction: float = 0.5) -> Tensor:
+    """The highest threshold for which the values at or above it have a fraction of the sum: (B,).
 
     Args:
         maps: (B, n), finite and not negative.
-        share: of the sum, 0 to 1.
+        fraction: of the sum, 0 to 1.
     """
     values = maps.sort(dim=1, descending=True).values
     sums = values.cumsum(1)
-    enough = (sums < share * sums[:, -1:]).sum(1, keepdim=True).clamp(max=maps.shape[1] - 1)
+    enough = (sums < fraction * sums[:, -1:]).sum(1, keepdim=True).clamp(max=maps.shape[1] - 1)
     return values.gather(1, enough)[:, 0]
 
 
 THRESHOLDS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {"otsu": otsu, "quantile": quantile, "mass": mass}
 )
-"""What ``binary_mask`` takes, by name."""
+"""The thresholds of ``binary_mask`` by name."""
 
 
 def binary_mask(maps: Tensor, threshold: str = "otsu", value: float | None = None) -> Tensor:
     """The area in which a map is high: (B, H, W) -> (B, H, W) bool.
 
-    What is 0, negative or no data (NaN) is never inside, so a map of zeros has an empty mask.
+    Pixels that are 0, negative or NaN are never inside, so a map of zeros has an empty mask.
 
     Args:
         maps: of clusters, of attention, or of a class.
-        threshold: "otsu"; "quantile": the highest ``value`` (0.25) of the area; "mass": the
-            smallest area with ``value`` (0.5) of the sum. Values equal to the threshold are in.
-        value: 0 to 1; none for "otsu".
+        threshold: "otsu"; "quantile": the highest pixels, a fraction ``value`` (0.25) of the area;
+            "mass": the smallest area with a fraction ``value`` (0.5) of the sum. Pixels equal to
+            the threshold are inside.
+        value: 0 to 1; None takes the default; "otsu" has no value.
 
     Raises:
         UnknownNameError: there is no such threshold.
@@ -100,16 +101,16 @@ def binary_mask(maps: Tensor, threshold: str = "otsu", value: float | None = Non
 
 
 def restored_mask(
-    heat: Tensor, placement: Placement, threshold: str = "otsu", value: float | None = None
+    heatmap: Tensor, placement: Placement, threshold: str = "otsu", value: float | None = None
 ) -> Tensor:
-    """``binary_mask`` of one map over a whole image, quick on photographs: (H, W) -> (H, W) bool.
+    """``binary_mask`` of one map over a whole image: (H, W) -> (H, W) bool.
 
-    The threshold is computed from the pixels inside the network's input; with 1024 or more per
-    side, from a regular sample of 512 to 1023 per side. Maps have no finer detail than the input,
-    so the area differs by less than 0.01 of the input.
+    The threshold is computed from the pixels inside the network's input; if there are 1024 or more
+    per side, from a regular sample of 512 to 1023 per side, which is fast for photographs. Maps are
+    no finer than the input, so the area of the mask changes by less than 0.01 of the input.
 
     Args:
-        heat: as ``Placement.restore`` makes it.
+        heatmap: result of ``Placement.restore``.
         placement: where in the image the network's input lies.
         threshold: name of a threshold, see ``binary_mask``.
         value: its parameter, see ``binary_mask``.
@@ -118,7 +119,7 @@ def restored_mask(
         PacavitError: the threshold is wrong.
     """
     rows, columns = (_sampled(pixels) for pixels in placement.seen_pixels())
-    return _high(heat[None], _levels(heat[rows][:, columns][None], threshold, value))[0]
+    return _high(heatmap[None], _levels(heatmap[rows][:, columns][None], threshold, value))[0]
 
 
 def mask_area(mask: Tensor, placement: Placement) -> float:
@@ -132,13 +133,13 @@ def mask_area(mask: Tensor, placement: Placement) -> float:
     return float(mask.sum()) / max(1, len(rows) * len(columns))
 
 
-def keep(image: Tensor, mask: Tensor, fill: int = _GREY) -> Tensor:
-    """The picture inside the mask, grey elsewhere: (3, H, W) uint8 and (H, W) bool -> (3, H, W)."""
+def keep(image: Tensor, mask: Tensor, fill: int = _GRAY) -> Tensor:
+    """The image inside the mask, gray outside: (3, H, W) uint8 and (H, W) bool -> (3, H, W)."""
     return image.masked_fill(~mask, fill)
 
 
-def remove(image: Tensor, mask: Tensor, fill: int = _GREY) -> Tensor:
-    """The picture outside the mask, grey inside: (3, H, W) uint8 and (H, W) bool -> (3, H, W)."""
+def remove(image: Tensor, mask: Tensor, fill: int = _GRAY) -> Tensor:
+    """The image outside the mask, gray inside: (3, H, W) uint8 and (H, W) bool -> (3, H, W)."""
     return keep(image, ~mask, fill)
 
 
@@ -152,8 +153,8 @@ def _levels(maps: Tensor, threshold: str, value: float | None) -> Tensor:
             "and mass one above 0 and up to 1"
         )
     levels = maps.new_full(maps.shape[:1], torch.inf)
-    for image, heat in enumerate(maps):
-        values = heat[heat.isfinite()]
+    for image, heatmap in enumerate(maps):
+        values = heatmap[heatmap.isfinite()]
         if len(values):
             options = [] if value is None else [value]
             levels[image] = THRESHOLDS[threshold](values[None].clamp(min=0), *options)[0]

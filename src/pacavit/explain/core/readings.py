@@ -1,4 +1,4 @@
-"""The weights of an attention and their gradient, from what was kept of a recorded pass."""
+"""The weights of an attention and their gradient, from tensors kept in a recorded pass."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pacavit.types import AttentionRecord
 
 __all__ = ["NoReading", "QkvReading", "Reading", "RecordedReading"]
 
-# Of the largest value: far above rounding (TF32 and 16 bits), far below another formula's result.
+# Relative to the largest value: well above rounding errors (of TF32 and 16 bits), well below the
+# difference that another formula makes.
 _TOLERANCE, _TOLERANCE_16_BIT = 1e-2, 5e-2
 
 
 @dataclass(frozen=True)
 class Reading(ABC):
-    """What was kept of one attention in one pass. All tensors are detached.
+    """The tensors kept of one attention in one pass, detached.
 
     Attributes:
         name: path of the attention in the network.
@@ -29,35 +30,35 @@ class Reading(ABC):
 
     @abstractmethod
     def record(self) -> AttentionRecord:
-        """The weights (B, h, N, K), in fp32 or better, and what the keys stand for.
+        """The weights (B, h, N, K), in fp32 or better, and the patches of each key.
 
         Raises:
-            PacavitError: they are not known.
+            PacavitError: the weights are not known.
         """
 
     @abstractmethod
     def gradient(self) -> Tensor | None:
-        """dy/dA, (B, h, N, K), in fp32 or better; None if nothing was differentiated.
+        """dy/dA, (B, h, N, K), in fp32 or better; None if no score was differentiated.
 
         Raises:
-            PacavitError: it is not known.
+            PacavitError: the gradient is not known.
         """
 
 
 @dataclass(frozen=True)
 class QkvReading(Reading):
-    """Of an attention softmax(q k^T / sqrt d) v, by its queries, keys and values.
+    """The reading of an attention softmax(q k^T / sqrt d) v, by its queries, keys and values.
 
     Attributes:
         q: (B, h, N, d) queries.
         k: (B, h, K, d) keys, of clusters (K = M) or patches (K = N).
         v: (B, h, K, d) values.
         valid: (B, K) bool, False where keys are ignored; None is all valid.
-        scale: of the products of queries and keys.
-        keys: (B, K, N), the weights of patches in clusters; None where keys are patches.
-        mixed: (B, N, C), the attention times the values, heads side by side.
-        arrived: (B, N, C), of what was differentiated with respect to ``mixed``; None if nothing
-            was.
+        scale: factor of the products of queries and keys.
+        keys: (B, K, N), the weights of patches in clusters; None if keys are patches.
+        mixed: (B, N, C), the attention times the values, with concatenated heads.
+        arrived: (B, N, C), the gradient of the score with respect to ``mixed``; None if no score
+            was differentiated.
     """
 
     q: Tensor
@@ -70,7 +71,7 @@ class QkvReading(Reading):
     arrived: Tensor | None
 
     def record(self) -> AttentionRecord:
-        """A = softmax(q k^T / sqrt d), compared with what the module returned."""
+        """A = softmax(q k^T / sqrt d); PacavitError if the output does not match."""
         q, k, v = (_at_least_fp32(tensor) for tensor in (self.q, self.k, self.v))
         scores = q @ k.transpose(2, 3) * self.scale
         if self.valid is not None:
@@ -91,7 +92,7 @@ class QkvReading(Reading):
         return AttentionRecord(attention, self.keys)
 
     def gradient(self) -> Tensor | None:
-        """The product g V^T per head, exactly: g is the gradient at ``mixed``."""
+        """The exact product g V^T per head, where g is the gradient at ``mixed``."""
         if self.arrived is None:
             return None
         num_heads = self.v.shape[1]
@@ -101,40 +102,40 @@ class QkvReading(Reading):
 
 @dataclass(frozen=True)
 class RecordedReading(Reading):
-    """Of an attention that records itself.
+    """The reading of an attention that implements ``recorded``.
 
     Attributes:
         recorded: as the attention returned it.
-        arrived: (B, h, N, K), the gradient at its weights; None if nothing was differentiated.
+        arrived: (B, h, N, K), the gradient at its weights; None if no score was differentiated.
     """
 
     recorded: AttentionRecord
     arrived: Tensor | None
 
     def record(self) -> AttentionRecord:
-        """What the attention returned, checked."""
+        """The record that the attention returned, checked."""
         fault = self.recorded.fault()
         if fault is not None:
             raise PacavitError(f"the attention {self.name} records {fault}")
         return AttentionRecord(_at_least_fp32(self.recorded.weights), self.recorded.keys)
 
     def gradient(self) -> Tensor | None:
-        """What arrived at the weights."""
+        """The gradient at the weights."""
         return None if self.arrived is None else _at_least_fp32(self.arrived)
 
 
 @dataclass(frozen=True)
 class NoReading(Reading):
-    """Of an attention whose weights are not known.
+    """The reading of an attention whose weights are not known.
 
     Attributes:
-        kind: its class.
+        kind: name of its class.
     """
 
     kind: str
 
     def record(self) -> AttentionRecord:
-        """Always an error."""
+        """Raises PacavitError."""
         raise PacavitError(
             f"the weights of the attention {self.name} are not known, because {self.kind} does not "
             "implement Attention.recorded; choose a method that needs no attention, such as "
@@ -142,7 +143,7 @@ class NoReading(Reading):
         )
 
     def gradient(self) -> Tensor | None:
-        """Always an error."""
+        """Raises PacavitError."""
         self.record()
         return None
 

@@ -7,7 +7,7 @@
         recording.backward(logits[:, 3])
     recording.blocks[0].attention()
 
-The network needs no code for this, and keeps no trace of it.
+The network needs no code for this, and is unchanged afterwards.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class BlockRecord:
-    """What one attention computed in the recorded pass. All tensors are detached.
+    """The record of one attention in the recorded pass. All tensors are detached.
 
     Attributes:
         name: path of the attention in the network.
-        stage: index of its stage; None in networks that have none.
+        stage: index of its stage; None in networks without stages.
         block: index of its block in the stage, or in the network.
-        grid: height and width of its patches; None where the tokens are not a plain grid.
-        assignment: the clusters it could read, (B, M, N); None where there are none.
-        reading: what was kept of its weights.
+        grid: height and width of its patches; None if the tokens are not a plain grid.
+        assignment: the clusters of its stage, (B, M, N); None if there are none.
+        reading: the tensors from which its weights are computed.
     """
 
     name: str
@@ -74,10 +74,10 @@ class BlockRecord:
         return self.record().weights
 
     def attention_gradient(self) -> Tensor:
-        """dy/dA, (B, h, N, K), exactly.
+        """The exact gradient dy/dA, (B, h, N, K).
 
         Raises:
-            PacavitError: nothing was differentiated, or the weights are not known.
+            PacavitError: no score was differentiated, or the weights are not known.
         """
         gradient = self.reading.gradient()
         if gradient is None:
@@ -101,10 +101,10 @@ class BlockRecord:
 
 
 def choose_stage(clustered: Sequence[int], index: int | None) -> int:
-    """A stage with clusters: the one asked for, or the last.
+    """The index of a stage with clusters: the given one, or the last.
 
     Raises:
-        PacavitError: it has none, or no stage has any.
+        PacavitError: the stage has no clusters, or no stage has any.
     """
     if not clustered:
         raise PacavitError(
@@ -119,10 +119,10 @@ def choose_stage(clustered: Sequence[int], index: int | None) -> int:
 
 
 class Recording:
-    """What the attentions of a network computed in its last forward pass; see :func:`record`.
+    """Records of the attentions of a network in its last forward pass; see :func:`record`.
 
     Attributes:
-        images: (B, 3, height, width), what that pass saw; None before it.
+        images: (B, 3, height, width), input of that pass; None before it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -162,14 +162,14 @@ class Recording:
     def backward(
         self, score: Tensor, *, stage: int | None = None, retain_graph: bool = False
     ) -> None:
-        """Differentiate a score of every image with respect to the attentions, and nothing else.
+        """Differentiate a score of every image with respect to the attentions only.
 
-        ``.grad`` of the parameters stays as it is. The caller's own ``backward()`` inside the
-        recording works too.
+        ``.grad`` of the parameters is unchanged. ``backward()`` of a tensor inside the recording
+        works too.
 
         Args:
-            score: (B,), for example one column of the logits; images do not mix.
-            stage: differentiate down to this one only, which is quicker; None is all.
+            score: (B,), for example one column of the logits; each must depend on its image only.
+            stage: stop at this stage, which is faster; None differentiates down to the first.
             retain_graph: keep the graph for another score.
 
         Raises:
@@ -187,7 +187,7 @@ class Recording:
                 "recording, without torch.no_grad, on images that require gradients if the "
                 "parameters do not"
             )
-        if tensors:  # the hooks on them keep what arrives
+        if tensors:  # hooks on them keep the gradients
             torch.autograd.grad(score.sum(), tensors, retain_graph=retain_graph)
 
     def _ran(self) -> list[Tap[Any]]:
@@ -213,25 +213,25 @@ class Recording:
             tap.active = True
 
     def _end(self, _: nn.Module, args: Any, output: Any) -> None:
-        # What blocks compute again in a backward pass with checkpointing is not recorded.
+        # Gradient checkpointing runs blocks again in the backward pass; that is not recorded.
         for tap in self._taps:
             tap.active = False
 
 
 @contextmanager
 def record(model: nn.Module) -> Iterator[Recording]:
-    """Record what the attentions of a network compute, of the last forward pass inside.
+    """Record the attentions of a network in the last forward pass inside the context.
 
-    Works for every clustering and attention here, and for timm's plain vision transformers; in
-    training and evaluation, in any precision, with gradient checkpointing. A compiled network
-    runs uncompiled inside, because compiled programs skip hooks. Afterwards the network is as it
-    was, and the recording stays readable.
+    Works for all clusterings and attentions of this package, and for timm's plain vision
+    transformers; in training and evaluation mode, in any precision, with gradient checkpointing. A
+    compiled network runs uncompiled inside, because compiled programs skip hooks. The network is
+    unchanged afterwards, and the recording stays readable.
 
     Args:
-        model: the network itself, which has to be called; of a task, ``task.model``.
+        model: the network itself, which has to be called; for a task, ``task.model``.
 
     Raises:
-        PacavitError: it has no attention that can be recorded.
+        PacavitError: the network has no attention that can be recorded.
     """
     root = uncompiled(model)
     recording = Recording(root)
@@ -253,10 +253,10 @@ def record(model: nn.Module) -> Iterator[Recording]:
 
 
 def check_weights(model: nn.Module) -> None:
-    """Refuse a network with an attention whose weights cannot be known in a recording.
+    """Check that the weights of all attentions of a network can be recorded.
 
     Raises:
-        PacavitError: it has one, or no attention at all.
+        PacavitError: those of an attention cannot, or the network has no attention.
     """
     for tap in find_taps(model):
         if not tap.has_weights:
@@ -264,16 +264,16 @@ def check_weights(model: nn.Module) -> None:
 
 
 class _ReachedError(Exception):
-    """Ends a pass whose further layers are not needed."""
+    """Ends a forward pass early, because further layers are not needed."""
 
 
 @torch.no_grad()
 def record_until(model: nn.Module, images: Tensor, stage: int) -> Recording:
-    """Record a pass that ends after the last attention of a stage; what follows costs nothing.
+    """Record a forward pass that ends after the last attention of a stage.
 
     Args:
         model: a PacaViT, or a network with one inside.
-        images: (B, 3, height, width), normalised.
+        images: (B, 3, height, width), normalized.
         stage: its index.
 
     Raises:
@@ -286,7 +286,7 @@ def record_until(model: nn.Module, images: Tensor, stage: int) -> Recording:
         raise _ReachedError
 
     with record(model) as recording:
-        # After the recording's own hooks, which are the first to be called.
+        # This hook is called after those of the recording, which were registered before.
         handle = stages[stage].blocks[-1].attn.register_forward_hook(end)
         try:
             model(images)

@@ -1,10 +1,10 @@
-"""Attention followed from the head back to the first stage, without ever forming N x N.
+"""Attention rollout from the head back to the first stage, without N x N matrices.
 
 Rows of the attention A (over M clusters) and of the weights W (over N patches) sum to 1, so
-P = A W is a row-stochastic N x N matrix of rank M at most. A distribution r over patches goes
-back through a block as r/2 + (r A) W / 2: half of it along the shortcut, as in Abnar and Zuidema,
-"Quantifying attention flow in transformers", ACL 2020. Other attentions say by their
-:class:`~pacavit.types.AttentionRecord` which patches their keys stand for.
+P = A W is a row-stochastic N x N matrix of rank M at most. A distribution r over patches is
+propagated back through a block as r/2 + (r A) W / 2: half of it along the shortcut, as in Abnar and
+Zuidema, "Quantifying attention flow in transformers", ACL 2020. For other attentions, their
+:class:`~pacavit.types.AttentionRecord` gives the patches that their keys stand for.
 """
 
 from __future__ import annotations
@@ -24,36 +24,37 @@ __all__ = ["relevance", "rollout"]
 
 
 def rollout(recording: Recording, model: nn.Module) -> Tensor:
-    """Where the result comes from, by attention alone: (B, H, W) of the first stage, sums to 1.
+    """Attention rollout: (B, H, W) of the first stage, sums to 1.
 
-    It starts uniform at the last stage, because the head takes the mean of its patches. Between
-    stages each patch spreads its mass evenly over the finer ones that each layer of its
-    transition read.
+    It starts with a uniform distribution over the last stage, because the head averages its
+    patches. Between stages, the mass of each patch is spread evenly over the finer patches that
+    each layer of the transition reads.
 
     Args:
         recording: after a forward pass.
-        model: the PacaViT that was recorded, or what holds it.
+        model: the recorded PacaViT, or the network that contains it.
 
     Raises:
-        PacavitError: it is no PacaViT, or an attention cannot be followed.
+        PacavitError: it is no PacaViT, or the keys of an attention are not known.
     """
     return _roll(recording, model, gradient=False)
 
 
 def relevance(recording: Recording, model: nn.Module) -> Tensor:
-    """The same for the score that was differentiated: (B, H, W) of the first stage, sums to 1.
+    """Rollout for the score that was differentiated: (B, H, W) of the first stage, sums to 1.
 
-    Attention times the positive part of its gradient, the mean over heads, takes the place of
-    attention: Chefer et al., "Generic attention-model explainability", ICCV 2021. Shortcuts pass
-    everything on; what went through shortcuts alone does not depend on the class and is left out.
-    Only the final map is normalised; it is 0 if every gradient is 0.
+    Attention is replaced by attention times the positive part of its gradient, averaged over heads:
+    Chefer et al., "Generic attention-model explainability", ICCV 2021. Shortcuts have the factor 1;
+    the path through shortcuts alone does not depend on the class and is left out. Only the final
+    map is normalized; it is 0 if all gradients are 0.
 
     Args:
         recording: after ``backward``.
-        model: the PacaViT that was recorded, or what holds it.
+        model: the recorded PacaViT, or the network that contains it.
 
     Raises:
-        PacavitError: it is no PacaViT, an attention cannot be followed, or there is no gradient.
+        PacavitError: it is no PacaViT, the keys of an attention are not known, or there is no
+            gradient.
     """
     found = _roll(recording, model, gradient=True)
     total = found.sum((1, 2), keepdim=True)
@@ -68,7 +69,7 @@ def _roll(recording: Recording, model: nn.Module, *, gradient: bool) -> Tensor:
     assert recording.images is not None
     num_patches, num_images = first.grid.num_patches, len(recording.images)
     r = torch.full((num_images, num_patches), 1 / num_patches, device=recording.images.device)
-    # What came through attention is kept apart: next to r, which shortcuts pass on, it may be tiny.
+    # Summed apart from r, because it may be tiny compared with the path through shortcuts.
     gained = torch.zeros_like(r)
     for index in reversed(range(len(stages))):
         for block in reversed(by_stage[index]):
@@ -103,7 +104,7 @@ def _by_stage(blocks: Sequence[BlockRecord], num_stages: int) -> list[list[Block
 
 
 def _through(r: Tensor, block: BlockRecord, *, gradient: bool) -> Tensor:
-    """One block back, r P: (B, N) -> (B, N)."""
+    """Propagate r back through the attention of a block, r P: (B, N) -> (B, N)."""
     record = block.record()
     flow = record.weights
     if record.keys is None and flow.shape[3] != r.shape[1]:
@@ -117,7 +118,7 @@ def _through(r: Tensor, block: BlockRecord, *, gradient: bool) -> Tensor:
 
 
 def _spread(r: Tensor, layers: Sequence[Window], fine: Sequence[int]) -> Tensor:
-    """Mass of a coarse grid (B, H, W) -> of the finer grid its layers read; the sum stays."""
+    """Mass on a coarse grid (B, H, W) -> on the finer grid that its layers read, the same sum."""
     rows, columns = (_reads(side, layers).to(r) for side in fine)
     if (len(rows), len(columns)) != tuple(r.shape[1:]):
         raise PacavitError(
@@ -128,7 +129,7 @@ def _spread(r: Tensor, layers: Sequence[Window], fine: Sequence[int]) -> Tensor:
 
 
 def _reads(side: int, layers: Sequence[Window]) -> Tensor:
-    """What the layers read along one axis: (coarse, fine), rows sum to 1, as in average pooling."""
+    """Fractions of fine cells that layers read for coarse cells: (coarse, fine), rows sum to 1."""
     reads = torch.eye(side)
     for layer in layers:
         steps = (len(reads) + 2 * layer.padding - layer.kernel) / layer.stride

@@ -1,4 +1,4 @@
-"""How attention modules are read: ours, and those of timm's plain transformers."""
+"""Hooks that read attention modules: ours, and those of timm's plain vision transformers."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ T = TypeVar("T", bound=nn.Module)
 
 
 class Tap(ABC, Generic[T]):
-    """What one attention module computes, kept while its network runs forward and backward.
+    """Keeps tensors of one attention module while its network runs forward and backward.
 
     Args:
         name: the module's path in the network.
         module: the attention.
 
     Attributes:
-        has_weights: the weights can be read, and differentiated.
-        differentiated: what scores are differentiated with respect to; belongs to the graph of
-            the forward pass.
-        runs: how often the module ran in this pass.
-        grid: height and width of its patches; None where the tokens are not a plain grid.
-        assignment: the clusters it could read.
+        has_weights: the weights and their gradient can be read.
+        differentiated: the tensor with respect to which scores are differentiated; part of the
+            graph of the forward pass.
+        runs: number of calls of the module in this pass.
+        grid: height and width of its patches; None if the tokens are not a plain grid.
+        assignment: the clusters of its stage.
     """
 
     has_weights = True
@@ -52,8 +52,8 @@ class Tap(ABC, Generic[T]):
         self.grid: Grid | None = None
         self.assignment: Assignment | None = None
         self._outputs: dict[str, Tensor] = {}
-        # Its own object: the graph holds the hook that fills it, and must not hold this tap,
-        # which holds the graph; such a circle is never freed.
+        # A separate object, which the hook in the graph fills. If the hook referred to this tap,
+        # which refers to the graph, the reference cycle would never be freed.
         self._arrived: dict[str, Tensor] = {}
 
     @property
@@ -63,14 +63,14 @@ class Tap(ABC, Generic[T]):
 
     @abstractmethod
     def attach(self) -> None:
-        """Begin to watch the module."""
+        """Start recording the module."""
 
     @abstractmethod
     def read(self) -> Reading:
-        """What is known of the last pass."""
+        """The reading of the last pass."""
 
     def detach(self) -> None:
-        """Leave the module as it was, and let go of the graph."""
+        """Restore the module, and release the graph."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -78,7 +78,7 @@ class Tap(ABC, Generic[T]):
             self.differentiated = self.differentiated.detach()
 
     def _keep_differentiated(self, tensor: Tensor) -> None:
-        """Keep a tensor of the graph, and the gradient that arrives there."""
+        """Keep a tensor of the graph and its gradient."""
         self.differentiated, arrived = tensor, self._arrived
         self.runs += 1
         if tensor.requires_grad:
@@ -87,7 +87,7 @@ class Tap(ABC, Generic[T]):
             )
 
     def _keep_output(self, name: str) -> None:
-        """Keep what a submodule returns."""
+        """Keep the output of a submodule."""
 
         def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
             if self.active:
@@ -96,7 +96,7 @@ class Tap(ABC, Generic[T]):
         self._handles.append(getattr(self.module, name).register_forward_hook(keep))
 
     def _keep_input(self, name: str) -> None:
-        """Keep what enters a submodule, and the gradient that arrives there."""
+        """Keep the input of a submodule and its gradient."""
 
         def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             if self.active:
@@ -106,7 +106,7 @@ class Tap(ABC, Generic[T]):
 
 
 class _PacavitTap(Tap[T]):
-    """An attention of this package: it is called with the grid and the state of its stage."""
+    """An attention of this package, which is called with the grid and the state of its stage."""
 
     def clear(self) -> None:
         """Forget the last pass."""
@@ -169,7 +169,7 @@ class _RecordedTap(_PacavitTap[Attention]):
         self._record: AttentionRecord | None = None
 
     def attach(self) -> None:
-        """Run ``recorded`` for ``forward``."""
+        """Run ``recorded`` in place of ``forward``."""
         module = self.module
 
         def forward(
@@ -197,7 +197,7 @@ class _RecordedTap(_PacavitTap[Attention]):
 
 
 class _StateTap(_PacavitTap[Attention]):
-    """An attention of which nothing is known but the clusters it could read."""
+    """An attention of which only the clusters of its stage are known."""
 
     has_weights = False
 

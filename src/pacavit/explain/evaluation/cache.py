@@ -19,7 +19,7 @@ __all__ = ["Cache", "Compute", "FileCache", "batch_key", "no_cache"]
 
 Compute: TypeAlias = Callable[[], dict[str, Tensor]]
 Cache: TypeAlias = Callable[[str, Compute], dict[str, Tensor]]
-"""From a key and a function to the stored result for that key, or else to what it computes."""
+"""Returns the result stored for a key; if there is none, computes it with a function."""
 
 _SETTINGS, _SUFFIX = "settings.json", ".safetensors"
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from pacavit.clustering import CLUSTERINGS
 from pacavit.clustering.functional import kmeans
 from pacavit.data import Batch
-from pacavit.engine.diagnostics import patch_entropy, used_clusters, watched
+from pacavit.engine.diagnostics import collect_statistics, patch_entropy, used_clusters
 from pacavit.explain.core import maps
 from pacavit.explain.core.geometry import Sampling, samplings, upsample
 from pacavit.explain.core.record import BlockRecord, record, record_until
@@ -32,7 +32,7 @@ from pacavit.explain.evaluation.metrics import (
     stage_clusterings,
 )
 from pacavit.explain.images import has_clusters
-from pacavit.explain.methods.base import untouched
+from pacavit.explain.methods.base import frozen_eval
 from pacavit.explain.methods.contributions import cluster_sums, memberships, pixel_contributions
 from pacavit.types import Grid
 
@@ -77,7 +77,7 @@ HEALTH: Mapping[str, str] = MappingProxyType(
     {
         "clusters": "number of clusters per image, which some clusterings choose",
         "used": "clusters per image that are the most likely one of some patch",
-        "entropy": "normalized entropy of a patch's clusters, 0 for one of them, 1 for all alike",
+        "entropy": "normalized entropy of a patch's membership, 0: one cluster, 1: all equally",
         "silhouette": "silhouette of the partition in token space, -1 to 1",
         "overlap": "mean cosine of the heatmaps of two clusters, 0 if disjoint, 1 if equal",
         "flip": "adjusted Rand index with the partition of the mirrored image, 1 if equal",
@@ -126,7 +126,7 @@ def evaluate_clusters(
 
     Args:
         network: a classifier in evaluation mode, on the device of the batches.
-        batches: normalised images with int64 labels.
+        batches: normalized images with int64 labels.
         objects: from indices (B,) of images in their split to labels (B, H, W) int, 0 is the
             background and 1 the main object.
         drops: number of images per batch in which each cluster is removed in turn.
@@ -170,19 +170,19 @@ def _joined(results: Sequence[Mapping[str, Tensor]], prefix: str) -> dict[str, T
 def _measure_batch(
     network: nn.Module, images: Tensor, objects: Tensor | None, drops: int
 ) -> dict[str, Tensor]:
-    """By stage/agreement/partition/measure, stage/health/measure and stage/number, which is M."""
+    """Values by stage/agreement/partition/measure, stage/health/measure and stage/number (M)."""
     with (
-        untouched(network),
+        frozen_eval(network),
         torch.enable_grad(),
         record(network) as recording,
-        watched(network) as statistics,
+        collect_statistics(network) as statistics,
     ):
         logits = network(images.clone().requires_grad_())
         predicted = logits.argmax(1)
         recording.backward(logits.gather(1, predicted[:, None])[:, 0])
     mirrored = record_until(network, images.flip(3), recording.clustered_stages[-1])
     first = images[:drops]
-    with untouched(network), torch.enable_grad():
+    with frozen_eval(network), torch.enable_grad():
         contributed = pixel_contributions(network, first, predicted[:drops], steps=2)
     where = samplings(network)
     found: dict[str, Tensor] = {}
@@ -279,7 +279,7 @@ def _decreases(
     decreases: Tensor, real: Tensor, importance: Tensor, contributed: Tensor
 ) -> dict[str, Tensor]:
     """Decreases of the logit without a cluster, beside scores of the clusters: all (B, M)."""
-    # Clusters that do not exist, and the only one of an image, were not removed.
+    # Clusters that do not exist were not removed, nor was the only one of an image.
     removed = real & (real.sum(1, keepdim=True) > 1)
     decreases = decreases.masked_fill(~removed, torch.nan)
     return {

@@ -45,9 +45,9 @@ __all__ = [
 ]
 
 AREA = 0.25
-"""Fraction of the pixels that "kept" keeps and "removed" removes."""
+"""Fraction of the pixels that are kept for "kept", and removed for "removed"."""
 
-_NOISY = 4  # sensitivity, which takes four more maps, is measured on every fourth image
+_NOISY = 4  # sensitivity, which needs four more maps, is measured on every fourth image
 
 TARGETS = ("predicted", "true")
 """Which class the map is for: the top-1 class, or the true class."""
@@ -81,7 +81,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         "ROAD": Measure(
             1, "probability with the least important pixels imputed minus the most, halved"
         ),
-        "randomised": Measure(
+        "randomized": Measure(
             -1, "rank correlation with the map of a network with shuffled weights"
         ),
         "sensitivity": Measure(-1, "largest relative change of the map under noise of 0.02"),
@@ -158,7 +158,7 @@ def evaluate_methods(
     Args:
         network: a classifier in evaluation mode, on the device of the batches.
         methods: classes by name.
-        batches: normalised images with int64 labels.
+        batches: normalized images with int64 labels.
         objects: from indices (B,) of images in their split to masks (B, H, W) bool of the object.
         steps: number of steps of the insertion and deletion curves.
         precision: "fp32" or "bf16", for predictions on altered images; maps are computed in the
@@ -218,14 +218,14 @@ def _method_scores(
 
 
 class _Measuring:
-    """Measures a method on one batch after another, beside itself on a randomized network."""
+    """Measures a method on batches, and compares it with its maps of a randomized network."""
 
     def __init__(self, predict: Predict, method: Method, control: Method, steps: int) -> None:
         self.predict, self.method, self.control, self.steps = predict, method, control, steps
         self.warm = False
 
     def measure(self, batch: Batch, predicted: Tensor, inside: Tensor | None) -> dict[str, Tensor]:
-        """By "target/measure" (B,) float64, and by "seconds" the time per image.
+        """Values (B,) float64 by "target/measure", and the time per image by "seconds".
 
         The scores for the true class are computed again only where it is not the top-1 class.
         """
@@ -314,7 +314,7 @@ def _changes(
         explain = partial(method, classes=classes[noisy])
         sensitivity[noisy] = max_sensitivity(explain, images[noisy], maps[noisy])
     return {
-        "randomised": rank_correlation(maps, control(images, classes)),
+        "randomized": rank_correlation(maps, control(images, classes)),
         "sensitivity": sensitivity,
     }
 

@@ -1,4 +1,4 @@
-"""Ways to explain a decision: ours, and peers to compare with.
+"""Explanation methods: those of this package, and others to compare with.
 
 Importing this package registers them.
 """

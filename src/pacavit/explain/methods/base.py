@@ -37,28 +37,28 @@ __all__ = [
     "Relevance",
     "Rollout",
     "class_scores",
+    "frozen_eval",
     "holds_pacavit",
     "method_title",
     "prefix_tokens",
     "token_maps",
-    "untouched",
 ]
 
 
 class Method(ABC):
-    """Images and classes to maps, which are high where the decision comes from.
+    """Computes a map for an image and a class, which is high where the evidence for it lies.
 
     Args:
         model: a classifier, (B, 3, height, width) -> (B, num_classes).
 
     Attributes:
         class_specific: the map depends on the class.
-        works_on: the networks it can explain, in words.
+        works_on: description of the networks that it can explain.
         sums_blocks: the map is a sum over the blocks of a stage.
         stages: the stages whose clusters make the map; empty for maps without clusters.
 
     Raises:
-        PacavitError: it cannot explain this network; one line says why.
+        PacavitError: the method cannot explain this network; one line says why.
     """
 
     class_specific: ClassVar[bool] = True
@@ -70,17 +70,17 @@ class Method(ABC):
         self.model = uncompiled(model)
 
     def __call__(self, images: Tensor, classes: Tensor) -> Tensor:
-        """(B, 3, height, width) normalised and (B,) int64 -> (B, height, width) finite fp32.
+        """(B, 3, height, width) normalized and (B,) int64 -> (B, height, width) finite fp32.
 
-        Afterwards the modes, gradients and hooks of the network are what they were before.
+        Modes, gradients and hooks of the network are unchanged afterwards.
         """
-        with untouched(self.model), torch.enable_grad():
+        with frozen_eval(self.model), torch.enable_grad():
             found = self.explain(images.detach().clone().requires_grad_(), classes)
         return found.detach().float()
 
     @abstractmethod
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
-        """The same, in evaluation mode; the images require gradients, the parameters do not."""
+        """The map, called in evaluation mode; images require gradients, parameters do not."""
 
 
 METHODS: Registry[Method] = Registry("explanation method")
@@ -96,8 +96,8 @@ def method_title(method: str, stages: Sequence[int] = ()) -> str:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and frozen parameters inside; restored afterwards, ``.grad`` too."""
+def frozen_eval(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and frozen parameters inside; modes, flags and ``.grad`` are restored."""
     before = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     try:
         for parameter, _, _ in before:
@@ -111,7 +111,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def holds_pacavit(model: nn.Module) -> bool:
-    """Whether a network is one of this package, or has one inside."""
+    """Whether a network is, or contains, one of this package."""
     return any(isinstance(module, PacaViT) for module in model.modules())
 
 
@@ -160,7 +160,7 @@ class ClassMap(ClusterMethod):
 
 @METHODS.register("attention_map")
 class AttentionMap(ClusterMethod):
-    """Cluster heatmaps, weighted by the attention that the clusters receive; for no class.
+    """Cluster heatmaps, weighted by the attention that the clusters receive; for any class.
 
     Args:
         model: a PacaViT with clusters in some stage.
@@ -191,7 +191,7 @@ class _FlowMethod(Method):
 
 @METHODS.register("rollout")
 class Rollout(_FlowMethod):
-    """Attention rollout: where the attention of the head comes from, through all blocks.
+    """Attention rollout: attention propagated from the head back through all blocks.
 
     Abnar and Zuidema, "Quantifying attention flow in transformers", ACL 2020; see
     :mod:`pacavit.explain.core.rollout` for networks without a class token.
@@ -220,7 +220,7 @@ class Rollout(_FlowMethod):
 
 @METHODS.register("relevance")
 class Relevance(_FlowMethod):
-    """Gradient-weighted relevance: attention times its gradient, through all blocks.
+    """Gradient-weighted relevance: attention times its gradient, back through all blocks.
 
     Chefer et al., "Generic attention-model explainability for interpreting bi-modal and
     encoder-decoder transformers", ICCV 2021; for networks without a class token the class-specific
@@ -239,14 +239,14 @@ class Relevance(_FlowMethod):
             return upsample(found, samplings(self.model)[0], _size(images))
         steps = [_chefer(block) for block in recording.blocks]
         identity = torch.eye(steps[0].shape[1], device=images.device)
-        flow = torch.zeros_like(identity)  # without what the shortcuts alone pass on
+        flow = torch.zeros_like(identity)  # without the path through shortcuts alone
         for step in steps:
             flow = flow + step @ (identity + flow)
         return token_maps(self.model, _to_head(self.model, flow), _size(images))
 
 
 def _chefer(block: BlockRecord) -> Tensor:
-    """Attention times its gradient, negative products cut off, the mean over heads: (B, N, N)."""
+    """Positive part of attention times its gradient, averaged over heads: (B, N, N)."""
     return (block.attention() * block.attention_gradient()).clamp(min=0).mean(1)
 
 
@@ -286,7 +286,7 @@ def token_maps(model: nn.Module, values: Tensor, size: tuple[int, int]) -> Tenso
 
 
 def _to_head(model: nn.Module, flow: Tensor) -> Tensor:
-    """What flows from every token to those that the head reads: (B, N, N) -> (B, N)."""
+    """The flow from each token to the tokens that the head reads: (B, N, N) -> (B, N)."""
     prefix = prefix_tokens(model)
     reads_class_token = getattr(model, "global_pool", "") == "token" and prefix
     return flow[:, 0] if reads_class_token else flow[:, prefix:].mean(1)

@@ -38,7 +38,7 @@ def _library(name: str) -> Any:
 
 
 class _CamMethod(Method):
-    """A class activation map of one layer, by the package grad-cam, whose class a subclass names.
+    """A class activation map of one layer, by the class ``cam_class`` of the package grad-cam.
 
     Args:
         model: any classifier.
@@ -62,7 +62,7 @@ class _CamMethod(Method):
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
         size = (images.shape[2], images.shape[3])
-        # Enlarged, the only cell of a map shows nothing: small images need an earlier stage.
+        # A map of a single cell shows nothing, so small images need an earlier stage.
         several = [name for name, stride in self.layers.items() if max(size) > stride]
         name = (several or list(self.layers))[-1]
         layer = self.model.get_submodule(name)
@@ -73,7 +73,7 @@ class _CamMethod(Method):
         targets = self.library.utils.model_targets.ClassifierOutputTarget
         cam_class = getattr(self.library, self.cam_class)
         with cam_class(self.model, [layer], reshape_transform=as_map) as cam:
-            # grad-cam would enlarge maps as if every patch were a plain square of pixels.
+            # Disabled, because grad-cam would resize maps as if all patches were plain squares.
             cam.get_target_width_height = lambda _: None
             found = torch.from_numpy(cam(images, [targets(label) for label in classes.tolist()]))
         found = found.to(images.device)
@@ -88,14 +88,14 @@ def _as_map(model: nn.Module, name: str, output: Any, size: tuple[int, int]) -> 
     """The output of a layer for images of ``size`` (height, width) -> (B, C, H, W).
 
     Raises:
-        PacavitError: it is no map, and no tokens of a grid.
+        PacavitError: the output is neither a map nor tokens of a grid.
     """
     if isinstance(output, Tensor) and output.ndim == 4:
         return output.permute(0, 3, 1, 2) if _is_channels_last(model, output, size) else output
     if not isinstance(output, Tensor) or output.ndim != 3:
         raise PacavitError(f"the layer {name} returns no map (B, C, H, W); choose another one")
     prefix = getattr(model, "num_prefix_tokens", 0)
-    # Some networks add their class token behind the layer.
+    # Some networks append their class token after this layer, so the prefix may be missing.
     for tokens in (output[:, prefix:], output):
         grids = _grids(model, tokens.shape[1], size)
         if len(grids) == 1:
@@ -107,10 +107,10 @@ def _as_map(model: nn.Module, name: str, output: Any, size: tuple[int, int]) -> 
 
 
 def _is_channels_last(model: nn.Module, output: Tensor, size: tuple[int, int]) -> bool:
-    """Whether a map is (B, H, W, C): by its shape, where that fits one layout only.
+    """Whether a map is (B, H, W, C), by its shape if only one layout fits the image.
 
-    timm's ``output_fmt`` decides where both fit or neither does; it is that of stages, while
-    layers inside of them may have the other layout.
+    Otherwise timm's ``output_fmt`` decides. It describes the outputs of stages; layers inside of
+    them may have the other layout.
     """
     first = _fits((output.shape[2], output.shape[3]), size)
     last = _fits((output.shape[1], output.shape[2]), size)
@@ -138,9 +138,9 @@ def _fits(grid: tuple[int, int], size: tuple[int, int]) -> bool:
 
 
 def _last_layers(model: Any) -> dict[str, int]:
-    """The paths of stages, from the finest, with the pixels of the input per cell of their maps.
+    """The paths of stages, from the finest, with their strides in pixels of the input.
 
-    The network only pools and classifies after the last.
+    After the last stage the network only pools and classifies.
     """
     modules = dict(model.named_modules())
     if holds_pacavit(model):
@@ -150,7 +150,7 @@ def _last_layers(model: Any) -> dict[str, int]:
             names[stage]: sampling.stride for stage, sampling in zip(stages, strides, strict=True)
         }
     if hasattr(model, "num_prefix_tokens") and hasattr(model, "blocks"):
-        # Behind the attention of the last block only the class token gets a gradient.
+        # After the attention of the last block, only the class token gets a gradient.
         name = f"blocks.{len(model.blocks) - 1}.norm1"
         if name in modules:
             return {name: 1}
@@ -204,7 +204,7 @@ class LayerCam(_CamMethod):
 
 @METHODS.register("eigen_cam")
 class EigenCam(_CamMethod):
-    """Eigen-CAM: the first principal component of the activations; for no class.
+    """Eigen-CAM: the first principal component of the activations; for any class.
 
     Muhammad and Yeasin, IJCNN 2020.
     """
@@ -242,7 +242,7 @@ class IntegratedGradients(Method):
 
 @METHODS.register("occlusion")
 class Occlusion(Method):
-    """Occlusion: the fall of the score when a square is replaced by the mean color, by captum.
+    """Occlusion: decrease of the score when a square is replaced by the mean color, by captum.
 
     Zeiler and Fergus, ECCV 2014.
 
@@ -274,7 +274,7 @@ class Occlusion(Method):
 
 
 class _Control(Method):
-    """A map that does not depend on the network; explanations must be better."""
+    """A map that does not depend on the network, as a lower bound for explanations."""
 
     class_specific = False
     works_on = "anything; a control"
@@ -307,7 +307,7 @@ class Random(_Control):
 
 @METHODS.register("center", formerly=["centre"])
 class Center(_Control):
-    """Control: a bump in the middle, where photographs usually show their subject.
+    """Control: a Gaussian in the center, where photographs usually show their subject.
 
     Args:
         model: is ignored.
@@ -329,7 +329,7 @@ class Center(_Control):
 
 @METHODS.register("edges")
 class Edges(_Control):
-    """Control: the strength of edges by Sobel's filters, smoothed; for no network.
+    """Control: the strength of edges by Sobel filters, smoothed.
 
     Args:
         model: is ignored.
@@ -337,8 +337,8 @@ class Edges(_Control):
 
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
-        grey = F.pad(images.detach().mean(1, keepdim=True).float(), (1, 1, 1, 1), mode="replicate")
+        gray = F.pad(images.detach().mean(1, keepdim=True).float(), (1, 1, 1, 1), mode="replicate")
         across = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]])
-        kernels = torch.stack([across, across.T])[:, None].to(grey.device)
-        strength = F.conv2d(grey, kernels).square().sum(1, keepdim=True).sqrt()
+        kernels = torch.stack([across, across.T])[:, None].to(gray.device)
+        strength = F.conv2d(gray, kernels).square().sum(1, keepdim=True).sqrt()
         return F.avg_pool2d(strength, 3, stride=1, padding=1, count_include_pad=False)[:, 0]

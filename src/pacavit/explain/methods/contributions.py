@@ -1,12 +1,12 @@
 """Contributions of pixels to a score, averaged over the clusters of the network.
 
-The gradient at the image is almost 0 for a decision that is already certain. Integrated gradients
-(Sundararajan et al., ICML 2017) sum gradients along the way from an image without detail to the
-image itself, and add up to the gain of the score. Here they are averaged over clusters, as XRAI
-(Kapishnikov et al., ICCV 2019) averages them over segments; the segments are those of the network.
+The gradient at the image is almost 0 for a confident prediction. Integrated gradients
+(Sundararajan et al., ICML 2017) average gradients along a path from an image without detail to the
+image itself; their sum is the increase of the score. XRAI (Kapishnikov et al., ICCV 2019) averages
+them over segments. Here they are averaged over the clusters of the network.
 
 Maps are one half these averages and one half the relevance of attention (Chefer et al., ICCV
-2021): on CIFAR-10 the two together are more faithful than either.
+2021): on CIFAR-10 the combination is more faithful than either.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ __all__ = [
 def pixel_contributions(model: nn.Module, images: Tensor, classes: Tensor, steps: int) -> Tensor:
     """Integrated gradients of logits: (B, 3, H, W) and (B,) -> (B, H, W), of either sign.
 
-    The mean over two ways to the image, from its blurred version and from its mean color. The sum
-    over the pixels approaches the logit minus its mean at the two starts.
+    The mean over two paths to the image, from its blurred version and from its mean color. The sum
+    over the pixels approaches the logit minus the mean of the logits at the two starts.
 
     Args:
         model: a classifier.
-        images: (B, 3, H, W), normalised.
+        images: (B, 3, H, W), normalized.
         classes: (B,) int64, whose logits.
-        steps: passes for each way, at the middles of as many equal sections of it.
+        steps: number of passes for each path, at the midpoints of equal sections.
     """
     found = torch.zeros_like(images[:, 0])
     for baseline in BASELINES.values():
@@ -72,13 +72,13 @@ def cluster_sums(values: Tensor, members: Tensor) -> Tensor:
 
 
 def averaged_over_clusters(values: Tensor, members: Sequence[Tensor]) -> Tensor:
-    """Every pixel gets the mean of its clusters: (B, H, W) -> (B, H, W).
+    """Replace every pixel by the mean over its clusters: (B, H, W) -> (B, H, W).
 
-    With memberships in two partitions it is the mean of the pixels in the same cluster of both.
+    With memberships in two partitions, the mean is over pixels in the same cluster of both.
 
     Args:
-        values: of pixels.
-        members: (B, M, H, W) in one or two partitions.
+        values: (B, H, W), of pixels.
+        members: memberships (B, M, H, W) in one or two partitions.
     """
     first, last = (partition.flatten(2) for partition in (members[0], members[-1]))
     if len(members) == 1:
@@ -127,7 +127,7 @@ def _normalized(maps: Tensor) -> Tensor:
 class ClusterContributions(_JoinedMethod):
     """Integrated gradients averaged over clusters, and relevance, half of each.
 
-    The gradients are along two ways, from a blurred image and from one of its mean color.
+    Gradients are integrated along two paths: from the blurred image, and from its mean color.
 
     Args:
         model: a PacaViT with clusters in some stage.
@@ -154,9 +154,8 @@ class ClusterContributions(_JoinedMethod):
 class ClusterGradient(_JoinedMethod):
     """Gradient contributions averaged over clusters, and relevance, by a single pass.
 
-    The gradient, the clusters and the attention are those in the middle of the way from the mean
-    of the blurred and the plain image to the image. It is faster and less exact than
-    ``cluster_contributions``.
+    Gradient, clusters and attention are those at the midpoint between the image and the mean of its
+    blurred version and its mean color. It is faster and less exact than ``cluster_contributions``.
 
     Args:
         model: a PacaViT with clusters in some stage.

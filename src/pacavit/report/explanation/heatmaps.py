@@ -14,7 +14,7 @@ from pacavit.errors import PacavitError
 from pacavit.explain import ImageExplanation, default_method, explain_split
 from pacavit.explain.render import (
     fitted_size,
-    heat_picture,
+    heatmap_picture,
     partition_picture,
     thumbnail,
 )
@@ -103,7 +103,7 @@ def _heatmap(position: int, label: str, method: str, explanation: ImageExplanati
         label,
         explanation.explained,
         image=_base64(picture),
-        overlay=_base64(heat_picture(picture, heatmap)),
+        overlay=_base64(heatmap_picture(picture, heatmap)),
         partition=partition,
     )
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from pacavit.explain.images import FailedImage, ImageExplanation, StageClusters
 from pacavit.explain.methods.base import METHODS, method_title
 from pacavit.explain.render import (
-    COLOURS,
-    cluster_colours,
+    COLORMAP,
+    cluster_colors,
     display_size,
     fitted_size,
     thumbnail,
@@ -200,7 +200,7 @@ def _numbers(
                 "grid": list(clusters.grid),
                 "clusters": len(clusters.weights),
                 "valid": int(clusters.valid.sum()),
-                "importance": _rounded(clusters.shares()),
+                "importance": _rounded(clusters.relative_importance()),
                 "received": _rounded(clusters.received),
                 "patches": clusters.partition.clamp(min=-1)
                 .add(1)
@@ -220,8 +220,8 @@ def _page(
     failed = [image for image in written if image.error is not None]
     sections = []
     if explored:
-        palette = (mpl.colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-        data = {"images": [one for one, _ in explored], "colours": base64_text(palette.tobytes())}
+        palette = (mpl.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+        data = {"images": [one for one, _ in explored], "colors": base64_text(palette.tobytes())}
         parts = [
             html.render(
                 "explorer.html",
@@ -303,9 +303,9 @@ def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[
         "clusters": len(clusters.weights),
         "weightBytes": _relative_bytes(clusters.weights),
         "attentionBytes": _relative_bytes(clusters.attention),
-        "importance": _rounded(clusters.shares()),
+        "importance": _rounded(clusters.relative_importance()),
         "partition": clusters.partition.tolist(),
-        "colours": [[round(255 * part) for part in one] for one in cluster_colours(clusters)],
+        "colors": [[round(255 * part) for part in one] for one in cluster_colors(clusters)],
     }
 
 

@@ -10,7 +10,7 @@ __all__ = ["print_conversion"]
 
 
 def print_conversion(conversion: Conversion, console: Console | None = None) -> None:
-    """Print the model, and the weights that were loaded, re-initialised or left out."""
+    """Print the model, and the weights that were loaded, re-initialized or left out."""
     console = console or Console()
     settings = ", ".join(f"{key}={value!r}" for key, value in conversion.settings.items())
     model = f"{conversion.model}({settings})" if settings else conversion.model
@@ -18,7 +18,7 @@ def print_conversion(conversion: Conversion, console: Console | None = None) -> 
     lines = [
         f"model: {conversion.original or 'none of the published ones'}, here {model}",
         f"loaded: {len(conversion.loaded)} of {total} weights",
-        *_listing("re-initialised, random now", conversion.reinitialised),
+        *_listing("re-initialized, random now", conversion.reinitialised),
         *_listing("unexpected, left out", conversion.unexpected),
         f"written: {conversion.path}",
     ]

@@ -3,8 +3,8 @@
   const read = (name) => JSON.parse(document.getElementById(name).textContent);
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const at = (name) => document.getElementById("explorer-" + name);
-  const { images, colours } = read("explorer-data");
-  const palette = bytes(colours);
+  const { images, colors } = read("explorer-data");
+  const palette = bytes(colors);
   const shownClusters = 12;
   const canvas = at("canvas"), context = canvas.getContext("2d");
   let image, stage, picture, patch = 0;
@@ -28,11 +28,11 @@
   }
 
   // A small picture with one pixel a patch.
-  function paint(grid, colour) {
+  function paint(grid, color) {
     const small = document.createElement("canvas");
     [small.height, small.width] = grid;
     const data = new ImageData(grid[1], grid[0]);
-    for (let index = 0; index < grid[0] * grid[1]; index++) data.data.set(colour(index), 4 * index);
+    for (let index = 0; index < grid[0] * grid[1]; index++) data.data.set(color(index), 4 * index);
     small.getContext("2d").putImageData(data, 0, 0);
     return small;
   }
@@ -79,11 +79,11 @@
       return [paint(map.size, heat(values)), image.seen, true];
     }
     if (view === "partition") {
-      const colour = (index) => {
+      const color = (index) => {
         const cluster = stage.partition[index];
-        return cluster < 0 ? [0, 0, 0, 0] : [...stage.colours[cluster], 255];
+        return cluster < 0 ? [0, 0, 0, 0] : [...stage.colors[cluster], 255];
       };
-      return [paint(stage.grid, colour), stage.box, false];
+      return [paint(stage.grid, color), stage.box, false];
     }
     return [paint(stage.grid, heat(mixture(stage.attention[patch]))), stage.box, true];
   }
@@ -96,8 +96,8 @@
     const cell = [stage.box[3] * canvas.width / width, stage.box[2] * canvas.height / height];
     const x = stage.box[1] * canvas.width + column * cell[0];
     const y = stage.box[0] * canvas.height + row * cell[1];
-    for (const [colour, line] of [["#000", 4], ["#fff", 2]]) {
-      context.strokeStyle = colour;
+    for (const [color, line] of [["#000", 4], ["#fff", 2]]) {
+      context.strokeStyle = color;
       context.lineWidth = line;
       context.strokeRect(x, y, cell[0], cell[1]);
     }

@@ -1,4 +1,4 @@
-"""Image classification: one class an image."""
+"""Image classification: one class per image."""
 
 from typing import TYPE_CHECKING
 

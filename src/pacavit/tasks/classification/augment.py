@@ -1,4 +1,4 @@
-"""timm's augmentations of single images, with draws that belong to the sample."""
+"""timm's augmentations of single images, with the random numbers of each sample."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["RandAugment", "RandomErasing"]
 
 
 class RandAugment:
-    """(B, 3, H, W) uint8 -> the same shape: some random changes of geometry and colour an image.
+    """Random changes of geometry and color: (B, 3, H, W) uint8 -> the same shape.
 
     Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search space",
-    NeurIPS 2020, as timm has it. Each image passes through Pillow on the CPU.
+    NeurIPS 2020, as implemented in timm. Images are processed by Pillow on the CPU.
 
     Args:
         name: timm's configuration string, such as "rand-m9-n2-mstd0.5-inc1".
-        mean: RGB in 0..1, the colour of what moves in from outside.
+        mean: RGB in 0..1, fill color for areas from outside the image.
     """
 
     def __init__(self, name: str, mean: tuple[float, float, float]) -> None:
         self.name = name
-        self.colour = tuple(round(255 * channel) for channel in mean)
+        self.color = tuple(round(255 * channel) for channel in mean)
 
     def __call__(self, images: Tensor, random: SampleRandom) -> Tensor:
         """Change a batch with the random numbers of its samples."""
         options = {
-            "img_mean": self.colour,
+            "img_mean": self.color,
             "interpolation": Image.Resampling.BICUBIC,
             "translate_const": int(0.45 * min(images.shape[2:])),  # as timm's create_transform
         }
@@ -47,13 +47,13 @@ class RandAugment:
 
 
 class RandomErasing:
-    """(B, 3, H, W) normalised float -> the same shape: a rectangle becomes normal noise.
+    """Replace a rectangle by normal noise: (B, 3, H, W) normalized float -> the same shape.
 
-    Zhong et al., "Random erasing data augmentation", AAAI 2020, as timm has it: 2 to 33 % of the
-    area.
+    Zhong et al., "Random erasing data augmentation", AAAI 2020, as implemented in timm: 2 to 33 %
+    of the area.
 
     Args:
-        probability: that it happens to an image.
+        probability: fraction of the images that are changed.
     """
 
     def __init__(self, probability: float) -> None:

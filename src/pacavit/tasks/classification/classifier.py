@@ -1,4 +1,4 @@
-"""What tasks share whose network gives every image one score a class."""
+"""Base class of tasks whose network returns one logit per class for each image."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def top_classes(
 
     Args:
         probabilities: (classes,).
-        class_names: one a class.
-        k: how many.
+        class_names: one per class.
+        k: number of classes.
     """
     values, labels = probabilities.topk(min(k, len(class_names)))
     pairs = zip(labels.tolist(), values.tolist(), strict=True)
@@ -94,7 +94,7 @@ class ImageClassifier(Task):
 
     @classmethod
     def build(cls, config: Any, info: DataInfo, network: NetworkFactory) -> Self:
-        """The task around a network with one output a class."""
+        """The task around a network with one output per class."""
         num_classes = len(info.class_names)
         return cls(network(num_classes=num_classes), config, num_classes)
 
@@ -129,8 +129,8 @@ class ImageClassifier(Task):
         return bool(records.probabilities.isfinite().all())
 
     def check(self, images: Tensor) -> None:
-        """Raise RecipeError unless (B, 3, height, width) images get (B, num_classes) logits."""
-        found = tuple(self.predict(Batch.unlabelled(images)).logits.shape)
+        """Raise RecipeError unless images (B, 3, height, width) give logits (B, num_classes)."""
+        found = tuple(self.predict(Batch.unlabeled(images)).logits.shape)
         expected = (len(images), self.num_classes)
         if found != expected:
             raise RecipeError(

@@ -1,4 +1,4 @@
-"""What a recipe may say about classification."""
+"""The ``[task]`` section of a recipe for classification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pacavit.tasks.base import TaskConfig
 
 __all__ = ["AugmentConfig", "ClassificationConfig", "CropConfig", "ImageConfig", "MixConfig"]
 
-# timm ignores parts of such a name that it does not understand; here they are a mistake.
+# timm ignores unknown parts of such a name; here they are an error.
 _RAND_AUGMENT = re.compile(r"rand(-(m|n|mmax)[1-9]\d*|-(mstd|p)\d+(\.\d+)?|-inc[01])*", re.ASCII)
 
 
@@ -22,114 +22,116 @@ class AugmentConfig(BaseModel):
 
     flip: Literal["none", "random", "alternate"] = Field(
         default="none",
-        description="Mirror left and right: at random, or in turns, that is every image every "
-        "other epoch after one random draw.",
+        description='Horizontal flip: "random", or "alternate": each image is flipped in every '
+        "other epoch, beginning with a random one of the first two.",
     )
     shift: int = Field(
-        default=0, ge=0, description="Move by up to this many pixels, with reflected edges."
+        default=0, ge=0, description="Translate by up to this many pixels; edges are reflected."
     )
     rotate: float = Field(
-        default=0.0, ge=0, le=180, description="Turn by up to this many degrees, either way."
+        default=0.0, ge=0, le=180, description="Rotate by up to this many degrees, either way."
     )
     scale: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="Enlarge or shrink by up to this part of the size, for example 0.1.",
+        description="Enlarge or shrink by up to this fraction of the size, for example 0.1.",
     )
     brightness: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Multiply the pixels by up to 1 plus or minus this, for example 0.13.",
+        description="Multiply the pixels by a factor of 1 plus or minus up to this, for example "
+        "0.13.",
     )
     contrast: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Multiply the distance of the pixels from the image's mean by up to 1 plus "
-        "or minus this.",
+        description="Multiply the difference of the pixels to the image's mean by a factor of 1 "
+        "plus or minus up to this.",
     )
     cutout: int = Field(
         default=0,
         ge=0,
         description="Side in pixels of a square, at a random place, that is set to the mean "
-        "colour; 0 leaves it out.",
+        "color; 0 leaves it out.",
     )
     rand_augment: str | None = Field(
         default=None,
-        description='RandAugment as timm names it, for example "rand-m9-n2-mstd0.5-inc1": '
-        "magnitude, changes an image, spread of the magnitude, stronger with the magnitude.",
+        description='RandAugment in timm\'s notation, for example "rand-m9-n2-mstd0.5-inc1": '
+        "magnitude 9, 2 operations per image, standard deviation of the magnitude 0.5, operations "
+        "whose strength increases with the magnitude.",
     )
     random_erasing: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Part of the images in which a rectangle, at a random place, becomes noise.",
+        description="Fraction of the images in which a random rectangle is replaced by noise.",
     )
 
     @field_validator("rand_augment")
     @classmethod
     def _known_to_timm(cls, value: str | None) -> str | None:
         if value is not None and not _RAND_AUGMENT.fullmatch(value):
-            raise ValueError("a RandAugment as timm names it, such as 'rand-m9-n2-mstd0.5-inc1'")
+            raise ValueError("RandAugment in timm's notation, such as 'rand-m9-n2-mstd0.5-inc1'")
         return value
 
 
 class MixConfig(BaseModel):
-    """Pictures and labels of two images blended into one another; off by default."""
+    """Mixup and cutmix: training images and their labels mixed in pairs; off by default."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     mixup: float = Field(
         default=0.0,
         ge=0,
-        description="Blend two images with weights drawn from Beta(this, this); 0 leaves it out.",
+        description="Mixup: blend two images with weights drawn from Beta(this, this); 0: off.",
     )
     cutmix: float = Field(
         default=0.0,
         ge=0,
-        description="Exchange a rectangle of two images, the rest of the area drawn from "
-        "Beta(this, this); 0 leaves it out.",
+        description="Cutmix: exchange a rectangle of two images, with the area outside of it drawn "
+        "from Beta(this, this); 0: off.",
     )
     prob: float = Field(
-        default=1.0, ge=0, le=1, description="Part of the pairs of images that are mixed at all."
+        default=1.0, ge=0, le=1, description="Fraction of the pairs of images that are mixed."
     )
     switch_prob: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="Part of the mixed pairs that take cutmix, where both are on.",
+        description="Fraction of the mixed pairs that use cutmix, if mixup is on too.",
     )
     until: float = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="Fraction of the epochs after which images are no longer mixed.",
+        description="Images are mixed in this first fraction of the epochs.",
     )
 
 
 class CropConfig(BaseModel):
-    """How images of all sizes become ``image_size``, each by itself: for photographs in files."""
+    """Crop and resize each image to ``image_size``, for image files of different sizes."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
         default=(0.08, 1.0),
-        description="In training a part with at least and at most these shares of the area is cut "
-        "out at random.",
+        description="In training, least and largest fraction of the area in a random crop.",
     )
     ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
-        default=(3 / 4, 4 / 3), description="Least and largest width over height of that part."
+        default=(3 / 4, 4 / 3), description="Least and largest width over height of that crop."
     )
     interpolation: Literal["bilinear", "bicubic"] = Field(
-        default="bicubic", description="How pixels are resized, in training and measuring."
+        default="bicubic", description="Interpolation, in training and evaluation."
     )
     eval_part: float = Field(
         default=0.9,
         gt=0,
         le=1,
-        description="In measuring, the share of the shorter side that is kept, at the centre.",
+        description="In evaluation, the fraction of the shorter side in the center crop (timm's "
+        "crop_pct).",
     )
 
     @model_validator(mode="after")
@@ -141,18 +143,18 @@ class CropConfig(BaseModel):
 
 
 class ImageConfig(TaskConfig):
-    """How images become the input of a network that classifies them."""
+    """Settings of preprocessing and augmentation, for tasks that classify images."""
 
     augment: AugmentConfig = Field(
         default_factory=AugmentConfig, description="Random changes of the training images."
     )
     mix: MixConfig = Field(
-        default_factory=MixConfig, description="Training images blended into one another."
+        default_factory=MixConfig, description="Mixup and cutmix of training images."
     )
     crop: CropConfig | None = Field(
         default=None,
-        description="How images of all sizes are cut to image_size; leave it out for images that "
-        "are stored with one size.",
+        description="Crop images of any size to image_size; leave it out for images that are "
+        "stored with one size.",
     )
 
 
@@ -164,5 +166,6 @@ class ClassificationConfig(ImageConfig):
         default=0.1,
         ge=0,
         lt=1,
-        description="Part of the target probability that is spread over all classes.",
+        description="Label smoothing: fraction of the target probability that is spread over all "
+        "classes.",
     )

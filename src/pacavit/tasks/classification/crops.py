@@ -1,4 +1,4 @@
-"""Images of any size cropped to the size of the network, one by one."""
+"""Crop and resize single images of any size to the size of the network's input."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["CenterCrop", "RandomCrop"]
 
 
 class RandomCrop:
-    """(3, H, W) uint8 -> (3, size, size) uint8: a random part of the image, resized by Pillow.
+    """(3, H, W) uint8 -> (3, size, size) uint8: a random crop, resized by Pillow.
 
-    Szegedy et al., "Going deeper with convolutions", CVPR 2015, as timm has it.
+    Szegedy et al., "Going deeper with convolutions", CVPR 2015, as implemented in timm.
 
     Args:
-        config: area and aspect of the part, and the interpolation.
+        config: area and aspect ratio of the crop, and the interpolation.
         size: height and width of the result in pixels.
     """
 
@@ -36,7 +36,7 @@ class RandomCrop:
         )
 
     def __call__(self, image: Tensor, random: SampleRandom) -> tuple[Tensor, Region]:
-        """Crop an image with the random numbers of its sample; returns which part was kept."""
+        """Crop an image with the random numbers of its sample; also returns the cropped region."""
         picture, crop = _to_pillow(image), self.crop
         with seeded_generators() as seed:
             seed(random.seeds("crop")[0])
@@ -46,10 +46,10 @@ class RandomCrop:
 
 
 class CenterCrop:
-    """(3, H, W) uint8 -> (3, size, size) uint8: resized by Pillow, then cut around the center.
+    """(3, H, W) uint8 -> (3, size, size) uint8: resized by Pillow, then center-cropped.
 
     Args:
-        config: what part of the shorter side is kept, and the interpolation.
+        config: fraction of the shorter side that is kept, and the interpolation.
         size: height and width of the result in pixels.
     """
 
@@ -59,12 +59,12 @@ class CenterCrop:
         self.crop = Compose([Resize(self.shorter_side, interpolation=mode), TorchCenterCrop(size)])
 
     def __call__(self, image: Tensor, random: SampleRandom | None = None) -> tuple[Tensor, Region]:
-        """Crop an image, without random numbers; returns which part was kept."""
+        """Crop an image; ``random`` is ignored. Also returns the cropped region."""
         height, width = image.shape[1:]
         return _to_tensor(self.crop(_to_pillow(image))), self._region((height, width))
 
     def _region(self, image_size: tuple[int, int]) -> Region:
-        """What is left of an image of (H, W) pixels."""
+        """The center crop of an image of (H, W) pixels."""
         # The arithmetic of torchvision's Resize and CenterCrop.
         shorter = min(image_size)
         height, width = (int(self.shorter_side * side / shorter) for side in image_size)

@@ -1,4 +1,4 @@
-"""Scores of a classifier with one class an image."""
+"""Scores of a classifier with one class per image."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class LogLoss(Metric):
 
 
 class CalibrationError(MulticlassCalibrationError):
-    """torchmetrics' score, which has a bin of its own for a confidence of exactly 1."""
+    """torchmetrics' score, except that a confidence of exactly 1 belongs to the last bin."""
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Add (B, classes) probabilities and (B,) labels; 1 counts to the last bin."""
+        """Add (B, classes) probabilities and (B,) labels."""
         super().update(preds.clamp_max(1 - torch.finfo(preds.dtype).eps), target)
 
 
@@ -86,5 +86,5 @@ class ClassificationMetrics(MetricCollection):
         super().__init__(cast(Any, metrics))
 
     def update(self, predictions: Predictions, labels: Tensor) -> None:  # type: ignore[override]
-        """Add what a task predicted for B images, and their (B,) labels."""
+        """Add the predictions for B images, and their (B,) labels."""
         super().update(predictions.probabilities, labels)

@@ -1,4 +1,4 @@
-"""Images blended into one another, and their labels with them: mixup and cutmix."""
+"""Mixup and cutmix: images and labels mixed in pairs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _QUANTILES = 4096
 
 
 class Mix:
-    """Mixes neighbours in a batch: labels become target probabilities (B, num_classes).
+    """Mixes pairs of images in a batch; labels become target probabilities (B, num_classes).
 
-    The first image with the second, the third with the fourth and so on, each pair with draws of
-    its own, like timm's ``Mixup`` with ``mode="pair"``. Draws are those of the pair's first image
-    in its epoch, so a batch may be cut between pairs without any change. A last image without a
-    neighbour stays as it is. Label smoothing is left to the loss.
+    The first image is mixed with the second, the third with the fourth and so on, each pair with
+    its own random numbers, as in timm's ``Mixup`` with ``mode="pair"``. They are those of the
+    pair's first image, so splitting a batch between pairs changes nothing. If the number of images
+    is odd, the last one is not mixed. The loss applies label smoothing.
 
     Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018. Yun et al., "CutMix:
     Regularization strategy to train strong classifiers with localizable features", ICCV 2019.
 
     Args:
-        config: which mixes, how strong and how often.
+        config: kinds, strengths and probabilities.
         num_classes: K.
-        epochs: of the run; after the fraction ``config.until`` of them batches pass unchanged.
+        epochs: of the run; after the fraction ``config.until`` of them batches are unchanged.
     """
 
     def __init__(self, config: MixConfig, num_classes: int, epochs: int) -> None:
@@ -48,23 +48,23 @@ class Mix:
         first, second = slice(0, 2 * num_pairs, 2), slice(1, 2 * num_pairs, 2)
         draws = SampleRandom(random.seed, random.epoch, random.indices[first])
         height, width = batch.images.shape[2:]
-        own = self._own_part(draws, height, width).to(batch.images.device)
+        own = self._own_weights(draws, height, width).to(batch.images.device)
         images = _blend(batch.images, first, second, own)
-        # What pixels were kept is exact also for a rectangle that reached over the edge.
-        share = own.mean((1, 2, 3))[:, None]
+        # Counted in pixels, because a rectangle may extend beyond the edge.
+        kept = own.mean((1, 2, 3))[:, None]
         labels = batch.targets
         if labels.ndim == 1:
             labels = F.one_hot(labels, self.num_classes)
-        return replace(batch, images=images, targets=_blend(labels.float(), first, second, share))
+        return replace(batch, images=images, targets=_blend(labels.float(), first, second, kept))
 
-    def _own_part(self, draws: SampleRandom, height: int, width: int) -> Tensor:
-        """(pairs, 1, height, width): how much of each pixel an image of a pair keeps."""
+    def _own_weights(self, draws: SampleRandom, height: int, width: int) -> Tensor:
+        """(pairs, 1, height, width): the weight of an image's own pixels, 0..1."""
         own = torch.ones(len(draws.indices), 1, height, width, device=draws.indices.device)
         if self.mixup is not None:
             own = own * _draw(self.mixup, draws, "mixup")[:, None, None]
         if self.cutmix is not None:
-            share = _draw(self.cutmix, draws, "cutmix")
-            outside = ~_rectangle(1 - share, draws, height, width)
+            area = _draw(self.cutmix, draws, "cutmix")
+            outside = ~_rectangle(1 - area, draws, height, width)
             chance = 1.0 if self.mixup is None else self.config.switch_prob
             chosen = draws.uniform("mix switch")[:, :, None, None] < chance
             own = torch.where(chosen, outside.float(), own)
@@ -73,7 +73,7 @@ class Mix:
 
 
 def _blend(values: Tensor, first: slice, second: slice, own: Tensor) -> Tensor:
-    """Each of a pair becomes ``own`` parts of itself and the rest of the other; any layout."""
+    """Each of a pair becomes a mean of itself, with weight ``own``, and the other; any layout."""
     blended = values.clone()
     blended[first] = torch.lerp(values[second], values[first], own)
     blended[second] = torch.lerp(values[first], values[second], own)
@@ -81,7 +81,7 @@ def _blend(values: Tensor, first: slice, second: slice, own: Tensor) -> Tensor:
 
 
 def _beta_quantiles(alpha: float) -> Tensor:
-    """Equally likely values of Beta(alpha, alpha): one table look-up draws from it anywhere."""
+    """Equally probable values of Beta(alpha, alpha), from which a look-up draws on any device."""
     from scipy.special import betaincinv  # loaded only where images are mixed
 
     levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
@@ -89,15 +89,15 @@ def _beta_quantiles(alpha: float) -> Tensor:
 
 
 def _draw(quantiles: Tensor, draws: SampleRandom, stream: str) -> Tensor:
-    """(pairs, 1)."""
+    """Draw a quantile for each pair: (pairs, 1)."""
     return quantiles.to(draws.indices.device)[draws.integers(stream, 0, _QUANTILES)]
 
 
 def _rectangle(area: Tensor, draws: SampleRandom, height: int, width: int) -> Tensor:
-    """(pairs, 1) areas as parts of the image -> (pairs, 1, height, width) bool.
+    """(pairs, 1) areas as fractions of the image -> (pairs, 1, height, width) bool.
 
-    The rectangle has the aspect of the image and its centre at any pixel; it may reach over the
-    edge.
+    The rectangle has the aspect ratio of the image and is centered on a random pixel; it may extend
+    beyond the edge.
     """
     inside = []
     for length, stream in ((height, "cutmix rows"), (width, "cutmix columns")):

@@ -1,11 +1,11 @@
-"""From stored images to a classifier's input."""
+"""Preprocessing: from stored images to a classifier's input."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from pacavit.data import Batch, DataInfo, Placement, Preprocess, Sample, SampleRandom
-from pacavit.data.formats.image import centre_region, fit_image
+from pacavit.data.formats.image import center_region, fit_image
 from pacavit.tasks.classification.config import ImageConfig
 from pacavit.tasks.classification.crops import CenterCrop, RandomCrop
 from pacavit.tasks.classification.mixing import Mix
@@ -15,10 +15,11 @@ __all__ = ["ClassificationPreprocess"]
 
 
 class ClassificationPreprocess(Preprocess):
-    """Crop, augment, normalize and mix, as a recipe describes it.
+    """Crop, augment, normalize and mix images, as configured in a recipe.
 
-    Images of any size are brought to one: by ``config.crop`` where there is one, otherwise to the
-    size of the stored images, around the center. Images that have that size pass unchanged.
+    Images of any size are cropped and resized to one size: by ``config.crop`` if it is set,
+    otherwise to the size of the stored images, around the center. Images of that size are
+    unchanged.
 
     Args:
         config: of the task.
@@ -59,21 +60,21 @@ class ClassificationPreprocess(Preprocess):
             self.transform = EvalTransform(info, size)
 
     def sample(self, sample: Sample, random: SampleRandom) -> tuple[Sample, Placement]:
-        """One image of any size, cropped and resized to that of a batch."""
+        """One image of any size, cropped and resized to the size of a batch."""
         full = (sample.image.shape[1], sample.image.shape[2])
         if self.crop is None:
             image, region = (
                 fit_image(sample.image, self.stored_size),
-                centre_region(full, self.stored_size),
+                center_region(full, self.stored_size),
             )
         else:
             image, region = self.crop(sample.image, random)
         fitted = (image.shape[1], image.shape[2])
-        region = centre_region(fitted, self.transform.size).inside(region, fitted)
+        region = center_region(fitted, self.transform.size).inside(region, fitted)
         return replace(sample, image=image), Placement(full, region, self.transform.size)
 
     def batch(self, batch: Batch, random: SampleRandom) -> Batch:
-        """(B, 3, H, W) uint8 -> (B, 3, height, width) float32, channels-last, maybe mixed."""
+        """(B, 3, H, W) uint8 -> (B, 3, height, width) float32, channels-last; mixed in training."""
         images = self.transform(batch.images, random)
         batch = Batch(images, batch.targets, batch.indices, placements=batch.placements)
         return batch if self.mix is None else self.mix(batch, random)

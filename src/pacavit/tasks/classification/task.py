@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacavit.data import Batch, DataInfo, ImageSet, LabelledImages
+from pacavit.data import Batch, DataInfo, ImageSet, LabeledImages
 from pacavit.errors import DataError
 from pacavit.tasks.base import TASKS
 from pacavit.tasks.classification.classifier import ImageClassifier, Prediction, top_classes
@@ -24,7 +24,7 @@ __all__ = ["ClassificationTask"]
 
 @TASKS.register("classification")
 class ClassificationTask(ImageClassifier):
-    """One class an image.
+    """One class per image.
 
     Args:
         model: (B, 3, height, width) -> (B, num_classes) logits.
@@ -39,7 +39,7 @@ class ClassificationTask(ImageClassifier):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Label-smoothed cross-entropy of a batch, mixed or not, as a scalar named "loss"."""
         logits = self.model(batch.images)
-        # Under autocast the logits are bf16; the loss is taken in fp32.
+        # Under autocast the logits are bf16; the loss is computed in fp32.
         loss = F.cross_entropy(
             logits.float(), batch.targets, label_smoothing=self.config.label_smoothing
         )
@@ -59,14 +59,14 @@ class ClassificationTask(ImageClassifier):
         return ImagePrediction(path, top_classes(record.probabilities, info.class_names, top_k))
 
     def metrics(self) -> ClassificationMetrics:
-        """Fresh scores for ``num_classes`` classes."""
-        # torchmetrics is loaded for measuring, not for predicting.
+        """New scores for ``num_classes`` classes."""
+        # torchmetrics is needed for evaluation only, not for prediction.
         from pacavit.tasks.classification.metrics import ClassificationMetrics
 
         return ClassificationMetrics(self.num_classes)
 
     def summarize(self, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The metrics in the order of tables, and the images of each class as its support."""
+        """The metrics in the order of tables, and the number of images of each class."""
         kinds = [
             f"{kind}_{average}"
             for average in ("macro", "weighted", "per_class")
@@ -78,7 +78,7 @@ class ClassificationTask(ImageClassifier):
 
     def check_data(self, images: ImageSet) -> None:
         """Raise DataError if a split has labels beyond the classes of the task."""
-        if not isinstance(images, LabelledImages):
+        if not isinstance(images, LabeledImages):
             return
         highest = int(images.labels.max())
         if highest >= self.num_classes:

@@ -1,6 +1,6 @@
-"""From stored images to what the network sees: whole batches as tensors, on any device.
+"""From stored images to the network's input: whole batches as tensors, on any device.
 
-Every random number is drawn from a ``SampleRandom``, so what happens to an image depends on the
+All random numbers come from a ``SampleRandom``, so the augmentation of an image depends on the
 seed, the epoch and its position in the split alone.
 """
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pacavit.data import DataInfo, SampleRandom, crop_centre
+from pacavit.data import DataInfo, SampleRandom, crop_center
 from pacavit.errors import RecipeError
 from pacavit.tasks.classification.augment import RandAugment, RandomErasing
 from pacavit.tasks.classification.config import AugmentConfig, ImageConfig
@@ -21,10 +21,10 @@ __all__ = ["EvalTransform", "TrainTransform"]
 
 
 class EvalTransform:
-    """(B, 3, H, W) uint8 of any size -> (B, 3, height, width) normalised float32, channels-last.
+    """(B, 3, H, W) uint8 of any size -> (B, 3, height, width) normalized float32, channels-last.
 
-    Images of another aspect are cropped to the centre first. The rest is resized bilinearly, with
-    antialiasing; images that have the size already are left as they are.
+    Images of another aspect ratio are center-cropped first. Then they are resized bilinearly, with
+    antialiasing; images that have the size already are only normalized.
 
     Args:
         info: of the data the network was trained on; gives mean, std and the default size.
@@ -36,26 +36,25 @@ class EvalTransform:
         self.mean, self.std = torch.tensor(info.mean), torch.tensor(info.std)
 
     def __call__(self, images: Tensor, random: SampleRandom | None = None) -> Tensor:
-        """Transform a batch; ``random`` is not used, it is what every transform is called with."""
-        pixels = _resize(_to_float(crop_centre(images, self.size)), self.size)
+        """Transform a batch; ``random`` is ignored, and only there for a common signature."""
+        pixels = _resize(_to_float(crop_center(images, self.size)), self.size)
         mean, std = (_per_channel(fact).to(images.device) for fact in (self.mean, self.std))
         return torch.addcmul(-mean / std, pixels, 1 / (255 * std))
 
 
 class TrainTransform:
-    """(B, 3, H, W) uint8 -> (B, 3, height, width) augmented, normalised float32, channels-last.
+    """(B, 3, H, W) uint8 -> (B, 3, height, width) augmented, normalized float32, channels-last.
 
-    In this order: flip and shift, RandAugment, rotation and scale, brightness and contrast,
-    normalisation, cutout, random erasing; all in pixels of the images that come in: those that are
-    stored or, with ``config.crop``, those that it has cut to the size of the result. The result is
-    resized as by ``EvalTransform``, so that a lower resolution shows the same pictures. Brightness
-    and contrast do not clip.
+    The order is: flip and shift, RandAugment, rotation and scale, brightness and contrast,
+    normalization, cutout, random erasing, resizing as in ``EvalTransform``. Because resizing comes
+    last, a lower resolution shows the same pictures. Lengths are in pixels of the input images,
+    which are the stored ones, or the crops of ``config.crop``. Brightness and contrast do not clip.
 
     Args:
         config: of the task.
         info: of the data.
-        image_size: height and width of the result in pixels, for training that changes them on
-            the way; None for those of ``config``, or of the data if it has none.
+        image_size: height and width of the result in pixels, for training that changes them between
+            epochs; None for those of ``config``, or of the data if it has none.
 
     Raises:
         RecipeError: the shift is not smaller than the images.
@@ -88,15 +87,15 @@ class TrainTransform:
         pixels = _to_float(images)
         if augment.rotate or augment.scale:
             pixels = _rotate_and_scale(pixels, augment, random)
-        pixels = self._colour(pixels, random)
+        pixels = self._color(pixels, random)
         if augment.cutout:
             pixels.masked_fill_(_cutout_mask(pixels, augment.cutout, random), 0.0)
         if self.random_erasing is not None:
             pixels = self.random_erasing(pixels, random)
-        return _resize(crop_centre(pixels, self.size), self.size)
+        return _resize(crop_center(pixels, self.size), self.size)
 
-    def _colour(self, pixels: Tensor, random: SampleRandom) -> Tensor:
-        """0..255 -> brightness, contrast and normalisation as one linear map an image."""
+    def _color(self, pixels: Tensor, random: SampleRandom) -> Tensor:
+        """Brightness, contrast and normalization of pixels 0..255, as one linear map per image."""
         mean, std = (_per_channel(fact).to(pixels.device) for fact in (self.mean, self.std))
         factor, offset = 1 / (255 * std), -mean / std
         if self.augment.brightness:
@@ -135,7 +134,7 @@ def _factors(random: SampleRandom, stream: str, amplitude: float) -> Tensor:
 
 
 def _flip_and_shift(images: Tensor, augment: AugmentConfig, random: SampleRandom) -> Tensor:
-    """(B, 3, H, W) uint8 -> the same shape; one look-up of where each pixel comes from."""
+    """(B, 3, H, W) uint8 -> the same shape; one gather does both."""
     batch, channels, height, width = images.shape
     rows = _shifted(height, augment.shift, "shift rows", random)
     columns = _shifted(width, augment.shift, "shift columns", random)
@@ -148,7 +147,7 @@ def _flip_and_shift(images: Tensor, augment: AugmentConfig, random: SampleRandom
 
 
 def _shifted(length: int, shift: int, stream: str, random: SampleRandom) -> Tensor:
-    """(B, length): where along one axis each pixel comes from, reflected at the edges."""
+    """(B, length): source positions along one axis, reflected at the edges."""
     positions = torch.arange(length, device=random.indices.device)
     if shift:
         positions = (positions + random.integers(stream, -shift, shift + 1)).abs()
@@ -158,7 +157,7 @@ def _shifted(length: int, shift: int, stream: str, random: SampleRandom) -> Tens
 
 
 def _flips(flip: str, random: SampleRandom) -> Tensor | None:
-    """(B, 1) bool: which images to mirror; None for none."""
+    """(B, 1) bool: which images to flip; None for none."""
     if flip == "random":
         return random.uniform("flip") < 0.5
     if flip == "alternate":
@@ -168,7 +167,7 @@ def _flips(flip: str, random: SampleRandom) -> Tensor | None:
 
 
 def _rotate_and_scale(pixels: Tensor, augment: AugmentConfig, random: SampleRandom) -> Tensor:
-    """(B, 3, H, W) float -> the same shape, turned and scaled about the centre, edges reflected."""
+    """(B, 3, H, W) float -> the same shape, rotated and scaled, with reflection at the edges."""
     height, width = pixels.shape[2:]
     turns = (2 * random.uniform("rotate")[:, 0] - 1) * math.radians(augment.rotate)
     zoom = _factors(random, "scale", augment.scale).flatten()
@@ -188,7 +187,7 @@ def _rotate_and_scale(pixels: Tensor, augment: AugmentConfig, random: SampleRand
 
 
 def _cutout_mask(pixels: Tensor, side: int, random: SampleRandom) -> Tensor:
-    """(B, 1, H, W) bool: a square around a random pixel, which may reach over the edge.
+    """(B, 1, H, W) bool: a square around a random pixel, which may extend beyond the edge.
 
     DeVries, Taylor: "Improved regularization of convolutional neural networks with cutout", 2017.
     """

@@ -1,4 +1,4 @@
-"""Multi-label image classification: any number of classes an image."""
+"""Multi-label image classification: any number of classes per image."""
 
 from typing import TYPE_CHECKING
 

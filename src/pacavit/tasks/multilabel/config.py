@@ -1,4 +1,4 @@
-"""What a recipe may contain about multi-label classification."""
+"""The ``[task]`` section of a recipe for multi-label classification."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class MultilabelConfig(ImageConfig):
     positive_weight: float = Field(
         default=1.0,
         gt=0,
-        description="Weight of the classes that an image shows, over that of those it does not; "
-        "above 1 where classes are rare.",
+        description="Weight of the classes that an image shows, relative to those that it does "
+        "not show; above 1 for rare classes.",
     )
     threshold: float = Field(
         default=0.5,
         gt=0,
         lt=1,
-        description="Probability from which a class counts as predicted, in precision, recall and "
-        "F1; average precision needs none.",
+        description="Least probability of a predicted class, for precision, recall and F1; "
+        "average precision uses no threshold.",
     )

@@ -1,4 +1,4 @@
-"""Scores of a classifier with any number of classes an image."""
+"""Scores of a classifier with any number of classes per image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["MultilabelMetrics", "ThresholdCounts"]
 
 
 class Support(Metric):
-    """How many images show each class."""
+    """Number of images of each class."""
 
     full_state_update = False
     count: Tensor
@@ -43,7 +43,7 @@ class Support(Metric):
 
 
 class ThresholdCounts(Metric):
-    """Hits, false alarms and misses of each class at all ``THRESHOLDS``."""
+    """True positives, false positives and false negatives of each class at all ``THRESHOLDS``."""
 
     full_state_update = False
     thresholds: Tensor
@@ -67,12 +67,12 @@ class ThresholdCounts(Metric):
 
 
 class MultilabelMetrics(MetricCollection):
-    """Average precision, and precision, recall and F1 at a threshold, in the mean and per class.
+    """Average precision, and precision, recall and F1 at a threshold, averaged and per class.
 
     Args:
         num_classes: K; the ``_per_class`` scores are (K,), ``threshold_counts`` is (3, K, 99), all
             others are scalars.
-        threshold: probability from which a class counts as predicted.
+        threshold: least probability of a predicted class.
     """
 
     def __init__(self, num_classes: int, threshold: float) -> None:
@@ -98,7 +98,7 @@ class MultilabelMetrics(MetricCollection):
         super().__init__(cast(Any, metrics))
 
     def update(self, predictions: Predictions, targets: Tensor) -> None:  # type: ignore[override]
-        """Add what a task predicted for B images, and their (B, classes) targets of 0 and 1."""
+        """Add the predictions for B images, and their (B, classes) targets of 0 and 1."""
         super().update(predictions.probabilities, targets.long())
 
     def compute(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Multi-label image classification: binary cross-entropy a class."""
+"""Multi-label image classification: binary cross-entropy for each class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacavit.data import Batch, DataInfo, ImageSet, LabelledImages
+from pacavit.data import Batch, DataInfo, ImageSet, LabeledImages
 from pacavit.errors import DataError
 from pacavit.tasks.base import TASKS
 from pacavit.tasks.classification import ImageClassifier, Prediction, top_classes
@@ -25,7 +25,7 @@ __all__ = ["MultilabelTask"]
 
 @TASKS.register("multilabel")
 class MultilabelTask(ImageClassifier):
-    """Any number of classes an image; the probability of each is a sigmoid of its own logit.
+    """Any number of classes per image; the probability of each is the sigmoid of its logit.
 
     Args:
         model: (B, 3, height, width) -> (B, num_classes) logits.
@@ -60,8 +60,8 @@ class MultilabelTask(ImageClassifier):
         return LabelsPrediction(path, every[:top_k], None, labels)
 
     def metrics(self) -> MultilabelMetrics:
-        """Fresh scores for ``num_classes`` classes at the config's threshold."""
-        # torchmetrics is loaded for measuring, not for predicting.
+        """New scores for ``num_classes`` classes at the config's threshold."""
+        # torchmetrics is needed for evaluation only, not for prediction.
         from pacavit.tasks.multilabel.metrics import MultilabelMetrics
 
         return MultilabelMetrics(self.num_classes, self.config.threshold)
@@ -79,8 +79,8 @@ class MultilabelTask(ImageClassifier):
         return ordered | {"threshold": torch.tensor([self.config.threshold])}
 
     def check_data(self, images: ImageSet) -> None:
-        """Raise DataError unless the rows of labels have one column a class."""
-        if isinstance(images, LabelledImages) and images.labels.shape[1:] != (self.num_classes,):
+        """Raise DataError unless the rows of labels have one column per class."""
+        if isinstance(images, LabeledImages) and images.labels.shape[1:] != (self.num_classes,):
             raise DataError(
                 f"the images have labels of shape {tuple(images.labels.shape)}, "
                 f"but the model knows {self.num_classes} classes"

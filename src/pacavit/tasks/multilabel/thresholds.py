@@ -1,4 +1,4 @@
-"""The thresholds that are tried, and F1 over them from the counts that the metrics keep."""
+"""Thresholds for multi-label metrics, and F1 at each of them from counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ THRESHOLDS: Tensor = torch.arange(1, 100) / 100
 def f1_by_threshold(counts: Tensor) -> Tensor:
     """F1 of each class at each threshold: (3, classes, thresholds) -> (classes, thresholds).
 
-    0 where a class neither occurs nor is predicted, as scikit-learn has it.
+    F1 is 0 if a class neither occurs nor is predicted, as in scikit-learn.
     """
     hits, alarms, misses = counts.double()
     return 2 * hits / (2 * hits + alarms + misses).clamp_min(1)

@@ -74,15 +74,15 @@ def test_keeping_the_evidence_keeps_the_class_and_removing_it_does_not(images: T
     images = images - 0.5
     classes, mask = torch.zeros(3, dtype=torch.int64), map_of(slice(8)).bool()
 
-    def grey(images: Tensor) -> Tensor:
+    def gray(images: Tensor) -> Tensor:
         return torch.full_like(images, -0.5)
 
     for masks, keep, right in ((mask, True, True), (mask, False, False), (~mask, True, False)):
-        found = still_top1(corner, images, masks, classes, keep=keep, baseline=grey)
+        found = still_top1(corner, images, masks, classes, keep=keep, baseline=gray)
         assert found.tolist() == [right] * 3
 
 
-def test_baselines_keep_the_colour_and_lose_the_detail() -> None:
+def test_baselines_keep_the_color_and_lose_the_detail() -> None:
     images = torch.randn(2, 3, 32, 20, generator=torch.Generator().manual_seed(0))
     assert mean_color(images).shape == blurred(images).shape == images.shape
     torch.testing.assert_close(mean_color(images).mean((2, 3)), images.mean((2, 3)))

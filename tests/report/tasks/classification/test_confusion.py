@@ -24,11 +24,11 @@ def test_every_cell_has_its_count() -> None:
     assert axes.get_xlabel() == "predicted class"
 
 
-def test_colours_are_shares_of_the_true_class() -> None:
+def test_colors_are_fractions_of_the_true_class() -> None:
     figure = plot_confusion(np.array([[3, 1], [0, 0]]), ["a", "b"], title="title")
-    shares = figure.axes[0].images[0].get_array()
-    assert shares is not None
-    np.testing.assert_allclose(shares, [[0.75, 0.25], [0.0, 0.0]])
+    fractions = figure.axes[0].images[0].get_array()
+    assert fractions is not None
+    np.testing.assert_allclose(fractions, [[0.75, 0.25], [0.0, 0.0]])
 
 
 @pytest.mark.parametrize(("num_classes", "num_counts"), [(30, 900), (31, 0)])

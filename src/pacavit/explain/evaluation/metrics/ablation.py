@@ -19,7 +19,7 @@ __all__ = ["cluster_drops", "randomized", "stage_clusterings", "without_cluster"
 
 @contextmanager
 def without_cluster(model: nn.Module, stage: int, cluster: int) -> Iterator[None]:
-    """Mask one cluster of a stage inside the context: attention goes to the other clusters.
+    """Mask one cluster of a stage inside the context, so that attention ignores it.
 
     Args:
         model: a network of this package.
@@ -53,11 +53,11 @@ def without_cluster(model: nn.Module, stage: int, cluster: int) -> Iterator[None
 
 @torch.no_grad()
 def cluster_drops(model: nn.Module, images: Tensor, classes: Tensor, stage: int) -> Tensor:
-    """How far the logit of a class falls without each cluster of a stage: (B, M).
+    """Decrease of the logit of a class without each cluster of a stage: (B, M).
 
     Args:
         model: a network of this package in evaluation mode.
-        images: (B, 3, H, W), normalised.
+        images: (B, 3, H, W), normalized.
         classes: (B,) int64.
         stage: index of a stage with clusterings.
 

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 Predict: TypeAlias = Callable[[Tensor], Tensor]
-"""Normalised images (B, 3, H, W) to logits (B, K)."""
+"""Normalized images (B, 3, H, W) to logits (B, K)."""
 
 
 def mean_color(images: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def perturbation_curves(
 
     Args:
         predict: from images to logits.
-        images: (B, 3, H, W), normalised.
+        images: (B, 3, H, W), normalized.
         maps: (B, H, W), higher is more important.
         classes: (B,) int64, the classes of the probabilities.
         insert: pixels of the image enter the baseline; else the baseline replaces them.
@@ -122,7 +122,7 @@ def still_top1(
 
     Args:
         predict: from images to logits.
-        images: (B, 3, H, W), normalised.
+        images: (B, 3, H, W), normalized.
         masks: (B, H, W) bool.
         classes: (B,) int64.
         keep: keep only the masked area; else remove it.

@@ -86,7 +86,7 @@ def road(
 
     Args:
         predict: from images to logits.
-        images: (B, 3, H, W), normalised.
+        images: (B, 3, H, W), normalized.
         maps: (B, H, W), higher is more important.
         classes: (B,) int64, the classes of the probabilities.
         fractions: of the pixels that are removed.

@@ -26,7 +26,7 @@ def max_sensitivity(
 
     Args:
         explain: images (B, 3, H, W) to maps (B, H, W).
-        images: (B, 3, H, W), normalised.
+        images: (B, 3, H, W), normalized.
         maps: (B, H, W), those of the images.
         radius: noise is uniform in -radius..radius.
         samples: number of noisy copies.

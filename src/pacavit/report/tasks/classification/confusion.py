@@ -22,7 +22,7 @@ def plot_confusion(
 ) -> Figure:
     """(classes, classes) counts, rows the true class -> a figure.
 
-    Colours show shares of each row, so that classes of different size compare; the counts
+    Colors show fractions of each row, so that classes of different size compare; the counts
     themselves stand in the cells as long as they are readable.
 
     Args:
@@ -31,13 +31,13 @@ def plot_confusion(
         title: above the picture.
     """
     num_classes = len(class_names)
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    fractions = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = min(max(0.62 * num_classes, 4.0), 16.0)
     # A bare Figure, not pyplot: no global state, no display, always the Agg canvas.
     figure = Figure(figsize=(side + 2.0, side + 1.2))
     axes = figure.add_subplot()
-    # The square root lifts the small shares, which are the confusions one looks for.
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0.0, vmax=1.0))
+    # The square root lifts the small fractions, which are the confusions one looks for.
+    image = axes.imshow(fractions, cmap="Blues", norm=PowerNorm(0.5, vmin=0.0, vmax=1.0))
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
     axes.set(title=title, xlabel="predicted class", ylabel="true class")
     if num_classes <= MAX_CLASSES_WITH_NAMES:
@@ -48,9 +48,9 @@ def plot_confusion(
     if num_classes <= MAX_CLASSES_WITH_COUNTS:
         for (row, column), count in np.ndenumerate(confusion):
             if count:
-                colour = "white" if shares[row, column] > 0.3 else "black"
+                color = "white" if fractions[row, column] > 0.3 else "black"
                 axes.text(
-                    column, row, str(count), ha="center", va="center", color=colour, fontsize=9
+                    column, row, str(count), ha="center", va="center", color=color, fontsize=9
                 )
     return figure
 

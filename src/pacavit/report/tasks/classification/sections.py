@@ -25,7 +25,7 @@ _NARROW = 10  # classes of a matrix that fits into half the width of a page
 
 
 class _Count(NamedTuple):
-    """A cell of a confusion matrix: kind is right, wrong or none; strength 0..1 is its colour."""
+    """A cell of a confusion matrix: kind is right, wrong or none; strength 0..1 is its color."""
 
     text: str
     kind: str
@@ -104,7 +104,7 @@ def heatmaps_section(heatmaps: Heatmaps, split: str) -> html.Section:
         explanation += "."
     else:
         explanation += (
-            "; and its partition, in which each colour is a cluster of patches of stage "
+            "; and its partition, in which each color is a cluster of patches of stage "
             f"{heatmaps.stage}, the last that has some."
         )
     values = {

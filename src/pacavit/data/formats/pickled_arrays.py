@@ -1,8 +1,8 @@
-"""Read pickled uint8 arrays, as in CIFAR-10's official batches, without running what is pickled.
+"""Read pickled uint8 arrays, as in CIFAR-10's official batches, without running pickled code.
 
-A pickle is a program that may call any function it can import. Here it can import nothing: the
-few names that a numpy array needs lead to the stand-ins below, every other name is refused before
-anything is called, and numpy sees nothing but a buffer of bytes and its shape.
+A pickle is a program that may call any function that it can import. Here it can import nothing: the
+few names that a numpy array needs are mapped to the substitutes below, every other name is refused
+before anything is called, and numpy gets only a buffer of bytes and its shape.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["load_pickled_arrays"]
 
 
 class _PickledArray:
-    """Stands for an array until its state arrives: (version, shape, dtype, fortran order, data)."""
+    """An array whose state follows in the pickle: (version, shape, dtype, fortran order, data)."""
 
     array: NDArray[np.uint8]
 
@@ -33,13 +33,13 @@ class _PickledArray:
 
 
 class _PickledDtype:
-    """Stands for the dtype of unsigned bytes, the only one that is read."""
+    """The dtype of unsigned bytes, the only one that is supported."""
 
     def __setstate__(self, state: object) -> None:
-        """Byte order, fields and alignment say nothing about bytes."""
+        """Ignore byte order, fields and alignment: they have no effect on bytes."""
 
 
-# A pickle can set attributes on whatever it names, so it gets functions and never the classes.
+# A pickle can set attributes on any object that it names, so it gets functions, never the classes.
 def _reconstruct(*_: object) -> _PickledArray:
     """Replaces numpy's function of that name, which makes an empty array to be filled."""
     return _PickledArray()
@@ -100,7 +100,7 @@ def load_pickled_arrays(data: bytes, name: str) -> dict[str, Any]:
 
     Args:
         data: the pickle.
-        name: what error messages shall call it.
+        name: of the file in error messages.
 
     Raises:
         DataError: the pickle is broken, is no dictionary, or asks for any other class or function.

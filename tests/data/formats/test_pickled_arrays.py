@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pacavit.data.formats.pickles import load_pickled_arrays
+from pacavit.data.formats.pickled_arrays import load_pickled_arrays
 from pacavit.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 12), np.uint8)
