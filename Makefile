@@ -15,6 +15,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 # Each process needs about 2 GB; a file of tests runs in one process, so that its fixtures are made once.
 WORKERS ?= 2
+SIDE_BY_SIDE := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart check lint types imports spelling docs test browser format build clean
@@ -54,11 +55,11 @@ docs: $(INSTALLED) ## documentation into site/, with warnings as errors (Zensica
 
 test: $(INSTALLED) ## tests that need neither a GPU nor a browser (pytest)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not browser" --durations 10 \
-		--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+		$(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 # Without PYTEST_ARGS: a choice among all tests may leave none of these few, which pytest calls an error.
 browser: $(BROWSER_TOOLS) ## tests of pages in a headless Chromium; skipped where there is none
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m browser $(SIDE_BY_SIDE)
 
 format: $(INSTALLED) ## rewrite the code in the house style (ruff)
 	$(BIN)/ruff check --fix .
