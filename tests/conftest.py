@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
+# A pacavit_nano of few channels.
+NARROW = "model.options={embed_dims = [24, 32, 48], num_heads = [2, 2, 2], stem_dims = [8, 24]}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +59,7 @@ def shared_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of one epoch on digits; tests must not change it.
+    """The folder of a run of one epoch of a narrow network on digits; tests must not change it.
 
     It is trained once, also where several processes run the tests: their folders lie side by side.
     """
@@ -68,8 +70,17 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run.parent.mkdir(exist_ok=True)
     with FileLock(run.with_name(".lock")):
         if not (run / "report.html").exists():
-            assert main(["train", "digits", "--out", str(run), "--set", "train.epochs=1"]) == 0
+            # Batches so small that one epoch teaches it most digits.
+            changes = ("train.epochs=1", "train.batch_size=16", NARROW)
+            words = [word for change in changes for word in ("--set", change)]
+            assert main(["train", "digits", "--out", str(run), *words]) == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def fast() -> tuple[str, ...]:
+    """Changes of a recipe for a training of two or three seconds; the network learns little."""
+    return ("train.epochs=1", "data.val_size=20", "train.batch_size=128", NARROW)
 
 
 AuthorsWeights = Callable[..., dict[str, torch.Tensor]]

@@ -111,6 +111,7 @@ def failures_of_python(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     return {scripts[script]: trace for script, trace in failures.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", WITH_PYTHON)
 def test_python_snippets_run(document: str, failures_of_python: dict[str, str]) -> None:
     assert document not in failures_of_python, failures_of_python[document]

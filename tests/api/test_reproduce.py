@@ -9,17 +9,18 @@ from pacavit.api import comparing
 from pacavit.report.publishing.published import Published
 from pacavit_cli.main import main
 
-CHANGES = ("train.epochs=1", "data.val_size=20", "train.batch_size=128")
-
 
 @pytest.mark.slow
 def test_a_published_number_is_trained_once_and_put_beside_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fast: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     entry = Published(
         name="tiny",
         recipe="digits",
-        changes=CHANGES,
+        changes=fast,
         data="digits",
         num_images=100,
         accuracy=0.5,

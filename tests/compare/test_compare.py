@@ -26,8 +26,6 @@ from pacavit.tasks import ClassificationTask
 from pacavit.utils.command import pacavit_command
 from pacavit_cli.main import main
 
-FAST = ["train.epochs=1", "data.val_size=20", "train.batch_size=128"]
-
 
 def result(value: str, correct: list[int], *, seed: int = 0, entropy: float | None = None) -> Any:
     right = np.array(correct, dtype=bool)
@@ -119,7 +117,10 @@ def test_pages_tell_names_as_they_are_and_numbers_where_there_are_any(tmp_path: 
 
 @pytest.mark.slow
 def test_a_comparison_goes_on_where_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fast: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
     measure = api.evaluate
@@ -133,15 +134,15 @@ def test_a_comparison_goes_on_where_it_was_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(comparing, "evaluate", stop)
         with pytest.raises(KeyboardInterrupt):
-            api.compare("digits", over, out, set=FAST)
+            api.compare("digits", over, out, set=fast)
     before = (out / "conv-seed0" / "weights.safetensors").stat().st_mtime_ns
     words = ["compare", "digits", "--over", over, "--out", str(out)]
-    words += [word for change in FAST for word in ("--set", change)]
+    words += [word for change in fast for word in ("--set", change)]
     assert main(words) == 0
     assert (out / "conv-seed0" / "weights.safetensors").stat().st_mtime_ns == before
     printed = capsys.readouterr().out
     assert "run 2 of 2: model.clustering=kmeans, seed 0" in printed
-    comparison = api.compare("digits", over, out, set=FAST)
+    comparison = api.compare("digits", over, out, set=fast)
     for row in comparison.rows:
         stored = json.loads((row.runs[0].folder / "evaluation-test/evaluation.json").read_text())
         assert row.score("accuracy").mean == stored["scores"]["accuracy"]
@@ -150,15 +151,15 @@ def test_a_comparison_goes_on_where_it_was_stopped(
         assert row.score("accuracy").mean == pytest.approx(fmean(paired.correct))
         assert row.clusters("used") is not None
     with pytest.raises(RecipeError, match="another recipe"):
-        api.compare("digits", over, out, set=[*FAST, "train.lr=0.5"])
+        api.compare("digits", over, out, set=[*fast, "train.lr=0.5"])
 
 
 @pytest.mark.slow
 def test_a_comparison_stopped_within_a_training_ends_with_the_same_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fast: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over = "model.clustering=grid,linear"
-    whole = api.compare("digits", over, tmp_path / "whole", set=FAST)
+    whole = api.compare("digits", over, tmp_path / "whole", set=fast)
     second_run = whole.rows[0].runs[0].epochs[-1]["step"] + 1
     steps, forward = itertools.count(1), ClassificationTask.forward
 
@@ -171,11 +172,11 @@ def test_a_comparison_stopped_within_a_training_ends_with_the_same_numbers(
     with monkeypatch.context() as patch:
         patch.setattr(ClassificationTask, "forward", counting)
         with pytest.raises(Interrupted, match="repeat the same command to resume"):
-            api.compare("digits", over, out, set=FAST)
+            api.compare("digits", over, out, set=fast)
     checkpoints = out / "linear-seed0" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step-5"]
     assert not (out / "linear-seed0" / "weights.safetensors").exists()
-    parts = api.compare("digits", over, out, set=FAST)
+    parts = api.compare("digits", over, out, set=fast)
     for one, other in zip(whole.rows, parts.rows, strict=True):
         assert one.value == other.value
         assert one.difference == other.difference

@@ -47,13 +47,13 @@ check_clustering(CLUSTERINGS.get("stranger"), {"scale": 2.0})
 
 
 @pytest.mark.slow
-def test_a_strangers_clustering_trains(tmp_path: Path) -> None:
+def test_a_strangers_clustering_trains(fast: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "stranger.py").write_text(SOURCE)
 
     settings = (
         "model.clustering=stranger",
         "model.clustering_options={scale = 2.0}",
-        "train.epochs=1",
+        *fast,
     )
     options = [word for setting in settings for word in ("--set", setting)]
     commands = (

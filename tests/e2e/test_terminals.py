@@ -62,14 +62,19 @@ def test_verbs_that_show_bars_and_names(
 
 
 def test_all_other_verbs(
-    digits_run: Path, images: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits_run: Path,
+    fast: tuple[str, ...],
+    images: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, terminal = str(digits_run), Terminal("ascii", monkeypatch)
     assert '"error": null' in terminal("predict", run, images["café"], "--json")
     assert "macro" in terminal("evaluate", run, "--out", str(tmp_path / "é"))
     words = ["explain", run, images["café"], images["broken é"], "--out", str(tmp_path / "why é")]
     assert r"broken \xe9.png is not an image" in terminal(*words, code=2)
-    printed = terminal("train", "digits", "--set", "train.epochs=1", "--out", str(tmp_path / "run"))
+    changes = [word for change in fast for word in ("--set", change)]
+    printed = terminal("train", "digits", *changes, "--out", str(tmp_path / "run"))
     assert "images/s" in printed
     scores = dict.fromkeys(("accuracy", "precision_macro", "recall_macro", "f1_macro"), 0.5)
     evaluation = Evaluation("classification", scores, (), {}, 4, 1.0)

@@ -168,8 +168,8 @@ TRAIN = "train digits --out {files}/new"
 FOLDER = "train folder_nano --out {files}/new --data {files}/"
 SHAPES = "train shapes_nano --out {files}/new"
 IMAGENET = FOLDER + "mixed --set data.name=imagenet"
-RESUME = "train digits --set train.epochs=1 --out {run} --resume"
-STOPPED = "train digits --set train.epochs=1 --out {files}/stopped_"
+RESUME = "train {run} --out {run} --resume"
+STOPPED = "train {run} --out {files}/stopped_"
 CIFAR = "train cifar10_nano_short --out {files}/new --data {files}/"
 ROWS = [
     # what is wrong, the words, what the message must name
@@ -273,7 +273,7 @@ ROWS = [
     ("run exists", "train digits --out {run}", ["{run}", "--resume", "--overwrite"]),
     ("not a run", "train digits --out {files}/stranger --overwrite", ["stranger"]),
     ("resume nothing", TRAIN + " --resume", ["new"]),
-    ("resume changed", "train digits --out {run} --resume", ["train.epochs"]),
+    ("resume changed", RESUME + " --set train.epochs=12", ["train.epochs"]),
     ("resume other model", RESUME + " --set model.name=pacavit_mini", ["pacavit_mini", "{run}"]),
     ("resume other data", RESUME + " --set data.val_size=100", ["data.val_size"]),
     ("resume other seed", RESUME + " --set train.seed=1", ["train.seed was 0 and is now 1"]),

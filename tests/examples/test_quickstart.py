@@ -1,7 +1,8 @@
-"""The promise of the README: four trainings, each at least 0.98 on the test images."""
+"""The quickstart of the README: four trainings, each at least 0.98 on the test images."""
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # four minutes on two free cores
+@pytest.mark.timeout(1800)  # four minutes of one free core
 def test_all_clusterings_learn_digits_and_every_named_file_is_there(
     load_example: Callable[[str], ModuleType],
     tmp_path: Path,
@@ -18,6 +19,8 @@ def test_all_clusterings_learn_digits_and_every_named_file_is_there(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # Half of the recipe's epochs already reach what is asked of all.
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", "--epochs", "6"])
     load_example("quickstart").main()
 
     named = re.findall(r"^(?:run|report): +(\S+)", capsys.readouterr().out, re.MULTILINE)
