@@ -1,4 +1,4 @@
-"""Model cards in Markdown, made from a run: use, results, training and limits of its weights."""
+"""Model cards in Markdown for the weights of a run: use, results, training, limitations."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def model_card(
         environment: of the training, as in the run's ``environment.json``.
         seconds: duration of the training.
         evaluation_command: repeats the evaluation.
-        source: the weights as commands take them; None is the name.
+        source: argument of commands for the weights; None is the name.
         half: the file holds half-precision numbers.
         license_name: of the weights.
     """
