@@ -118,7 +118,7 @@ def test_pages_tell_names_as_they_are_and_numbers_where_there_are_any(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_comparison_goes_on_where_it_was_stopped(
+def test_a_comparison_resumes_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
