@@ -7,8 +7,8 @@
 
 Reads the numbers in each folder. Updates ``benchmarks/results/NAME.json`` for their models, draws
 ``docs/pictures/NAME.png`` if there are several, and prints the tables of
-``docs/results/explanations.md``. Folders and results of earlier releases, with names of their
-time, are read as well.
+``docs/results/explanations.md``. Folders and results of earlier releases, which use other names,
+can be read too.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def renamed(found: Any) -> Any:
-    """Results with today's names, wherever they are keys or values."""
+    """Results with current names, in keys and values."""
     if isinstance(found, dict):
         return {_renamed_key(key): renamed(value) for key, value in found.items()}
     if isinstance(found, list):
