@@ -45,7 +45,11 @@ CONTROLS = ("center", "edges", "random")
 JUDGED = ("cluster_contributions", "cluster_gradient", "class_map")
 RIVALS = (*CONTROLS, "grad_cam")
 # Names in results and folders of earlier releases.
-RENAMED = {"centre": "center", "k-means of colour and place": "k-means of color and position"}
+RENAMED = {
+    "centre": "center",
+    "randomised": "randomized",
+    "k-means of colour and place": "k-means of color and position",
+}
 OLD_NUMBERS, OLD_VALUES = "bench.json", "bench.safetensors"
 
 

@@ -105,7 +105,7 @@ def draw_attention() -> Figure:
         write(axes, (x, 50.2), shape, 14, SOFT)
     draw_grid(axes, patches, (4, 22), 3)
     draw_clusters(axes, weights, clusters)
-    draw_heat(axes, attention, (88.5, 12.4), 36 / SIDE**2, width=2)
+    draw_heatmap(axes, attention, (88.5, 12.4), 36 / SIDE**2, width=2)
     draw_grid(axes, attention @ clusters, (104, 22), 3)
 
     arrow(axes, (23.2, 31), (32.2, 31))
@@ -126,7 +126,7 @@ def draw_clusters(axes: Axes, weights: Array, clusters: Array) -> None:
     """A row for each of M clusters: its weights (M, N) over the patches, and its token (M, C)."""
     for index, name in enumerate(NAMES):
         bottom = 40.3 - 9.3 * index
-        draw_heat(axes, weights[index].reshape(SIDE, SIDE), (43, bottom), 8 / SIDE)
+        draw_heatmap(axes, weights[index].reshape(SIDE, SIDE), (43, bottom), 8 / SIDE)
         write(axes, (41.5, bottom + 4), f"cluster {index + 1}", 11.5, SOFT, align="right")
         arrow(axes, (52.2, bottom + 4), (66, bottom + 4))
         box(axes, (67, bottom + 2.4), 8, 3.2, tuple(clusters[index]))
@@ -223,7 +223,7 @@ def draw_grid(axes: Axes, colors: Array, corner: tuple[float, float], cell: floa
         )
 
 
-def draw_heat(
+def draw_heatmap(
     axes: Axes, values: Array, corner: tuple[float, float], cell: float, width: float = 0
 ) -> None:
     """(rows, columns) values as shades from white (0) to ink (the largest)."""
