@@ -56,7 +56,7 @@ def model_card(
         _results(evaluation, evaluation_command, "half" if half else "full"),
         _training(model, environment, seconds),
         _limits(model, evaluation),
-        f"## Licence\n\nThe weights are under {license_name}. The training images have terms of "
+        f"## License\n\nThe weights are under {license_name}. The training images have terms of "
         "their own.",
     )
     return "\n\n".join(sections) + "\n"
