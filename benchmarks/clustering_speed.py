@@ -6,10 +6,9 @@
 
 64 images of 64 and of 256 points in 64 channels, 16 clusters; fp32. Both start from the same
 centers and stop by the same rules (scikit-learn's defaults), both find the same partitions: the
-``agreement`` is the share of images whose partitions are equal. Sides take turns of a
-call to warm up and four that are timed; figures are
-medians over the rounds with their quartiles. The result goes to
-``benchmarks/results/clustering_speed.json``. Nothing else should run meanwhile.
+``agreement`` is the fraction of images whose partitions are equal. Both sides take turns, with one
+call to warm up and four timed calls; numbers are medians over the rounds with quartiles. The result
+is written to ``benchmarks/results/clustering_speed.json``. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a training step costs with each clustering, beside the same step with conv.
+"""Time of a training step with each clustering, relative to the same step with conv.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What an explanation costs, beside Grad-CAM of the same images.
+"""Time of explanations, relative to Grad-CAM of the same images.
 
 ::
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure(model: str, rounds: int) -> list[dict[str, Any]]:
-    """Milliseconds an image and shares of Grad-CAM's, a row a method."""
+    """Milliseconds per image, and ratio to Grad-CAM; one row per method."""
     loaded = load_model(model)
     network = loaded.classifier.eval().model
     images = torch.randn(IMAGES, 3, *input_size(loaded), generator=torch.Generator())

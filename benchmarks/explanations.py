@@ -7,8 +7,8 @@
 
 Reads the numbers in each folder. Updates ``benchmarks/results/NAME.json`` for their models, draws
 ``docs/pictures/NAME.png`` if there are several, and prints the tables of
-``docs/results/explanations.md``. Folders and results of earlier releases, with names of their
-time, are read as well.
+``docs/results/explanations.md``. Folders and results of earlier releases, which use other names,
+can be read too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ CONTROLS = ("center", "edges", "random")
 JUDGED = ("cluster_contributions", "cluster_gradient", "class_map")
 RIVALS = (*CONTROLS, "grad_cam")
 # Names in results and folders of earlier releases.
-RENAMED = {"centre": "center", "k-means of colour and place": "k-means of color and position"}
+RENAMED = {
+    "centre": "center",
+    "randomised": "randomized",
+    "k-means of colour and place": "k-means of color and position",
+}
 OLD_NUMBERS, OLD_VALUES = "bench.json", "bench.safetensors"
 
 
@@ -90,7 +94,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def renamed(found: Any) -> Any:
-    """Results with today's names, wherever they are keys or values."""
+    """Results with current names, in keys and values."""
     if isinstance(found, dict):
         return {_renamed_key(key): renamed(value) for key, value in found.items()}
     if isinstance(found, list):

@@ -1,4 +1,4 @@
-"""How benchmarks tell of repeated measurements."""
+"""Statistics of repeated measurements in benchmarks."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
 
     python benchmarks/forward_speed.py pvt_v2_b2 pacavit_small
 
-The models take turns, one batch each in every round, so that a change of the machine's speed hits
-all of them alike. A figure is the median over the rounds with its quartiles; ``ratio`` is the
+The models take turns, one batch each in every round, so that changes of the machine's speed affect
+all of them equally. A figure is the median over the rounds with its quartiles; ``ratio`` is the
 median over the rounds of the first model's time over this model's. The result goes to
 ``benchmarks/results/forward_speed.json``. Nothing else should run meanwhile.
 """
@@ -23,7 +23,7 @@ import torch
 from figures import quartiles
 from torch import nn
 
-import pacavit  # noqa: F401  enters the models into timm
+import pacavit  # noqa: F401  registers the models with timm
 from pacavit.engine import system
 from pacavit.engine.run.environment import environment
 

@@ -4,9 +4,9 @@
 
     python benchmarks/kill_resume.py --points 20
 
-A small network learns the handwritten digits, with a checkpoint after every step, so that many
-moments lie inside the writing of one; every fourth kill waits for a half-written one.
-The result goes to ``benchmarks/results/kill_resume.json``. Exits with 1 if any run differs.
+A small network is trained on the handwritten digits, with a checkpoint after every step, so that
+many kills happen while one is written; every fourth kill waits for a half-written checkpoint. The
+result goes to ``benchmarks/results/kill_resume.json``. Exits with 1 if any run differs.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def begin(out: Path, *, resume: bool) -> BaseProcess:
 
 
 def kill(out: Path, step: int, delay: float | None) -> dict[str, Any]:
-    """Start a run, kill it, and tell what it left.
+    """Start a run, kill it, and describe the remaining checkpoints.
 
     Args:
         out: folder of the run.
@@ -137,7 +137,7 @@ def half_written(out: Path) -> bool:
 
 
 def digest(run: Path) -> str:
-    """Of the bytes of the final weights."""
+    """A hash of the final weights."""
     return hashlib.sha256((run / "weights.safetensors").read_bytes()).hexdigest()
 
 

@@ -6,9 +6,9 @@
     pacavit evaluate runs/mlp
     python benchmarks/record_runs.py cifar10_cpu runs/mlp ...
 
-``benchmarks/results/NAME.json`` gains one entry a run: the commands, the copy of the data, seed,
-time, machine, and all scores; and so does, in short, the list that ``pacavit reproduce`` shows. An
-entry of the same recipe is replaced.
+Adds one entry per run to ``benchmarks/results/NAME.json``: commands, version of the data, seed,
+time, machine, and all scores; and a shorter entry to the list of ``pacavit reproduce``. An entry of
+the same recipe is replaced.
 """
 
 from __future__ import annotations

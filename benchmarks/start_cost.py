@@ -1,15 +1,15 @@
-"""Time and memory of starting: imports, help, lists of names, and the prediction of one image.
+"""Start-up time and memory: imports, help, lists of names, and the prediction of one image.
 
 ::
 
     python benchmarks/start_cost.py --before ../before/src
 
-Every command runs in a process of its own, and the commands take turns, so that a change of the
-machine's speed hits all of them alike; figures are medians over the rounds with their quartiles.
-``cpu_seconds`` is the time of the processor, user and system, which other programs disturb less
-than ``seconds``. ``peak_mb`` is the largest resident memory of the process. With ``--before`` the
-commands also run on the sources of another commit. The result goes to
-``benchmarks/results/start.json``. Nothing else should run meanwhile.
+Every command runs in a process of its own, and the commands take turns, so that changes of the
+machine's speed affect all of them equally; numbers are medians over the rounds with quartiles.
+``cpu_seconds`` is the CPU time, user and system, which other programs affect less than ``seconds``.
+``peak_mb`` is the largest resident memory of the process. With ``--before`` the commands also run
+on the sources of another commit. The result goes to ``benchmarks/results/start.json``. Nothing else
+should run meanwhile.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ COMMANDS = {
 
 
 class Cost(NamedTuple):
-    """What one process took."""
+    """Time and memory of one process."""
 
     seconds: float
     cpu_seconds: float
@@ -74,7 +74,7 @@ def main() -> None:
                 for name, words in COMMANDS.items():
                     trials.setdefault((state, name), []).append(measure(words, source, folder))
             console.print(f"round {number} of {arguments.rounds}")
-    # Late, because a process that is started begins with the peak memory of the one that starts it.
+    # Imported here, because a child process inherits the peak memory of its parent.
     from pacavit.engine import system
 
     before = [] if arguments.before is None else ["--before ../before/src"]

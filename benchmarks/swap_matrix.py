@@ -1,14 +1,14 @@
-"""Networks trained with one clustering, measured with another one, without any training.
+"""Accuracy of networks trained with one clustering and evaluated with another.
 
 ::
 
     python benchmarks/swap_matrix.py --data FOLDER cifar10_nano_conv cifar10_nano_kmeans ...
 
-Each model (packaged name, run folder or weights file) is measured on the test images as it is, then
-with every clustering that has nothing to learn in the place of its own, with a single cluster, and
-then with its own, if that has nothing to learn, and other numbers of clusters. The result goes to
-``benchmarks/results/swap_matrix.json`` and, drawn, to ``docs/pictures/swap_matrix.png``; what that
-file has of a model already is not measured again.
+Each model (packaged name, run folder or weights file) is evaluated on the test images: unchanged,
+with every clustering without parameters in place of its own, with a single cluster, and with other
+numbers of clusters if its own clustering has no parameters. The result is written to
+``benchmarks/results/swap_matrix.json``, where values of earlier calls are kept, and drawn in
+``docs/pictures/swap_matrix.png``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def measure(name: str, root: Path | None, device: Any, known: dict[str, Any]) -> dict[str, Any]:
-    """Accuracies of one model with all that it can be given, but for those that are known."""
+    """Accuracies of one model with all clusterings; known ones are not measured again."""
     loaded = load_model(name)
     source = build.data_source(loaded.recipe, root)
     loader = build.eval_loader(loaded.recipe, build.image_set(source, "test", device), loaded.info)

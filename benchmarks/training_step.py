@@ -1,16 +1,16 @@
-"""Where the time of a training step goes: input pipeline, forward, backward, optimizer.
+"""Time of the parts of a training step: input pipeline, forward, backward, optimizer.
 
 ::
 
     python benchmarks/training_step.py cifar10_nano --data FOLDER
 
 Runs forward, backward and optimizer of the recipe on its own data, without averaging weights or
-writing a run, and by turns the same steps
-("plain") without what the engine does against waste: PyTorch's own choice of the attention kernel,
-and gradients whose memory is freed in every step. Both begin with the same weights and see the
-same images; the losses tell that they do the same work. Each figure is the median and the
-quartiles over the steps after a warm-up. The result goes to
-``benchmarks/results/training_step.json``, one entry a recipe. Nothing else should run meanwhile.
+writing a run, and in turns the same steps ("plain") without optimizations of the engine: with
+PyTorch's own choice of the attention kernel, and with gradients whose memory is freed in every
+step. Both start from the same weights and use the same images; equal losses show that they do the
+same work. Numbers are medians and quartiles over the steps after a warm-up. The result is written
+to ``benchmarks/results/training_step.json``, one entry per recipe. Nothing else should run
+meanwhile.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def summary(run: Steps, batch_size: int) -> dict[str, Any]:
-    """Speed, parts and losses of one way to train."""
+    """Speed, times of the parts, and losses of one variant."""
     step = [sum(parts) for parts in zip(*run.seconds.values(), strict=True)]
     return {
         "images_per_second": batch_size / statistics.median(step),

@@ -1,4 +1,4 @@
-"""Training speed of two source trees, by turns in one run: did a refactoring cost anything?
+"""Compare the training speed of two source trees, for example before and after a refactoring.
 
 ::
 
@@ -24,7 +24,7 @@ from statistics import median
 RESULTS = Path(__file__).parent / "results" / "two_trees.json"
 STEPS, WARM_UP, BATCH = 40, 8, 256
 
-# Runs in either tree, so it uses only what both have: the recipe, the trainer, and its step.
+# Runs in both trees, so it uses only interfaces that both have: recipe, trainer, training step.
 TURN = """
 import json, sys, tempfile, time
 from pathlib import Path

@@ -1,13 +1,13 @@
-"""Give commands several hundred wrong files and settings, and count how they end.
+"""Run commands with several hundred wrong files and settings, and count the outcomes.
 
 ::
 
     python benchmarks/wrong_inputs.py --seed 0 --rounds 20
 
-Files are cut, bits flipped, values exchanged, at random but repeatably; some are made by hand. Each
-command runs in a forked process with a time limit and a memory limit beyond what is resident when
-it starts. Anything but success, or one line on standard error and exit code 2, is a failure. The
-counts go to ``benchmarks/results/wrong_inputs.json``. Exits with 1 if there is a failure.
+Files are truncated, bits flipped and values exchanged, reproducibly at random; some are
+handwritten. Each command runs in a forked process with a time limit, and a limit on memory beyond
+that at its start. Any outcome but success, or one line on stderr and exit code 2, is a failure. The
+counts are written to ``benchmarks/results/wrong_inputs.json``. Exits with 1 if there is a failure.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Trial:
     folder: Path | None = None
 
     def run(self) -> int:
-        """The exit code of the command; of a folder, what the command line makes of the errors."""
+        """The exit code of the command; for a folder, that of the command line for its errors."""
         if self.folder is None:
             return command(self.words)
         try:

@@ -1,12 +1,12 @@
-"""Build the documentation site into ``site/``, and check that it is whole and needs no network.
+"""Build the documentation site into ``site/``, and check that it is complete and works offline.
 
 ::
 
     make docs
 
-Three steps: the page of the command line is written from the commands themselves, Zensical builds
-all pages (its warnings are errors), and the result is read again: no page may load anything from
-another host, every link and picture of a page must exist, and the reference must be complete.
+The page of the command line is generated from the commands, Zensical builds all pages (its warnings
+are errors), and the result is checked: no page may load anything from another host, all links and
+pictures must exist, and the reference must be complete.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLI_PAGE = REFERENCE / "cli.md"
 CLI_WIDTH = 88
 EXPECTED = re.compile("Build started|Build finished in .*|No issues found")
 
-# Attributes that make a browser fetch what they name. A link fetches nothing with these relations.
+# Attributes whose addresses a browser fetches, and relations of links that are not fetched.
 LOADING = {"src", "srcset", "data", "poster"}
 NOT_FETCHED = {"alternate", "canonical", "edit", "next", "prev", "search"}
 # The theme's script can fetch these, each only for elements of a kind that no page may have.
@@ -60,11 +60,11 @@ def main() -> None:
 
 
 def build() -> None:
-    """Build every page anew with warnings as errors."""
+    """Build all pages, with warnings as errors."""
     zensical = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     done = subprocess.run(zensical, cwd=ROOT, capture_output=True, text=True)  # noqa: S603
     report = re.sub("\x1b\\[[0-9;]*m", "", done.stdout + done.stderr)  # without colors
-    # Zensical does not count what is logged of docstrings, such as a parameter that is not there.
+    # Zensical does not count log lines on docstrings, such as on an unknown parameter.
     unexpected = [line for line in report.splitlines() if line and not EXPECTED.fullmatch(line)]
     if done.returncode or unexpected:
         sys.exit(f"{report}\nthe site could not be built without warnings")
@@ -100,7 +100,7 @@ def _help_block(command: Any, name: str, parent: Any) -> str:
 
 @dataclass
 class Page(HTMLParser):
-    """What one page links and loads.
+    """The addresses that a page links and loads.
 
     Attributes:
         loads: addresses that a browser fetches to show the page.
@@ -166,10 +166,10 @@ def outside_requests(site: Path) -> Iterator[str]:
 
 
 def broken_links(site: Path) -> Iterator[str]:
-    """A line for every address within a built site that leads nowhere."""
+    """A line for every address within a built site that does not exist."""
     pages = {path.resolve(): read_page(path) for path in sorted(site.rglob("*.html"))}
     for path, page in pages.items():
-        if path.name == "404.html":  # its addresses are relative to whatever was asked for
+        if path.name == "404.html":  # its addresses are relative to the address that was requested
             continue
         for address in (*page.loads, *page.links):
             parts = urlsplit(address)
@@ -187,7 +187,7 @@ def broken_links(site: Path) -> Iterator[str]:
 def undocumented(site: Path, reference: Path) -> Iterator[str]:
     """A line for every public class and function of the referenced packages that no page describes.
 
-    mkdocstrings leaves out in silence what has no docstring or cannot be found in the sources.
+    mkdocstrings silently omits objects without docstring or source.
     """
     pages = site.rglob("*.html")
     described = {anchor.rpartition(".")[2] for path in pages for anchor in read_page(path).anchors}

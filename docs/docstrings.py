@@ -1,4 +1,4 @@
-"""Docstrings as the site shows them: the few marks of reStructuredText become Markdown."""
+"""Convert the reStructuredText markup in docstrings to Markdown for the site."""
 
 from __future__ import annotations
 

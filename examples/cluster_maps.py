@@ -1,12 +1,12 @@
-"""Draw what the clusters of a trained model gather, for a few test images: the README's picture.
+"""Draw the clusters of a trained model for a few test images: the picture in the README.
 
 ::
 
     python examples/cluster_maps.py cifar10_nano_conv --data FOLDER --out docs/clusters.png
 
 For every image: the partition of its patches at the two stages that have clusters (each patch in
-the color of the cluster in which it counts most), and heatmaps of the three clusters of the
-last of these stages that gather nearest to eight patches, neither a single one nor everything.
+the color of the cluster in which it has the largest weight), and heatmaps of the three clusters of
+the last of these stages whose effective number of patches is closest to eight.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def draw(images: Tensor, titles: list[str], maps: list[tuple[Grid, Assignment]]) -> Figure:
-    """One column an image: the image, a partition a stage, heatmaps of the last stage."""
+    """One column per image: the image, a partition per stage, heatmaps of the last stage."""
     height, width = images.shape[2:]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     rows = ["image", *(f"partition, stage {i}" for i in range(len(maps)))]

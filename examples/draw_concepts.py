@@ -4,7 +4,7 @@
 
     python examples/draw_concepts.py --out docs/pictures
 
-Writes ``attention.svg`` and ``architecture.svg``, the same bytes at every call.
+Writes ``attention.svg`` and ``architecture.svg``, with the same bytes in every call.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SCENE = ("000000", "000110", "000110", "022000", "222222", "333333")  # a cluste
 COLORS = np.array([[0.55, 0.75, 0.93], [0.97, 0.77, 0.30], [0.36, 0.64, 0.42], [0.62, 0.47, 0.36]])
 NAMES = ("sky", "sun", "hill", "soil")
 
-# From the top: a package imports only what lies below it. Colors mark what the flow passes.
+# From the top: a package imports only packages below it. Colors are those of the steps in FLOW.
 LAYERS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("pacavit_cli", "the command, one file per verb", ""),),
     (("api", "the verbs as Python functions", ""),),
@@ -85,7 +85,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def draw_attention() -> Figure:
-    """From N patches to M clusters and back to N patches, with the shapes of all between."""
+    """From N patches to M clusters and back to N patches, with the shapes of all steps."""
     labels = np.array([[int(letter) for letter in row] for row in SCENE])
     wobble = 0.05 * np.sin(np.arange(SIDE * SIDE * 3) * 2.7).reshape(SIDE, SIDE, 3)
     patches = np.clip(COLORS[labels] + wobble, 0, 1).reshape(-1, 3)
@@ -105,7 +105,7 @@ def draw_attention() -> Figure:
         write(axes, (x, 50.2), shape, 14, SOFT)
     draw_grid(axes, patches, (4, 22), 3)
     draw_clusters(axes, weights, clusters)
-    draw_heat(axes, attention, (88.5, 12.4), 36 / SIDE**2, width=2)
+    draw_heatmap(axes, attention, (88.5, 12.4), 36 / SIDE**2, width=2)
     draw_grid(axes, attention @ clusters, (104, 22), 3)
 
     arrow(axes, (23.2, 31), (32.2, 31))
@@ -126,7 +126,7 @@ def draw_clusters(axes: Axes, weights: Array, clusters: Array) -> None:
     """A row for each of M clusters: its weights (M, N) over the patches, and its token (M, C)."""
     for index, name in enumerate(NAMES):
         bottom = 40.3 - 9.3 * index
-        draw_heat(axes, weights[index].reshape(SIDE, SIDE), (43, bottom), 8 / SIDE)
+        draw_heatmap(axes, weights[index].reshape(SIDE, SIDE), (43, bottom), 8 / SIDE)
         write(axes, (41.5, bottom + 4), f"cluster {index + 1}", 11.5, SOFT, align="right")
         arrow(axes, (52.2, bottom + 4), (66, bottom + 4))
         box(axes, (67, bottom + 2.4), 8, 3.2, tuple(clusters[index]))
@@ -135,7 +135,7 @@ def draw_clusters(axes: Axes, weights: Array, clusters: Array) -> None:
 
 
 def draw_architecture() -> Figure:
-    """Packages as layers on the left, the way of a training run through them on the right."""
+    """Packages as layers on the left, the steps of a training run on the right."""
     figure, axes = canvas(82)
     write(axes, (36, 78.8), "packages: imports go down only", 14, bold=True)
     write(axes, (96, 78.8), "what pacavit train does", 14, bold=True)
@@ -223,7 +223,7 @@ def draw_grid(axes: Axes, colors: Array, corner: tuple[float, float], cell: floa
         )
 
 
-def draw_heat(
+def draw_heatmap(
     axes: Axes, values: Array, corner: tuple[float, float], cell: float, width: float = 0
 ) -> None:
     """(rows, columns) values as shades from white (0) to ink (the largest)."""

@@ -1,11 +1,11 @@
-"""Draw the pictures that ``pacavit demo`` offers: five things that CIFAR-10 has classes for.
+"""Draw the example pictures of ``pacavit demo``: objects of five classes of CIFAR-10.
 
 ::
 
     python examples/draw_demo_pictures.py --out src/pacavit/demo/pictures
 
-They are drawn, not photographed, so that they belong to nobody else. All coordinates are shares of
-the side, from the upper left corner.
+They are drawn, not photographed, so that no third party has rights in them. All coordinates are
+fractions of the side, from the upper left corner.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BLACK, GLASS, LAMP = (28, 28, 30), (150, 185, 205), (250, 240, 200)
 
 
 class Drawing:
-    """A square picture that begins as a gradient from the top to the bottom."""
+    """A square picture, initially a gradient from top to bottom."""
 
     def __init__(self, top: Color, bottom: Color) -> None:
         share = np.linspace(0, 1, DRAWN)[:, None, None]
@@ -49,14 +49,14 @@ class Drawing:
         self.pen.ellipse([DRAWN * side for side in (left, top, right, bottom)], fill=color)
 
     def wheel(self, x: float, y: float, radius: float) -> None:
-        """A tyre with its rim."""
+        """A tire with its rim."""
         for color, part in ((BLACK, 1.0), ((185, 188, 192), 0.52), ((90, 90, 95), 0.16)):
             self.disc(
                 color, *(center + side * part * radius for side in (-1, 1) for center in (x, y))
             )
 
     def blur(self, radius: float) -> None:
-        """Make what is there so far soft."""
+        """Blur the picture so far."""
         self.image = self.image.filter(ImageFilter.GaussianBlur(radius))
 
     def finished(self) -> Image.Image:

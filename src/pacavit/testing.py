@@ -1,8 +1,8 @@
 """Conformance checks for clusterings, attentions and backbones, here and in other projects.
 
-Each check takes a class or a model, builds what it needs, and raises AssertionError with the
-promise that is broken. They import only the types of this package, so that other projects can run
-them on classes of their own::
+Each check takes a class or a model, and raises AssertionError with the requirement that is
+violated. The checks import only the types of this package, so that other projects can run them on
+classes of their own::
 
     from pacavit.testing import check_clustering
 
@@ -29,14 +29,14 @@ _GRIDS = (Grid(6, 6), Grid(5, 9), Grid(1, 7), Grid(1, 1), Grid(2, 2))
 def check_clustering(
     cls: Callable[..., nn.Module], options: Mapping[str, Any] | None = None
 ) -> None:
-    """Run every promise of the clustering contract on a class.
+    """Check that a class fulfills the contract of clusterings.
 
     Args:
         cls: built as ``cls(dim, num_clusters, **options)``.
         options: named options to build it with.
 
     Raises:
-        AssertionError: naming the promise that does not hold.
+        AssertionError: names the requirement that is violated.
     """
     options = dict(options or {})
     torch.manual_seed(0)
@@ -56,14 +56,14 @@ def check_clustering(
 def check_attention(
     cls: Callable[..., nn.Module], options: Mapping[str, Any] | None = None
 ) -> None:
-    """Run every promise of the attention contract on a class.
+    """Check that a class fulfills the contract of attentions.
 
     Args:
         cls: built as ``cls(dim, num_heads, stage=..., block=..., **options)``.
         options: named options to build it with.
 
     Raises:
-        AssertionError: naming the promise that does not hold.
+        AssertionError: names the requirement that is violated.
     """
     torch.manual_seed(0)
     module = cls(_DIM, 3, stage=1, block=2, **dict(options or {})).double().eval()
@@ -89,14 +89,14 @@ def check_attention(
 
 
 def check_backbone(model: Any, image_size: tuple[int, int] = (48, 64)) -> None:
-    """Run timm's surface on a model: shapes, feature_info, odd sizes, gradients, classifier.
+    """Check timm's interface of a model: shapes, feature_info, odd sizes, gradients, classifier.
 
     Args:
-        model: a module with timm's surface, built with at least one class.
+        model: a module with timm's interface, built with at least one class.
         image_size: (height, width) in pixels of the largest input tried.
 
     Raises:
-        AssertionError: naming the promise that does not hold.
+        AssertionError: names the requirement that is violated.
     """
     torch.manual_seed(0)
     height, width = image_size
@@ -112,7 +112,9 @@ def check_backbone(model: Any, image_size: tuple[int, int] = (48, 64)) -> None:
         torch.testing.assert_close(
             alone, logits[1:], atol=1e-4, rtol=1e-4, msg=_say("an image depends on its batch")
         )
-        torch.testing.assert_close(final, maps[-1], msg=_say("intermediates end elsewhere"))
+        torch.testing.assert_close(
+            final, maps[-1], msg=_say("forward_intermediates returns other final features")
+        )
         assert len(maps) == len(model.feature_info), "feature_info does not match the stages"
         for feature, info in zip(maps, model.feature_info, strict=True):
             sides = tuple(-(-side // info["reduction"]) for side in size)
@@ -127,7 +129,7 @@ def check_backbone(model: Any, image_size: tuple[int, int] = (48, 64)) -> None:
 
 
 def _check_record(module: Any, grid: Grid) -> None:
-    """``recorded``, where a module implements it, is ``forward`` with sound weights."""
+    """If a module implements ``recorded``, it equals ``forward`` and returns valid weights."""
     if not hasattr(module, "recorded"):
         return
     masks = (None, _padding(3, grid)) if grid.num_patches > 1 else (None,)
@@ -274,7 +276,7 @@ def _tokens(batch: int, grid: Grid) -> Tensor:
 
 
 def _padding(batch: int, grid: Grid) -> Tensor:
-    """A mask without padding in the last image, with a padded last column or row in the others."""
+    """A mask: no padding in the last image, a padded last column or row in all others."""
     mask = torch.ones(batch, *grid, dtype=torch.bool)
     if grid.width > 1:
         mask[:-1, :, -1] = False
@@ -309,6 +311,6 @@ def _first_image(state: StageState) -> StageState:
     )
 
 
-def _say(promise: str) -> Callable[[str], str]:
-    """Prefix torch's comparison report with the promise that it breaks."""
-    return lambda report: f"{promise}\n{report}"
+def _say(requirement: str) -> Callable[[str], str]:
+    """Prefix torch's comparison report with the requirement that is violated."""
+    return lambda report: f"{requirement}\n{report}"

@@ -1,4 +1,4 @@
-"""What the command line reads and prints, whatever the shell and the terminal can do."""
+"""Input and output of the command line for all shells and terminals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def echo(text: str, *, err: bool = False) -> None:
 def expand_home(word: str) -> str:
     """Replace ``~`` by the home folder where a word of a command line names a path with it.
 
-    Shells do so at the beginning of a word, but most of them not in ``--data=~/x`` or in
+    Shells do so at the beginning of a word, but most do not in ``--data=~/x`` or
     ``--set data.root=~/x``.
     """
     found = _HOME.fullmatch(word)
@@ -40,14 +40,14 @@ def expand_home(word: str) -> str:
 
 @contextmanager
 def tolerant_output() -> Iterator[None]:
-    r"""Within it, stdout and stderr replace what their encoding lacks instead of raising an error.
+    r"""Let stdout and stderr replace characters that their encoding lacks, instead of failing.
 
-    Bars, arrows and ± become ASCII characters. All else is escaped, also the bytes of file names
+    Bars, arrows and ± become ASCII characters. All others are escaped, also bytes of file names
     that are not UTF-8: ``caf\xe9.png``.
     """
     with ExitStack() as stack:
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # not where the streams of an IDE stand in
+            if hasattr(stream, "reconfigure"):  # the streams of some IDEs do not have it
                 stack.enter_context(_replacing(stream))
         yield
 

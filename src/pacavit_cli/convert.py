@@ -10,19 +10,19 @@ import typer
 
 def convert(
     official: Annotated[
-        Path, typer.Argument(metavar="OFFICIAL.pth", help="Checkpoint of the authors of PaCa-ViT.")
+        Path, typer.Argument(metavar="OFFICIAL.pth", help="Checkpoint of the original PaCa-ViT.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Weights file to write.")],
     model: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The authors' name, such as pacavit_tiny_p2cconv_100_0; found out by default.",
+            help="Original name, such as pacavit_tiny_p2cconv_100_0; inferred by default.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
-    """Make the authors' weights usable here: pacavit convert IMNET_224_x.pth x.safetensors."""
+    """Convert original weights for this package: pacavit convert IMNET_224_x.pth x.safetensors."""
     from pacavit import api
     from pacavit.report.publishing.conversion import print_conversion
 

@@ -12,11 +12,11 @@ def demo(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL]...",
-            help="Run folders or weights files to choose from, beside the packaged weights.",
+            help="Run folders or weights files to offer in addition to the packaged weights.",
         ),
     ] = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="0 is any that is free.")
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="0 chooses a free one.")
     ] = 7860,
     host: Annotated[
         str,
@@ -28,7 +28,7 @@ def demo(
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = True,
 ) -> None:
-    """See inside, in a browser, with images of your own: pacavit demo runs/digits."""
+    """Explain your own images in a browser: pacavit demo runs/digits."""
     from pacavit import api
 
     api.demo(models or (), host=host, port=port, browser=browser)

@@ -17,7 +17,7 @@ def evaluate(
         typer.Option(
             metavar="ROOT",
             help="Folder with the data set, relative to the current one; by default the run's. "
-            "Of bare class folders the held-out part is measured, of ROOT/test all.",
+            "Images directly in class folders are split; those in ROOT/test are all used.",
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
@@ -26,7 +26,7 @@ def evaluate(
         typer.Option(metavar="DIR", help="Folder for the results; inside a run if not given."),
     ] = None,
 ) -> None:
-    """Measure a model, for example its accuracy and F1: pacavit evaluate runs/digits."""
+    """Evaluate a model, for example its accuracy and F1: pacavit evaluate runs/digits."""
     from pacavit import api
     from pacavit.report.evaluation import print_evaluation
 

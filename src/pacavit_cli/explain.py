@@ -21,18 +21,18 @@ def explain(
     class_: Annotated[
         str | None,
         typer.Option(
-            "--class", metavar="C", help="Class to explain, by name or index; else the top-1 class."
+            "--class", metavar="C", help="Class to explain, name or index; default: top-1 class."
         ),
     ] = None,
     stage: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Whose clusters make the map, from 0; else the last."),
+        typer.Option(metavar="N", help="Stage whose clusters make the map; default: the last."),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How to explain (pacavit list methods); else what fits the model best.",
+            help="Explanation method (pacavit list methods); the default depends on the model.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
@@ -40,7 +40,7 @@ def explain(
         bool, typer.Option("--overwrite", help="Replace the explanations in DIR.")
     ] = False,
 ) -> None:
-    """Show which parts of images decide: pacavit explain cifar10_nano_conv a.png --out why."""
+    """Explain predictions with maps and clusters: pacavit explain MODEL a.png --out DIR."""
     from pacavit import api
     from pacavit.report.explanation.page import explanations_json, print_explanations
 

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``pacavit``; None takes those of this process.
 
     Raises:
-        Exception: any error with ``--debug``, and without it an error that is a bug of ours.
+        Exception: with ``--debug`` any error; otherwise errors that are bugs of this package.
     """
     # Read by GNU OpenMP when torch is loaded. By default its threads spin long at every barrier,
     # which makes training up to ten times slower as soon as another program uses a core.
@@ -103,14 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     session = Session()
     try:
-        # Not standalone: Typer then hands over its errors and exit codes instead of exiting.
+        # Not standalone, so that Typer raises its errors and returns exit codes.
         code = app(words, prog_name="pacavit", standalone_mode=False, obj=session) or 0
     except typer.TyperException as error:
         if message := error.format_message():  # empty where Typer has just printed the help
             _print_error(message + " (help: pacavit --help)")
         return USAGE_ERROR
     except Exception as error:
-        # Imported late, with the library that raised: --help shall not load it.
+        # Imported here, so that --help does not load the library.
         from pacavit.errors import Interrupted, PacavitError, ReportedElsewhere
 
         if isinstance(error, ReportedElsewhere):
@@ -118,7 +118,7 @@ def _run(words: Sequence[str]) -> int:
         if isinstance(error, Interrupted):
             echo(f"interrupted: {error}", err=True)
             return INTERRUPTED
-        # Files that cannot be read or written are the user's too: no permission, full disk.
+        # OSErrors are errors of the user too: no permission, full disk.
         if session.debug or not isinstance(error, PacavitError | OSError):
             raise
         _print_error(str(error))

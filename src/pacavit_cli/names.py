@@ -1,4 +1,4 @@
-"""What comes with pacavit, read from its source files: importing the package would load torch."""
+"""Names of models, methods and so on from source files: importing the package would load torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 __all__ = ["packaged_entries"]
 
-# Of each kind the registry, and the folder of the modules that register their classes with it.
+# For each kind its registry, and the folder of the modules that register classes with it.
 _REGISTRIES = {
     "clusterings": ("CLUSTERINGS", "clustering"),
     "attentions": ("ATTENTIONS", "attention"),
@@ -27,9 +27,9 @@ def packaged_entries(kind: str) -> list[tuple[str, str]] | None:
     """Names and one-line summaries of a kind, as ``pacavit.list_names`` returns them.
 
     Returns:
-        None where only importing the package gives them: the kind is unknown, pacavit has been
-        imported already (a plugin may have added names), an installed package has entry points for
-        pacavit, or there are no source files.
+        None if the package must be imported to know them: the kind is unknown, pacavit is imported
+        already (a plugin may have added names), an installed package has entry points for pacavit,
+        or there are no source files.
     """
     spec = find_spec("pacavit")
     root = Path(spec.origin).parent if spec and spec.origin else Path()

@@ -12,7 +12,8 @@ from pacavit_cli.console import echo
 
 def reproduce(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A published number; none: list all.")
+        str | None,
+        typer.Argument(metavar="NAME", help="A published result; without it, all are listed."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the run; runs/NAME if not given.")
@@ -21,7 +22,7 @@ def reproduce(
         Path | None, typer.Option(metavar="ROOT", help="Folder with the data set.")
     ] = None,
 ) -> None:
-    """Measure a published number again: pacavit reproduce cifar10_nano-kmeans --data ROOT."""
+    """Train and evaluate a published result again: pacavit reproduce NAME --data ROOT."""
     from rich.console import Console
     from rich.table import Table
 
@@ -49,6 +50,6 @@ def reproduce(
         table.add_row(score, f"{before:.4f}", f"{now:.4f}", f"{now - before:+.4f}")
     Console().print(table)
     echo(
-        f"Other images of this kind would move an accuracy by ±{entry.margin:.4f} (95 %); "
-        "other machines and versions round differently, which acts like another seed."
+        f"The 95 % interval of the accuracy over test images is ±{entry.margin:.4f}. Other "
+        "machines and versions round differently, which has the effect of another seed."
     )

@@ -47,7 +47,7 @@ def test_unknown_list_suggests() -> None:
         api.list_names("recipe")
 
 
-def test_results_go_into_the_run_unless_told_otherwise(tmp_path: Path) -> None:
+def test_results_are_written_into_the_run_by_default(tmp_path: Path) -> None:
     assert api.results_folder(tmp_path, split="val") == tmp_path / "evaluation-val"
     assert api.results_folder(tmp_path, out="x") == Path("x")
     assert api.results_folder("some_weights") is None

@@ -115,7 +115,7 @@ def test_a_plug_in_of_today_keeps_its_contract_and_its_own_options() -> None:
 
 
 @pytest.mark.usefixtures("plugin")
-def test_the_old_attribute_of_the_base_class_goes_on_working() -> None:
+def test_the_old_attribute_of_the_base_class_still_works() -> None:
     with pytest.warns(FutureWarning, match="'place' of Placed is now called 'position_weight'"):
         module: Any = CLUSTERINGS.create("placed_of_version_0_1", 8, 4, options={"place": 0.25})
     module(torch.randn(1, 6, 8), Grid(2, 3))

@@ -116,7 +116,7 @@ def test_pages_tell_names_as_they_are_and_numbers_where_there_are_any(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_comparison_goes_on_where_it_was_stopped(
+def test_a_comparison_resumes_where_it_stopped(
     fast: tuple[str, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

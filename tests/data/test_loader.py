@@ -60,7 +60,7 @@ def test_draws_do_not_depend_on_the_batch_size(batches: MakeBatches) -> None:
     assert torch.equal(small, large)
 
 
-def test_a_resumed_epoch_goes_on_where_it_stopped(batches: MakeBatches) -> None:
+def test_a_resumed_epoch_resumes_where_it_stopped(batches: MakeBatches) -> None:
     whole, rest = batches(epoch=2), batches(epoch=2, start=1)
     assert len(rest) == 2
     for expected, batch in zip(whole[1:], rest, strict=True):

@@ -63,7 +63,7 @@ def test_long_names_are_shortened(ship: Explained, tmp_path: Path, stem: str) ->
         )
 
 
-def test_what_cannot_be_written_is_told_in_a_line(ship: Explained, tmp_path: Path) -> None:
+def test_a_failed_write_is_reported_in_one_line(ship: Explained, tmp_path: Path) -> None:
     def write(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

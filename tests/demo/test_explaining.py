@@ -30,7 +30,7 @@ def test_own_models_stand_before_the_packaged_ones() -> None:
     assert models.dataset == "cifar10"
 
 
-def test_models_that_cannot_be_loaded_are_told_at_once(tmp_path: Path) -> None:
+def test_models_that_cannot_be_loaded_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'cifar10_nano_kmeans'"):
         Models(["cifar10_nano_kmean"])
     with pytest.raises(CheckpointError, match="no run folder or weights file"):
@@ -63,7 +63,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("wrong", "told"), WRONG.items())
-def test_wrong_files_are_told_by_the_name_the_user_knows(
+def test_wrong_files_are_reported_with_the_users_name(
     models: Models, wrong_files: "WrongFiles", tmp_path: Path, wrong: str, told: str
 ) -> None:
     path = tmp_path / "upload.png"

@@ -46,7 +46,7 @@ def test_without_gradio_the_extra_is_named(
 
 
 @pytest.mark.usefixtures("with_gradio")
-def test_a_port_in_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -58,7 +58,7 @@ def test_a_port_in_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("with_gradio")
-def test_wrong_models_and_addresses_are_told(tmp_path: Path) -> None:
+def test_wrong_models_and_addresses_are_reported(tmp_path: Path) -> None:
     before = dict(os.environ)
     with pytest.raises(PacavitError, match="no run folder or weights file"):
         api.demo([str(tmp_path / "none.safetensors")], port=0)

@@ -24,7 +24,7 @@ def test_files_are_small_and_have_cards(name: str) -> None:
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.parametrize("name", packaged_names())
-def test_card_tells_the_accuracy_on_the_test_split(name: str, shared_dir: Path) -> None:
+def test_the_card_has_the_accuracy_on_the_test_split(name: str, shared_dir: Path) -> None:
     card = (resources.files("pacavit") / "weights" / f"{name}.md").read_text("utf-8")
     stated = re.search(r"test accuracy (0\.\d{4})", card_summary(card))
     assert stated is not None

@@ -47,7 +47,7 @@ check_clustering(CLUSTERINGS.get("stranger"), {"scale": 2.0})
 
 
 @pytest.mark.slow
-def test_a_strangers_clustering_trains(fast: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_plugin_clustering_trains(fast: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "stranger.py").write_text(SOURCE)
 
     settings = (

@@ -61,7 +61,7 @@ def test_one_image_and_a_map_of_one_pixel_are_refused(
         lambda: made("train.batch_size=1", model="pacavit_nano"),  # has no BatchNorm
     ],
 )
-def test_what_can_train_is_left_alone(
+def test_networks_that_can_train_are_accepted(
     setting: Callable[[], tuple[Task, Recipe, DataInfo]],
 ) -> None:
     task, recipe, info = setting()

@@ -112,7 +112,7 @@ def test_check_tries_images_of_every_size_of_the_run(make_recipe: MakeRecipe) ->
         (nn.MaxPool2d(2, return_indices=True), "fails on 8 x 8 images: AttributeError"),
     ],
 )
-def test_check_tells_a_misfit_in_one_line(
+def test_check_reports_a_misfit_in_one_line(
     model: nn.Module, message: str, make_recipe: MakeRecipe
 ) -> None:
     recipe = make_recipe()

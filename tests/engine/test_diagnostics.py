@@ -60,7 +60,7 @@ def test_memberships_sum_to_one_except_at_padding(name: str) -> None:
     torch.testing.assert_close(membership.sum(1), mask.float())
 
 
-def test_degenerate_clusterings_are_told_once(
+def test_degenerate_clusterings_are_reported_once(
     make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = {"name": "pacavit_nano", "clustering": "dbscan", "clustering_options": {"eps": 1e6}}
@@ -103,7 +103,7 @@ def test_every_clustering_is_judged_by_itself() -> None:
         ("dbscan", {"eps": 1e9}, "most images have all their patches in one cluster"),
     ],
 )
-def test_degenerate_clusterings_are_told_by_what_they_do(
+def test_each_kind_of_degenerate_clustering_is_reported(
     name: str, options: dict[str, Any], message: str
 ) -> None:
     module = CLUSTERINGS.create(name, 8, 5, options=options)

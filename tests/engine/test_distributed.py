@@ -265,7 +265,7 @@ def test_resume_with_as_many_processes_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_one_process_goes_on_where_two_stopped(
+def test_one_process_resumes_a_run_of_two(
     kind: str, runs: tuple[Path, str, str], alone: Path
 ) -> None:
     folder, _, _ = runs
@@ -286,7 +286,7 @@ def test_only_the_first_process_prints(runs: tuple[Path, str, str]) -> None:
     assert "Traceback" not in err
 
 
-def test_what_fails_on_one_process_fails_on_all_and_is_told_once(
+def test_an_error_of_one_process_is_raised_in_all_and_reported_once(
     runs: tuple[Path, str, str],
 ) -> None:
     folder, _, err = runs

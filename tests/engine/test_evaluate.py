@@ -103,7 +103,7 @@ def evaluation() -> Evaluation:
     )
 
 
-def test_an_evaluation_survives_json(evaluation: Evaluation) -> None:
+def test_an_evaluation_is_read_back_from_json(evaluation: Evaluation) -> None:
     stored = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
     assert stored["per_class"][0] == {"name": "cat", "ap": 0.5, "recall": 0.75, "support": 12}
     assert stored["per_class"][1]["ap"] is None

@@ -89,7 +89,7 @@ def test_workers_and_resuming_change_nothing(
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_broken_images_are_told_and_named(
+def test_broken_images_are_counted_and_listed(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], in_memory: bool
 ) -> None:
     out = train(recipe(root, in_memory=in_memory), tmp_path / "run", progress=True)
@@ -100,7 +100,7 @@ def test_broken_images_are_told_and_named(
     assert (out / "broken_images.txt").read_text().startswith(broken)
 
 
-def test_a_resumed_run_forgets_no_broken_image(
+def test_a_resumed_run_keeps_the_list_of_broken_images(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
@@ -184,7 +184,7 @@ def test_a_worker_that_dies_of_the_signal_to_stop_is_a_stop(
     assert newest(tmp_path / "run" / "checkpoints") is not None
 
 
-def test_other_data_are_told_and_do_not_make_a_card(root: Path, tmp_path: Path) -> None:
+def test_other_data_are_reported_and_make_no_card(root: Path, tmp_path: Path) -> None:
     model = load_model(train(recipe(root), tmp_path / "run", progress=False))
     cpu = torch.device("cpu")
     assert score_model(model, "test", device=cpu).note is None

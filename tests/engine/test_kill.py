@@ -92,7 +92,7 @@ def runs(recipe: Recipe, folder: Path) -> Runs:
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.writes)
-def test_a_killed_run_goes_on_to_the_same_bits(moment: Moment, runs: Runs) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(moment: Moment, runs: Runs) -> None:
     out = runs.killed / str(moment.sync)
     newest = checkpoint.newest(out / "checkpoints")
     assert (newest.name if newest else "step-0") == f"step-{moment.saved}"

@@ -148,7 +148,7 @@ def test_resume_gives_the_same_bits_for_what_ships(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_is_usable(
+def test_an_interrupted_run_says_how_to_resume_and_is_usable(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -221,7 +221,7 @@ def test_resuming_on_other_data_is_refused(
     assert io.load(out).data.root == tmp_path / "data"
 
 
-def test_an_epoch_that_was_told_but_not_saved_is_told_once(
+def test_an_epoch_that_was_logged_but_not_saved_is_logged_once(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"

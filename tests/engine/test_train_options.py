@@ -79,7 +79,7 @@ def test_augmented_and_mixed_runs_resume_to_the_same_bits(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_images_are_mixed_until_told_and_never_when_measuring(
+def test_images_are_mixed_until_the_given_epoch_and_never_in_evaluation(
     make_recipe: MakeRecipe, tmp_path: Path, seen: list[Any]
 ) -> None:
     out = train(augmented(make_recipe(batch_size=25)), tmp_path / "run", progress=False)

@@ -119,7 +119,7 @@ def test_titles_tell_of_which_blocks_a_map_is(
     assert "clusters of stage 1, block 1, and their fraction" in figure.get_suptitle()
 
 
-def test_an_explanation_tells_what_was_seen(
+def test_an_explanation_contains_classes_maps_and_stages(
     bright_model: MakeModel, draw_square: DrawSquare
 ) -> None:
     path = draw_square((64, 96), (20, 28, 52, 60))
@@ -198,7 +198,7 @@ def test_models_without_clusters_are_explained_by_other_methods(
         explain_images(bright_model(), [path], device=CPU, stage=3)
 
 
-def test_wrong_files_are_told_and_do_not_stop_the_others(
+def test_wrong_files_are_reported_and_do_not_stop_the_others(
     bright_model: MakeModel, draw_square: DrawSquare, tmp_path: Path
 ) -> None:
     good = draw_square((32, 32), (8, 8, 20, 20))

@@ -215,7 +215,7 @@ def test_frozen_stages_get_no_gradients_and_keep_their_statistics() -> None:
     assert sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == 4
 
 
-def test_with_clustering_says_how_to_build_its_like() -> None:
+def test_with_clustering_updates_the_settings() -> None:
     settings = {key: SMALL[key] for key in ("embed_dims", "depths", "num_heads", "num_clusters")}
     model: Any = timm.create_model("pacavit_nano", **settings)
     other = model.with_clustering("mlp", num_clusters=(7, 3, 2), hidden_ratio=2)

@@ -29,7 +29,7 @@ def test_the_library_loads() -> None:
         assert recipes.load(name).name == name
 
 
-def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
+def test_a_recipe_is_read_back_unchanged(tmp_path: Path) -> None:
     data = plain(progressive=[[0.5, 24]]) | {"data": {"name": "digits", "root": "here"}}
     recipe = recipes.parse(data, "test")
     recipes.dump(recipe, tmp_path / "recipe.json")
@@ -107,7 +107,7 @@ def test_mistakes_are_one_line_that_names_the_field(override: str, message: str)
     assert "\n" not in str(caught.value)
 
 
-def test_missing_fields_and_further_faults_are_told() -> None:
+def test_missing_fields_and_further_faults_are_reported() -> None:
     data = plain()
     del data["train"]["lr"], data["model"]
     with pytest.raises(RecipeError, match=r"test: field 'model' is missing \(and 1 more\)"):

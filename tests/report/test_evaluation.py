@@ -149,7 +149,7 @@ def test_only_an_evaluation_of_these_weights_is_read(
         ("examples.json", "{}"),
     ],
 )
-def test_a_broken_evaluation_is_told(
+def test_a_broken_evaluation_is_reported(
     file: str, content: str, score: SplitScore, observed: TopClassesObserver, tmp_path: Path
 ) -> None:
     write_evaluation(score, tmp_path, title="pets", facts=FACTS, observed=observed)

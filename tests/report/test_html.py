@@ -11,7 +11,7 @@ ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
 
 def test_every_text_is_escaped() -> None:
     parts = [
-        html.table(EVIL, [EVIL], [[EVIL], [html.Cell(EVIL, share=0.5)]]),
+        html.table(EVIL, [EVIL], [[EVIL], [html.Cell(EVIL, bar=0.5)]]),
         html.facts({EVIL: EVIL}, title=EVIL, emphasis=[EVIL]),
         html.command(Command((EVIL,)), EVIL),
         html.paragraph(EVIL),
@@ -37,7 +37,7 @@ def test_a_page_is_complete_and_asks_for_nothing() -> None:
 
 
 def test_tables_tell_their_headings() -> None:
-    text = html.table("caption", ["name", "score"], [["a", html.Cell("0.5", share=0.5)]])
+    text = html.table("caption", ["name", "score"], [["a", html.Cell("0.5", bar=0.5)]])
     assert "<caption>caption</caption>" in text
     assert re.search(r'<th scope="col" class="name">name</th>', text)
     assert re.search(r'<th scope="row" class="name">a</th>', text)

@@ -84,7 +84,7 @@ def test_a_run_that_is_not_finished_says_so(run: Path) -> None:
     assert "Learning curves" not in run_page(run, load_model(run))
 
 
-def test_the_folder_of_the_images_is_not_told(cifar10_folder: Path, tmp_path: Path) -> None:
+def test_the_folder_of_the_images_is_not_shown(cifar10_folder: Path, tmp_path: Path) -> None:
     settings = ["train.epochs=1", "train.batch_size=8", "data.val_size=10"]
     run = api.train("cifar10_nano_short", tmp_path / "run", data=cifar10_folder, set=settings)
     text = (run / "report.html").read_text()
@@ -94,7 +94,7 @@ def test_the_folder_of_the_images_is_not_told(cifar10_folder: Path, tmp_path: Pa
     assert '<dt class="emphasis">batch_size</dt>' in text
 
 
-def test_the_place_of_weights_to_start_from_is_not_told(run: Path) -> None:
+def test_the_path_of_initial_weights_is_not_shown(run: Path) -> None:
     model = load_model(run)
 
     def page(init: str, name: str) -> str:
@@ -145,7 +145,7 @@ def test_a_report_that_cannot_be_made_costs_no_scores(
     assert err.count("\n") == 1
 
 
-def test_a_page_that_cannot_be_written_is_told(run: Path) -> None:
+def test_a_page_that_cannot_be_written_is_reported(run: Path) -> None:
     (run / "report.html").unlink()
     (run / "report.html").mkdir()
     with pytest.raises(CheckpointError, match=r"cannot write .*report\.html"):

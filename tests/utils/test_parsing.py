@@ -12,7 +12,7 @@ def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
-def test_honest_texts_are_parsed(tmp_path: Path) -> None:
+def test_valid_texts_are_parsed(tmp_path: Path) -> None:
     value = {"a": [1, 2.5, None, {"b": [["x"]]}], "c": 2**63 - 1}
     file = tmp_path / "value.json"
     file.write_text(json.dumps(value))

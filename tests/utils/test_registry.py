@@ -195,7 +195,7 @@ def test_a_plugin_must_be_python(tmp_path: Path) -> None:
         load_plugin(plugin)
 
 
-def test_a_broken_plugin_says_why_and_can_be_mended(tmp_path: Path) -> None:
+def test_a_broken_plugin_is_reported_and_can_be_fixed(tmp_path: Path) -> None:
     plugin = write_plugin(tmp_path, "1 / 0\n")
     with pytest.raises(PacavitError, match=r"mine\.py failed to load: ZeroDivisionError: division"):
         load_plugin(plugin)

@@ -137,7 +137,7 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def print_comparison(comparison: Comparison, *, console: Console | None = None) -> None:
-    """Print the columns that fit a console; a change that is not significant is "n.s."."""
+    """Print the columns that fit a console; differences that are not significant are "n.s."."""
     table = Table(
         title=escape(_title(comparison)),
         title_justify="left",

@@ -83,7 +83,7 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
 
 
 def _margin(row: Row, name: str) -> float:
-    """Half the 95 % interval of a mean score over other test images, as of a proportion of them."""
+    """Half the width of the 95 % interval of a mean score over other test images, a proportion."""
     return proportion_margin(row.score(name).mean, row.runs[0].evaluation.num_images)
 
 

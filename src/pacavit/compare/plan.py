@@ -25,8 +25,8 @@ class PlannedRun(NamedTuple):
 
     Attributes:
         field: the compared field.
-        value: of the field, as it was given.
-        label: of its row: the value, or FIELD=VALUE if the field is not the first compared one.
+        value: of the field, as given by the user.
+        label: of its row: the value, or FIELD=VALUE for all but the first compared field.
         seed: of the training.
         folder: run folder.
         recipe: the complete recipe.
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     Attributes:
         fields: the compared fields, such as "model.clustering".
         seeds: in order.
-        runs: all values with the first seed, then all with the next.
+        runs: all values with the first seed, then all with the second, and so on.
     """
 
     fields: tuple[str, ...]
@@ -95,7 +95,7 @@ def make_plan(
             used[name] += 1
             name = name if used[name] == 1 else f"{name}_{used[name]}"
             resolved = recipes.load(recipe, [*changes, f"{field}={value}"])
-            with torch.device("meta"):  # an invalid network fails now, not after hours of training
+            with torch.device("meta"):  # an invalid network fails before the first training
                 build.model(resolved.model, num_classes=2)
             rows.append((field, value, short, name))
     runs = tuple(

@@ -1,4 +1,4 @@
-"""The scores of the runs of a comparison by row, and the significance of their differences."""
+"""The results of the runs of a comparison, and the significance of their differences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Comparison", "Row", "RunResult", "compare_runs", "read_run"]
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """One run, trained and evaluated on the test images.
+    """A run that is trained and evaluated on the test images.
 
     Attributes:
         value: label of its row, the value of the compared field.
@@ -74,8 +74,8 @@ class Row:
         value: label of the row: the value of the first compared field, FIELD=VALUE for others.
         runs: one per seed.
         difference: of the fraction of correct images to the first row, paired by image; None in
-            the first row, and for tasks without correct images. Its interval is that of McNemar's
-            test and does not cover other seeds.
+            the first row, and for tasks without per-image correctness. Its interval is that of
+            McNemar's test and does not cover other seeds.
     """
 
     value: str
@@ -181,7 +181,7 @@ def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Inter
 
     With one run each the interval is that of McNemar's test: images on which both are correct, or
     both incorrect, add no variance. With several runs, each image counts with its mean over seeds.
-    None for tasks whose images are not correct or incorrect.
+    None for tasks without per-image correctness.
 
     Raises:
         CheckpointError: the runs were not measured on the same images.

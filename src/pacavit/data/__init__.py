@@ -32,6 +32,7 @@ from pacavit.data.sources.imagenet import ImageNet
 from pacavit.data.sources.shapes import Scenes, Shapes, render_scenes
 from pacavit.data.splits import hold_out_validation, stratified_holdout
 from pacavit.data.workers import available_cores
+from pacavit.utils.deprecation import renamed
 
 __all__ = [
     "DATASETS",
@@ -72,3 +73,5 @@ __all__ = [
     "seeded_generators",
     "stratified_holdout",
 ]
+
+crop_centre = renamed(crop_center, "crop_centre")

@@ -29,7 +29,7 @@ _THRESHOLDS = [
     ("Otsu", "otsu"),
 ]
 _LARGEST_FILE = "100mb"
-_QUEUE = 64  # events that may wait
+_QUEUE = 64  # largest number of waiting events
 _STEP = 5  # seconds
 # One event at a time, so that results arrive in order.
 _IN_ORDER: Mapping[str, Any] = {
@@ -204,7 +204,7 @@ class _Page:
 
     def connect(self, blocks: gr.Blocks) -> None:
         """Connect the events."""
-        # Not queued behind explanations, so that the image changes at once.
+        # Does not wait for explanations, so that the image changes at once.
         swift = {**_IN_ORDER, "concurrency_id": "example", "show_progress": "hidden"}
         swift["trigger_mode"] = "multiple"
         blocks.load(_stay, show_progress="hidden", api_visibility="private", concurrency_limit=None)

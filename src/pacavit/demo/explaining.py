@@ -82,7 +82,7 @@ class Explained:
 
 
 class Models:
-    """The weights of the demo: the user's own, loaded at once, and the packaged ones.
+    """The weights of the demo: the user's own, loaded at the start, and the packaged ones.
 
     Args:
         own: run folders, weights files or packaged names; they come first.
@@ -163,7 +163,7 @@ def mask(explained: Explained, method: str, threshold: str, fraction: float) -> 
         explained: the image.
         method: of the map.
         threshold: one of those of ``binary_mask``.
-        fraction: fraction of the area or of the map's sum; ignored by "otsu".
+        fraction: of the area, or of the map's sum; ignored by "otsu".
     """
     value = None if threshold == "otsu" else fraction
     return binary_mask(explained.heatmap(method)[None], threshold, value)[0]

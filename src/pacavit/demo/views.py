@@ -186,12 +186,12 @@ def _partition(explained: Explained, clusters: StageClusters) -> _Figure:
 
 
 def _heatmaps(explained: Explained, clusters: StageClusters) -> list[_Figure]:
-    shares = clusters.relative_importance()
-    largest = float(shares.max().clamp(min=1e-30))
+    importance = clusters.relative_importance()
+    largest = float(importance.max().clamp(min=1e-30))
     colors = _css_colors(clusters)
     figures = []
     for cluster in clusters.ranking()[:_CLUSTERS]:
-        fraction = float(shares[cluster])
+        fraction = float(importance[cluster])
         figures.append(
             _Figure(
                 _tile(explained, clusters, cluster),

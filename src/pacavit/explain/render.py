@@ -144,12 +144,12 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
     axes[0].imshow(picture)
     axes[0].imshow(_partition(clusters, placement), alpha=0.65)
     axes[0].set_title("partition", fontsize=8)
-    shares, colors = clusters.relative_importance(), cluster_colors(clusters)
+    importance, colors = clusters.relative_importance(), cluster_colors(clusters)
     for axis, cluster in zip(axes[1:], shown, strict=False):
         heatmap = clusters.heatmap(cluster, placement)
         axis.imshow(picture)
         axis.imshow(_relative(heatmap), cmap=COLORMAP, alpha=_OPACITY)
-        axis.set_title(f"cluster {cluster}: {shares[cluster]:.0%}", fontsize=8)
+        axis.set_title(f"cluster {cluster}: {importance[cluster]:.0%}", fontsize=8)
         for spine in axis.spines.values():
             spine.set(visible=True, color=colors[cluster], linewidth=2)
     for axis in axes[len(shown) + 1 :]:

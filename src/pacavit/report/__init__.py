@@ -1,1 +1,1 @@
-"""What a person reads of a run: tables, pictures and model cards."""
+"""Reports of runs, evaluations and explanations: tables, pictures, pages and model cards."""

@@ -18,7 +18,7 @@ from pacavit.utils.pictures import figure_bytes
 
 __all__ = ["curves_svg", "loss_curves", "plot_curves", "score_curves", "svg_picture"]
 
-_FEW = 30  # up to this many epochs each is marked: a single epoch has no line
+_FEW = 30  # up to this many epochs, each is marked, because a single epoch makes no line
 _COLORS = {"training": "C0", "validation": "C1"}
 # (ink, C0 and C1): readable on a white or nearly black page, also by color-blind readers.
 _LIGHT = ("#57606a", ("#0b5cad", "#c2410c"))
@@ -54,8 +54,8 @@ def plot_curves(run: str | Path, metric: str, path: str | Path | None = None) ->
 def loss_curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     """Losses of a run by epoch, of "training" and, if measured, "validation".
 
-    The training loss may be of augmented images with smoothed labels; then only the shapes of the
-    two curves can be compared, not their values.
+    The training loss may include augmentation and label smoothing; then the shapes of the two
+    curves are comparable, but not their values.
 
     Args:
         rows: of ``metrics.jsonl``, at least one.
@@ -76,7 +76,7 @@ def curves_svg(lines: Mapping[str, Sequence[float]], ylabel: str, *, dark: bool 
 
     Args:
         lines: values of epochs 1, 2, ..., of "training", "validation" or both.
-        ylabel: what the values are.
+        ylabel: name of the values.
         dark: for a dark page.
     """
     return svg_picture(lambda axes: _draw(axes, lines, ylabel), (5, 3), dark=dark)
@@ -88,7 +88,7 @@ def svg_picture(
     """An SVG picture with a transparent background, for pages.
 
     Args:
-        draw: draws into axes, in the colors C0 and C1.
+        draw: draws on axes, with the colors C0 and C1.
         size: width and height in inches.
         dark: for a dark page.
     """

@@ -1,4 +1,4 @@
-"""An evaluation as files and on the console, whatever its task."""
+"""Evaluations of any task as files and on the console."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def write_evaluation(
     observed: Any = None,
     heatmaps: Heatmaps | None = None,
 ) -> None:
-    """Write an evaluation into a folder: the files of its task's report; older ones are replaced.
+    """Write the files of an evaluation into a folder; older ones are replaced.
 
     Args:
-        score: what was measured.
-        folder: made if it is not there.
-        title: of pictures: which data and split.
-        facts: what makes the numbers repeatable (command, data, split, machine, versions);
-            JSON values, stored before the numbers in ``evaluation.json``. Reports need "data",
-            "date" and "weights_sha256", and use "broken_images".
-        observed: the report's observer of the predictions.
+        score: the evaluation, with images and facts about the data.
+        folder: created if needed.
+        title: of pictures: data and split.
+        facts: needed to repeat the evaluation (command, data, split, machine, versions); JSON
+            values, stored before the scores in ``evaluation.json``. Reports need "data", "date"
+            and "weights_sha256", and use "broken_images".
+        observed: the task report's observer after all batches.
         heatmaps: of a few of the images, for reports; None leaves them out.
 
     Raises:
@@ -60,17 +60,17 @@ def write_evaluation(
 
 
 def weights_digest(model: LoadedModel) -> str:
-    """The SHA-256 of a model's file: evaluations carry it, so that one knows what they measured."""
+    """The SHA-256 of a model's file, stored in evaluations to identify the weights."""
     with model.path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_evaluation(folder: Path, digest: str) -> StoredEvaluation | None:
-    """What ``write_evaluation`` wrote into a folder; None if that was of other weights, or nothing.
+    """Read the evaluation in a folder; None if there is none, or it is of other weights.
 
     Args:
-        folder: with the files of an evaluation, maybe.
-        digest: of the weights, which the facts of the evaluation must hold as ``weights_sha256``.
+        folder: of the evaluation.
+        digest: of the weights, compared with ``weights_sha256`` in the facts of the evaluation.
 
     Raises:
         CheckpointError: a file is missing or broken.
@@ -103,12 +103,12 @@ def print_evaluation(
     folder: Path | None = None,
     console: Console | None = None,
 ) -> None:
-    """Print the summary, the table of classes, the speed and the names of the files written.
+    """Print the summary, the table of classes, the speed and the names of the files.
 
     Args:
-        evaluation: what was measured.
-        title: which model, data and split.
-        folder: where ``write_evaluation`` put the files; None when there are none.
+        evaluation: scores and rows.
+        title: model, data and split.
+        folder: of ``write_evaluation``; None if no files were written.
         console: where to print; None takes standard output.
     """
     console = console or Console()

@@ -61,15 +61,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table, if wanted with a bar.
+    """A cell of a table, optionally with a bar.
 
     Attributes:
         text: of the cell.
-        share: length of a bar behind the text, 0..1; None for no bar.
+        bar: length of a bar behind the text, 0..1; None for no bar.
     """
 
     text: str
-    share: float | None = None
+    bar: float | None = None
 
 
 def page(

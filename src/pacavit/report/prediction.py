@@ -1,4 +1,4 @@
-"""Predictions as JSON and on the console, whatever their task."""
+"""Predictions of any task as JSON and on the console."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["predictions_json", "print_predictions"]
 
 
 def predictions_json(predictions: Sequence[TaskPrediction]) -> str:
-    """A JSON list with one object an image: path, what was predicted, error or null."""
+    """A JSON list with one object per image: path, prediction, error or null."""
     return json.dumps([prediction.to_dict() for prediction in predictions], indent=2)
 
 
@@ -24,7 +24,7 @@ def print_predictions(
     """Print each prediction below the path of its image; images with an error are left out.
 
     Args:
-        predictions: what was predicted.
+        predictions: one per image.
         console: where to print; None takes standard output.
     """
     console = console or Console()

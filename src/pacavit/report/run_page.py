@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file in its folder that says what was done and what came out."""
+"""The report of a run: one HTML file in its folder with settings and results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["REPORT", "evaluation_folder", "evaluations", "run_page", "write_run_
 
 REPORT = "report.html"
 _DATA_ROOT = ("data", "root")
-# The one that counts first: its classes and examples are shown.
+# In the order of preference: classes and examples are shown for the first that was evaluated.
 _SPLITS: Mapping[Split, str] = {"test": "test", "val": "validation", "train": "training"}
 
 
@@ -61,7 +61,7 @@ def write_run_page(run: Path, model: LoadedModel) -> Path:
 
 
 def run_page(run: Path, model: LoadedModel) -> str:
-    """The report as an HTML document, from what lies in the run's folder.
+    """The report as an HTML document, from the files in the run's folder.
 
     Args:
         run: the run's folder.
@@ -88,15 +88,15 @@ def run_page(run: Path, model: LoadedModel) -> str:
 
 
 def evaluation_folder(run: Path, split: Split) -> Path:
-    """Where a run keeps its evaluation on a split."""
+    """The folder of a run's evaluation on a split."""
     return run / f"evaluation-{split}"
 
 
 def evaluations(run: Path, model: LoadedModel) -> dict[Split, StoredEvaluation]:
-    """Evaluations of the weights that a run has now, test before validation before training.
+    """Evaluations of the run's current weights, in the order test, validation, training.
 
     Raises:
-        CheckpointError: a file of them is broken.
+        CheckpointError: a file is broken.
     """
     digest = weights_digest(model)
     found = {split: read_evaluation(evaluation_folder(run, split), digest) for split in _SPLITS}
@@ -141,7 +141,7 @@ def _curves(run: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> html.S
             dark=html.data_uri(curves_svg(lines, label, dark=True), "image/svg+xml"),
         )
         for lines, label, caption in (
-            (losses, "loss", "Loss; in training, that of the augmented images."),
+            (losses, "loss", "Loss; in training, on augmented images."),
             (
                 scores,
                 score,
@@ -166,8 +166,8 @@ def _curves(run: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> html.S
     parts = [html.side_by_side(*pictures), html.folded("Numbers by epoch", table)]
     if (run / BROKEN_IMAGES).is_file():
         number = len((run / BROKEN_IMAGES).read_bytes().splitlines())
-        told = left_out("training and validation", number)
-        parts.append(html.paragraph(f"{told}, named in the run's {BROKEN_IMAGES}."))
+        count = left_out("training and validation", number)
+        parts.append(html.paragraph(f"{count}, listed in the run's {BROKEN_IMAGES}."))
     return html.Section("Learning curves", parts)
 
 
@@ -185,19 +185,19 @@ def _settings(recipe: Recipe) -> html.Section:
         )
     lists = {}
     for section, fields in recipe.model_dump(mode="json", exclude={"name", "description"}).items():
-        # Folders differ from machine to machine, and tell more than a sender of pages may want.
+        # Without the data folder, which differs between machines and may be private.
         shown = {name: value for name, value in fields.items() if (section, name) != _DATA_ROOT}
         pairs = {name: _as_text(value) for name, value in recipes.flatten(shown)}
         emphasis = [name for name in pairs if _is_in(f"{section}.{name}", changed)]
         lists[section] = html.facts(pairs, title=section, emphasis=emphasis)
-    note = f"In bold: what differs from the packaged recipe {recipe.name}." if changed else ""
+    note = f"Bold: different from the packaged recipe {recipe.name}." if changed else ""
     training = lists.pop("train")
     columns = html.side_by_side(Markup("").join(lists.values()), training)
     return html.Section("Settings", [html.paragraph(note), columns] if note else [columns])
 
 
 def _is_in(field: str, changed: frozenset[str]) -> bool:
-    """Whether a field, or the mapping that it is inside of, was changed."""
+    """Whether a field, or a mapping that contains it, was changed."""
     return any(f"{field}.".startswith(f"{whole}.") for whole in changed)
 
 
@@ -216,7 +216,7 @@ def _repeat(recipe: Recipe) -> html.Section:
             training = training_command(recipe)
             note = "Train again, in another folder DIR:"
         except RecipeError:
-            pass  # a value that no command can express; recipe.json holds it
+            pass  # no command can express a value; it is in recipe.json
     places = ["the images in ROOT"] if data else []
     if needs_weights(recipe):
         places.append(
@@ -231,7 +231,7 @@ def _repeat(recipe: Recipe) -> html.Section:
         [
             html.command(training, note),
             html.command(
-                pacavit_command("evaluate", "DIR", data=data), "Measure it on the test images:"
+                pacavit_command("evaluate", "DIR", data=data), "Evaluate it on the test images:"
             ),
         ],
     )

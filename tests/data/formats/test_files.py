@@ -33,7 +33,7 @@ def test_images_are_read_at_their_own_size_and_batched_at_one(images: FileImages
 
 
 @pytest.mark.parametrize("few", [0, 256])
-def test_broken_images_are_left_out_of_memory_and_told(
+def test_broken_images_are_left_out_of_memory_and_reported(
     images: FileImages, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     """With worker processes and without."""

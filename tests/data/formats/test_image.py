@@ -69,7 +69,7 @@ def test_transparent_pixels_lie_on_white(tmp_path: Path) -> None:
         assert pixels[:, 0, 1].tolist() == [9, 9, 9]
 
 
-def test_colors_survive_every_mode(tmp_path: Path) -> None:
+def test_colors_are_kept_in_every_mode(tmp_path: Path) -> None:
     color = (200, 40, 90)
     image = Image.new("RGB", (16, 16), color)
     paths = [
@@ -97,7 +97,7 @@ def test_16_bits_a_channel_become_8(color_type: int, channels: int) -> None:
     assert pixels.tolist() == [[[0, 128, 255]]] * 3
 
 
-def test_16_bit_transparency_lies_on_white() -> None:
+def test_16_bit_transparency_is_composited_on_white() -> None:
     values = np.array([[[65535, 0, 0, 65535], [65535, 0, 0, 0]]], np.uint16)
     pixels = decode_image(png_16(values, 6), "image")
     assert pixels.permute(1, 2, 0).tolist() == [[[255, 0, 0], [255, 255, 255]]]

@@ -188,7 +188,7 @@ def test_splits_without_class_folders_are_no_classes(make_folder: MakeFolder) ->
         Folder(root)
 
 
-def test_what_lies_beside_the_splits_is_named(make_folder: MakeFolder) -> None:
+def test_folders_beside_the_splits_are_reported(make_folder: MakeFolder) -> None:
     make_folder("data/train")
     root = make_folder("data/text").parent  # one letter off "test", but a word of its own
     (root / "test").mkdir()  # without labels, as in some competitions

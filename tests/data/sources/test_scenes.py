@@ -27,7 +27,7 @@ def test_other_seeds_and_numbers_show_other_scenes() -> None:
 
 
 @pytest.mark.parametrize("size", [24, 64])
-def test_the_truth_fits_together(size: int) -> None:
+def test_the_ground_truth_is_consistent(size: int) -> None:
     scenes = render_scenes(torch.arange(100), size=size)
     masks, present = scenes.masks, scenes.classes >= 0
     assert scenes.images.shape == (100, 3, size, size)

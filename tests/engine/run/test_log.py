@@ -61,7 +61,7 @@ def test_a_terminal_shows_how_the_run_goes(tmp_path: Path) -> None:
         assert part in text
 
 
-def test_what_is_not_known_yet_is_not_told(tmp_path: Path) -> None:
+def test_unknown_speed_and_time_are_question_marks(tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
     with open_log(tmp_path, console=console) as log:
@@ -70,7 +70,7 @@ def test_what_is_not_known_yet_is_not_told(tmp_path: Path) -> None:
     assert "? images/s  ? left" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
 
 
-def test_tensorboard_reads_what_was_told_without_what_was_repeated(tmp_path: Path) -> None:
+def test_tensorboard_shows_repeated_steps_once(tmp_path: Path) -> None:
     with open_log(tmp_path) as log:
         tell(log, 1)
         tell(log, 2)
@@ -86,7 +86,7 @@ def test_tensorboard_reads_what_was_told_without_what_was_repeated(tmp_path: Pat
     ]
 
 
-def test_several_losses_are_told_each(tmp_path: Path) -> None:
+def test_each_of_several_losses_is_logged(tmp_path: Path) -> None:
     with open_log(tmp_path) as log:
         for step in (1, 2):
             log.step(step, loss=1.25, lr=0.1, losses={"boxes": 1.0, "classes": 0.25})

@@ -260,7 +260,7 @@ def test_clusters_of_an_attention_that_records_nothing_are_seen(small: MakeSmall
     assert maps.importance(second).isfinite().all()
 
 
-def test_keys_that_are_not_the_clusters_are_told_apart(small: MakeSmall) -> None:
+def test_keys_that_are_not_the_clusters_are_recognized(small: MakeSmall) -> None:
     class Reading(Windowed):
         uses_clusters = True
 

@@ -171,7 +171,7 @@ def attention_and_its_positive_part(block: BlockRecord, attention: Tensor) -> tu
     return found if weights is None else (found[0] @ weights, found[1] @ weights)
 
 
-def test_wrong_patches_and_stages_are_told(small: MakeSmall) -> None:
+def test_wrong_patches_and_stages_are_reported(small: MakeSmall) -> None:
     recording = recorded(small().eval())
     with pytest.raises(IndexError, match="no patch at row 10"):
         maps.patch_map(recording.stage(0)[0], 10, 0)

@@ -105,7 +105,7 @@ def test_keep_and_remove_are_complements() -> None:
     assert (removed[:, mask] == 128).all()
 
 
-def test_wrong_thresholds_are_told() -> None:
+def test_wrong_thresholds_are_reported() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'otsu'"):
         binary_mask(bump(), "otzu")
     for threshold, value in (("otsu", 0.5), ("quantile", 0.0), ("mass", 1.5)):

@@ -318,7 +318,7 @@ def test_options_are_checked(small: MakeSmall) -> None:
         METHODS.create("grad_cam", nn.Sequential(nn.Linear(2, 2)), options={})
 
 
-def test_a_missing_library_is_told(small: MakeSmall, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(small: MakeSmall, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError(name)
 

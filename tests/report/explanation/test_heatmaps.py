@@ -89,7 +89,7 @@ def test_a_model_without_clusters_has_maps_alone(model: LoadedModel) -> None:
     assert "cluster" not in page
 
 
-def test_what_cannot_be_explained_is_told_in_a_line(
+def test_a_failed_explanation_is_reported_in_one_line(
     run: Path, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object, **options: object) -> None:

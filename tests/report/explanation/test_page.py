@@ -111,7 +111,7 @@ def test_the_page_asks_nobody_and_believes_no_name(
     assert "Images that could not be explained" in page
 
 
-def test_the_page_links_every_mask_and_tells_of_the_border(
+def test_the_page_links_every_mask_and_mentions_the_border(
     explained: tuple[Path, list[ExplainedImage]],
 ) -> None:
     out, images = explained
@@ -133,7 +133,7 @@ def page_data(page: str) -> str:
     return page.partition('id="explorer-data">')[2].partition("</script>")[0]
 
 
-def test_existing_folders_are_left_alone(
+def test_existing_folders_are_not_changed(
     explained: tuple[Path, list[ExplainedImage]], tmp_path: Path
 ) -> None:
     image = tmp_path / "a.png"
@@ -152,7 +152,7 @@ def test_existing_folders_are_left_alone(
     assert {entry.name for entry in out.iterdir()} == {"a", PAGE, NUMBERS}
 
 
-def test_images_may_be_named_as_the_page_and_the_numbers_are(tmp_path: Path) -> None:
+def test_images_may_have_the_names_of_the_page_and_the_json_file(tmp_path: Path) -> None:
     for name in (PAGE, NUMBERS):
         Image.new("RGB", (32, 32)).save(tmp_path / f"{name}.png")
     out = tmp_path / "out"
@@ -162,7 +162,7 @@ def test_images_may_be_named_as_the_page_and_the_numbers_are(tmp_path: Path) -> 
     assert {Path(one["folder"]).name for one in json.loads((out / NUMBERS).read_text())} == folders
 
 
-def test_what_was_broken_off_can_be_overwritten(
+def test_interrupted_explanations_can_be_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = tmp_path / "a.png"
@@ -184,10 +184,7 @@ def test_what_was_broken_off_can_be_overwritten(
 def test_the_lead_is_about_the_first_map(
     explained: tuple[Path, list[ExplainedImage]], run: Path, tmp_path: Path
 ) -> None:
-    assert (
-        "the contributions of the clusters to the score of the class"
-        in (explained[0] / PAGE).read_text()
-    )
+    assert "which areas contribute to the score of the class" in (explained[0] / PAGE).read_text()
     image = tmp_path / "a.png"
     Image.new("RGB", (32, 32)).save(image)
 
@@ -196,14 +193,16 @@ def test_the_lead_is_about_the_first_map(
         return (tmp_path / method / PAGE).read_text()
 
     assert (
-        "attends to clusters of patches. The map shows the clusters that raise the score"
+        "attends to clusters of patches. The map shows the clusters that increase the score"
         in page("class_map")
     )
-    assert "receive attention; it does not depend on the class" in page("attention_map")
+    assert "receive attention, bright ones most; it does not depend on the class" in page(
+        "attention_map"
+    )
     edges = page("edges")
     assert "The first map is by edges. Control: the strength of edges" in edges
     assert "Beside it are the clusters of patches." in edges
-    assert "raise the score of the class" not in edges
+    assert "the score of the class" not in edges
 
     model = load_model(run)
     network = timm.create_model("pacavit_nano", num_classes=10, num_clusters=0)

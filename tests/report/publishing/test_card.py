@@ -28,7 +28,9 @@ def model() -> LoadedModel:
     return LoadedModel(task, recipe, info, {}, Path("weights.safetensors"))
 
 
-def test_card_says_what_one_needs_to_know(model: LoadedModel, evaluation: Evaluation) -> None:
+def test_the_card_has_use_results_training_and_limits(
+    model: LoadedModel, evaluation: Evaluation
+) -> None:
     card = model_card(
         "digits_mlp",
         model,
@@ -65,7 +67,7 @@ def test_card_says_what_one_needs_to_know(model: LoadedModel, evaluation: Evalua
         ("resnet10t", ""),
     ],
 )
-def test_only_networks_that_attend_as_ours_are_told_to(name: str, told: str) -> None:
+def test_only_attentions_of_this_package_are_described(name: str, told: str) -> None:
     assert with_clusterings(timm.create_model(name)) == told
 
 

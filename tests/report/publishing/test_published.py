@@ -22,7 +22,7 @@ def test_packaged_weights_are_of_published_runs() -> None:
     assert set(packaged_names()) <= names
 
 
-def test_an_unknown_number_is_told_with_the_nearest() -> None:
+def test_an_unknown_result_is_reported_with_the_nearest_name() -> None:
     with pytest.raises(PacavitError, match="did you mean 'cifar10_nano-conv'"):
         find_published("cifar10_nano-comv")
     with pytest.raises(PacavitError, match="lists them"):

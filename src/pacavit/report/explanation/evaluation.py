@@ -50,7 +50,7 @@ VALUES = "faithfulness.safetensors"
 UNFINISHED = "faithfulness.unfinished"
 """Folder of intermediate results, removed when the report is written."""
 
-# Names of the release before.
+# Names in release 0.1.
 _OLD_NUMBERS, _OLD_UNFINISHED = "bench.json", "bench.unfinished"
 _OLD_FILES = (_OLD_NUMBERS, "bench.html", "bench.md", "bench.svg", "bench.safetensors")
 _WHAT = "an evaluation of explanations"
@@ -135,7 +135,7 @@ def write_explanation_report(report: ExplanationReport, out: Path) -> list[Path]
 
 
 def _remove_old(out: Path) -> None:
-    """Remove results of the release before, which those of other names have replaced."""
+    """Remove results with the names of release 0.1, which have been replaced by new files."""
     with files.writing(out):
         for name in _OLD_FILES:
             (out / name).unlink(missing_ok=True)

@@ -32,7 +32,7 @@ class Heatmap:
 
     Attributes:
         index: position in the split.
-        label: name of the true class.
+        label: name of the true class; names of several, separated by commas.
         guess: the top-1 class, which the map explains.
         image: the image.
         overlay: the image with the map over it.

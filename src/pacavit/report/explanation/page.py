@@ -43,20 +43,20 @@ __all__ = [
 
 PAGE, NUMBERS = "index.html", "explanations.json"
 _CONTRIBUTIONS = (
-    "Each patch of an image attends to clusters of patches. The map shows where the contributions "
-    "of the clusters to the score of the class, and the attention that raises it, come from; "
-    "bright is the highest."
+    "Each patch of an image attends to clusters of patches. The map shows which areas contribute "
+    "to the score of the class, by the clusters and by the attention to them; bright areas "
+    "contribute most."
 )
 _LEADS = {
     "cluster_contributions": _CONTRIBUTIONS,
     "cluster_gradient": _CONTRIBUTIONS,
     "class_map": (
         "Each patch of an image attends to clusters of patches. The map shows the clusters that "
-        "raise the score of the class; bright is the highest."
+        "increase the score of the class; bright clusters do so most."
     ),
     "attention_map": (
         "Each patch of an image attends to clusters of patches. The map shows the clusters that "
-        "receive attention; it does not depend on the class, and bright is the highest."
+        "receive attention, bright ones most; it does not depend on the class."
     ),
 }
 _EXPLORED = 24  # images on the page, of up to a megabyte each
@@ -70,7 +70,7 @@ class ExplainedImage:
 
     Attributes:
         path: the image file.
-        folder: with its pictures; None if there was an error.
+        folder: contains its pictures; None if there was an error.
         numbers: its record in ``explanations.json``.
         error: why it could not be explained, in one line; None if it could.
     """
@@ -114,10 +114,10 @@ def write_explanations(
     with files.writing(out):
         out.mkdir(parents=True, exist_ok=True)
         files.empty_folder(out, last=NUMBERS)
-        # This file marks the folder as ours, even if writing the pictures fails.
+        # This file marks the folder as explanations, even if writing the pictures fails.
         (out / NUMBERS).write_text(explanations_json([]) + "\n", "utf-8")
     taken = {out / PAGE, out / NUMBERS}
-    # Explanations are computed while they are iterated over; an OSError there is no failed write.
+    # Explanations are computed in this loop; an OSError of the iterator is not a failed write.
     for explanation in explanations:
         if isinstance(explanation, FailedImage):
             failed = {"path": shown(explanation.path), "error": explanation.error}
@@ -255,7 +255,7 @@ def _page(
 
 
 def _lead(image: Mapping[str, Any]) -> str:
-    """What the first map on the page shows, and what stands beside it."""
+    """Sentences on the first map of the page, and on what is beside it."""
     method = image["maps"][0]["name"]
     if method in _LEADS:
         return _LEADS[method]
@@ -310,7 +310,7 @@ def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[
 
 
 def _bounded(found: Tensor) -> Tensor:
-    """A map of the network's input, subsampled if it is larger than the page needs."""
+    """A map of the network's input, subsampled to the size that the page needs."""
     step = max(1, max(found.shape) // 112)
     return found[step // 2 :: step, step // 2 :: step]
 

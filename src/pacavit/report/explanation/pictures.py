@@ -26,7 +26,9 @@ from pacavit.utils.pictures import data_uri, figure_bytes, png_bytes, png_uri
 
 __all__ = ["BORDER", "write_pictures"]
 
-BORDER = "The map does not cover the border, which was cropped before the network saw the image."
+BORDER = (
+    "The map does not cover the border, which was cropped before the image entered the network."
+)
 _SMALL = 128  # pixels of the longer side
 _THRESHOLDS = {
     "otsu": "Otsu's threshold",
@@ -49,8 +51,8 @@ def write_pictures(
         folder: must not exist.
 
     Returns:
-        The area of each mask as a fraction of the network's view, by method and threshold, and HTML
-        with the main pictures for the page.
+        The area of each mask as a fraction of the network's input, by method and threshold, and
+        HTML with the main pictures for the page.
     """
     folder.mkdir()
     shown = [_map_figure(explanation, method, folder) for method in explanation.maps]
@@ -80,7 +82,7 @@ def _galleries(explanation: ImageExplanation, folder: Path) -> list[Markup]:
         (folder / f"clusters-stage{clusters.stage}.png").write_bytes(picture)
         caption = (
             f"Stage {clusters.stage}: the cluster of every patch, then heatmaps of the clusters "
-            f"with their share of the importance for {explanation.explained.name}, in block "
+            f"with their fraction of the importance for {explanation.explained.name}, in block "
             f"{clusters.block}"
         )
         galleries.append(html.picture(data_uri(picture, "image/png"), caption, caption))
@@ -90,7 +92,7 @@ def _galleries(explanation: ImageExplanation, folder: Path) -> list[Markup]:
 def _write_masks(
     explanation: ImageExplanation, folder: Path
 ) -> tuple[dict[str, dict[str, float]], Markup]:
-    """Write masks of every map and of the top cluster, and what they keep and remove."""
+    """Write masks of every map and of the top cluster, and the images they keep and remove."""
     areas: dict[str, dict[str, float]] = {}
     linked = []
     image = explanation.image
@@ -139,7 +141,7 @@ def _areas(explanation: ImageExplanation, masks: Mapping[str, Tensor]) -> dict[s
 def _write_pictures(
     image: Tensor, masks: Mapping[str, Tensor], folder: Path, *name: str
 ) -> dict[str, list[str]]:
-    """Write masks and what each keeps and removes; returns links by threshold."""
+    """Write masks and the images that each keeps and removes; returns links by threshold."""
     return {
         threshold: [
             _save(picture, folder / f"{'-'.join((kind, threshold, *name))}.png")
@@ -150,13 +152,13 @@ def _write_pictures(
 
 
 def _small_pictures(small: Tensor, mask: Tensor) -> list[str]:
-    """A mask and what it keeps and removes of a small picture, as data URLs."""
+    """A mask, and the small pictures that it keeps and removes, as data URLs."""
     small_mask = thumbnail(mask, (small.shape[1], small.shape[2]))
     return [png_uri(picture) for picture in _pictures(small, small_mask)]
 
 
 def _pictures(image: Tensor, mask: Tensor) -> Iterator[Tensor]:
-    """A mask, what it keeps, and what it removes; a generator, because photographs are large."""
+    """A mask, and the images that it keeps and removes; a generator, because images are large."""
     yield mask
     yield keep(image, mask)
     yield remove(image, mask)

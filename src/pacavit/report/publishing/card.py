@@ -1,4 +1,4 @@
-"""Model cards in Markdown, made from a run: use, results, training and limits of its weights."""
+"""Model cards in Markdown for the weights of a run: use, results, training, limitations."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def model_card(
         environment: of the training, as in the run's ``environment.json``.
         seconds: duration of the training.
         evaluation_command: repeats the evaluation.
-        source: the weights as commands take them; None is the name.
+        source: argument of commands for the weights; None is the name.
         half: the file holds half-precision numbers.
         license_name: of the weights.
     """
@@ -56,7 +56,7 @@ def model_card(
         _results(evaluation, evaluation_command, "half" if half else "full"),
         _training(model, environment, seconds),
         _limits(model, evaluation),
-        f"## Licence\n\nThe weights are under {license_name}. The training images have terms of "
+        f"## License\n\nThe weights are under {license_name}. The training images have terms of "
         "their own.",
     )
     return "\n\n".join(sections) + "\n"

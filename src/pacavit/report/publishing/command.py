@@ -20,14 +20,14 @@ __all__ = ["WEIGHTS", "changed_fields", "needs_weights", "recipe_changes", "trai
 WEIGHTS = "WEIGHTS"
 """Placeholder in commands for initial weights that are not part of the package."""
 
-# Words that are neither numbers nor dates of TOML; its other values are excluded by name.
+# Words that TOML reads as neither numbers nor dates; its other values are excluded by name.
 _WORD = re.compile(r"[A-Za-z_][\w.:/+-]*", re.ASCII)
 _VALUES = {"true", "false", "inf", "nan", "null"}
 _BARE_KEY = re.compile(r"[\w-]+", re.ASCII)
 
 
 def training_command(recipe: Recipe) -> Command:
-    """The command that repeats a run: a packaged recipe and the changes of it.
+    """The command that repeats a run: a packaged recipe and the changes to it.
 
     Paths that differ between machines are placeholders: ROOT for the folder of the data,
     ``WEIGHTS`` for initial weights that are not part of the package.

@@ -56,7 +56,7 @@ def package_weights(
             f"weights of {trained.recipe.model.name} take {size / 1e6:.1f} MB, more than the "
             f"{MAX_BYTES / 1e6:g} MB allowed; package a smaller model"
         )
-    # The folder of the images is known to the run, not to the weights file.
+    # The recipe of the run names the folder of the images, that of the weights file does not.
     stored = replace(load_model(weights), recipe=trained.recipe)
     evaluation, command = score_for_card(stored, name, data=data, progress=progress)
     text = model_card(

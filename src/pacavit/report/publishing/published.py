@@ -17,7 +17,7 @@ __all__ = ["Published", "find_published", "published"]
 
 
 class Published(BaseModel):
-    """A published result: one run and its scores on the test images.
+    """A published result of a classifier: one run and its scores on the test images.
 
     Attributes:
         name: of the result.
@@ -25,12 +25,12 @@ class Published(BaseModel):
         changes: ``"field.path=value"`` changes of the recipe.
         data: version of the data.
         num_images: number of test images.
-        accuracy: of the trained network, without test-time augmentation.
-        precision: mean over classes.
-        recall: mean over classes.
-        f1: mean over classes.
+        accuracy: 0 to 1, without test-time augmentation.
+        precision: 0 to 1, mean over classes.
+        recall: 0 to 1, mean over classes.
+        f1: 0 to 1, mean over classes.
         minutes: duration of the training.
-        machine: on which it was trained.
+        machine: on which the network was trained.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,12 +49,12 @@ class Published(BaseModel):
 
     @property
     def command(self) -> Command:
-        """Trains it; ROOT and DIR stand for the folders of the data and of the run."""
+        """The command that trains it; ROOT and DIR are placeholders for data and run folder."""
         return pacavit_command("train", self.recipe, data="ROOT", out="DIR", set=self.changes)
 
     @property
     def margin(self) -> float:
-        """Half the 95 % interval of the accuracy over other test images."""
+        """Half the width of the 95 % interval of the accuracy over other test images."""
         return proportion_margin(self.accuracy, self.num_images)
 
 

@@ -1,4 +1,4 @@
-"""What pages show of a task's results, one package a task; importing this registers them."""
+"""Reports of the results of tasks, one package per task; importing this registers them."""
 
 from pacavit.report.tasks.base import (
     REPORTS,

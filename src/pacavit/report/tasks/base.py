@@ -1,6 +1,6 @@
-"""What files, pages and the console show of a task's results.
+"""The results of a task in files, on pages and on the console.
 
-``TaskReport`` itself works from the scores of any task; a task adds what only it can show.
+``TaskReport`` itself shows the scores of any task; subclasses add tables and pictures of their own.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ __all__ = [
 ]
 
 MANY_CLASSES = 30
-"""Of more classes than this a page shows the extremes, and the rest on request."""
+"""With more classes than this, a page shows the lowest scores, and all others on request."""
 
-_FEW = 10  # rows of a table that shows extremes only
+_FEW = 10  # rows of a table of the lowest scores
 
 
 class ImagesCorrect(NamedTuple):
     """Which images of a split were predicted correctly, for paired tests.
 
     Attributes:
-        images: of each image its position and its target, as text.
+        images: position and target of each image, as text.
         correct: (images,) bool.
     """
 
@@ -58,13 +58,13 @@ class ImagesCorrect(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StoredEvaluation:
-    """An evaluation as it lies in a folder.
+    """An evaluation that was read from a folder.
 
     Attributes:
-        evaluation: what was measured.
-        details: what the task's report has stored beside the scores.
-        data: which version of the data it was measured on.
-        date: when.
+        evaluation: the scores.
+        details: further data that the task's report stored.
+        data: version of the data.
+        date: of the evaluation.
         broken: a line on each image that was left out because it could not be read.
     """
 
@@ -79,13 +79,12 @@ class TaskReport:
     """Files, sections, tables and lines of a task's results.
 
     Attributes:
-        files: names of the files that ``contents`` writes.
-        labels: what tables call scores whose names do not read well.
-        headline: names of the scores that sum up an evaluation, the main one first, with what
-            pages call them.
-        compared: what the columns of a comparison are called, with the names of their scores; the
-            first is drawn. Empty: all scores.
-        paired: what per-image correctness is called, whose differences a comparison tests.
+        files: names of the files that ``contents`` returns.
+        labels: display names of scores, by name, where they differ from the names.
+        headline: display names of the main scores by name, the most important one first.
+        compared: names of the scores in a comparison by display name; the first is drawn. If empty,
+            all scores are compared.
+        paired: display name of the per-image correctness whose differences a comparison tests.
     """
 
     files: ClassVar[tuple[str, ...]] = ("per_class.csv",)
@@ -95,22 +94,22 @@ class TaskReport:
     paired: ClassVar[str] = "correctness"
 
     def observer(self) -> Observer | None:
-        """A fresh observer of predictions, which ``contents`` gets back; None for none."""
+        """A new observer of predictions, which is passed to ``contents``; None for none."""
         return None
 
     def choose_few(self, observed: Any) -> list[int]:
-        """Positions of the few images that heatmaps are made of; none by default."""
+        """Positions of the few images for which heatmaps are made; none by default."""
         return []
 
     def contents(
         self, score: SplitScore, observed: Any, *, title: str, heatmaps: Heatmaps | None
     ) -> dict[str, bytes]:
-        """The ``files`` of an evaluation, beside its scores, by name.
+        """The ``files`` of an evaluation in addition to its scores, as bytes by name.
 
         Args:
-            score: what was measured.
+            score: the evaluation, with images and facts about the data.
             observed: the observer after all batches.
-            title: which data and split.
+            title: data and split.
             heatmaps: of a few of the images; None leaves them out.
         """
         rows = score.evaluation.per_class
@@ -119,7 +118,7 @@ class TaskReport:
         return {"per_class.csv": csv_bytes(("class", *header, "support"), lines)}
 
     def read_details(self, folder: Path) -> Any:
-        """What ``sections`` needs beside the scores, from the files of an evaluation.
+        """Data for ``sections`` other than scores, from the files of an evaluation.
 
         Raises:
             OSError, ValueError, KeyError, TypeError: a file is missing or broken.
@@ -127,7 +126,7 @@ class TaskReport:
         return None
 
     def images_correct(self, folder: Path) -> ImagesCorrect | None:
-        """Which images were correct, from the files of an evaluation; None if no such thing.
+        """Which images are correct, from the files of an evaluation; None for tasks without that.
 
         Raises:
             OSError, ValueError, KeyError: a file is missing or broken.
@@ -135,7 +134,7 @@ class TaskReport:
         return None
 
     def highlights(self, evaluation: Evaluation) -> dict[str, str]:
-        """The few numbers that readers come for, as text, by name; the main one first."""
+        """The main scores as text by display name, the most important one first."""
         names = self.headline or {name: self.label(name) for name in list(evaluation.scores)[:2]}
         return {label: html.percent(evaluation.scores[name]) for name, label in names.items()}
 
@@ -162,27 +161,27 @@ class TaskReport:
         return tables
 
     def card_limits(self, info: DataInfo, evaluation: Evaluation) -> str:
-        """What a model card warns of that belongs to the task, in a sentence or two."""
+        """The limitations of the task for a model card, in one or two sentences."""
         return f"The network knows the {len(info.class_names)} classes it was trained on."
 
     def hub_scores(self, evaluation: Evaluation) -> dict[str, float]:
-        """Scores by the names that the Hugging Face hub has for them."""
+        """Scores by their names on the Hugging Face hub."""
         return {name: evaluation.scores[name] for name in self.headline or evaluation.scores}
 
     def label(self, name: str) -> str:
-        """What tables call a score."""
+        """The display name of a score."""
         return self.labels.get(name, name.replace("_", " "))
 
     def sections(self, stored: Mapping[str, StoredEvaluation]) -> list[html.Section]:
-        """The part of a run's page that shows its results.
+        """The sections of a run's page with its results.
 
         Args:
-            stored: evaluations by the names of their splits, at least one; the first counts most.
+            stored: evaluations by split, at least one; details are shown for the first.
         """
         return [self.results_section(stored)]
 
     def results_section(self, stored: Mapping[str, StoredEvaluation]) -> html.Section:
-        """Scores of one model on one or more splits; per class on the first."""
+        """Scores of a model on one or more splits; for the first also per class."""
         columns = [self.scores_as_text(each.evaluation) for each in stored.values()]
         names = dict.fromkeys(name for column in columns for name in column)
         rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
@@ -194,7 +193,7 @@ class TaskReport:
             for split, each in stored.items()
         ]
         sources += [
-            html.paragraph(f"{left_out(split, len(each.broken))}, named in its evaluation.json.")
+            html.paragraph(f"{left_out(split, len(each.broken))}, listed in its evaluation.json.")
             for split, each in stored.items()
             if each.broken
         ]
@@ -206,11 +205,11 @@ class TaskReport:
         return html.Section("Results", [html.side_by_side(left, right)])
 
     def scores_caption(self) -> str:
-        """What the table of scores shows."""
+        """The caption of the table of scores."""
         return "Scores"
 
     def scores_as_text(self, evaluation: Evaluation) -> dict[str, str]:
-        """Every single number of an evaluation, by what tables call it."""
+        """All scores of an evaluation as text, by display name."""
         return {
             **{self.label(name): html.number(value) for name, value in evaluation.scores.items()},
             "images": f"{evaluation.num_images:,}",
@@ -239,7 +238,7 @@ class TaskReport:
         console.print(classes)
 
     def _per_class(self, classes: Sequence[ClassScores], split: str) -> list[Markup]:
-        """A table of all classes; of many the worst ones first, and all of them folded."""
+        """A table of all classes; with many, one of the lowest scores, and all of them folded."""
         caption = f"Scores of each class, {split} images"
         if len(classes) <= MANY_CLASSES:
             return [self._class_table(caption, classes)]
@@ -258,7 +257,7 @@ class TaskReport:
         for row in classes:
             *others, last = row.scores.values()
             cells: list[str | html.Cell] = [row.name, *map(_number, others)]
-            bar = html.Cell(_number(last), share=None if isnan(last) else last)
+            bar = html.Cell(_number(last), bar=None if isnan(last) else last)
             rows.append([*cells, bar, f"{row.support:,}"])
         return html.table(caption, ["class", *map(self.label, names), "images"], rows)
 
@@ -267,7 +266,7 @@ REPORTS: Registry[TaskReport] = Registry("task report")
 
 
 def report_of(task: str) -> TaskReport:
-    """The report of a task; one that shows its scores if the task has none of its own."""
+    """The report of a task; a plain ``TaskReport`` if the task has none of its own."""
     return REPORTS.get(task)() if task in REPORTS else TaskReport()
 
 
@@ -285,6 +284,6 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
 
 
 def left_out(split: str, number: int) -> str:
-    """How many images of a split could not be read; no files, whose folders others need not see."""
+    """How many images of a split could not be read, without paths, which may be private."""
     images = "image was" if number == 1 else "images were"
     return f"{number:,} {split} {images} left out because they could not be read"

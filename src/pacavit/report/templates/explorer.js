@@ -27,7 +27,7 @@
     return packed;
   }
 
-  // A small picture with one pixel a patch.
+  // A small picture with one pixel per patch.
   function paint(grid, color) {
     const small = document.createElement("canvas");
     [small.height, small.width] = grid;
@@ -65,8 +65,8 @@
 
   function mixture(row) {
     const values = new Array(stage.patches).fill(0);
-    row.forEach((share, cluster) => {
-      if (share) stage.weights[cluster].forEach((weight, index) => (values[index] += share * weight));
+    row.forEach((part, cluster) => {
+      if (part) stage.weights[cluster].forEach((weight, index) => (values[index] += part * weight));
     });
     return values;
   }

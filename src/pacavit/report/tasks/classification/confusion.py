@@ -22,11 +22,11 @@ def plot_confusion(
 ) -> Figure:
     """(classes, classes) counts, rows the true class -> a figure.
 
-    Colors show fractions of each row, so that classes of different size compare; the counts
-    themselves stand in the cells as long as they are readable.
+    Colors show fractions of each row, so that classes of different size are comparable; counts are
+    written in the cells if they are readable.
 
     Args:
-        confusion: (classes, classes), how many images of class i were called class j.
+        confusion: (classes, classes), number of images of class i predicted as class j.
         class_names: one per class, in the order of the matrix.
         title: above the picture.
     """
@@ -36,9 +36,9 @@ def plot_confusion(
     # A bare Figure, not pyplot: no global state, no display, always the Agg canvas.
     figure = Figure(figsize=(side + 2.0, side + 1.2))
     axes = figure.add_subplot()
-    # The square root lifts the small fractions, which are the confusions one looks for.
+    # The square root makes small fractions, the confusions of interest, more visible.
     image = axes.imshow(fractions, cmap="Blues", norm=PowerNorm(0.5, vmin=0.0, vmax=1.0))
-    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+    figure.colorbar(image, ax=axes, label="fraction of the true class", fraction=0.046)
     axes.set(title=title, xlabel="predicted class", ylabel="true class")
     if num_classes <= MAX_CLASSES_WITH_NAMES:
         size = 10 if num_classes <= MAX_CLASSES_WITH_COUNTS else 5
@@ -64,6 +64,6 @@ def confusion_png(
 
 
 def _plain(name: str, longest: int = 24) -> str:
-    """A class name that matplotlib neither reads as mathematics nor lets fill the page."""
+    """A shortened class name, without characters that matplotlib reads as formulas."""
     short = name if len(name) <= longest else name[: longest - 1] + "…"
     return short.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Images that a classifier gets right and wrong, with its most probable classes."""
+"""Images that a classifier predicts correctly and incorrectly, with its most probable classes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pacavit.utils import pictures
 __all__ = ["NUM_EXAMPLES", "Example", "Examples", "choose_examples", "choose_few", "pick_examples"]
 
 NUM_EXAMPLES = 12
-"""Images of either kind; fewer where there are not as many."""
+"""Largest number of images of either kind."""
 
-_FEW, _FEW_WRONG = 6, 3  # images that heatmaps are made of, and how many of them are wrong ones
+_FEW, _FEW_WRONG = 6, 3  # images with heatmaps, and how many of them are incorrect
 _MAX_SIDE = 128  # pixels of a thumbnail
 
 
@@ -31,7 +31,7 @@ class Example:
     Attributes:
         index: position in the split.
         label: name of the true class.
-        guesses: the most probable classes, most probable first, and the true one if it is not
+        guesses: the most probable classes, in descending order, and the true class if it is not
             among them.
         png: thumbnail, base64 of a PNG file.
     """
@@ -44,11 +44,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Images that show what the numbers mean.
+    """Example images of an evaluation.
 
     Attributes:
-        right: a sample of those whose top-1 class is the true one.
-        wrong: those of the others with the highest top-1 probabilities.
+        right: a sample of the correct images, whose top-1 class is the true class.
+        wrong: the incorrect images with the highest top-1 probabilities.
         heatmaps: of a few of both kinds; None in evaluations of earlier versions.
     """
 
@@ -63,11 +63,11 @@ class _Choice(NamedTuple):
 
 
 def choose_examples(top: TopClasses, num: int = NUM_EXAMPLES) -> _Choice:
-    """Which rows of ``top`` to show, up to ``num`` of either kind; equal rows, equal choices.
+    """Choose rows of ``top`` to show, up to ``num`` of either kind; deterministic.
 
     Returns:
-        ``right``: evenly spread over all images whose top-1 class is the true one; ``wrong``:
-        those of the others with the highest top-1 probabilities, highest first.
+        ``right``: evenly spread over the correct images; ``wrong``: the incorrect ones with the
+        highest top-1 probabilities, highest first.
     """
     correct = top.classes[:, 0] == top.labels
     hits, misses = correct.nonzero()[:, 0], (~correct).nonzero()[:, 0]
@@ -77,7 +77,7 @@ def choose_examples(top: TopClasses, num: int = NUM_EXAMPLES) -> _Choice:
 
 
 def choose_few(top: TopClasses) -> list[int]:
-    """Positions in the split of the few images to look into: right ones, then some wrong ones."""
+    """Positions in the split of the images with heatmaps: correct ones, then incorrect ones."""
     wrong = choose_examples(top, _FEW_WRONG).wrong
     right = choose_examples(top, _FEW - len(wrong)).right
     positions: list[int] = top.indices[torch.cat([right, wrong])].tolist()

@@ -1,4 +1,4 @@
-"""What a report keeps of a classifier's predictions for a split."""
+"""Observer of a classifier's predictions: keeps the most probable classes of all images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pacavit.tasks.classification import Predictions
 
 __all__ = ["TopClasses", "TopClassesObserver"]
 
-_TOP = 3  # classes remembered of every image
+_TOP = 3  # classes kept per image
 
 
 class TopClasses(NamedTuple):
@@ -47,5 +47,5 @@ class TopClassesObserver:
         self._chunks.append(TopClasses(batch.indices, labels, true_probabilities, classes, values))
 
     def top(self) -> TopClasses:
-        """Those of all images so far."""
+        """The top classes of all images so far."""
         return TopClasses(*(torch.cat(each).cpu() for each in zip(*self._chunks, strict=True)))

@@ -1,4 +1,4 @@
-"""The report of classification with one class an image."""
+"""The report of classification with one class per image."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class ClassificationReport(TaskReport):
         return [(["average", "accuracy", *_KINDS.values()], averages), classes]
 
     def card_limits(self, info: DataInfo, evaluation: Evaluation) -> str:
-        """That some class is always assigned, and how well probabilities are calibrated."""
+        """States that a class is always assigned, and the calibration error."""
         return (
             f"The network has {len(info.class_names)} classes and assigns one of them to any "
             "image, whatever it shows. Probabilities are not calibrated; the expected calibration "
@@ -156,7 +156,7 @@ class ClassificationReport(TaskReport):
         return {"accuracy": scores["accuracy"], "f1": scores["f1_macro"]}
 
     def scores_caption(self) -> str:
-        """What the table of scores shows."""
+        """The caption of the table of scores."""
         return "Precision, recall and F1 are means over classes"
 
     def scores_as_text(self, evaluation: Evaluation) -> dict[str, str]:
@@ -192,7 +192,7 @@ def _averaged(average: str) -> list[str]:
 
 
 def _predictions(top: TopClasses, names: Sequence[str]) -> Iterable[tuple[Any, ...]]:
-    """A row an image, in stored order."""
+    """One row per image, in stored order."""
     rows = zip(
         top.indices.tolist(),
         top.labels.tolist(),

@@ -1,4 +1,4 @@
-"""What pages show of a classifier: confusions, and images correct and incorrect."""
+"""Sections of pages for a classifier: confusions, and correct and incorrect images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Count(NamedTuple):
 
 
 def confusion_section(evaluation: Evaluation, split: str) -> html.Section:
-    """Which classes are taken for which: the matrix, and its largest counts off the diagonal.
+    """The confusion matrix, and its largest counts off the diagonal.
 
     Args:
         evaluation: of a classifier.
@@ -64,13 +64,13 @@ def examples_section(examples: Examples, split: str) -> html.Section:
         (
             "Incorrect",
             "X",
-            "None: every image is correct.",
+            "None: all images are correct.",
             examples.wrong,
         ),
         (
             "Correct",
             f"A sample, evenly spread, of the correct {split} images.",
-            "None: every image is incorrect.",
+            "None: all images are incorrect.",
             examples.right,
         ),
     )
@@ -105,7 +105,7 @@ def heatmaps_section(heatmaps: Heatmaps, split: str) -> html.Section:
     else:
         explanation += (
             "; and its partition, in which each color is a cluster of patches of stage "
-            f"{heatmaps.stage}, the last that has some."
+            f"{heatmaps.stage}, the last stage with clusters."
         )
     values = {
         "explanation": explanation,
@@ -115,14 +115,14 @@ def heatmaps_section(heatmaps: Heatmaps, split: str) -> html.Section:
     }
     explore = html.command(
         pacavit_command("explain", "DIR", "IMAGE...", out="FOLDER"),
-        "Look into images of your own, patch by patch:",
+        "Explain your own images:",
     )
     return html.Section("Heatmaps", [html.render("heatmaps.html", values), explore])
 
 
 def _matrix(evaluation: Evaluation, names: Sequence[str], split: str) -> Markup:
     counts = evaluation.arrays["confusion"]
-    # The square root lifts the small shares, which are the confusions one looks for.
+    # The square root makes small fractions, the confusions of interest, more visible.
     strengths = (counts / counts.sum(1, keepdim=True).clamp_min(1)).sqrt()
     rows = []
     for index, name in enumerate(names):
@@ -143,11 +143,16 @@ def _most_confused(evaluation: Evaluation, names: Sequence[str], split: str) -> 
         if count == 0:
             break
         true, predicted = divmod(place, len(names))
-        share = count / evaluation.per_class[true].support
+        fraction = count / evaluation.per_class[true].support
         rows.append(
-            [names[true], names[predicted], f"{count:,}", html.Cell(html.percent(share), share)]
+            [
+                names[true],
+                names[predicted],
+                f"{count:,}",
+                html.Cell(html.percent(fraction), fraction),
+            ]
         )
     if not rows:
-        return html.paragraph("Every image is correct.")
-    header = ["true class", "predicted class", "images", "share of class"]
+        return html.paragraph("All images are correct.")
+    header = ["true class", "predicted class", "images", "fraction of class"]
     return html.table(f"The most frequent confusions, {split} images", header, rows, text_columns=2)

@@ -1,4 +1,4 @@
-"""The report of classification with any number of classes an image."""
+"""The report of classification with any number of classes per image."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from pacavit.tasks.multilabel.thresholds import THRESHOLDS, f1_by_threshold
 __all__ = ["MultilabelReport"]
 
 PREDICTIONS, THRESHOLDS_FILE = "predictions.csv", "thresholds.csv"
-_FEW = 6  # images that heatmaps are made of
-_LINES = 10  # classes whose curves can be told apart
+_FEW = 6  # images with heatmaps
+_LINES = 10  # classes whose curves can be distinguished
 
 
 class _Probabilities:
@@ -55,7 +55,7 @@ class _Probabilities:
 
 @REPORTS.register("multilabel")
 class MultilabelReport(TaskReport):
-    """Average precision and F1 of each class, and the threshold that suits each."""
+    """Average precision and F1 of each class, and its best threshold."""
 
     files = ("per_class.csv", THRESHOLDS_FILE, PREDICTIONS)
     headline: ClassVar[Mapping[str, str]] = {"mAP": "mAP", "f1_macro": "F1 (macro)"}
@@ -108,7 +108,7 @@ class MultilabelReport(TaskReport):
         }
 
     def images_correct(self, folder: Path) -> ImagesCorrect:
-        """Which images have exactly their own classes at the task's threshold."""
+        """Which images have exactly their true classes predicted at the task's threshold."""
         text = (folder / PREDICTIONS).read_text(encoding="utf-8")
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         correct = [row["true_classes"] == row["predicted_classes"] for row in rows]
@@ -120,12 +120,12 @@ class MultilabelReport(TaskReport):
         return [self.results_section(stored), _thresholds_section(stored)]
 
     def scores_caption(self) -> str:
-        """What the table of scores shows."""
+        """The caption of the table of scores."""
         return "mAP is the mean over classes of average precision; F1 at the task's threshold"
 
 
 def _joined(names: Sequence[str], chosen: Tensor) -> str:
-    """The names of chosen classes, of (classes,) 0 and 1."""
+    """The names of the classes that are 1 in a row (classes,), joined."""
     return ";".join(names[label] for label in chosen.nonzero()[:, 0].tolist())
 
 
@@ -134,13 +134,13 @@ def _rounded(values: Tensor) -> list[float]:
 
 
 def _best_places(evaluation: Evaluation) -> tuple[Tensor, Tensor]:
-    """Of each class the place of the threshold with the highest F1 on these images, and that F1."""
+    """For each class the index of the threshold with the highest F1, and that F1: (classes,)."""
     f1, places = f1_by_threshold(evaluation.arrays["threshold_counts"]).max(1)
     return places, f1
 
 
 def _thresholds_section(stored: Mapping[str, StoredEvaluation]) -> html.Section:
-    """Thresholds chosen on validation images where they were measured, and what they give."""
+    """The best threshold of each class, chosen on validation images if evaluated, and its F1."""
     split, first = next(iter(stored.items()))
     chosen_on = "validation" if "validation" in stored else split
     places, _ = _best_places(stored[chosen_on].evaluation)
@@ -153,7 +153,7 @@ def _thresholds_section(stored: Mapping[str, StoredEvaluation]) -> html.Section:
                 row.name,
                 f"{float(THRESHOLDS[place]):.2f}",
                 html.number(row.scores["f1"]),
-                html.Cell(html.number(there), share=there),
+                html.Cell(html.number(there), bar=there),
             ]
         )
     caption = f"Thresholds with the highest F1 on {chosen_on} images, and F1 on {split} images"
@@ -170,15 +170,15 @@ def _thresholds_section(stored: Mapping[str, StoredEvaluation]) -> html.Section:
     parts = [html.table(caption, header, rows), picture]
     if chosen_on == split:
         note = (
-            "The thresholds were chosen on the images that they are measured on, so their F1 is "
-            "too high; evaluate the validation images to choose there."
+            "The thresholds were chosen on the same images, so their F1 is too high; evaluate on "
+            "the validation images to choose thresholds there."
         )
         parts.append(html.paragraph(note))
     return html.Section("Thresholds", parts)
 
 
 def _f1_svg(curves: Tensor, names: Sequence[str], *, dark: bool) -> bytes:
-    """F1 over the threshold: a line a class, or the mean of many."""
+    """F1 by threshold: one line per class, or the mean of many classes."""
     if len(names) > _LINES:
         curves, names = curves.mean(0, keepdim=True), ["mean"]
 
