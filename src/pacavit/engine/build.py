@@ -103,7 +103,7 @@ def model(config: ModelConfig, num_classes: int) -> nn.Module:
             give.
     """
     if not timm.is_model(config.name):
-        raise UnknownNameError("model", config.name, timm.list_models("pacavit_*"))
+        raise UnknownNameError("model", config.name, timm.list_models())
     arguments = config.model_dump(
         exclude={"name", "drop_path", "init", "options"}, exclude_none=True
     )

@@ -25,8 +25,10 @@ from pacavit.utils.text import first_few, one_line
 
 __all__ = [
     "CHECKPOINTS",
+    "PUBLIC_PREFIXES",
     "WEIGHTS",
     "Description",
+    "is_ours",
     "load_state",
     "read_description",
     "save_weights",
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 WEIGHTS = "weights.safetensors"
+PUBLIC_PREFIXES = ("timm:", "hf-hub:")
+"""Beginnings of sources of weights that are the same everywhere."""
 CHECKPOINTS = "checkpoints"
 _FORMAT_VERSION = 1
 _METADATA_KEY = "pacavit"
@@ -98,7 +102,8 @@ def weights_metadata(
         metrics: validation scores.
     """
     sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": None})}
-    if recipe.model.init not in packaged_names():
+    init = recipe.model.init or ""
+    if init not in packaged_names() and not init.startswith(PUBLIC_PREFIXES):
         sections["model"] = recipe.model.model_copy(update={"init": None})
     description = {
         "version": _FORMAT_VERSION,
@@ -131,6 +136,11 @@ def save_weights(
         files.replace_file(path, content)
 
 
+def is_ours(metadata: Mapping[str, str]) -> bool:
+    """Whether the metadata of a safetensors file are those of a weights file of this package."""
+    return _METADATA_KEY in metadata
+
+
 def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     """The description in the metadata of a weights file, checked against all bounds.
 
@@ -142,7 +152,7 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
         CheckpointError: pacavit did not write the file, or its description is broken.
         RecipeError: a field of its recipe is unknown, of a wrong type or out of bounds.
     """
-    if _METADATA_KEY not in metadata:
+    if not is_ours(metadata):
         raise CheckpointError(
             f"{path} was not written by pacavit: it contains no recipe; give a run folder or "
             "weights that pacavit saved"

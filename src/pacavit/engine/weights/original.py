@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +14,12 @@ from pacavit.data.base import DataInfo
 from pacavit.data.sources.imagenet import describe_synsets
 from pacavit.engine import build
 from pacavit.engine.weights.format import save_weights
+from pacavit.engine.weights.torch_file import read_torch_file
 from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
 from pacavit.models.convert import convert_state_dict, recognize
 from pacavit.models.variants import ORIGINALS
 from pacavit.recipes import io
 from pacavit.recipes.schema import ModelConfig, Recipe
-from pacavit.utils.text import one_line
 
 __all__ = ["Conversion", "convert_checkpoint"]
 
@@ -78,7 +75,7 @@ def convert_checkpoint(
     if out.is_dir() or (out.exists() and not overwrite):
         raise CheckpointError(f"{out} exists; give another name, or --overwrite to replace a file")
     try:
-        weights = convert_state_dict(_read(official))
+        weights = convert_state_dict(read_torch_file(official))
         original, name, settings = _named(model) if model else recognize(weights)
         recipe = _recipe(original, name, settings)
         num_classes = len(weights["head.weight"]) if "head.weight" in weights else _IMAGENET_CLASSES
@@ -106,30 +103,6 @@ def convert_checkpoint(
         reinitialised=tuple(key for key in own if key not in fitting),
         unexpected=tuple(key for key in weights if key not in fitting),
     )
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """The mapping in a file of ``torch.save``; objects that would run code are refused."""
-    if not path.is_file():
-        raise CheckpointError("there is no such file")
-    # timm's training script also stores its arguments, which are plain data.
-    safe = torch.serialization.safe_globals([argparse.Namespace])
-    try:
-        with safe, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about pickles, which are refused anyway
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            "it is no checkpoint of PyTorch, or holds other things than weights; nothing in it was "
-            "executed; save the state dict alone"
-        ) from error
-    except Exception as error:  # for broken files torch raises errors of any class
-        raise CheckpointError(
-            f"it is truncated or no checkpoint of PyTorch ({one_line(error, kind=True)})"
-        ) from error
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f"it holds a {type(checkpoint).__name__} instead of named weights")
-    return checkpoint
 
 
 def _named(name: str) -> tuple[str, str, dict[str, Any]]:
