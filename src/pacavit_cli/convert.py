@@ -10,19 +10,24 @@ import typer
 
 def convert(
     official: Annotated[
-        Path, typer.Argument(metavar="OFFICIAL.pth", help="Checkpoint of the authors of PaCa-ViT.")
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="File of the authors of PaCa-ViT, timm or torchvision; timm:NAME, "
+            "hf-hub:USER/NAME.",
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Weights file to write.")],
     model: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The authors' name, such as pacavit_tiny_p2cconv_100_0; found out by default.",
+            help="Of a PaCa-ViT the authors' name (found out by default), else timm's.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
-    """Make the authors' weights usable here: pacavit convert IMNET_224_x.pth x.safetensors."""
+    """Make weights of other origin usable here: pacavit convert IMNET_224_x.pth x.safetensors."""
     from pacavit import api
     from pacavit.report.publishing.conversion import print_conversion
 

@@ -37,6 +37,7 @@ class Match(NamedTuple):
         unexpected: names in the file (renamed where possible) that the network lacks, or has with
             another shape.
         fraction: of the numbers in the network's tensors, without its classifier, that fit.
+        num_classes: that the classifier in the file has; None if there is none.
     """
 
     layout: str
@@ -44,6 +45,7 @@ class Match(NamedTuple):
     fresh: tuple[str, ...]
     unexpected: tuple[str, ...]
     fraction: float
+    num_classes: int | None
 
 
 def architecture_of(network: nn.Module) -> str:
@@ -106,7 +108,9 @@ def _compare(network: nn.Module, layout: str, weights: Mapping[str, Any]) -> Mat
         if name in own and isinstance(value, Tensor) and value.shape == own[name].shape
     }
     backbone = {
-        name: value.numel() for name, value in own.items() if not name.startswith(classifiers)
+        name: value.numel()
+        for name, value in own.items()
+        if not name.startswith(classifiers) and _counts(name)
     }
     fits = sum(size for name, size in backbone.items() if name in fitting)
     return Match(
@@ -115,6 +119,7 @@ def _compare(network: nn.Module, layout: str, weights: Mapping[str, Any]) -> Mat
         tuple(n for n in own if n not in fitting and not n.endswith(COUNTER)),
         tuple(name for name in weights if name not in fitting and not name.endswith(COUNTER)),
         fits / max(1, sum(backbone.values())),
+        next((len(weights[n]) for n in map("{}weight".format, classifiers) if n in weights), None),
     )
 
 

@@ -122,10 +122,10 @@ def check_match(match: Match, origin: str, architecture: str) -> None:
     """
     if match.fraction >= _LEAST:
         return
-    lacking = first_few([f"{name} is missing or has another shape" for name in match.fresh])
     raise CheckpointError(
         f"{origin} does not fit {architecture}: of the backbone {match.fraction:.0%} is found, "
-        f"half is needed ({lacking}); choose the model that the weights belong to"
+        f"half is needed (missing or of another shape: {first_few(match.fresh)}); choose the model "
+        "that the weights belong to"
     )
 
 
