@@ -171,8 +171,9 @@ class Trainer:
             self.origin: list[str] = []
             if trained_on is None and recipe.model.init is not None:
                 self.origin = initialize(self.task.model, self.info, recipe.model.init)
-            if source.note is not None:
-                self.origin.append(source.note)
+            self.origin += [
+                line for line in (source.note, build.enlarged(recipe, self.info)) if line
+            ]
             build.check(self.task, recipe, self.info)
             check_batch_norm(self.task, recipe, self.info, world.size)
             ema = self.config.ema
