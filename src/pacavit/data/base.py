@@ -172,6 +172,10 @@ class DataInfo:
         mean, std = normalization
         return replace(self, mean=mean, std=std)
 
+    def stored_as(self, image_size: tuple[int, int]) -> DataInfo:
+        """The same facts for images that are stored with another (height, width)."""
+        return replace(self, image_size=image_size)
+
 
 class ImageSet(ABC):
     """One split of a data set, with images in memory or in files.

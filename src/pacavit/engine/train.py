@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grad_norm_
 from pacavit.data import Batch, DataInfo, Loader, describe_broken
 from pacavit.engine import build, diagnostics, distributed, optim, system
 from pacavit.engine.batchnorm import check_batch_norm
+from pacavit.engine.distillation import load_distiller
 from pacavit.engine.distributed import World
 from pacavit.engine.evaluate import measure
 from pacavit.engine.run import folder
@@ -31,7 +32,7 @@ from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS
 from pacavit.engine.weights.transfer import initialize
 from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
-from pacavit.tasks.base import Task
+from pacavit.tasks import ImageClassifier, Task
 from pacavit.utils import files
 from pacavit.utils.command import pacavit_command
 
@@ -178,6 +179,10 @@ class Trainer:
             check_batch_norm(self.task, recipe, self.info, world.size)
             ema = self.config.ema
             self.average = None if ema is None else optim.create_average(self.task, ema)
+            distiller = load_distiller(recipe, self.info, self.device)
+            if distiller is not None:  # after the average, which would copy the teacher
+                assert isinstance(self.task, ImageClassifier)
+                self.task.distiller = distiller
         self.best_task: Task = self.task if self.average is None else self.average.module
         self.sharded = world.size > 1 and self.config.parallel == "fsdp"
         if self.sharded:

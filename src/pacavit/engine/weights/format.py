@@ -102,9 +102,10 @@ def weights_metadata(
         metrics: validation scores.
     """
     sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": None})}
-    init = recipe.model.init or ""
-    if init not in packaged_names() and not init.startswith(PUBLIC_PREFIXES):
+    if not _is_public(recipe.model.init):
         sections["model"] = recipe.model.model_copy(update={"init": None})
+    if not _is_public(recipe.train.teacher):
+        sections["train"] = recipe.train.model_copy(update={"teacher": None})
     description = {
         "version": _FORMAT_VERSION,
         "recipe": recipe.model_copy(update=sections).model_dump(mode="json"),
@@ -114,6 +115,12 @@ def weights_metadata(
     # A single key, because safetensors writes several in random order, and equal runs shall give
     # equal files.
     return {_METADATA_KEY: json.dumps(description)}
+
+
+def _is_public(source: str | None) -> bool:
+    """Whether a source of weights is the same everywhere."""
+    source = source or ""
+    return source in packaged_names() or source.startswith(PUBLIC_PREFIXES)
 
 
 def save_weights(
