@@ -96,7 +96,6 @@ def train_and_score(
     epochs = math.ceil(STEPS / (num_train // BATCH_SIZE))
     changes = [
         f"task.image_size={SIZE}",
-        f"data.options.image_size={SIZE}",
         f"train.batch_size={BATCH_SIZE}",
         f"train.epochs={epochs}",
         f"train.lr={rate}",

@@ -10,19 +10,24 @@ import typer
 
 def convert(
     official: Annotated[
-        Path, typer.Argument(metavar="OFFICIAL.pth", help="Checkpoint of the original PaCa-ViT.")
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="File of the authors of PaCa-ViT, timm or torchvision; timm:NAME, "
+            "hf-hub:USER/NAME.",
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="Weights file to write.")],
     model: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Original name, such as pacavit_tiny_p2cconv_100_0; inferred by default.",
+            help="Original name of a PaCa-ViT (inferred by default), or timm's name of any model.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
 ) -> None:
-    """Convert original weights for this package: pacavit convert IMNET_224_x.pth x.safetensors."""
+    """Convert others' weights for this package: pacavit convert IMNET_224_x.pth x.safetensors."""
     from pacavit import api
     from pacavit.report.publishing.conversion import print_conversion
 

@@ -117,7 +117,7 @@ def test_convert_passes_everything_on_and_reports(
     convert = Recorder(Conversion(Path("b.x"), name, "pacavit_tiny", {}, ("c",), ("d",), ("e",)))
     monkeypatch.setattr(api, "convert", convert)
     assert main(["convert", "a.pth", "b.safetensors", "--model", name, "--overwrite"]) == 0
-    assert convert.arguments == (Path("a.pth"), Path("b.safetensors"))
+    assert convert.arguments == ("a.pth", Path("b.safetensors"))
     assert convert.options == {"model": name, "overwrite": True}
     assert f"model: {name}, here pacavit_tiny" in capsys.readouterr().out
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from pacavit import recipes
 from pacavit.data import DATASETS, Batch, DataInfo, DataSource, ImageSet
 from pacavit.engine import build, system
 from pacavit.errors import RecipeError, UnknownNameError
@@ -205,3 +207,42 @@ def test_devices(make_recipe: MakeRecipe) -> None:
     for name in ("gpu", "cuda:99", "meta?"):
         with pytest.raises(RecipeError, match=r"train\.device"):
             system.pick_device(name)
+
+
+def folder_source(folder: Path, *changes: str) -> DataSource:
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(8):
+            Image.new("RGB", (40, 50)).save(folder / name / f"{number}.png")
+    return build.data_source(recipes.load("folder_nano", changes), folder)
+
+
+def test_the_size_of_the_network_is_that_of_the_stored_images(tmp_path: Path) -> None:
+    assert folder_source(tmp_path).info.image_size == (64, 64)
+    source = folder_source(tmp_path, "task.image_size=48")
+    assert source.info.image_size == (48, 48)
+    assert source.load("train")[0].image.shape == (3, 48, 48)
+    trained = replace(source.info, image_size=(24, 24))
+    again = build.data_source(recipes.load("folder_nano"), tmp_path, trained)
+    assert again.info.image_size == (24, 24)
+
+
+def test_enlarging_is_told(tmp_path: Path) -> None:
+    changes = ["data.options.image_size=24"]
+    recipe = recipes.load("folder_nano", changes)
+    line = build.enlarged(recipe, folder_source(tmp_path, *changes).info)
+    assert line == (
+        "images are stored with 24 x 24 pixels and enlarged to 64 x 64; leave "
+        "data.options.image_size out to store them in full size"
+    )
+    recipe = recipes.load("folder_nano")
+    assert build.enlarged(recipe, folder_source(tmp_path).info) is None
+
+
+def test_whole_images_for_a_task_that_crops(tmp_path: Path) -> None:
+    crop = "task.crop.scale=[0.5, 1.0]"
+    assert folder_source(tmp_path, crop).load("train").in_files
+    changes = [crop, "data.options.in_memory=true"]
+    recipe, source = recipes.load("folder_nano", changes), folder_source(tmp_path, *changes)
+    with pytest.raises(RecipeError, match=r"task\.crop needs whole images, and data\.options\.in_"):
+        build.check(build.task(recipe, source.info), recipe, source.info)

@@ -39,10 +39,11 @@ def root(tmp_path: Path) -> Path:
 
 def recipe(root: Path, num_workers: int = 0, **data: Any) -> Recipe:
     options = {"image_size": 8, "in_memory": False, "test_size": 10, **data}
+    crop = {"crop": {"scale": [0.3, 1.0]}}
     return parse(
         {
             "name": "tiny",
-            "task": {"image_size": 8, "crop": {"scale": [0.3, 1.0]}},
+            "task": {"image_size": 8, **({} if options["in_memory"] else crop)},
             "data": {
                 "name": "folder",
                 "root": str(root),

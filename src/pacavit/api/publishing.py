@@ -21,13 +21,14 @@ def convert(
     model: str | None = None,
     overwrite: bool = False,
 ) -> Conversion:
-    """Convert a checkpoint of the original PaCa-ViT code to a weights file for this package.
+    """Convert weights of the authors of PaCa-ViT, timm or torchvision to a file of this package.
 
     Args:
-        official: the ``.pth`` file, a state dict or a dict that holds one; its code is not
-            executed.
+        official: a ``.pth`` file (a state dict or a dict that holds one; nothing in it is executed)
+            or safetensors; ``timm:NAME`` or ``hf-hub:USER/NAME``.
         out: weights file to write; its name must end in ``.safetensors``.
-        model: original name of the model; None infers it from the shapes of the weights.
+        model: original name of a PaCa-ViT, or timm's name of any other model; None infers a
+            PaCa-ViT from the shapes of the weights.
         overwrite: replace the file ``out``.
 
     Returns:
@@ -36,7 +37,7 @@ def convert(
     Raises:
         PacavitError: any error that a user can fix; the message says what and where.
     """
-    return convert_checkpoint(Path(official), Path(out), model=model, overwrite=overwrite)
+    return convert_checkpoint(official, Path(out), model=model, overwrite=overwrite)
 
 
 def save_pretrained(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from pydantic import AliasChoices, Field
@@ -27,6 +27,7 @@ __all__ = [
     "ImageSet",
     "LabeledImages",
     "MemoryImages",
+    "Normalization",
     "Sample",
     "Split",
     "TargetKind",
@@ -35,6 +36,9 @@ __all__ = [
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+Channels: TypeAlias = tuple[float, float, float]
+Normalization: TypeAlias = tuple[Channels, Channels]
+"""Mean and standard deviation per RGB channel."""
 
 
 def check_split(split: str) -> Split:
@@ -147,8 +151,9 @@ class DataInfo:
             every reported number.
         class_names: one per class, in label order.
         image_size: (height, width) of the stored images, in pixels.
-        mean: of the training images per RGB channel, of pixel values scaled to 0..1; ImageNet's for
-            images of the user.
+        mean: by which images are normalized, per RGB channel, of pixel values scaled to 0..1: that
+            of the training images; ImageNet's for images of the user; that of the weights which
+            the training started from, if they are of another library.
         std: standard deviation per RGB channel, likewise.
     """
 
@@ -157,8 +162,19 @@ class DataInfo:
     version: Annotated[str, Field(validation_alias=AliasChoices("version", "copy"))]
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
+
+    def normalized_by(self, normalization: Normalization | None) -> DataInfo:
+        """The same facts with another mean and standard deviation; None: unchanged."""
+        if normalization is None:
+            return self
+        mean, std = normalization
+        return replace(self, mean=mean, std=std)
+
+    def stored_as(self, image_size: tuple[int, int]) -> DataInfo:
+        """The same facts for images that are stored with another (height, width)."""
+        return replace(self, image_size=image_size)
 
 
 class ImageSet(ABC):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from pacavit.utils.text import one_line
 __all__ = [
     "check",
     "data_source",
+    "enlarged",
     "eval_loader",
     "eval_preprocess",
     "image_set",
@@ -56,15 +56,16 @@ _REFUSALS = (
 
 
 def data_source(
-    recipe: Recipe, root: Path | None = None, classes: Sequence[str] | None = None
+    recipe: Recipe, root: Path | None = None, trained_on: DataInfo | None = None
 ) -> DataSource:
     """The data set of a recipe, with the targets that its task learns from; loads no images yet.
 
     Args:
         recipe: names the data set and the task.
         root: folder with the data, instead of the recipe's.
-        classes: names in label order, of the model that the data are for; None: those of the data.
-            Only used by sources with an option ``classes``, whose classes depend on the files.
+        trained_on: data facts of the trained model that the data are for; None: the data are for
+            training. Gives the classes to sources that otherwise find out what they hold, and the
+            size of the stored images.
 
     Raises:
         UnknownNameError: no data set has that name, or it has no such option.
@@ -84,8 +85,15 @@ def data_source(
     if len(kind.targets) > 1:
         fixed["target"] = wanted
     options = check_options(kind, config.options)
-    if classes is not None and "classes" in inspect.signature(kind).parameters:
-        options["classes"] = tuple(classes)
+    parameters = inspect.signature(kind).parameters
+    if trained_on is not None and "classes" in parameters:
+        options["classes"] = trained_on.class_names
+    if "image_size" in parameters:
+        size = recipe.task.image_size if trained_on is None else trained_on.image_size[0]
+        if size is not None:
+            options.setdefault("image_size", size)
+    if "in_memory" in parameters and _crops(recipe):
+        options.setdefault("in_memory", False)
     return DATASETS.create(config.name, root or config.root, options=options, **fixed)
 
 
@@ -103,7 +111,7 @@ def model(config: ModelConfig, num_classes: int) -> nn.Module:
             give.
     """
     if not timm.is_model(config.name):
-        raise UnknownNameError("model", config.name, timm.list_models("pacavit_*"))
+        raise UnknownNameError("model", config.name, timm.list_models())
     arguments = config.model_dump(
         exclude={"name", "drop_path", "init", "options"}, exclude_none=True
     )
@@ -132,6 +140,18 @@ def task(recipe: Recipe, info: DataInfo) -> Task:
     return built.to(memory_format=torch.channels_last)
 
 
+def enlarged(recipe: Recipe, info: DataInfo) -> str | None:
+    """A line for the log if stored images are smaller than the network's input; else None."""
+    size, stored = recipe.task.image_size, info.image_size
+    if size is None or _crops(recipe) or size <= min(stored):
+        return None
+    remedy = "; leave data.options.image_size out to store them in full size"
+    return (
+        f"images are stored with {stored[0]} x {stored[1]} pixels and enlarged to {size} x {size}"
+        + (remedy if "image_size" in recipe.data.options else "")
+    )
+
+
 def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
     """Try a task on two random images of each training size, to find errors before training.
 
@@ -143,8 +163,14 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
         info: of the data to train on.
 
     Raises:
-        RecipeError: the network fails, or its output is not what the task needs.
+        RecipeError: the network fails, its output is not what the task needs, or options of task
+            and data exclude each other.
     """
+    if _crops(recipe) and recipe.data.options.get("in_memory") is True:
+        raise RecipeError(
+            "task.crop needs whole images, and data.options.in_memory=true keeps small copies: "
+            "leave one of them out"
+        )
     smaller = [size for _, size in recipe.train.progressive or ()]
     device = next((parameter.device for parameter in task.parameters()), torch.device("cpu"))
     try:
@@ -232,6 +258,11 @@ def eval_loader(
 def eval_preprocess(recipe: Recipe, info: DataInfo) -> Preprocess:
     """The path from stored images to a trained network, without augmentation."""
     return TASKS.get(recipe.task.name).preprocess(recipe.task, info, training=False)
+
+
+def _crops(recipe: Recipe) -> bool:
+    """Whether the task cuts its own parts out of images of any size."""
+    return getattr(recipe.task, "crop", None) is not None
 
 
 def _num_workers(recipe: Recipe, images: ImageSet) -> int:

@@ -54,7 +54,7 @@ def score_model(
     Raises:
         DataError: the data are missing or broken, or their classes are not those of the model.
     """
-    source = build.data_source(model.recipe, root, model.info.class_names)
+    source = build.data_source(model.recipe, root, model.info)
     check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
     evaluation = evaluate(

@@ -16,9 +16,10 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from pacavit.data import Batch, Loader, describe_broken
+from pacavit.data import Batch, DataInfo, Loader, describe_broken
 from pacavit.engine import build, diagnostics, distributed, optim, system
 from pacavit.engine.batchnorm import check_batch_norm
+from pacavit.engine.distillation import load_distiller
 from pacavit.engine.distributed import World
 from pacavit.engine.evaluate import measure
 from pacavit.engine.run import folder
@@ -26,11 +27,12 @@ from pacavit.engine.run.log import RunLog
 from pacavit.engine.run.timer import Timer
 from pacavit.engine.weights import checkpoint
 from pacavit.engine.weights.checkpoint import best_weights
+from pacavit.engine.weights.foreign import normalization
 from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS
 from pacavit.engine.weights.transfer import initialize
 from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
-from pacavit.tasks.base import Task
+from pacavit.tasks import ImageClassifier, Task
 from pacavit.utils import files
 from pacavit.utils.command import pacavit_command
 
@@ -99,7 +101,8 @@ def _train(
         intact = checkpoint.Intact()
         if resume:
             intact = checkpoint.newest_intact(out / CHECKPOINTS, world)
-        trainer = Trainer(recipe, out, world, fresh=intact.path is None)
+        trained_on = None if intact.path is None else checkpoint.data_info(intact.path)
+        trainer = Trainer(recipe, out, world, trained_on=trained_on)
         if intact.path is not None:
             checkpoint.load(intact.path, trainer.state)
     step = trainer.progress.step
@@ -144,7 +147,9 @@ class Trainer:
             of the data.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, world: World, *, fresh: bool = True) -> None:
+    def __init__(
+        self, recipe: Recipe, out: Path, world: World, *, trained_on: DataInfo | None = None
+    ) -> None:
         self.recipe, self.config, self.out, self.world = recipe, recipe.train, out, world
         # Everything that can fail before the network is sharded, which synchronizes processes.
         with world.together():
@@ -153,18 +158,31 @@ class Trainer:
             source = build.data_source(recipe)
 
             # Check the recipe before the images are loaded, which may take a download.
-            self.info = source.expected_info
+            # Weights of other libraries expect images as they were trained on.
+            normalize = None
+            if recipe.model.init is not None:
+                normalize = (
+                    (trained_on.mean, trained_on.std)
+                    if trained_on is not None
+                    else normalization(recipe.model.init, recipe.model.name)
+                )
+            self.info = source.expected_info.normalized_by(normalize)
             torch.manual_seed(self.config.seed)
             self.task = build.task(recipe, self.info).to(self.device)
             self.origin: list[str] = []
-            if fresh and recipe.model.init is not None:
+            if trained_on is None and recipe.model.init is not None:
                 self.origin = initialize(self.task.model, self.info, recipe.model.init)
-            if source.note is not None:
-                self.origin.append(source.note)
+            self.origin += [
+                line for line in (source.note, build.enlarged(recipe, self.info)) if line
+            ]
             build.check(self.task, recipe, self.info)
             check_batch_norm(self.task, recipe, self.info, world.size)
             ema = self.config.ema
             self.average = None if ema is None else optim.create_average(self.task, ema)
+            distiller = load_distiller(recipe, self.info, self.device)
+            if distiller is not None:  # after the average, which would copy the teacher
+                assert isinstance(self.task, ImageClassifier)
+                self.task.distiller = distiller
         self.best_task: Task = self.task if self.average is None else self.average.module
         self.sharded = world.size > 1 and self.config.parallel == "fsdp"
         if self.sharded:
@@ -178,7 +196,7 @@ class Trainer:
         if not world.is_main:
             torch.manual_seed(self.config.seed + world.rank * 1_000_003)
         with torch.random.fork_rng(devices=[]), world.together(), world.first_on_machine():
-            self.info = source.info
+            self.info = source.info.normalized_by(normalize)
             self.images = build.image_set(source, "train", self.device)
             val_images = build.image_set(source, "val", self.device)
         self.val_loader = build.eval_loader(recipe, val_images, self.info, world.shard)

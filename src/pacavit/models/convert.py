@@ -17,10 +17,11 @@ __all__ = [
     "is_original",
     "name_faults",
     "recognize",
+    "unwrap",
 ]
 
 
-_WRAPPERS = ("state_dict_ema", "state_dict", "model")
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _PREFIX = re.compile(r"^(?:module\.|_orig_mod\.|backbone\.)+")
 _MARK = re.compile(r"^stage\d+\.\d+\.attn\.")
 
@@ -67,7 +68,7 @@ _RULES = [
 
 def is_original(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a checkpoint, wrapped or not, holds weights under original names."""
-    return any(_MARK.match(name) for name in _unwrap(checkpoint))
+    return any(_MARK.match(name) for name in unwrap(checkpoint))
 
 
 def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -86,7 +87,7 @@ def convert_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         CheckpointError: nothing in it looks like a PaCa-ViT, a clustering has layers that no
             original clustering has, or a weight is a single number.
     """
-    weights = _unwrap(checkpoint)
+    weights = unwrap(checkpoint)
     if not any(_MARK.match(name) for name in weights):
         raise CheckpointError("no weights of an original PaCa-ViT in this checkpoint")
     methods = _clustering_methods(weights)
@@ -182,7 +183,8 @@ def recognize(weights: Mapping[str, Tensor]) -> tuple[str | None, str, dict[str,
     return None, model, different
 
 
-def _unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint, without wrappers and prefixes of training."""
     for wrapper in _WRAPPERS:
         inner = checkpoint.get(wrapper)
         if isinstance(inner, Mapping) and inner:

@@ -132,8 +132,9 @@ class ModelConfig(_Section):
     drop_path: Fraction = Field(0.0, description="stochastic depth rate of the last block")
     init: str | None = Field(
         None,
-        description="trained weights to start from: run folder, weights file or packaged name; "
-        "None: random",
+        description="trained weights to start from: run folder, weights file, packaged name, "
+        "timm:NAME, hf-hub:USER/NAME, or a .pth or .safetensors of timm, torchvision or the "
+        "authors; None: random",
     )
     options: ModelOptions = Field({}, description="further keyword arguments of the model factory")
 
@@ -188,6 +189,20 @@ class TrainConfig(_Section):
         gt=0,
         lt=1,
         description="decay of the moving average of the weights; None: no average",
+    )
+    teacher: str | None = Field(
+        None,
+        description="trained model to imitate (knowledge distillation): run folder, weights file, "
+        "packaged name, or timm:NAME for ImageNet; None: none",
+    )
+    distillation: Literal["soft", "hard"] = Field(
+        "soft", description="imitate the teacher's probabilities, or its decisions"
+    )
+    distillation_weight: Fraction = Field(
+        0.5, description="fraction of the loss that imitates the teacher"
+    )
+    distillation_temperature: float = Field(
+        2.0, gt=0, description="divides both logits before soft probabilities are compared"
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the arithmetic; weights stay fp32"

@@ -59,8 +59,9 @@ class CsvLabels(ListedSource):
         val_size: images held out for validation; None: about 15 % of those not for testing.
         test_size: images held out for testing if there is no column ``split``; None: 15 %.
         image_size: height and width in pixels of stored images: the central square of each
-            image, resized. The task sets the size of the network's input.
-        in_memory: decode all images once, at the start; otherwise each time one is needed.
+            image, resized. In a recipe, that of the task unless it is given.
+        in_memory: decode all images once, at the start (in a recipe, unless the task crops whole
+            images); otherwise each time one is needed.
         max_pixels: images with more pixels are left out, like broken ones.
         target: "label" for one class per image, "labels" for a row of 0 and 1; set by the task.
         classes: class names in label order, such as those of a model to evaluate; the file may

@@ -65,9 +65,9 @@ class Folder(ListedSource):
         test_size: images held out for testing; None: about 15 % of all if ROOT contains the class
             folders, none otherwise.
         image_size: height and width in pixels of stored images: the central square of each
-            image, resized. The task sets the size of the network's input.
-        in_memory: decode all images once, at the start; otherwise the loader's workers read each
-            one when it is needed.
+            image, resized. In a recipe, that of the task unless it is given.
+        in_memory: decode all images once, at the start (in a recipe, unless the task crops whole
+            images); otherwise the loader's workers read each one when it is needed.
         max_pixels: images with more pixels are left out, like broken ones.
         classes: class names in label order, such as those of a model to evaluate. Folders are
             matched by name, and other names are refused; a class may have no images. None: all

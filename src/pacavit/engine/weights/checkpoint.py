@@ -37,6 +37,7 @@ __all__ = [
     "Progress",
     "TrainState",
     "best_weights",
+    "data_info",
     "load",
     "newest",
     "newest_intact",
@@ -209,7 +210,7 @@ def load(path: Path, state: TrainState) -> None:
         CheckpointError: a file is missing, truncated, or does not fit, or the data differ from
             those of the checkpoint.
     """
-    _check_data(path / "model.safetensors", state.info)
+    _check_data(path, state.info)
     for name, model in (("model", state.model), ("ema", state.average)):
         if model is not None:
             file = path / f"{name}.safetensors"
@@ -285,9 +286,19 @@ def _read_progress(path: Path) -> Progress:
     return progress
 
 
-def _check_data(file: Path, info: DataInfo) -> None:
+def data_info(path: Path) -> DataInfo:
+    """Facts about the data that the model of a checkpoint was trained on.
+
+    Raises:
+        CheckpointError: its file is missing, truncated or foreign.
+    """
+    file = path / "model.safetensors"
+    return read_description(files.read_header(file)[1], file).info
+
+
+def _check_data(path: Path, info: DataInfo) -> None:
     """Raise CheckpointError unless the data are those of a checkpoint."""
-    trained = asdict(read_description(files.read_header(file)[1], file).info)
+    trained = asdict(data_info(path))
     present = asdict(info)
     for name in ("version", "class_names", "mean", "std"):
         if trained[name] != present[name]:

@@ -25,8 +25,10 @@ from pacavit.utils.text import first_few, one_line
 
 __all__ = [
     "CHECKPOINTS",
+    "PUBLIC_PREFIXES",
     "WEIGHTS",
     "Description",
+    "is_ours",
     "load_state",
     "read_description",
     "save_weights",
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 WEIGHTS = "weights.safetensors"
+PUBLIC_PREFIXES = ("timm:", "hf-hub:")
+"""Beginnings of sources of weights that are the same everywhere."""
 CHECKPOINTS = "checkpoints"
 _FORMAT_VERSION = 1
 _METADATA_KEY = "pacavit"
@@ -98,8 +102,10 @@ def weights_metadata(
         metrics: validation scores.
     """
     sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": None})}
-    if recipe.model.init not in packaged_names():
+    if not _is_public(recipe.model.init):
         sections["model"] = recipe.model.model_copy(update={"init": None})
+    if not _is_public(recipe.train.teacher):
+        sections["train"] = recipe.train.model_copy(update={"teacher": None})
     description = {
         "version": _FORMAT_VERSION,
         "recipe": recipe.model_copy(update=sections).model_dump(mode="json"),
@@ -109,6 +115,12 @@ def weights_metadata(
     # A single key, because safetensors writes several in random order, and equal runs shall give
     # equal files.
     return {_METADATA_KEY: json.dumps(description)}
+
+
+def _is_public(source: str | None) -> bool:
+    """Whether a source of weights is the same everywhere."""
+    source = source or ""
+    return source in packaged_names() or source.startswith(PUBLIC_PREFIXES)
 
 
 def save_weights(
@@ -131,6 +143,11 @@ def save_weights(
         files.replace_file(path, content)
 
 
+def is_ours(metadata: Mapping[str, str]) -> bool:
+    """Whether the metadata of a safetensors file are those of a weights file of this package."""
+    return _METADATA_KEY in metadata
+
+
 def read_description(metadata: Mapping[str, str], path: Path) -> Description:
     """The description in the metadata of a weights file, checked against all bounds.
 
@@ -142,7 +159,7 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
         CheckpointError: pacavit did not write the file, or its description is broken.
         RecipeError: a field of its recipe is unknown, of a wrong type or out of bounds.
     """
-    if _METADATA_KEY not in metadata:
+    if not is_ours(metadata):
         raise CheckpointError(
             f"{path} was not written by pacavit: it contains no recipe; give a run folder or "
             "weights that pacavit saved"

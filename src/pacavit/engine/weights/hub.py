@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import timm
@@ -18,6 +18,7 @@ from huggingface_hub import snapshot_download
 from timm.models import filter_pretrained_cfg
 from torch import nn
 
+from pacavit.data.base import Normalization
 from pacavit.engine.weights.fit import build_to_fit
 from pacavit.engine.weights.format import load_state
 from pacavit.errors import CheckpointError, PacavitError, RecipeError, UnknownNameError
@@ -35,6 +36,7 @@ __all__ = [
     "check_folder",
     "fetch",
     "from_pretrained",
+    "read_normalization",
     "save_pretrained",
 ]
 
@@ -121,6 +123,23 @@ def from_pretrained(source: str | Path, **settings: Any) -> nn.Module:
     return model.eval()
 
 
+def read_normalization(source: str | Path) -> Normalization | None:
+    """Mean and standard deviation of the channels that a folder's weights were trained with.
+
+    Args:
+        source: as ``from_pretrained`` takes it.
+
+    Returns:
+        None if the folder does not say.
+
+    Raises:
+        CheckpointError: folder, repository or configuration are missing or broken.
+        UnknownNameError: timm has no such architecture.
+    """
+    facts = _read_config(fetch(source) / CONFIG).pretrained_cfg
+    return None if facts.mean is None or facts.std is None else (facts.mean, facts.std)
+
+
 def fetch(source: str | Path) -> Path:
     """The local folder of a source; a repository of the hub is downloaded, or read from the cache.
 
@@ -192,11 +211,17 @@ def _config(model: PacaViT, class_names: Sequence[str], changes: Mapping[str, An
         raise RecipeError(f"an argument of the model cannot be stored: {error}") from error
 
 
+_Finite = Annotated[float, pydantic.Field(allow_inf_nan=False)]
+_Channels = tuple[_Finite, _Finite, _Finite]
+
+
 class _Facts(pydantic.BaseModel):
     """The fields of ``pretrained_cfg`` that are used."""
 
     num_classes: int | None = None
     classifier: str | tuple[str, ...] | None = None
+    mean: _Channels | None = None
+    std: _Channels | None = None
 
 
 class _Config(pydantic.BaseModel):

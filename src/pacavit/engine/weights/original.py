@@ -1,28 +1,27 @@
-"""Convert checkpoints of the original PaCa-ViT code into weights files."""
+"""Convert weights of other origin into weights files: of the authors, of timm, of torchvision."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageNetInfo
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
 
 from pacavit.data.base import DataInfo
-from pacavit.data.sources.imagenet import describe_synsets
 from pacavit.engine import build
+from pacavit.engine.weights.foreign import Foreign, check_match, imagenet_classes, read_foreign
 from pacavit.engine.weights.format import save_weights
 from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
-from pacavit.models.convert import convert_state_dict, recognize
+from pacavit.models.convert import convert_state_dict, is_original, recognize
+from pacavit.models.match import architecture_of, match_weights
 from pacavit.models.variants import ORIGINALS
 from pacavit.recipes import io
 from pacavit.recipes.schema import ModelConfig, Recipe
-from pacavit.utils.text import one_line
 
 __all__ = ["Conversion", "convert_checkpoint"]
 
@@ -56,44 +55,57 @@ class Conversion:
 
 
 def convert_checkpoint(
-    official: Path, out: Path, *, model: str | None = None, overwrite: bool = False
+    source: str | Path, out: Path, *, model: str | None = None, overwrite: bool = False
 ) -> Conversion:
-    """Convert an original checkpoint into a weights file that all commands take.
+    """Convert weights of other origin into a weights file that all commands take.
 
     Args:
-        official: file of ``torch.save``; nothing in it is executed.
+        source: file of the authors of PaCa-ViT, timm or torchvision (``torch.save``, of which
+            nothing is executed, or safetensors); ``timm:NAME`` or ``hf-hub:USER/NAME``.
         out: weights file to write; its name must end in ``.safetensors``.
-        model: the original name of the model; None infers it from the shapes of the weights.
+        model: the original name of a PaCa-ViT, or timm's name of any other model; None infers a
+            PaCa-ViT from the shapes of the weights, and takes that of a ``timm:NAME``.
         overwrite: replace the file ``out``.
 
     Raises:
-        UnknownNameError: no original model has that name.
-        CheckpointError: ``official`` is missing, broken or no PaCa-ViT, no weight fits the model,
-            or ``out`` exists or cannot be written.
+        UnknownNameError: there is no such model.
+        CheckpointError: the weights are missing or broken, of no known model, less than half of
+            them fits the model, or ``out`` exists or cannot be written.
     """
-    if model is not None and model not in ORIGINALS:
-        raise UnknownNameError("original model", model, ORIGINALS)
+    if model is not None and model not in ORIGINALS and not timm.is_model(model):
+        raise UnknownNameError("model", model, [*ORIGINALS, *timm.list_models()])
     if out.suffix != ".safetensors":
         raise CheckpointError(f"the name of the weights file {out} must end in .safetensors")
     if out.is_dir() or (out.exists() and not overwrite):
         raise CheckpointError(f"{out} exists; give another name, or --overwrite to replace a file")
+    foreign = read_foreign(source)
     try:
-        weights = convert_state_dict(_read(official))
-        original, name, settings = _named(model) if model else recognize(weights)
-        recipe = _recipe(original, name, settings)
-        num_classes = len(weights["head.weight"]) if "head.weight" in weights else _IMAGENET_CLASSES
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # random weights are the same in every conversion
-            network = build.model(recipe.model, num_classes)
+        if is_original(foreign.weights) and (model is None or model in ORIGINALS):
+            return _convert_original(foreign, out, model)
+        name = model or (foreign.network is not None and architecture_of(foreign.network))
+        if not name:
+            raise CheckpointError(
+                "no weights of an original PaCa-ViT; if it belongs to a model of timm, name that, "
+                "as in --model resnet50"
+            )
+        return _convert_other(foreign, out, name)
     except PacavitError as error:
-        raise CheckpointError(f"{official}: {error}") from error
+        raise CheckpointError(f"{foreign.origin}: {error}") from error
+
+
+def _convert_original(foreign: Foreign, out: Path, model: str | None) -> Conversion:
+    weights = convert_state_dict(foreign.weights)
+    original, name, settings = _named(model) if model else recognize(weights)
+    recipe = _recipe(original, name, settings)
+    num_classes = len(weights["head.weight"]) if "head.weight" in weights else _IMAGENET_CLASSES
+    network = _build(recipe, num_classes)
     own = network.state_dict()
     fitting = {
         key: value for key, value in weights.items() if key in own and value.shape == own[key].shape
     }
     if not fitting:
         raise CheckpointError(
-            f"no weight of {official} fits {original or name}; choose another --model"
+            f"no weight of the file fits {original or name}; choose another --model"
         )
     network.load_state_dict(fitting, strict=False)
     save_weights(out, network, recipe, _data_info(num_classes), {})
@@ -108,28 +120,37 @@ def convert_checkpoint(
     )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    """The mapping in a file of ``torch.save``; objects that would run code are refused."""
-    if not path.is_file():
-        raise CheckpointError("there is no such file")
-    # timm's training script also stores its arguments, which are plain data.
-    safe = torch.serialization.safe_globals([argparse.Namespace])
-    try:
-        with safe, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about pickles, which are refused anyway
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            "it is no checkpoint of PyTorch, or holds other things than weights; nothing in it was "
-            "executed; save the state dict alone"
-        ) from error
-    except Exception as error:  # for broken files torch raises errors of any class
-        raise CheckpointError(
-            f"it is truncated or no checkpoint of PyTorch ({one_line(error, kind=True)})"
-        ) from error
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f"it holds a {type(checkpoint).__name__} instead of named weights")
-    return checkpoint
+def _convert_other(foreign: Foreign, out: Path, name: str) -> Conversion:
+    known = foreign.network or timm.create_model(name)
+    facts: Mapping[str, Any] = getattr(known, "pretrained_cfg", None) or {}
+    recipe = _recipe_of_timm(name, facts)
+    network = _build(recipe, _IMAGENET_CLASSES)
+    weights = match_weights(network, foreign.weights)
+    num_classes = weights.num_classes or _IMAGENET_CLASSES
+    if num_classes != _IMAGENET_CLASSES:
+        network = _build(recipe, num_classes)
+        weights = match_weights(network, foreign.weights)
+    check_match(weights, "the file", name)
+    network.load_state_dict(weights.fitting, strict=False)
+    size = recipe.task.image_size or _IMAGE_SIZE
+    mean, std = facts.get("mean", IMAGENET_DEFAULT_MEAN), facts.get("std", IMAGENET_DEFAULT_STD)
+    info = replace(_data_info(num_classes), image_size=(size, size), mean=mean, std=std)
+    save_weights(out, network, recipe, info, {})
+    return Conversion(
+        path=out,
+        original=None,
+        model=name,
+        settings={},
+        loaded=tuple(weights.fitting),
+        reinitialised=weights.fresh,
+        unexpected=weights.unexpected,
+    )
+
+
+def _build(recipe: Recipe, num_classes: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # random weights are the same in every conversion
+        return build.model(recipe.model, num_classes)
 
 
 def _named(name: str) -> tuple[str, str, dict[str, Any]]:
@@ -155,13 +176,33 @@ def _recipe(original: str | None, model: str, settings: Mapping[str, Any]) -> Re
     )
 
 
+def _recipe_of_timm(name: str, facts: Mapping[str, Any]) -> Recipe:
+    """A recipe that prepares images as the weights expect; how they were trained is unknown."""
+    published = io.load(_PUBLISHED).model_dump(mode="json")
+    crop = {"eval_part": facts.get("crop_pct") or 0.875}
+    if facts.get("interpolation") in ("bilinear", "bicubic"):
+        crop["interpolation"] = facts["interpolation"]
+    size = (facts.get("input_size") or (3, _IMAGE_SIZE, _IMAGE_SIZE))[-1]
+    task = published["task"] | {"image_size": size, "crop": published["task"]["crop"] | crop}
+    return io.parse(
+        published
+        | {
+            "name": name,
+            "description": "trained elsewhere; only the preparation of images is known",
+            "task": task,
+            "model": {"name": name},
+        },
+        f"the recipe of {name}",
+    )
+
+
 def _data_info(num_classes: int) -> DataInfo:
     """Facts about ImageNet-1k or, if the number of classes differs, about unknown data."""
     is_imagenet = num_classes == _IMAGENET_CLASSES
     return DataInfo(
         name="imagenet",
         version="ImageNet-1k" if is_imagenet else f"images of {num_classes} classes unknown to us",
-        class_names=describe_synsets(ImageNetInfo("imagenet-1k").label_names())
+        class_names=imagenet_classes()
         if is_imagenet
         else tuple(f"class {index}" for index in range(num_classes)),
         image_size=(_IMAGE_SIZE, _IMAGE_SIZE),

@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import timm
 from torch import nn
 
 from pacavit.attention import Attention
 from pacavit.clustering import Clustering
 from pacavit.data import DataInfo
+from pacavit.engine.weights.foreign import (
+    TIMM,
+    check_match,
+    imagenet_classes,
+    is_foreign,
+    read_foreign,
+)
 from pacavit.engine.weights.format import load_state
+from pacavit.engine.weights.hub import PREFIX
 from pacavit.engine.weights.load import load_model
+from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import CheckpointError
 from pacavit.models import Teacher
+from pacavit.models.match import COUNTER, architecture_of, classifier_prefixes, match_weights
+from pacavit.utils.text import first_few
 
 __all__ = ["initialize"]
 
@@ -21,7 +33,10 @@ __all__ = ["initialize"]
 def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
     """Copy trained weights into a network whose clusterings and classes may differ.
 
-    The following parts may differ, and then keep their random initialization:
+    Weights of other libraries may lack anything, as long as they fit half of the backbone.
+
+    Of weights of this package, the following parts may differ, and then keep their random
+    initialization:
 
     - the classifier, if the classes differ by name or order;
     - a clustering: all of it if its method differs, else the layers whose sizes differ;
@@ -31,16 +46,20 @@ def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
     Args:
         model: on any device; its other weights are replaced.
         info: of the data that the network will be trained on.
-        source: run folder, weights file or packaged name.
+        source: run folder, weights file or packaged name; ``timm:NAME``, ``hf-hub:USER/NAME``, or
+            a file of another library.
 
     Returns:
         Lines for the log: what was loaded and what was not.
 
     Raises:
         UnknownNameError: no packaged weights have that name.
-        CheckpointError: the file is missing or broken, or other layers, numbers of heads or
-            activations differ.
+        CheckpointError: the weights are missing, broken or cannot be downloaded, or other layers,
+            numbers of heads or activations differ.
     """
+    _refuse_unusual(str(source))
+    if is_foreign(source):
+        return _from_foreign(model, info, source)
     loaded = load_model(source)
     trained, same_classes = loaded.task.model, loaded.info.class_names == info.class_names
     _refuse_other_arithmetic(model, trained, loaded.path)
@@ -58,7 +77,50 @@ def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
     return lines
 
 
-def _refuse_other_arithmetic(model: nn.Module, trained: nn.Module, path: Path) -> None:
+def _refuse_unusual(source: str) -> None:
+    """Raise CheckpointError for what users try, and what has a better name."""
+    if source.startswith(("http://", "https://")):
+        raise CheckpointError(
+            f"model.init: {source} is not downloaded; write {TIMM}NAME or {PREFIX}USER/NAME, or "
+            "download the file and give its path"
+        )
+    if source not in packaged_names() and not Path(source).exists() and timm.is_model(source):
+        raise CheckpointError(
+            f"model.init: no run folder or file {source!r}; for the pretrained weights of timm, "
+            f"write {TIMM}{source}"
+        )
+
+
+def _from_foreign(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
+    foreign = read_foreign(source)
+    origin = f"model.init: {foreign.origin}"
+    if foreign.network is not None:
+        _refuse_other_arithmetic(model, foreign.network, foreign.origin)
+    try:
+        match = match_weights(model, foreign.weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{origin}: {error}") from error
+    check_match(match, origin, architecture_of(model))
+    same_classes = info.class_names == imagenet_classes()
+    fresh_prefixes = () if same_classes else classifier_prefixes(model)
+    fitting = {n: value for n, value in match.fitting.items() if not n.startswith(fresh_prefixes)}
+    own = model.state_dict()
+    load_state(model, own | fitting, origin)
+    fresh = dict.fromkeys(
+        _layer(name) for name in own if name not in fitting and not name.endswith(COUNTER)
+    )
+    left_out = [name for name in match.unexpected if not name.startswith(fresh_prefixes)]
+    lines = [
+        f"started from {foreign.origin} ({match.layout}): {match.fraction:.1%} of the backbone"
+    ]
+    if fresh:
+        lines.append(f"newly initialized: {first_few(list(fresh))}")
+    if left_out:
+        lines.append(f"left out: {first_few(left_out)}")
+    return lines
+
+
+def _refuse_other_arithmetic(model: nn.Module, trained: nn.Module, path: Path | str) -> None:
     """Raise CheckpointError for differences that are not visible in the shapes of weights."""
     own, others = _shapeless_facts(model), _shapeless_facts(trained)
     for name, fact in own.items():

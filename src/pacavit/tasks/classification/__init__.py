@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from pacavit.tasks.classification.classifier import (
     ClassProbability,
+    Distiller,
     ImageClassifier,
     Prediction,
     Predictions,
@@ -28,6 +29,7 @@ __all__ = [
     "ClassificationMetrics",
     "ClassificationPreprocess",
     "ClassificationTask",
+    "Distiller",
     "ImageClassifier",
     "ImagePrediction",
     "Prediction",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, overload
 
@@ -15,7 +15,14 @@ from pacavit.errors import RecipeError
 from pacavit.tasks.base import NetworkFactory, Task
 from pacavit.tasks.classification.preprocess import ClassificationPreprocess
 
-__all__ = ["ClassProbability", "ImageClassifier", "Prediction", "Predictions", "top_classes"]
+__all__ = [
+    "ClassProbability",
+    "Distiller",
+    "ImageClassifier",
+    "Prediction",
+    "Predictions",
+    "top_classes",
+]
 
 
 class ClassProbability(NamedTuple):
@@ -79,6 +86,24 @@ def top_classes(
     return tuple(ClassProbability(class_names[label], value) for label, value in pairs)
 
 
+@dataclass(frozen=True)
+class Distiller:
+    """What a training imitates beside its labels.
+
+    Attributes:
+        teacher: (B, 3, height, width) images, as the task's network gets them -> (B, classes)
+            logits.
+        hard: imitate the teacher's decisions, not its probabilities.
+        weight: fraction of the loss that imitates, 0..1.
+        temperature: divides the logits of both before soft probabilities are compared.
+    """
+
+    teacher: Callable[[Tensor], Tensor]
+    hard: bool = False
+    weight: float = 0.5
+    temperature: float = 1.0
+
+
 class ImageClassifier(Task):
     """A task whose network maps images (B, 3, height, width) to (B, classes) logits.
 
@@ -86,11 +111,41 @@ class ImageClassifier(Task):
         model: the network.
         config: of the task.
         num_classes: K.
+
+    Attributes:
+        distiller: what training imitates; None: nothing. No part of the task's state.
     """
+
+    distiller: Distiller | None = None
 
     def __init__(self, model: nn.Module, config: Any, num_classes: int) -> None:
         super().__init__()
         self.model, self.config, self.num_classes = model, config, num_classes
+
+    def imitation(self, logits: Tensor, teachers: Tensor, distiller: Distiller) -> Tensor:
+        """The mean loss between logits (B, classes) and those of a teacher, as a scalar.
+
+        Raises:
+            RecipeError: the task does not define one.
+        """
+        raise RecipeError(f"train.teacher: {type(self).__name__} cannot be distilled")
+
+    def with_distillation(self, loss: Tensor, logits: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """The named losses of a batch: that of the labels, and that of imitating a teacher.
+
+        Args:
+            loss: of the labels, a scalar.
+            logits: (B, classes) of the network, fp32.
+            images: (B, 3, height, width), as the network got them.
+        """
+        distiller = self.distiller
+        if distiller is None:
+            return {"loss": loss}
+        imitation = self.imitation(logits, distiller.teacher(images), distiller)
+        return {
+            "labels": (1 - distiller.weight) * loss,
+            "distillation": distiller.weight * imitation,
+        }
 
     @classmethod
     def build(cls, config: Any, info: DataInfo, network: NetworkFactory) -> Self:

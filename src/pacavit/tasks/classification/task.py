@@ -12,7 +12,12 @@ from torch.nn import functional as F
 from pacavit.data import Batch, DataInfo, ImageSet, LabeledImages
 from pacavit.errors import DataError
 from pacavit.tasks.base import TASKS
-from pacavit.tasks.classification.classifier import ImageClassifier, Prediction, top_classes
+from pacavit.tasks.classification.classifier import (
+    Distiller,
+    ImageClassifier,
+    Prediction,
+    top_classes,
+)
 from pacavit.tasks.classification.config import ClassificationConfig
 from pacavit.tasks.classification.predictions import ImagePrediction
 
@@ -37,13 +42,26 @@ class ClassificationTask(ImageClassifier):
     target = "label"
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Label-smoothed cross-entropy of a batch, mixed or not, as a scalar named "loss"."""
-        logits = self.model(batch.images)
+        """Label-smoothed cross-entropy of a batch, mixed or not, as a scalar named "loss".
+
+        With a distiller, it is named "labels", beside "distillation".
+        """
         # Under autocast the logits are bf16; the loss is computed in fp32.
-        loss = F.cross_entropy(
-            logits.float(), batch.targets, label_smoothing=self.config.label_smoothing
-        )
-        return {"loss": loss}
+        logits = self.model(batch.images).float()
+        loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.config.label_smoothing)
+        return self.with_distillation(loss, logits, batch.images)
+
+    def imitation(self, logits: Tensor, teachers: Tensor, distiller: Distiller) -> Tensor:
+        """Cross-entropy to the teacher's top classes, or divergence from its probabilities.
+
+        The divergence is multiplied by the squared temperature, so that gradients keep their size.
+        """
+        if distiller.hard:
+            return F.cross_entropy(logits, teachers.argmax(1))
+        own = (logits / distiller.temperature).log_softmax(1)
+        wanted = (teachers / distiller.temperature).log_softmax(1)
+        divergence = F.kl_div(own, wanted, reduction="batchmean", log_target=True)
+        return divergence * distiller.temperature**2
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:

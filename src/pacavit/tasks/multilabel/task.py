@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pacavit.data import Batch, DataInfo, ImageSet, LabeledImages
 from pacavit.errors import DataError
 from pacavit.tasks.base import TASKS
-from pacavit.tasks.classification import ImageClassifier, Prediction, top_classes
+from pacavit.tasks.classification import Distiller, ImageClassifier, Prediction, top_classes
 from pacavit.tasks.multilabel.config import MultilabelConfig
 from pacavit.tasks.multilabel.predictions import LabelsPrediction
 
@@ -38,11 +38,23 @@ class MultilabelTask(ImageClassifier):
     target = "labels"
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean binary cross-entropy over images and classes, as a scalar named "loss"."""
+        """Mean binary cross-entropy over images and classes, as a scalar named "loss".
+
+        With a distiller, it is named "labels", beside "distillation".
+        """
         logits = self.model(batch.images).float()  # under autocast they are bf16
         weight = torch.full((self.num_classes,), self.config.positive_weight, device=logits.device)
         targets = batch.targets.to(logits)
-        return {"loss": F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)}
+        loss = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)
+        return self.with_distillation(loss, logits, batch.images)
+
+    def imitation(self, logits: Tensor, teachers: Tensor, distiller: Distiller) -> Tensor:
+        """Binary cross-entropy to the teacher's decisions, or to its probabilities."""
+        if distiller.hard:
+            return F.binary_cross_entropy_with_logits(logits, (teachers > 0).to(logits))
+        wanted = (teachers / distiller.temperature).sigmoid()
+        loss = F.binary_cross_entropy_with_logits(logits / distiller.temperature, wanted)
+        return loss * distiller.temperature**2
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:
