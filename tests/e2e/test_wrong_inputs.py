@@ -152,6 +152,12 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits_run: Path) -> Path:
     for name in ("ant", "bee"):
         for number in range(40):
             (folder / "unreadable" / name / f"{number}.png").write_text("not an image")
+    for split in ("train", "val"):
+        for number, name in enumerate(("ant", "bee")):
+            (folder / "copies" / split / name).mkdir(parents=True)
+            Image.new("RGB", (9, 9), (99 * number, 0, 0)).save(
+                folder / "copies" / split / name / "0.png"
+            )
     for letters in (rb"ab\xe9ille", b"ab\xe9ille"):  # as it is shown, and in Latin-1
         (folder / "latin" / os.fsdecode(letters)).mkdir(parents=True)
     for name in ("splits/train/ant", "splits/train_old/ant", "twice/val/ant", "twice/Valid/ant"):
@@ -315,6 +321,12 @@ ROWS = [
     ("folder like a split", FOLDER + "splits", ["splits", "'train_old'", "validation"]),
     ("folder two splits", FOLDER + "twice", ["twice", "2 folders of val", "Valid and val"]),
     ("folder too small", FOLDER + "mixed", ["mixed", "no val images"]),
+    (
+        "folder copies",
+        FOLDER + "copies --set train.batch_size=2",
+        ["2 images are in two splits", "val/ant/0.png equals train", "data.duplicates=warn"],
+    ),
+    ("duplicates", FOLDER + "copies --set data.duplicates=no", ["data.duplicates", "'refuse'"]),
     ("folder val size", FOLDER + "unreadable --set data.val_size=99", ["99", "69"]),
     (
         "folder option",

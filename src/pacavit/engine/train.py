@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,13 +16,16 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from pacavit.data import Batch, Loader, describe_broken
+from pacavit.data import Batch, ImageSet, Loader, Split, describe_broken
+from pacavit.data.duplicates import Duplicate, duplicates_csv
 from pacavit.engine import build, diagnostics, distributed, optim, system
 from pacavit.engine.batchnorm import check_batch_norm
 from pacavit.engine.distributed import World
+from pacavit.engine.duplicates import DUPLICATES, FoundDuplicates, check_duplicates
 from pacavit.engine.evaluate import measure
 from pacavit.engine.run import folder
 from pacavit.engine.run.log import RunLog
+from pacavit.engine.run.summary import describe_data, describe_training
 from pacavit.engine.run.timer import Timer
 from pacavit.engine.weights import checkpoint
 from pacavit.engine.weights.checkpoint import best_weights
@@ -33,6 +36,7 @@ from pacavit.recipes.schema import Recipe
 from pacavit.tasks.base import Task
 from pacavit.utils import files
 from pacavit.utils.command import pacavit_command
+from pacavit.utils.progress import announce, show_progress
 
 __all__ = ["train"]
 
@@ -82,17 +86,18 @@ def train(
         with world.together():
             recipe = folder.recipe_to_resume(recipe, out) if resume else recipe
             finished = resume and (out / WEIGHTS).is_file()
-        say = _printer(progress and world.is_main)
-        if finished:
-            say(f"the run in {out} is finished; there is nothing to resume")
-        else:
-            _train(recipe, out, world, resume=resume, overwrite=overwrite, progress=progress)
-            say(f"trained model in {out}; next: {pacavit_command('evaluate', out)}")
+        console = Console(quiet=not (progress and world.is_main))
+        with show_progress(console):
+            if finished:
+                announce(f"the run in {out} is finished; there is nothing to resume")
+            else:
+                _train(recipe, out, world, resume=resume, overwrite=overwrite, console=console)
+                announce(f"trained model in {out}; next: {pacavit_command('evaluate', out)}")
     return out
 
 
 def _train(
-    recipe: Recipe, out: Path, world: World, *, resume: bool, overwrite: bool, progress: bool
+    recipe: Recipe, out: Path, world: World, *, resume: bool, overwrite: bool, console: Console
 ) -> None:
     # Build everything before the folder is changed, so that a wrong recipe does not delete a run.
     with world.together():
@@ -109,12 +114,13 @@ def _train(
             log = None
             if world.is_main:
                 folder.prepare(out, recipe, trainer.device, world.size, overwrite=overwrite)
+                _list_duplicates(out, trainer.duplicates.all)
                 log = RunLog(
                     out,
                     first_step=step,
                     total_steps=trainer.total_steps,
                     epochs=recipe.train.epochs,
-                    progress=progress,
+                    console=console,
                 )
                 stack.enter_context(log)
         trainer.wrap()
@@ -124,8 +130,10 @@ def _train(
                 log.say(f"resuming after step {step} of {trainer.total_steps}")
             for line in intact.warnings:
                 log.warn(line)
-            for line in trainer.origin:
+            for line in [*trainer.origin, *trainer.summary, *trainer.duplicates.lines]:
                 log.say(line)
+            for line in trainer.duplicates.warnings:
+                log.warn(line)
         trainer.fit(log)
 
 
@@ -142,6 +150,8 @@ class Trainer:
     Attributes:
         origin: lines to log first: the initial weights, if they are not random, and skipped files
             of the data.
+        summary: lines about the data, the network and the steps.
+        duplicates: images in two splits; the first process looks for them when a run starts.
     """
 
     def __init__(self, recipe: Recipe, out: Path, world: World, *, fresh: bool = True) -> None:
@@ -150,6 +160,7 @@ class Trainer:
         with world.together():
             self.device = world.device(self.config.device)
             system.configure(self.device)
+            announce(f"reading {recipe.data.name}")
             source = build.data_source(recipe)
 
             # Check the recipe before the images are loaded, which may take a download.
@@ -165,6 +176,7 @@ class Trainer:
             check_batch_norm(self.task, recipe, self.info, world.size)
             ema = self.config.ema
             self.average = None if ema is None else optim.create_average(self.task, ema)
+        num_parameters = sum(parameter.numel() for parameter in self.task.parameters())
         self.best_task: Task = self.task if self.average is None else self.average.module
         self.sharded = world.size > 1 and self.config.parallel == "fsdp"
         if self.sharded:
@@ -181,12 +193,24 @@ class Trainer:
             self.info = source.info
             self.images = build.image_set(source, "train", self.device)
             val_images = build.image_set(source, "val", self.device)
+        splits: dict[Split, ImageSet] = {"train": self.images, "val": val_images}
+        self.duplicates = FoundDuplicates()
+        with world.together():
+            if fresh and world.is_main:
+                self.duplicates = check_duplicates(recipe.data, source, splits)
         self.val_loader = build.eval_loader(recipe, val_images, self.info, world.shard)
         loader = self._train_loader(0)
         self.num_chunks = _num_chunks(loader, self.config.micro_batch)
         self.steps_per_epoch = len(loader)
         self.total_steps = self.steps_per_epoch * self.config.epochs
 
+        test_images = source.files("test")
+        if test_images is not None:
+            splits["test"] = test_images
+        self.summary = [
+            *describe_data(recipe, self.info, splits),
+            *describe_training(recipe, num_parameters, self.device, len(loader), world.size),
+        ]
         self.timer = Timer(self._step_costs(), self.steps_per_epoch)
 
         # The module that runs a training step, which ``wrap`` replaces; all else uses the task.
@@ -474,10 +498,11 @@ def _not_finite(losses: Mapping[str, float]) -> str:
     return f"the losses are not finite: {', '.join(wrong) or 'their sum'}"
 
 
-def _printer(shown: bool) -> Callable[[str], None]:
-    """A function that prints plain lines, or does nothing."""
-    console = Console(quiet=not shown)
-    return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+def _list_duplicates(out: Path, duplicates: Sequence[Duplicate]) -> None:
+    """Write the images that are in two splits into the run folder, if there are any."""
+    if duplicates:
+        with files.writing(out / DUPLICATES):
+            files.replace_file(out / DUPLICATES, duplicates_csv(duplicates).encode())
 
 
 @contextmanager

@@ -80,6 +80,12 @@ class DataConfig(_Section):
         "speed only; None: one per core, divided among the training processes of the machine. "
         "Images in memory need none",
     )
+    duplicates: Literal["refuse", "warn", "ignore"] | None = Field(
+        None,
+        description="images that are in two splits: refuse exact copies and warn of "
+        "near-duplicates, warn of both, or do not look for them; None: refuse for images of your "
+        "own, warn for published data sets, ignore for more than 50,000 images",
+    )
     options: Options = Field(
         {}, description="further keyword arguments of the data set's class, such as a variant"
     )
@@ -181,6 +187,12 @@ class TrainConfig(_Section):
     warmup: Fraction = Field(0.1, description="fraction of all steps in which the rate increases")
     schedule: Literal["linear", "cosine"] = Field(
         "linear", description="how the learning rate decreases after warm-up"
+    )
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description='weights of classes in the loss: "balanced", in inverse proportion to their '
+        "numbers of training images, or numbers by class name (1 for all other classes); None: "
+        "all images count the same",
     )
     clip: float | None = Field(None, gt=0, description="largest gradient norm; None: no clipping")
     ema: float | None = Field(

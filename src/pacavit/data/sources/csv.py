@@ -71,6 +71,7 @@ class CsvLabels(ListedSource):
     """
 
     targets = ("label", "labels")
+    refuses_duplicates = True
 
     def __init__(
         self,
