@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pacavit.data import Cifar10, Digits, Folder, MemoryImages, Split
+from pacavit.data import SPLITS, Cifar10, Digits, Folder, LabeledImages, MemoryImages, Split
 from pacavit.data.duplicates import describe_duplicates, duplicates_csv, find_duplicates
 
 
@@ -51,14 +51,20 @@ def test_copies_and_near_copies_are_named(root: Path, in_memory: bool, broken: b
         (root / "train" / "ant" / "0.png").write_bytes(b"no image")
         (root / "test" / "ant" / "0.png").write_bytes(b"no image either")
     source = Folder(root, in_memory=in_memory)
-    splits: dict[Split, MemoryImages] = {"train": source.load("train"), "val": source.load("val")}
-    files = {split: source.files(split) for split in ("train", "val", "test")}
+    splits = {split: source.load(split) for split in SPLITS[:2]}
+    files: dict[Split, LabeledImages] = {}
+    for split in SPLITS:
+        listed = source.files(split)
+        assert listed is not None
+        files[split] = listed
     exact, near = find_duplicates(splits, files)
     train = str(root / "train" / "bee" / "2.png")
     assert exact == ("val", str(root / "val" / "bee" / "copy.png"), "train", train, True)
     assert near == ("test", str(root / "test" / "ant" / "small.jpg"), "train", train, False)
-    text = describe_duplicates([exact, near])
-    assert f"val {exact.image} equals train {train}; test {near.image} resembles train" in text
+    assert describe_duplicates([exact, near], root) == (
+        "val/bee/copy.png (val) equals train/bee/2.png (train); "
+        "test/ant/small.jpg (test) resembles train/bee/2.png (train)"
+    )
     rows = list(csv.DictReader(io.StringIO(duplicates_csv([exact, near]))))
     assert [row["other_image"] for row in rows] == [train, train]
     assert [row["exact"] for row in rows] == ["True", "False"]
@@ -90,7 +96,7 @@ def test_plain_images_of_different_colors_are_no_duplicates() -> None:
 
 def test_similar_images_of_a_class_are_no_duplicates() -> None:
     digits = Digits()
-    found = find_duplicates({split: digits.load(split) for split in ("train", "val", "test")}, {})
+    found = find_duplicates({split: digits.load(split) for split in SPLITS}, {})
     assert len(found) < 0.02 * 540
 
 

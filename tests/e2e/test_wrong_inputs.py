@@ -211,6 +211,25 @@ ROWS = [
     ("val size", TRAIN + " --set data.val_size=5000", ["data.val_size", "5000", "1437"]),
     ("no validation", TRAIN + " --set data.val_size=0", ["val_size"]),
     (
+        "patience without validation",
+        TRAIN + " --set train.patience=3 --set data.val_size=0",
+        ["no validation images", "data.val_size is 0"],
+    ),
+    (
+        "keep without validation",
+        TRAIN + " --set train.keep=best --set data.val_size=0",
+        ["no validation images", "data.val_size is 0"],
+    ),
+    (
+        "class weight",
+        FOLDER + "mixed --set train.class_weights.bees=2.0",
+        ["unknown class 'bees' in train.class_weights", "did you mean 'bee'?"],
+    ),
+    ("class weights", TRAIN + " --set train.class_weights=even", ["class_weights", "'balanced'"]),
+    ("class weight 0", TRAIN + " --set train.class_weights.1=0.0", ["class_weights.1", "0"]),
+    ("keep", TRAIN + " --set train.keep=first", ["train.keep", "'best' or 'last'"]),
+    ("patience", TRAIN + " --set train.patience=0", ["train.patience", "0"]),
+    (
         "batch norm",
         TRAIN + " --set model.name=resnet18 --set train.batch_size=1",
         ["resnet18", "BatchNorm", "raise train.batch_size 1"],
@@ -324,7 +343,7 @@ ROWS = [
     (
         "folder copies",
         FOLDER + "copies --set train.batch_size=2",
-        ["2 images are in two splits", "val/ant/0.png equals train", "data.duplicates=warn"],
+        ["2 images are in two splits", "val/ant/0.png (val) equals train/", "data.duplicates=warn"],
     ),
     ("duplicates", FOLDER + "copies --set data.duplicates=no", ["data.duplicates", "'refuse'"]),
     ("folder val size", FOLDER + "unreadable --set data.val_size=99", ["99", "69"]),

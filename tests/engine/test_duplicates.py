@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pacavit.data import DataSource, ImageSet, Split
 from pacavit.engine import build, train
 from pacavit.engine import duplicates as module
 from pacavit.engine.duplicates import check_duplicates
@@ -46,12 +47,16 @@ def recipe(root: Path, **data: Any) -> Recipe:
     )
 
 
+def loaded(source: DataSource) -> dict[Split, ImageSet]:
+    return {"train": source.load("train"), "val": source.load("val")}
+
+
 def test_exact_copies_are_refused_before_the_folder_is_made(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         train(recipe(root), tmp_path / "run", progress=False)
     text = str(caught.value)
     assert "\n" not in text
-    assert f"{root}: 1 image is in two splits: val {root}/val/light/again.png equals train" in text
+    assert f"{root}: 1 image is in two splits: val/light/again.png (val) equals train/" in text
     assert "data.duplicates=warn" in text
     assert not (tmp_path / "run").exists()
 
@@ -61,7 +66,7 @@ def test_allowed_copies_are_listed(
 ) -> None:
     run = train(recipe(root, duplicates="warn"), tmp_path / "run")
     printed = capsys.readouterr().out
-    assert "warning: 1 image is in two splits, so scores may be too high: val" in printed
+    assert "warning: 1 image is in two splits: val/light/again.png (val) equals" in printed
     assert printed.index("images: 20 train, 21 val") < printed.index("warning: ")
     (row,) = csv.DictReader((run / "duplicates.csv").read_text().splitlines())
     assert row["other_image"] == str(root / "train" / "dark" / "3.png")
@@ -78,7 +83,7 @@ def test_a_run_may_ignore_copies(
 def test_published_data_are_only_warned_of(root: Path) -> None:
     source = build.data_source(recipe(root))
     source.refuses_duplicates = False  # type: ignore[misc]
-    splits = {split: source.load(split) for split in ("train", "val")}
+    splits = loaded(source)
     config = recipe(root).data
     assert len(check_duplicates(config, source, splits).warnings) == 1
     with pytest.raises(DataError, match="two splits"):
@@ -90,7 +95,7 @@ def test_many_images_are_searched_only_on_request(
 ) -> None:
     monkeypatch.setattr(module, "_MOST_IMAGES", 40)
     source = build.data_source(recipe(root))
-    splits = {split: source.load(split) for split in ("train", "val")}
+    splits = loaded(source)
     found = check_duplicates(recipe(root).data, source, splits)
     assert not found.warnings
     assert found.lines == [

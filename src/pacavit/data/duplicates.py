@@ -115,12 +115,14 @@ def find_duplicates(
     return exact + near
 
 
-def describe_duplicates(duplicates: Sequence[Duplicate]) -> str:
-    """The first few duplicates, and the number of the others, on one line."""
+def describe_duplicates(duplicates: Sequence[Duplicate], root: Path | None) -> str:
+    """The first few duplicates, and the number of the others, on one line; paths within a root."""
+    prefix = "" if root is None else f"{shown(root)}{os.sep}"
     return first_few(
         [
-            f"{found.split} {found.image} {'equals' if found.exact else 'resembles'} "
-            f"{found.other_split} {found.other_image}"
+            f"{found.image.removeprefix(prefix)} ({found.split}) "
+            f"{'equals' if found.exact else 'resembles'} "
+            f"{found.other_image.removeprefix(prefix)} ({found.other_split})"
             for found in duplicates
         ]
     )

@@ -5,11 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pacavit.data import SPLITS, DataSource, ImageSet, Split
-from pacavit.data.duplicates import Duplicate, describe_duplicates, find_duplicates
+from pacavit.data.duplicates import (
+    Duplicate,
+    describe_duplicates,
+    duplicates_csv,
+    find_duplicates,
+)
 from pacavit.errors import DataError
 from pacavit.recipes.schema import DataConfig
+from pacavit.utils import files
 from pacavit.utils.text import shown
 
 __all__ = ["DUPLICATES", "FoundDuplicates", "check_duplicates"]
@@ -33,6 +40,12 @@ class FoundDuplicates:
     warnings: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
+    def save(self, out: Path) -> None:
+        """Write ``duplicates.csv`` into a run folder, if there are any duplicates."""
+        if self.all:
+            with files.writing(out / DUPLICATES):
+                files.replace_file(out / DUPLICATES, duplicates_csv(self.all).encode())
+
 
 def check_duplicates(
     config: DataConfig, source: DataSource, splits: Mapping[Split, ImageSet]
@@ -48,8 +61,8 @@ def check_duplicates(
         DataError: exact copies are refused, and there are some.
     """
     listed = {split: source.files(split) for split in SPLITS}
-    files = {split: images for split, images in listed.items() if images is not None}
-    policy, num = config.duplicates, sum(map(len, (files or splits).values()))
+    as_files = {split: images for split, images in listed.items() if images is not None}
+    policy, num = config.duplicates, sum(map(len, (as_files or splits).values()))
     if policy == "ignore":
         return FoundDuplicates()
     if policy is None and num > _MOST_IMAGES:
@@ -59,19 +72,17 @@ def check_duplicates(
         )
         return FoundDuplicates(lines=[note])
     start = time.monotonic()
-    found = find_duplicates(splits, files)
+    found = find_duplicates(splits, as_files)
     seconds = time.monotonic() - start
-    exact = [each for each in found if each.exact]
-    near = [each for each in found if not each.exact]
+    exact, near = ([each for each in found if each.exact == kind] for kind in (True, False))
     if exact and (policy == "refuse" or (policy is None and source.refuses_duplicates)):
         place = "the data" if source.root is None else shown(source.root)
         raise DataError(
-            f"{place}: {_number(exact)} in two splits: {describe_duplicates(exact)}; remove one of "
-            f"each, or train with data.duplicates=warn, which lists all in {DUPLICATES}"
+            f"{place}: {_describe(exact, source, 'in two splits')}; remove one of each, or train "
+            f"with data.duplicates=warn, which lists all in {DUPLICATES}"
         )
     warnings = [
-        f"{_number(some)} {where}, so scores may be too high: {describe_duplicates(some)}; all are "
-        f"in {DUPLICATES}"
+        f"{_describe(some, source, where)}; scores may be too high; all are in {DUPLICATES}"
         for some, where in ((exact, "in two splits"), (near, "nearly the same in two splits"))
         if some
     ]
@@ -84,5 +95,6 @@ def check_duplicates(
     return FoundDuplicates(found, warnings, lines)
 
 
-def _number(duplicates: Sequence[Duplicate]) -> str:
-    return "1 image is" if len(duplicates) == 1 else f"{len(duplicates):,} images are"
+def _describe(duplicates: Sequence[Duplicate], source: DataSource, where: str) -> str:
+    number = "1 image is" if len(duplicates) == 1 else f"{len(duplicates):,} images are"
+    return f"{number} {where}: {describe_duplicates(duplicates, source.root)}"

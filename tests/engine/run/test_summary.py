@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pacavit.data import DataInfo, MemoryImages, Split
+from pacavit.data import DataInfo, MemoryImages
 from pacavit.engine.run.summary import describe_data, describe_training
 from pacavit.recipes import Recipe, load
 
@@ -24,8 +24,8 @@ def of_counts(*counts: int) -> MemoryImages:
 
 
 def test_few_classes_are_a_table(recipe: Recipe) -> None:
-    splits: dict[Split, MemoryImages] = {"train": of_counts(1200, 100), "test": of_counts(7, 9)}
-    assert describe_data(recipe, INFO, splits) == [
+    train, test = of_counts(1200, 100), of_counts(7, 9)
+    assert describe_data(recipe, INFO, {"train": train}, test) == [
         "data: folder of 60 images; stored with 64 x 48 pixels, network input 64 x 48",
         "images: 1,300 train, 16 test",
         "  class  train  test",
@@ -38,7 +38,7 @@ def test_few_classes_are_a_table(recipe: Recipe) -> None:
 
 def test_the_rarest_and_the_most_frequent_of_many_classes_are_named(recipe: Recipe) -> None:
     info = replace(INFO, class_names=tuple(f"class {number}" for number in range(30)))
-    lines = describe_data(recipe, info, {"train": of_counts(*range(20, 50))})
+    lines = describe_data(recipe, info, {"train": of_counts(*range(20, 50))}, None)
     assert lines[2:] == [
         "  30 classes; training images, fewest: class 0 20, class 1 21, class 2 22; "
         "most: class 29 49, class 28 48, class 27 47"
@@ -47,7 +47,7 @@ def test_the_rarest_and_the_most_frequent_of_many_classes_are_named(recipe: Reci
 
 def test_images_with_several_labels_count_for_each(recipe: Recipe) -> None:
     labels = torch.tensor([[1, 1], [0, 1]], dtype=torch.uint8)
-    assert describe_data(recipe, INFO, {"train": images(labels)})[2:] == [
+    assert describe_data(recipe, INFO, {"train": images(labels)}, None)[2:] == [
         "  class  train",
         "  ant        1",
         "  bee        2",

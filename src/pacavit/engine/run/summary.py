@@ -18,14 +18,18 @@ _NAME_WIDTH = 40
 _REMEDY = "train.class_weights=balanced gives classes the same weight"
 
 
-def describe_data(recipe: Recipe, info: DataInfo, splits: Mapping[Split, ImageSet]) -> list[str]:
+def describe_data(
+    recipe: Recipe, info: DataInfo, loaded: Mapping[Split, ImageSet], test: ImageSet | None
+) -> list[str]:
     """Lines with the images per class and split, the imbalance, and the sizes of images.
 
     Args:
         recipe: of the run.
         info: of the data.
-        splits: images by split; splits that are not known without reading them may be missing.
+        loaded: images by split.
+        test: test images in files; None if they are not known without reading them.
     """
+    splits = dict(loaded) if test is None else {**loaded, "test": test}
     size = recipe.task.image_size
     height, width = info.image_size if size is None else (size, size)
     stored_height, stored_width = info.image_size

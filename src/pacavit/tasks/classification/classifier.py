@@ -86,11 +86,17 @@ class ImageClassifier(Task):
         model: the network.
         config: of the task.
         num_classes: K.
+
+    Attributes:
+        class_weights: (classes,) float32, of the classes in the loss; None if all count the same.
     """
+
+    class_weights: Tensor | None
 
     def __init__(self, model: nn.Module, config: Any, num_classes: int) -> None:
         super().__init__()
         self.model, self.config, self.num_classes = model, config, num_classes
+        self.register_buffer("class_weights", None, persistent=False)
 
     @classmethod
     def build(cls, config: Any, info: DataInfo, network: NetworkFactory) -> Self:
@@ -112,6 +118,11 @@ class ImageClassifier(Task):
         return ClassificationPreprocess(
             config, info, training=training, image_size=image_size, epochs=epochs
         )
+
+    def set_class_weights(self, weights: Tensor) -> None:
+        """Weigh the classes in the loss: (classes,) float32."""
+        parameter = next(self.model.parameters(), weights)
+        self.class_weights = weights.to(parameter.device, torch.float32)
 
     @staticmethod
     @abstractmethod

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClassificationTask"]
 
+_TINY = 1e-12
+
 
 @TASKS.register("classification")
 class ClassificationTask(ImageClassifier):
@@ -37,13 +39,35 @@ class ClassificationTask(ImageClassifier):
     target = "label"
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Label-smoothed cross-entropy of a batch, mixed or not, as a scalar named "loss"."""
-        logits = self.model(batch.images)
+        """Label-smoothed cross-entropy of a batch, mixed or not, as a scalar named "loss".
+
+        With class weights, the mean over images is weighted by ``image_weights``.
+        """
         # Under autocast the logits are bf16; the loss is computed in fp32.
-        loss = F.cross_entropy(
-            logits.float(), batch.targets, label_smoothing=self.config.label_smoothing
-        )
-        return {"loss": loss}
+        logits = self.model(batch.images).float()
+        smoothing = self.config.label_smoothing
+        if self.class_weights is None:
+            loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
+            return {"loss": loss}
+        losses = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing, reduction="none")
+        weights = self.image_weights(batch.targets, self.class_weights)
+        return {"loss": (weights * losses).sum() / weights.sum().clamp_min(_TINY)}
+
+    def loss_weight(self, batch: Batch) -> Tensor:
+        """The number of images, or the sum of their weights."""
+        if self.class_weights is None:
+            return super().loss_weight(batch)
+        return self.image_weights(batch.targets, self.class_weights).sum()
+
+    @staticmethod
+    def image_weights(targets: Tensor, class_weights: Tensor) -> Tensor:
+        """The weight of each image (B,): that of its class, or their mean if images are mixed.
+
+        Args:
+            targets: (B,) int64 labels, or (B, classes) target probabilities.
+            class_weights: (classes,).
+        """
+        return class_weights[targets] if targets.ndim == 1 else targets @ class_weights
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:

@@ -38,11 +38,16 @@ class MultilabelTask(ImageClassifier):
     target = "labels"
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean binary cross-entropy over images and classes, as a scalar named "loss"."""
+        """Mean binary cross-entropy over images and classes, as a scalar named "loss".
+
+        Images that show a class count with ``positive_weight``, times the weight of the class.
+        """
         logits = self.model(batch.images).float()  # under autocast they are bf16
-        weight = torch.full((self.num_classes,), self.config.positive_weight, device=logits.device)
+        weights = torch.full((self.num_classes,), self.config.positive_weight, device=logits.device)
+        if self.class_weights is not None:
+            weights = weights * self.class_weights
         targets = batch.targets.to(logits)
-        return {"loss": F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)}
+        return {"loss": F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)}
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:
