@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from pacavit_cli.console import echo
 
 
 def train(
@@ -30,6 +33,8 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in DIR.")] = False,
 ) -> None:
     """Train a model: pacavit train digits --out runs/digits."""
+    if os.environ.get("RANK", "0") == "0":  # one of the processes of torchrun
+        echo(f"training {recipe} into {out}: loading the libraries")
     from pacavit import api
 
     api.train(

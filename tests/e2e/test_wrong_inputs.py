@@ -152,6 +152,12 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits_run: Path) -> Path:
     for name in ("ant", "bee"):
         for number in range(40):
             (folder / "unreadable" / name / f"{number}.png").write_text("not an image")
+    for split in ("train", "val"):
+        for number, name in enumerate(("ant", "bee")):
+            (folder / "copies" / split / name).mkdir(parents=True)
+            Image.new("RGB", (9, 9), (99 * number, 0, 0)).save(
+                folder / "copies" / split / name / "0.png"
+            )
     for letters in (rb"ab\xe9ille", b"ab\xe9ille"):  # as it is shown, and in Latin-1
         (folder / "latin" / os.fsdecode(letters)).mkdir(parents=True)
     for name in ("splits/train/ant", "splits/train_old/ant", "twice/val/ant", "twice/Valid/ant"):
@@ -204,6 +210,25 @@ ROWS = [
     ("shift", TRAIN + " --set task.augment.shift=32", ["augment.shift 32", "32 x 32"]),
     ("val size", TRAIN + " --set data.val_size=5000", ["data.val_size", "5000", "1437"]),
     ("no validation", TRAIN + " --set data.val_size=0", ["val_size"]),
+    (
+        "patience without validation",
+        TRAIN + " --set train.patience=3 --set data.val_size=0",
+        ["no validation images", "data.val_size is 0"],
+    ),
+    (
+        "keep without validation",
+        TRAIN + " --set train.keep=best --set data.val_size=0",
+        ["no validation images", "data.val_size is 0"],
+    ),
+    (
+        "class weight",
+        FOLDER + "mixed --set train.class_weights.bees=2.0",
+        ["unknown class 'bees' in train.class_weights", "did you mean 'bee'?"],
+    ),
+    ("class weights", TRAIN + " --set train.class_weights=even", ["class_weights", "'balanced'"]),
+    ("class weight 0", TRAIN + " --set train.class_weights.1=0.0", ["class_weights.1", "0"]),
+    ("keep", TRAIN + " --set train.keep=first", ["train.keep", "'best' or 'last'"]),
+    ("patience", TRAIN + " --set train.patience=0", ["train.patience", "0"]),
     (
         "batch norm",
         TRAIN + " --set model.name=resnet18 --set train.batch_size=1",
@@ -315,6 +340,12 @@ ROWS = [
     ("folder like a split", FOLDER + "splits", ["splits", "'train_old'", "validation"]),
     ("folder two splits", FOLDER + "twice", ["twice", "2 folders of val", "Valid and val"]),
     ("folder too small", FOLDER + "mixed", ["mixed", "no val images"]),
+    (
+        "folder copies",
+        FOLDER + "copies --set train.batch_size=2",
+        ["2 images are in two splits", "val/ant/0.png (val) equals train/", "data.duplicates=warn"],
+    ),
+    ("duplicates", FOLDER + "copies --set data.duplicates=no", ["data.duplicates", "'refuse'"]),
     ("folder val size", FOLDER + "unreadable --set data.val_size=99", ["99", "69"]),
     (
         "folder option",

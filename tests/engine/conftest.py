@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from pacavit import load_plugin
+from pacavit.data import Batch
 from pacavit.recipes import Recipe, parse
+from pacavit.tasks import ClassificationTask
 
 load_plugin(Path(__file__).with_name("tiny.py"))
 
@@ -34,6 +40,31 @@ def make_recipe() -> MakeRecipe:
         )
 
     return make
+
+
+StopAt = Callable[[int], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> StopAt:
+    """Within the context, a run is asked to stop in the middle of a training step, once."""
+
+    @contextmanager
+    def stopping(step: int) -> Iterator[None]:
+        forward, count = ClassificationTask.forward, 0
+
+        def counting(self: ClassificationTask, batch: Batch) -> dict[str, Tensor]:
+            nonlocal count
+            count += 1
+            if count == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return forward(self, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ClassificationTask, "forward", counting)
+            yield
+
+    return stopping
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from pacavit.data import FileImages
 from pacavit.engine import build, train
 from pacavit.engine.distributed import World
 from pacavit.engine.run.log import read_metrics
-from pacavit.engine.train import _num_chunks
 from pacavit.errors import CheckpointError, RecipeError
 from pacavit.recipes import Recipe, parse
 
@@ -56,6 +55,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # Adam divides by the size of a gradient and so blows up the rounding of small ones.
     "ddp_blocks": (BLOCKS, {"optimizer": "sgd"}),
     "fsdp_blocks": (BLOCKS, {"optimizer": "sgd", "parallel": "fsdp"}),
+    "ddp_weighted": (PLAIN, {"class_weights": {"row": 4.0, "none": 0.25}, "micro_batch": 2}),
     # A task whose losses are means over pixels, of which some images have none that count.
     "ddp_pixels": (PLAIN, {}),
     "ddp_pixels_cut": (PLAIN, {"micro_batch": 2}),
@@ -206,7 +206,7 @@ def test_two_processes_train_like_one(name: str, runs: tuple[Path, str, str], al
     assert names(folder / name) == names(alone)
 
 
-@pytest.mark.parametrize("name", ["fsdp_cut_odd", "ddp_mixed"])
+@pytest.mark.parametrize("name", ["fsdp_cut_odd", "ddp_mixed", "ddp_weighted"])
 def test_uneven_shards_train_like_one(
     name: str, runs: tuple[Path, str, str], tmp_path: Path
 ) -> None:
@@ -324,7 +324,9 @@ def test_micro_batches_that_leave_a_process_without_images_are_refused() -> None
             update={"train": recipe("ddp").train.model_copy(update={"batch_size": batch_size})}
         )
         info = build.data_source(changed).info
-        return _num_chunks(build.train_loader(changed, images, info, shard=(1, 2)), micro_batch)
+        return build.num_chunks(
+            build.train_loader(changed, images, info, shard=(1, 2)), micro_batch
+        )
 
     assert [chunks(9, 4), chunks(9, 2), chunks(10, 1), chunks(9, 5)] == [2, 3, 5, 1]
     with pytest.raises(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from pacavit.tasks import ClassificationTask
 from pacavit.tasks.classification.config import AugmentConfig, ClassificationConfig, MixConfig
 
 MakeRecipe = Callable[..., Recipe]
+StopAt = Callable[[int], AbstractContextManager[None]]
 
 
 def augmented(recipe: Recipe) -> Recipe:
@@ -34,20 +34,6 @@ def augmented(recipe: Recipe) -> Recipe:
         mix=MixConfig(mixup=0.8, cutmix=1.0, until=0.7),
     )
     return recipe.model_copy(update={"task": task})
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Ask the run to stop in the middle of a training step; once."""
-    forward, count = ClassificationTask.forward, 0
-
-    def counting(self: ClassificationTask, batch: Any) -> dict[str, Tensor]:
-        nonlocal count
-        count += 1
-        if count == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return forward(self, batch)
-
-    monkeypatch.setattr(ClassificationTask, "forward", counting)
 
 
 @pytest.fixture
@@ -65,14 +51,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_augmented_and_mixed_runs_resume_to_the_same_bits(
-    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_recipe: MakeRecipe, stop_at: StopAt, tmp_path: Path
 ) -> None:
     recipe = augmented(make_recipe(precision="bf16"))
     whole = train(recipe, tmp_path / "whole", progress=False)
-    with monkeypatch.context() as patch:
-        stop_at(patch, 7)
-        with pytest.raises(Interrupted):
-            train(recipe, tmp_path / "parts", progress=False)
+    with stop_at(7), pytest.raises(Interrupted):
+        train(recipe, tmp_path / "parts", progress=False)
     torch.manual_seed(1234)
     parts = train(recipe, tmp_path / "parts", resume=True, progress=False)
     one, other = (load_file(run / "weights.safetensors") for run in (whole, parts))
@@ -146,15 +130,13 @@ def test_a_run_starts_from_trained_weights(
 
 
 def test_resuming_does_not_need_the_weights_it_started_from(
-    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_recipe: MakeRecipe, stop_at: StopAt, tmp_path: Path
 ) -> None:
     base = train(make_recipe(epochs=1), tmp_path / "base", progress=False)
     recipe = make_recipe(model={"init": str(base)})
     whole = train(recipe, tmp_path / "whole", progress=False)
-    with monkeypatch.context() as patch:
-        stop_at(patch, 7)
-        with pytest.raises(Interrupted):
-            train(recipe, tmp_path / "parts", progress=False)
+    with stop_at(7), pytest.raises(Interrupted):
+        train(recipe, tmp_path / "parts", progress=False)
     shutil.rmtree(base)
     parts = train(recipe, tmp_path / "parts", resume=True, progress=False)
     files = [run / "weights.safetensors" for run in (whole, parts)]

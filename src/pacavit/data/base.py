@@ -293,8 +293,12 @@ class DataSource(ABC):
     Attributes:
         targets: the kinds of targets that its images can have. The constructor of a source with
             several kinds takes the wanted one as the keyword argument ``target``.
+        refuses_duplicates: exact copies of images in two splits are an error, unless a recipe says
+            otherwise: right for the user's own images, not for published data sets, whose splits
+            are fixed.
     """
 
+    refuses_duplicates: ClassVar[bool] = False
     default_val_size: ClassVar[int]
     targets: ClassVar[tuple[TargetKind, ...]] = ("label",)
 
@@ -323,6 +327,13 @@ class DataSource(ABC):
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
         """One split; "train" and "val" are disjoint subsets of the original training set."""
+
+    def files(self, split: Split) -> LabeledImages | None:
+        """The images of a split as files, without reading any; None if they are not in files.
+
+        Training counts and compares the images of splits that it does not load.
+        """
+        return None
 
     def instances(self, split: Split, indices: Tensor) -> Tensor | None:
         """Masks of objects: (B,) positions -> (B, height, width) uint8.

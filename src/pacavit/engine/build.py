@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ __all__ = [
     "eval_preprocess",
     "image_set",
     "model",
+    "num_chunks",
     "task",
     "train_loader",
 ]
@@ -253,6 +255,27 @@ def eval_loader(
         num_workers=_num_workers(recipe, images),
         shard=shard,
     )
+
+
+def num_chunks(loader: Loader, micro_batch: int | None) -> int:
+    """The number of chunks into which every process splits its shard of a batch.
+
+    It is the same for all processes, because those of a sharded network compute together.
+
+    Raises:
+        RecipeError: the smallest shard has fewer images than chunks.
+    """
+    if micro_batch is None:
+        return 1
+    largest, smallest = loader.shard_sizes
+    chunks = math.ceil(largest / micro_batch)
+    if chunks > smallest:
+        raise RecipeError(
+            f"train.micro_batch {micro_batch} splits {largest} images into {chunks} chunks, "
+            f"and one process has only {smallest}; raise it, or choose a train.batch_size that "
+            "is a multiple of the number of processes"
+        )
+    return chunks
 
 
 def eval_preprocess(recipe: Recipe, info: DataInfo) -> Preprocess:

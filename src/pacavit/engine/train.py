@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from pacavit.data import Batch, DataInfo, Loader, describe_broken
+from pacavit.data import Batch, DataInfo, ImageSet, Loader, Split, describe_broken
 from pacavit.engine import build, diagnostics, distributed, optim, system
 from pacavit.engine.batchnorm import check_batch_norm
+from pacavit.engine.class_weights import named_weights, weigh_classes
 from pacavit.engine.distillation import load_distiller
 from pacavit.engine.distributed import World
+from pacavit.engine.duplicates import FoundDuplicates, check_duplicates
 from pacavit.engine.evaluate import measure
 from pacavit.engine.run import folder
-from pacavit.engine.run.log import RunLog
+from pacavit.engine.run.log import RunLog, read_metrics
+from pacavit.engine.run.signals import stop_signals
+from pacavit.engine.run.summary import describe_data, describe_training
 from pacavit.engine.run.timer import Timer
+from pacavit.engine.selection import describe_outcome, has_ended, is_better
 from pacavit.engine.weights import checkpoint
 from pacavit.engine.weights.checkpoint import best_weights
 from pacavit.engine.weights.foreign import normalization
-from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS
+from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS, weights_bytes
 from pacavit.engine.weights.transfer import initialize
-from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
+from pacavit.errors import DataError, Interrupted, PacavitError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks import ImageClassifier, Task
 from pacavit.utils import files
 from pacavit.utils.command import pacavit_command
+from pacavit.utils.progress import announce, show_progress
 
 __all__ = ["train"]
 
@@ -84,17 +87,18 @@ def train(
         with world.together():
             recipe = folder.recipe_to_resume(recipe, out) if resume else recipe
             finished = resume and (out / WEIGHTS).is_file()
-        say = _printer(progress and world.is_main)
-        if finished:
-            say(f"the run in {out} is finished; there is nothing to resume")
-        else:
-            _train(recipe, out, world, resume=resume, overwrite=overwrite, progress=progress)
-            say(f"trained model in {out}; next: {pacavit_command('evaluate', out)}")
+        console = Console(quiet=not (progress and world.is_main))
+        with show_progress(console):
+            if finished:
+                announce(f"the run in {out} is finished; there is nothing to resume")
+            else:
+                _train(recipe, out, world, resume=resume, overwrite=overwrite, console=console)
+                announce(f"trained model in {out}; next: {pacavit_command('evaluate', out)}")
     return out
 
 
 def _train(
-    recipe: Recipe, out: Path, world: World, *, resume: bool, overwrite: bool, progress: bool
+    recipe: Recipe, out: Path, world: World, *, resume: bool, overwrite: bool, console: Console
 ) -> None:
     # Build everything before the folder is changed, so that a wrong recipe does not delete a run.
     with world.together():
@@ -112,23 +116,26 @@ def _train(
             log = None
             if world.is_main:
                 folder.prepare(out, recipe, trainer.device, world.size, overwrite=overwrite)
+                trainer.duplicates.save(out)
                 log = RunLog(
                     out,
                     first_step=step,
                     total_steps=trainer.total_steps,
                     epochs=recipe.train.epochs,
-                    progress=progress,
+                    console=console,
                 )
                 stack.enter_context(log)
         trainer.wrap()
-        stack.enter_context(_stop_signals(trainer))
+        stack.enter_context(stop_signals(trainer.request_stop, alone=world.size == 1))
         if log is not None:
             if resume:
                 log.say(f"resuming after step {step} of {trainer.total_steps}")
             for line in intact.warnings:
                 log.warn(line)
-            for line in trainer.origin:
+            for line in [*trainer.origin, *trainer.summary, *trainer.duplicates.lines]:
                 log.say(line)
+            for line in trainer.duplicates.warnings:
+                log.warn(line)
         trainer.fit(log)
 
 
@@ -139,12 +146,14 @@ class Trainer:
         recipe: the complete run.
         out: the run folder; only ``fit`` writes to it.
         world: the processes of the run.
-        fresh: start from the weights of ``model.init``, if set; otherwise the caller loads a
-            checkpoint into ``state`` before ``fit``.
+        trained_on: data facts of the checkpoint that the caller loads into ``state`` before
+            ``fit``; None: start, from the weights of ``model.init`` if set.
 
     Attributes:
         origin: lines to log first: the initial weights, if they are not random, and skipped files
             of the data.
+        summary: lines about the data, the network and the steps.
+        duplicates: images in two splits; the first process looks for them when a run starts.
     """
 
     def __init__(
@@ -155,6 +164,7 @@ class Trainer:
         with world.together():
             self.device = world.device(self.config.device)
             system.configure(self.device)
+            announce(f"reading {recipe.data.name}")
             source = build.data_source(recipe)
 
             # Check the recipe before the images are loaded, which may take a download.
@@ -176,6 +186,8 @@ class Trainer:
                 line for line in (source.note, build.enlarged(recipe, self.info)) if line
             ]
             build.check(self.task, recipe, self.info)
+            if isinstance(self.config.class_weights, Mapping):
+                named_weights(self.config.class_weights, self.info)
             check_batch_norm(self.task, recipe, self.info, world.size)
             ema = self.config.ema
             self.average = None if ema is None else optim.create_average(self.task, ema)
@@ -183,6 +195,7 @@ class Trainer:
             if distiller is not None:  # after the average, which would copy the teacher
                 assert isinstance(self.task, ImageClassifier)
                 self.task.distiller = distiller
+        num_parameters = sum(parameter.numel() for parameter in self.task.parameters())
         self.best_task: Task = self.task if self.average is None else self.average.module
         self.sharded = world.size > 1 and self.config.parallel == "fsdp"
         if self.sharded:
@@ -201,10 +214,19 @@ class Trainer:
             val_images = build.image_set(source, "val", self.device)
         self.val_loader = build.eval_loader(recipe, val_images, self.info, world.shard)
         loader = self._train_loader(0)
-        self.num_chunks = _num_chunks(loader, self.config.micro_batch)
+        self.num_chunks = build.num_chunks(loader, self.config.micro_batch)
         self.steps_per_epoch = len(loader)
         self.total_steps = self.steps_per_epoch * self.config.epochs
-
+        splits: dict[Split, ImageSet] = {"train": self.images, "val": val_images}
+        self.summary = [
+            *describe_data(recipe, self.info, splits, source.files("test")),
+            *describe_training(recipe, num_parameters, self.device, len(loader), world.size),
+        ]
+        self.duplicates = FoundDuplicates()
+        with world.together():
+            self.summary += weigh_classes(self.task, self.config, self.info, self.images)
+            if trained_on is None and world.is_main:
+                self.duplicates = check_duplicates(recipe.data, source, splits)
         self.timer = Timer(self._step_costs(), self.steps_per_epoch)
 
         # The module that runs a training step, which ``wrap`` replaces; all else uses the task.
@@ -233,6 +255,11 @@ class Trainer:
             self.stepper = distributed.replicate(self.task, self.device)
         self.run_step = torch.compile(self.stepper) if self.config.compile else self.stepper
 
+    def request_stop(self) -> bool:
+        """Stop after the current step; returns whether that was requested before."""
+        before, self.stop_requested = self.stop_requested, True
+        return before
+
     def fit(self, log: RunLog | None) -> None:
         """Train to the end, or until stopped by a signal, and write the final weights.
 
@@ -241,7 +268,7 @@ class Trainer:
         """
         self.clock = self.saved_at = time.monotonic()
         self._report_broken(log)
-        while self.progress.epoch < self.config.epochs:
+        while not self._has_ended():
             try:
                 self._train_epoch(log)
                 self._finish_epoch(log)
@@ -255,6 +282,13 @@ class Trainer:
                     content = best_weights(newest).read_bytes()
                 with files.writing(self.out / WEIGHTS):
                     files.replace_file(self.out / WEIGHTS, content)
+            if log is not None:
+                rows = read_metrics(self.out)
+                for line in describe_outcome(rows, self.task.main_metric, self.config):
+                    log.say(line)
+
+    def _has_ended(self) -> bool:
+        return has_ended(self.progress.epoch, self.progress.best_epoch, self.config)
 
     def _train_epoch(self, log: RunLog | None) -> None:
         progress, config = self.progress, self.config
@@ -343,10 +377,9 @@ class Trainer:
                 world=self.world,
             ).scalars()
         progress.metrics = {f"val_{name}": value for name, value in scores.items()}
-        score = scores[self.task.main_metric]
-        progress.best = score if progress.best is None else max(score, progress.best)
         losses = progress.mean_losses()
         progress.start_epoch()
+        self._select(scores[self.task.main_metric])
         self._count_time()
         self.timer.pause()
         row = {
@@ -366,8 +399,19 @@ class Trainer:
                     log.warn(warning)
         self._report_broken(log)
         self._save()
-        if progress.epoch < self.config.epochs:
+        if not self._has_ended():
             self._stop_or_save()
+
+    def _select(self, score: float) -> None:
+        """Note the score of a finished epoch, and its weights if they are the best so far."""
+        progress, state = self.progress, self.state
+        if not is_better(score, progress.best):
+            return
+        progress.best, progress.best_epoch = score, progress.epoch
+        if self.config.keep == "best" and (self.world.is_main or self.sharded):
+            state.best = weights_bytes(
+                self.best_task.model, self.recipe, self.info, progress.metrics
+            )
 
     def _read_losses(self, log: RunLog | None) -> None:
         """Fetch the latest losses from the device; PacavitError if one is not finite."""
@@ -463,63 +507,9 @@ class Trainer:
         return [height * width if size is None else size**2 for size in smaller]
 
 
-def _num_chunks(loader: Loader, micro_batch: int | None) -> int:
-    """The number of chunks into which every process splits its shard of a batch.
-
-    It is the same for all processes, because those of a sharded network compute together.
-
-    Raises:
-        RecipeError: the smallest shard has fewer images than chunks.
-    """
-    if micro_batch is None:
-        return 1
-    largest, smallest = loader.shard_sizes
-    chunks = math.ceil(largest / micro_batch)
-    if chunks > smallest:
-        raise RecipeError(
-            f"train.micro_batch {micro_batch} splits {largest} images into {chunks} chunks, "
-            f"and one process has only {smallest}; raise it, or choose a train.batch_size that "
-            "is a multiple of the number of processes"
-        )
-    return chunks
-
-
 def _not_finite(losses: Mapping[str, float]) -> str:
     """A text with the losses that are not finite."""
     if len(losses) == 1:
         return f"the loss is {next(iter(losses.values()))}"
     wrong = [f"{name} {value}" for name, value in losses.items() if not math.isfinite(value)]
     return f"the losses are not finite: {', '.join(wrong) or 'their sum'}"
-
-
-def _printer(shown: bool) -> Callable[[str], None]:
-    """A function that prints plain lines, or does nothing."""
-    console = Console(quiet=not shown)
-    return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _stop_signals(trainer: Trainer) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM, finish the current step; a second Ctrl-C stops at once.
-
-    With several processes, a second Ctrl-C is ignored, because torchrun forwards every signal; it
-    ends them after a while.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        alone = trainer.world.size == 1
-        if trainer.stop_requested and number == signal.SIGINT and alone:
-            signal.default_int_handler(number, frame)
-        trainer.stop_requested = True
-
-    previous = {
-        number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

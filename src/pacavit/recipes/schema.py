@@ -80,6 +80,12 @@ class DataConfig(_Section):
         "speed only; None: one per core, divided among the training processes of the machine. "
         "Images in memory need none",
     )
+    duplicates: Literal["refuse", "warn", "ignore"] | None = Field(
+        None,
+        description="images that are in two splits: refuse exact copies and warn of "
+        "near-duplicates, warn of both, or do not look for them; None: refuse for images of your "
+        "own, warn for published data sets, ignore for more than 50,000 images",
+    )
     options: Options = Field(
         {}, description="further keyword arguments of the data set's class, such as a variant"
     )
@@ -183,6 +189,12 @@ class TrainConfig(_Section):
     schedule: Literal["linear", "cosine"] = Field(
         "linear", description="how the learning rate decreases after warm-up"
     )
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description='weights of classes in the loss: "balanced", so that all classes have the '
+        "same total weight (multi-label: of each class, images with and without it), or numbers "
+        "by class name, 1 for classes not named; None: all images count the same",
+    )
     clip: float | None = Field(None, gt=0, description="largest gradient norm; None: no clipping")
     ema: float | None = Field(
         None,
@@ -216,6 +228,16 @@ class TrainConfig(_Section):
         10.0, gt=0, description="longest time between checkpoints; each epoch ends with one"
     )
     keep_checkpoints: Size = Field(2, description="newest checkpoints to keep")
+    keep: Literal["best", "last"] = Field(
+        "last",
+        description="the run's weights: those of the epoch with the best validation score of the "
+        "task's main metric, or of the last epoch",
+    )
+    patience: Size | None = Field(
+        None,
+        description="early stopping: end training after so many epochs without a better "
+        "validation score; the learning rate still follows all epochs; None: train all epochs",
+    )
     progressive: tuple[tuple[Fraction, ImageSize], ...] | None = Field(
         None,
         description="(until, image_size) pairs: use image_size while less than the fraction "

@@ -13,6 +13,7 @@ from pacavit import recipes
 from pacavit.data import Split
 from pacavit.engine.run.environment import ENVIRONMENT, read_environment
 from pacavit.engine.run.log import read_metrics
+from pacavit.engine.selection import describe_outcome, is_finished
 from pacavit.engine.train import BROKEN_IMAGES
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import RecipeError
@@ -107,7 +108,11 @@ def _lead(model: LoadedModel, rows: Sequence[Mapping[str, Any]]) -> str:
     recipe = model.recipe
     kind = f"{recipe.model.name}{with_clusterings(model.task.model)}"
     text = f"{kind}, trained on {model.info.version}."
-    if len(rows) < recipe.train.epochs:
+    metric = model.task.main_metric
+    if is_finished(rows, metric, recipe.train):
+        for sentence in describe_outcome(rows, metric, recipe.train):
+            text += f" {sentence[0].upper()}{sentence[1:]}."
+    else:
         text += f" The run is not finished: {len(rows)} of {recipe.train.epochs} epochs are done."
     return f"{text} {recipe.description}".strip()
 

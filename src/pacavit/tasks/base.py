@@ -15,6 +15,7 @@ from rich.markup import escape
 from torch import Tensor, nn
 
 from pacavit.data import Batch, DataInfo, ImageSet, Preprocess, TargetKind
+from pacavit.errors import RecipeError
 from pacavit.utils.registry import Registry
 from pacavit.utils.text import shown
 
@@ -146,6 +147,19 @@ class Task(nn.Module, ABC):
         means over pixels or boxes returns the number of these; the default is that of images.
         """
         return torch.tensor(float(len(batch)), dtype=torch.float64)
+
+    def set_class_weights(self, weights: Tensor) -> None:
+        """Weigh the classes in the losses of training.
+
+        Args:
+            weights: (classes,) float32.
+
+        Raises:
+            RecipeError: the task does not implement it, as the default.
+        """
+        raise RecipeError(
+            f"the task {self.config.name!r} does not weigh classes; leave train.class_weights out"
+        )
 
     @abstractmethod
     def predict(self, batch: Batch) -> Sequence[Any]:

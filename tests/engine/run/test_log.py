@@ -20,7 +20,6 @@ def open_log(out: Path, first_step: int = 0, console: Console | None = None) -> 
         first_step=first_step,
         total_steps=4,
         epochs=2,
-        progress=console is not None,
         console=console or Console(quiet=True),
     )
 
@@ -110,3 +109,26 @@ def test_a_torn_last_line_does_not_spoil_the_next(tmp_path: Path) -> None:
     with open_log(tmp_path) as log:
         tell(log, 1)
     assert [row["epoch"] for row in read_metrics(tmp_path)] == [1]
+
+
+def test_a_file_gets_the_expected_duration_and_a_line_a_minute(tmp_path: Path) -> None:
+    out = io.StringIO()
+    now = 0.0
+    seconds = iter(range(100))
+    timer = Timer([1.0], 100, lambda: 10.0 * next(seconds))  # ten seconds a step
+    with RunLog(
+        tmp_path,
+        first_step=0,
+        total_steps=100,
+        epochs=1,
+        console=Console(file=out, width=200),
+        clock=lambda: now,
+    ) as log:
+        for step in range(1, 13):
+            timer.lap(1, 0)
+            now += 10
+            log.show(step, 0, loss=1.5, timer=timer, batch_size=20)
+    first, second = out.getvalue().splitlines()
+    # The first three steps are not timed.
+    assert first == "expected: 16 min for the remaining 96 steps at 2 images/s, without validation"
+    assert second == "epoch 1/1  step 10/100  loss 1.500  2 images/s  15:00 left"

@@ -18,6 +18,7 @@ from pacavit.data.formats.image import MAX_PIXELS, fit_image, read_image
 from pacavit.data.formats.walk import Skipped, is_image, is_system, sub_folders, walk_folders
 from pacavit.data.workers import available_cores, map_in_workers
 from pacavit.errors import DataError, ReadError
+from pacavit.utils.progress import progress
 from pacavit.utils.text import first_few, shown
 
 __all__ = [
@@ -148,9 +149,8 @@ class FileImages(LabeledImages):
         images = torch.empty(num, 3, *self.size, dtype=torch.uint8)
         num_workers = 0 if num <= _FEW else available_cores()
         usable, broken = torch.ones(num, dtype=torch.bool), dict[str, str]()
-        for index, result in enumerate(
-            map_in_workers(self._fitted, range(num), num_workers=num_workers)
-        ):
+        results = map_in_workers(self._fitted, range(num), num_workers=num_workers)
+        for index, result in enumerate(progress(results, "reading images", num)):
             if isinstance(result, str):
                 usable[index] = False
                 broken[str(self.path(index))] = result

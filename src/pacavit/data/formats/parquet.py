@@ -16,6 +16,7 @@ from PIL import Image
 
 from pacavit.data.base import MemoryImages
 from pacavit.errors import DataError
+from pacavit.utils.progress import progress
 from pacavit.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def read_images(shards: Sequence[Path], size: tuple[int, int], num_classes: int)
         # Pillow warns of images that claim to be huge; here they have the wrong size anyway.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for shard in shards:
-            for row, data, label in _rows(shard, _BATCH_ROWS):
+            rows = _rows(shard, _BATCH_ROWS)
+            for row, data, label in progress(rows, f"reading {shard.name}", count_images([shard])):
                 where = f"{shard}: row {row}"
                 if not 0 <= label < num_classes:
                     raise DataError(f"{where} has label {label} outside 0..{num_classes - 1}")

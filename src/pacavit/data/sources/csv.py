@@ -72,6 +72,7 @@ class CsvLabels(ListedSource):
     """
 
     targets = ("label", "labels")
+    refuses_duplicates = True
 
     def __init__(
         self,

@@ -81,6 +81,8 @@ class Folder(ListedSource):
             images, ``val_size`` does not fit, or the images would not fit into memory.
     """
 
+    refuses_duplicates = True
+
     def __init__(
         self,
         root: Path | None = None,

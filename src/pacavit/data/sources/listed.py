@@ -66,11 +66,18 @@ class ListedSource(DataSource):
             if listing is None or len(listing) == 0:
                 assert self.root is not None
                 raise DataError(f"{shown(self.root)} has no {split} images{self._remedy(split)}")
-            files = FileImages(
-                self._folder, listing, self._info.image_size, max_pixels=self._max_pixels
-            )
+            files = self._files(listing)
             self._loaded[split] = files.into_memory() if self._in_memory else files
         return self._loaded[split]
+
+    def files(self, split: Split) -> FileImages | None:
+        """The files of a split, without reading any; None if it has no images."""
+        listing = self._listings.get(split)
+        return None if listing is None or len(listing) == 0 else self._files(listing)
+
+    def _files(self, listing: Listing) -> FileImages:
+        size = self._info.image_size
+        return FileImages(self._folder, listing, size, max_pixels=self._max_pixels)
 
     @abstractmethod
     def _remedy(self, split: Split) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ from pacavit.utils import files
 __all__ = ["METRICS", "RunLog", "read_metrics"]
 
 METRICS = "metrics.jsonl"
+_MEASURED = 3.0  # seconds of training from which the duration of a run is estimated
+_QUIET = 60.0  # seconds without a line, where there is no terminal
 
 
 class RunLog:
@@ -32,8 +35,9 @@ class RunLog:
         first_step: number of steps that earlier sessions have completed.
         total_steps: number of steps of the whole run.
         epochs: number of epochs of the whole run.
-        progress: show progress: a live line on a terminal, otherwise one line per epoch.
-        console: where to show it; None is standard output.
+        console: where to show progress: a live line on a terminal; otherwise a line for each epoch,
+            and one a minute in between. A quiet console shows nothing.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -43,21 +47,23 @@ class RunLog:
         first_step: int,
         total_steps: int,
         epochs: int,
-        progress: bool,
-        console: Console | None = None,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = out / METRICS
         self.first_step, self.total_steps, self.epochs = first_step, total_steps, epochs
-        self.console = console or Console(quiet=not progress)
+        self.console, self.clock = console, clock
         self.live = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[text]}"),
             console=self.console,
-            disable=not (progress and self.console.is_terminal),
+            disable=console.quiet or not console.is_terminal,
         )
         self.bar = self.live.add_task("", total=total_steps, completed=first_step, text="")
         self.accuracy = ""
+        self.told_duration = False
+        self.told_at = clock()
         self.warned: set[str] = set()
         with files.reading(self.path):
             found = read_metrics(out) if self.path.is_file() else None
@@ -105,16 +111,25 @@ class RunLog:
             self.board.flush()
 
     def show(self, step: int, epoch: int, loss: float, timer: Timer, batch_size: int) -> None:
-        """Update the live line; ``step`` and ``epoch`` count finished ones."""
+        """Update the live line; ``step`` and ``epoch`` count finished ones.
+
+        The expected duration is printed once, when some seconds of training were timed.
+        """
         speed = timer.steps_per_second()
         images = "?" if speed is None else f"{speed * batch_size:.0f}"
-        left = _time_left(timer, step)
-        self.live.update(
-            self.bar,
-            completed=step,
-            description=f"epoch {epoch + 1}/{self.epochs}",
-            text=f"loss {loss:.3f}{self.accuracy}  {images} images/s  {left} left",
-        )
+        left = timer.seconds_left(step)
+        current = f"epoch {epoch + 1}/{self.epochs}"
+        text = f"loss {loss:.3f}{self.accuracy}  {images} images/s  {_duration(left)} left"
+        self.live.update(self.bar, completed=step, description=current, text=text)
+        if not self.told_duration and left is not None and timer.step_seconds >= _MEASURED:
+            self.told_duration, self.told_at = True, self.clock()
+            self.say(
+                f"expected: {_minutes(left)} for the remaining {self.total_steps - step:,} steps "
+                f"at {images} images/s, without validation"
+            )
+        elif self.live.disable and self.clock() - self.told_at >= _QUIET:
+            self.told_at = self.clock()
+            self.say(f"{current}  step {step:,}/{self.total_steps:,}  {text}")
 
     def epoch(self, row: dict[str, Any], main_metric: str, timer: Timer) -> None:
         """Record an epoch in ``metrics.jsonl`` and TensorBoard; print it without a live line."""
@@ -131,9 +146,11 @@ class RunLog:
         score = f"{main_metric} {row[f'val_{main_metric}']:.4f}"
         self.accuracy = f"  {score}"
         if self.live.disable:
+            self.told_at = self.clock()
+            left = _duration(timer.seconds_left(row["step"]))
             self.say(
                 f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  {score}  "
-                f"{row['images_per_second']:.0f} images/s  {_time_left(timer, row['step'])} left"
+                f"{row['images_per_second']:.0f} images/s  {left} left"
             )
 
 
@@ -149,8 +166,15 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _time_left(timer: Timer, step: int) -> str:
-    seconds = timer.seconds_left(step)
+def _minutes(seconds: float) -> str:
+    """A duration in words, of two digits."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:,.0f} min"
+
+
+def _duration(seconds: float | None) -> str:
+    """A duration as on a clock; "?" for None."""
     if seconds is None:
         return "?"
     minutes, seconds = divmod(round(seconds), 60)

@@ -1,7 +1,8 @@
 """Checkpoints: one directory each, written atomically, without pickled code.
 
 ``checkpoints/step-N/`` holds ``model.safetensors`` and ``ema.safetensors`` (each a complete
-weights file), ``optimizer.safetensors`` with ``optimizer.json``, ``rng.safetensors`` (the random
+weights file), ``best.safetensors`` (likewise, of the best epoch so far, if the run keeps that),
+``optimizer.safetensors`` with ``optimizer.json``, ``rng.safetensors`` (the random
 generators of every process), ``state.json``, and ``manifest.json`` with the sizes and hashes of the
 others (see ``manifest``). Except for ``rng.safetensors``, the files do not depend on the number of
 processes, or on whether each held a copy or a shard of the network.
@@ -47,6 +48,7 @@ __all__ = [
 
 _PREFIX = "step-"
 _SET_ASIDE = "broken-"
+_BEST = "best.safetensors"
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Progress:
         loss_sum: sum of the losses of those batches.
         loss_sums: the same for each loss by name, if a task has several.
         best: best validation score of the task's main metric so far.
+        best_epoch: the epoch that reached it, counted from 1.
         metrics: scores of the latest validation.
         elapsed: seconds of training so far, over all sessions.
     """
@@ -70,6 +73,7 @@ class Progress:
     loss_sum: float = 0.0
     loss_sums: dict[str, float] = field(default_factory=dict)
     best: float | None = None
+    best_epoch: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     elapsed: float = 0.0
 
@@ -104,6 +108,8 @@ class TrainState:
         recipe: of the run.
         info: of its data.
         world: the processes of the run.
+        best: the weights file of the best epoch so far, if the run keeps that; only used by the
+            first process.
     """
 
     model: nn.Module
@@ -113,6 +119,7 @@ class TrainState:
     recipe: Recipe
     info: DataInfo
     world: World = field(default_factory=World)
+    best: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -180,13 +187,13 @@ def newest_intact(folder: Path, world: World) -> Intact:
 
 
 def best_weights(checkpoint: Path) -> Path:
-    """The weights file of a checkpoint to use: averaged weights if there are any.
+    """The weights file of a checkpoint to use: of the best epoch, else averaged weights, if any.
 
     Raises:
         CheckpointError: the file does not match the manifest.
     """
-    name = "ema.safetensors"
-    name = name if (checkpoint / name).is_file() else "model.safetensors"
+    names = (_BEST, "ema.safetensors", "model.safetensors")
+    name = next((name for name in names if (checkpoint / name).is_file()), names[-1])
     try:
         manifest.verify(checkpoint, _step(checkpoint), only=name)
     except CheckpointError as error:
@@ -227,6 +234,9 @@ def load(path: Path, state: TrainState) -> None:
             "remove it to resume from an earlier one"
         ) from error
     state.progress.__dict__.update(progress.__dict__)
+    best = path / _BEST
+    with files.reading(best):
+        state.best = best.read_bytes() if best.is_file() else None
 
 
 def _contents(state: TrainState) -> dict[str, bytes]:
@@ -237,6 +247,8 @@ def _contents(state: TrainState) -> dict[str, bytes]:
         contents["ema.safetensors"] = weights_bytes(
             state.average, state.recipe, state.info, metrics
         )
+    if state.best is not None:
+        contents[_BEST] = state.best
     tensors, numbers = _split_optimizer(state.optimizer)
     contents["optimizer.safetensors"] = files.tensor_bytes(distributed.whole(tensors))
     contents["optimizer.json"] = json.dumps(numbers).encode()

@@ -10,6 +10,7 @@ from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.environment import read_environment
 from pacavit.engine.run.log import read_metrics
 from pacavit.engine.scoring import score_model
+from pacavit.engine.selection import is_finished
 from pacavit.engine.system import pick_device
 from pacavit.engine.weights.format import save_weights
 from pacavit.engine.weights.load import LoadedModel, load_model
@@ -80,9 +81,11 @@ class RunFacts(NamedTuple):
 
 def run_facts(run: Path, trained: LoadedModel) -> RunFacts:
     """Facts of a run; raises CheckpointError if it is unfinished or incomplete."""
-    rows, epochs = read_metrics(run), trained.recipe.train.epochs
-    if len(rows) < epochs:
-        raise CheckpointError(f"the run in {run} is not finished: {len(rows)} of {epochs} epochs")
+    rows, config = read_metrics(run), trained.recipe.train
+    if not is_finished(rows, trained.task.main_metric, config):
+        raise CheckpointError(
+            f"the run in {run} is not finished: {len(rows)} of {config.epochs} epochs"
+        )
     return RunFacts(read_environment(run), rows[-1]["elapsed"])
 
 

@@ -22,7 +22,10 @@ __all__ = [
     "Prediction",
     "Predictions",
     "top_classes",
+    "weighted_mean",
 ]
+
+_TINY = 1e-12  # instead of the weight of a batch whose images all have weight 0
 
 
 class ClassProbability(NamedTuple):
@@ -104,6 +107,13 @@ class Distiller:
     temperature: float = 1.0
 
 
+def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of losses (B,), weighted by (B,) unless that is None."""
+    if weights is None:
+        return losses.mean()
+    return (weights * losses).sum() / weights.sum().clamp_min(_TINY)
+
+
 class ImageClassifier(Task):
     """A task whose network maps images (B, 3, height, width) to (B, classes) logits.
 
@@ -113,35 +123,43 @@ class ImageClassifier(Task):
         num_classes: K.
 
     Attributes:
+        class_weights: (classes,) float32, of the classes in the loss; None if all count the same.
         distiller: what training imitates; None: nothing. No part of the task's state.
     """
 
+    class_weights: Tensor | None
     distiller: Distiller | None = None
 
     def __init__(self, model: nn.Module, config: Any, num_classes: int) -> None:
         super().__init__()
         self.model, self.config, self.num_classes = model, config, num_classes
+        self.register_buffer("class_weights", None, persistent=False)
 
     def imitation(self, logits: Tensor, teachers: Tensor, distiller: Distiller) -> Tensor:
-        """The mean loss between logits (B, classes) and those of a teacher, as a scalar.
+        """Losses (B,) between logits (B, classes) and those of a teacher.
 
         Raises:
-            RecipeError: the task does not define one.
+            RecipeError: the task does not define them.
         """
         raise RecipeError(f"train.teacher: {type(self).__name__} cannot be distilled")
 
-    def with_distillation(self, loss: Tensor, logits: Tensor, images: Tensor) -> dict[str, Tensor]:
+    def image_weights(self, targets: Tensor) -> Tensor | None:
+        """Weights (B,) of images in the losses, by their targets; None if all count the same."""
+        return None
+
+    def with_distillation(self, loss: Tensor, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The named losses of a batch: that of the labels, and that of imitating a teacher.
 
         Args:
             loss: of the labels, a scalar.
             logits: (B, classes) of the network, fp32.
-            images: (B, 3, height, width), as the network got them.
+            batch: as the network got it.
         """
         distiller = self.distiller
         if distiller is None:
             return {"loss": loss}
-        imitation = self.imitation(logits, distiller.teacher(images), distiller)
+        imitation = self.imitation(logits, distiller.teacher(batch.images), distiller)
+        imitation = weighted_mean(imitation, self.image_weights(batch.targets))
         return {
             "labels": (1 - distiller.weight) * loss,
             "distillation": distiller.weight * imitation,
@@ -167,6 +185,11 @@ class ImageClassifier(Task):
         return ClassificationPreprocess(
             config, info, training=training, image_size=image_size, epochs=epochs
         )
+
+    def set_class_weights(self, weights: Tensor) -> None:
+        """Weigh the classes in the loss: (classes,) float32."""
+        parameter = next(self.model.parameters(), weights)
+        self.class_weights = weights.to(parameter.device, torch.float32)
 
     @staticmethod
     @abstractmethod

@@ -17,6 +17,7 @@ from pacavit.tasks.classification.classifier import (
     ImageClassifier,
     Prediction,
     top_classes,
+    weighted_mean,
 )
 from pacavit.tasks.classification.config import ClassificationConfig
 from pacavit.tasks.classification.predictions import ImagePrediction
@@ -44,24 +45,50 @@ class ClassificationTask(ImageClassifier):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Label-smoothed cross-entropy of a batch, mixed or not, as a scalar named "loss".
 
-        With a distiller, it is named "labels", beside "distillation".
+        With a distiller, it is named "labels", beside "distillation". With class weights, means
+        over images are weighted by ``image_weights``.
         """
         # Under autocast the logits are bf16; the loss is computed in fp32.
         logits = self.model(batch.images).float()
-        loss = F.cross_entropy(logits, batch.targets, label_smoothing=self.config.label_smoothing)
-        return self.with_distillation(loss, logits, batch.images)
+        smoothing, weights = self.config.label_smoothing, self.image_weights(batch.targets)
+        if weights is None:
+            loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
+        else:
+            losses = F.cross_entropy(
+                logits, batch.targets, label_smoothing=smoothing, reduction="none"
+            )
+            loss = weighted_mean(losses, weights)
+        return self.with_distillation(loss, logits, batch)
 
     def imitation(self, logits: Tensor, teachers: Tensor, distiller: Distiller) -> Tensor:
-        """Cross-entropy to the teacher's top classes, or divergence from its probabilities.
+        """Cross-entropies to the teacher's top classes, or divergences from its probabilities.
 
-        The divergence is multiplied by the squared temperature, so that gradients keep their size.
+        Divergences are multiplied by the squared temperature, so that gradients keep their size.
         """
         if distiller.hard:
-            return F.cross_entropy(logits, teachers.argmax(1))
+            return F.cross_entropy(logits, teachers.argmax(1), reduction="none")
         own = (logits / distiller.temperature).log_softmax(1)
         wanted = (teachers / distiller.temperature).log_softmax(1)
-        divergence = F.kl_div(own, wanted, reduction="batchmean", log_target=True)
-        return divergence * distiller.temperature**2
+        divergences = F.kl_div(own, wanted, reduction="none", log_target=True).sum(1)
+        return divergences * distiller.temperature**2
+
+    def loss_weight(self, batch: Batch) -> Tensor:
+        """The number of images, or the sum of their weights."""
+        weights = self.image_weights(batch.targets)
+        return super().loss_weight(batch) if weights is None else weights.sum()
+
+    def image_weights(self, targets: Tensor) -> Tensor | None:
+        """The weight of each image (B,): that of its class, or their mean if images are mixed.
+
+        Args:
+            targets: (B,) int64 labels, or (B, classes) target probabilities.
+
+        Returns:
+            None without class weights.
+        """
+        if self.class_weights is None:
+            return None
+        return self.class_weights[targets] if targets.ndim == 1 else targets @ self.class_weights
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:

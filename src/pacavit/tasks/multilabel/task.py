@@ -40,21 +40,26 @@ class MultilabelTask(ImageClassifier):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Mean binary cross-entropy over images and classes, as a scalar named "loss".
 
-        With a distiller, it is named "labels", beside "distillation".
+        Images that show a class count with ``positive_weight``, times the weight of the class. With
+        a distiller, it is named "labels", beside "distillation".
         """
         logits = self.model(batch.images).float()  # under autocast they are bf16
-        weight = torch.full((self.num_classes,), self.config.positive_weight, device=logits.device)
+        weights = torch.full((self.num_classes,), self.config.positive_weight, device=logits.device)
+        if self.class_weights is not None:
+            weights = weights * self.class_weights
         targets = batch.targets.to(logits)
-        loss = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)
-        return self.with_distillation(loss, logits, batch.images)
+        loss = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
+        return self.with_distillation(loss, logits, batch)
 
     def imitation(self, logits: Tensor, teachers: Tensor, distiller: Distiller) -> Tensor:
-        """Binary cross-entropy to the teacher's decisions, or to its probabilities."""
+        """Binary cross-entropies to the teacher's decisions, or to its probabilities."""
         if distiller.hard:
-            return F.binary_cross_entropy_with_logits(logits, (teachers > 0).to(logits))
-        wanted = (teachers / distiller.temperature).sigmoid()
-        loss = F.binary_cross_entropy_with_logits(logits / distiller.temperature, wanted)
-        return loss * distiller.temperature**2
+            wanted, temperature = (teachers > 0).to(logits), 1.0
+        else:
+            temperature = distiller.temperature
+            wanted = (teachers / temperature).sigmoid()
+        losses = F.binary_cross_entropy_with_logits(logits / temperature, wanted, reduction="none")
+        return losses.mean(1) * temperature**2
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:

@@ -1,0 +1,121 @@
+"""What a run found before it starts: classes, images, network and device, as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from pacavit.data import DataInfo, ImageSet, LabeledImages, Split
+from pacavit.recipes.schema import Recipe
+
+__all__ = ["describe_data", "describe_training"]
+
+_MOST_CLASSES = 20  # in a table; of more, the rarest and the most frequent ones are named
+_NAMED = 3
+_IMBALANCE = 3.0  # times as many training images of one class as of another
+_NAME_WIDTH = 40
+_REMEDY = "train.class_weights=balanced gives classes the same weight"
+
+
+def describe_data(
+    recipe: Recipe, info: DataInfo, loaded: Mapping[Split, ImageSet], test: ImageSet | None
+) -> list[str]:
+    """Lines with the images per class and split, the imbalance, and the sizes of images.
+
+    Args:
+        recipe: of the run.
+        info: of the data.
+        loaded: images by split.
+        test: test images in files; None if they are not known without reading them.
+    """
+    splits = dict(loaded) if test is None else {**loaded, "test": test}
+    size = recipe.task.image_size
+    height, width = info.image_size if size is None else (size, size)
+    stored_height, stored_width = info.image_size
+    lines = [
+        f"data: {info.version}; stored with {stored_width} x {stored_height} pixels, "
+        f"network input {width} x {height}"
+    ]
+    counts = {split: _per_class(images, len(info.class_names)) for split, images in splits.items()}
+    known = {split: count for split, count in counts.items() if count is not None}
+    numbers = [f"{len(images):,} {split}" for split, images in splits.items()]
+    lines.append(f"images: {', '.join(numbers)}")
+    if len(info.class_names) <= _MOST_CLASSES and known:
+        lines += _table(info.class_names, known)
+    if "train" in known:
+        weighted = recipe.train.class_weights is not None
+        remedy = "" if weighted else f"; {_REMEDY}"
+        lines += _imbalance(info.class_names, known["train"], remedy)
+    return lines
+
+
+def describe_training(
+    recipe: Recipe, num_parameters: int, device: torch.device, steps_per_epoch: int, processes: int
+) -> list[str]:
+    """Lines with the network, the device and the number of steps.
+
+    Args:
+        recipe: of the run.
+        num_parameters: of the network.
+        device: of this process.
+        steps_per_epoch: optimizer steps in an epoch.
+        processes: of the run.
+    """
+    train = recipe.train
+    place = str(device)
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        place += f" ({threads} {'thread' if threads == 1 else 'threads'})"
+    if processes > 1:
+        place += f", {processes} processes"
+    return [
+        f"model: {recipe.model.name}, {num_parameters:,} parameters, on {place}, {train.precision}",
+        f"training: {train.epochs} epochs of {steps_per_epoch} steps of {train.batch_size} images",
+    ]
+
+
+def _per_class(images: ImageSet, num_classes: int) -> list[int] | None:
+    """Number of images of each class; None if their targets are no labels."""
+    if not isinstance(images, LabeledImages):
+        return None
+    labels = images.labels
+    counts = labels.bincount(minlength=num_classes) if labels.ndim == 1 else labels.sum(0)
+    return [int(count) for count in counts.tolist()]
+
+
+def _table(names: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[str]:
+    """A row for each class, a column for each split."""
+    shown = [
+        name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..." for name in names
+    ]
+    header = ["class", *counts]
+    rows = [
+        [name, *(f"{counts[split][label]:,}" for split in counts)]
+        for label, name in enumerate(shown)
+    ]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    return [
+        "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in [header, *rows]
+    ]
+
+
+def _imbalance(names: Sequence[str], counts: Sequence[int], remedy: str) -> list[str]:
+    """Lines about classes with many or few training images, with an end that names a remedy."""
+    order = sorted(range(len(names)), key=lambda label: counts[label])
+    few, many = counts[order[0]], counts[order[-1]]
+    lines = []
+    if len(names) > _MOST_CLASSES:
+        ends = (("fewest", order[:_NAMED]), ("most", order[: -_NAMED - 1 : -1]))
+        texts = [
+            f"{word}: {', '.join(f'{names[label]} {counts[label]:,}' for label in labels)}"
+            for word, labels in ends
+        ]
+        lines.append(f"  {len(names):,} classes; training images, {'; '.join(texts)}")
+    if few and many >= _IMBALANCE * few:
+        lines.append(
+            f"imbalance: {names[order[-1]]} has {many / few:.0f} times as many training images as "
+            f"{names[order[0]]}{remedy}"
+        )
+    return lines
