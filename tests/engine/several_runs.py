@@ -1,11 +1,11 @@
 """What test_distributed.py starts with torchrun: runs one after the other, in every process.
 
 The first argument is a folder; each further one is ``HOW:NAME`` and trains ``NAME.json`` into the
-folder ``NAME`` as the command line would. HOW is ``train``, ``resume``, or what happens to the
-last process: ``stop`` (it is asked to stop in the seventh step), ``nan`` (so is its loss there),
-``blind`` (it cannot read the images), ``lost`` (it does not even find the data), ``ended`` (its
-images end in the seventh step); or to the first one: ``full`` (its disk is full then). Exit codes
-go to ``NAME.HOW.RANK``.
+folder ``NAME`` as the command line would. HOW is ``train``, ``resume``, ``damaged`` (resume after
+a file of the newest checkpoint was cut), or what happens to the last process: ``stop`` (it is asked
+to stop in the seventh step), ``nan`` (so is its loss there), ``blind`` (it cannot read the images),
+``lost`` (it does not even find the data), ``ended`` (its images end in the seventh step); or to the
+first one: ``full`` (its disk is full then). Exit codes go to ``NAME.HOW.RANK``.
 """
 
 from __future__ import annotations
@@ -85,6 +85,12 @@ def happening(how: str) -> Iterator[None]:
         yield
 
 
+def cut_newest_checkpoint(run: Path) -> None:
+    newest = max((run / "checkpoints").glob("step-*"), key=lambda path: int(path.name[5:]))
+    file = newest / "optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+
+
 def run() -> None:
     """Do what the arguments say."""
     load_plugin(Path(__file__).with_name("tiny.py"))
@@ -93,8 +99,10 @@ def run() -> None:
         how, _, name = argument.partition(":")
         torch.manual_seed(1234)  # a run depends on its own seed alone
         words = ["train", str(folder / f"{name}.json"), "--out", str(folder / name)]
+        if how == "damaged" and RANK == "0":
+            cut_newest_checkpoint(folder / name)
         with happening(how):
-            code = main(words + ["--resume"] * (how == "resume"))
+            code = main(words + ["--resume"] * (how in ("resume", "damaged")))
         (folder / f"{name}.{how}.{RANK}").write_text(str(code))
 
 

@@ -64,6 +64,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ddp_noisy_stopped": (NOISY, {}),
     "fsdp_noisy": (NOISY, {"parallel": "fsdp"}),
     "fsdp_noisy_stopped": (NOISY, {"parallel": "fsdp"}),
+    "fsdp_damaged_stopped": (NOISY, {"parallel": "fsdp"}),
     "ddp_stopped": (PLAIN, {}),
     "fsdp_stopped": (PLAIN, {"parallel": "fsdp"}),
     "ddp_failing": (PLAIN, {}),
@@ -155,6 +156,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
         "train:ddp",  # refused: the run exists
         *(f"stop:{name}" for name in RUNS if "stopped" in name),
         *(f"resume:{name}_stopped" for name in ("ddp_noisy", "fsdp_noisy")),
+        "damaged:fsdp_damaged_stopped",
         "blind:ddp_failing",
         "lost:ddp_failing",
         "nan:ddp_failing",
@@ -264,6 +266,17 @@ def test_resume_with_as_many_processes_gives_the_same_bits(
     assert not torch.equal(generators["cpu"], generators["process-1.cpu"])
 
 
+def test_two_processes_resume_before_a_broken_checkpoint(runs: tuple[Path, str, str]) -> None:
+    folder, out, err = runs
+    whole, parts = folder / "fsdp_noisy", folder / "fsdp_damaged_stopped"
+    assert [(folder / f"{parts.name}.damaged.{rank}").read_text() for rank in (0, 1)] == ["0", "0"]
+    assert (whole / "weights.safetensors").read_bytes() == (
+        parts / "weights.safetensors"
+    ).read_bytes()
+    (warning,) = (line for line in (out + err).splitlines() if "optimizer.safetensors" in line)
+    assert str(parts / "checkpoints" / "step-7") in warning
+
+
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_one_process_resumes_a_run_of_two(
     kind: str, runs: tuple[Path, str, str], alone: Path
@@ -280,7 +293,7 @@ def test_only_the_first_process_prints(runs: tuple[Path, str, str]) -> None:
     for name in WHOLE:
         assert out.count(f"trained model in {folder / name};") == 1
     assert out.count("epoch 1/2") == len(RUNS) + 1  # that of files
-    assert err.count("interrupted: stopped after step 7 of 10") == 4
+    assert err.count("interrupted: stopped after step 7 of 10") == 5
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 8, err
     assert "Traceback" not in err
@@ -301,7 +314,7 @@ def test_an_error_of_one_process_is_raised_in_all_and_reported_once(
     other, own = sorted(ended)
     assert "another process of the run ended" in other
     assert own == "error: no more images"
-    assert "no usable image to measure with: 8 images are left out" in unusable
+    assert "no usable val image: all 8 are broken, such as " in unusable
     assert "the loss is nan in step 7" in diverged
     assert "step-5 is intact" in diverged
     for name in (
@@ -329,9 +342,7 @@ def test_micro_batches_that_leave_a_process_without_images_are_refused() -> None
         )
 
     assert [chunks(9, 4), chunks(9, 2), chunks(10, 1), chunks(9, 5)] == [2, 3, 5, 1]
-    with pytest.raises(
-        RecipeError, match=r"micro_batch 1 cuts 5 images into 5 chunks, and one process has only 4"
-    ):
+    with pytest.raises(RecipeError, match="1 splits 5 images into 5 chunks, and one process has"):
         chunks(9, 1)
 
 

@@ -245,7 +245,9 @@ def _looks_of_files(split: Split, files: LabeledImages) -> _Looks:
             hashes.append(look.hashes)
             thumbnails.append(look.thumbnails)
     if not positions:
-        raise DataError(f"no usable {split} image: {shown(files.location(0))} is broken")
+        raise DataError(
+            f"no usable {split} image: all {num} are broken, such as {shown(files.location(0))}"
+        )
     return _Looks(np.array(positions), np.concatenate(hashes), np.concatenate(thumbnails))
 
 
