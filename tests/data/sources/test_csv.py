@@ -47,6 +47,16 @@ def sizes(source: CsvLabels) -> dict[str, int]:
     return {split: len(listing) for split, listing in source._listings.items()}
 
 
+def test_another_label_is_another_version(tmp_path: Path) -> None:
+    versions = []
+    for label in ("cat", "dog"):
+        write(tmp_path, f"image,labels\na.png,cat\nb.png,dog\nc.png,{label}\n")
+        for name in "abc":
+            Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+        versions.append(CsvLabels(tmp_path, val_size=0, test_size=0).info.version)
+    assert versions[0] != versions[1]
+
+
 def test_classes_in_one_column_become_rows_of_zeros_and_ones(tmp_path: Path) -> None:
     listed(tmp_path)
     source = CsvLabels(tmp_path, val_size=0, test_size=0, image_size=8, target="labels")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -270,9 +270,16 @@ def list_images(
     return Listing(files, torch.tensor([label for label, _ in pairs]))
 
 
-def fingerprint(listings: Mapping[str, Listing]) -> str:
-    """Eight hexadecimal digits that change when a file is added, renamed or removed."""
+def fingerprint(listings: Mapping[str, Listing], *, beside: Iterable[str] = ()) -> str:
+    """Eight hexadecimal digits that change when a file is added, renamed or removed.
+
+    Args:
+        listings: by the names of their folders.
+        beside: texts that count as well, such as labels that are not in the names.
+    """
     digest = hashlib.blake2b(digest_size=4)
+    for text in beside:
+        digest.update(text.encode() + b"\n")
     for name, listing in listings.items():
         digest.update(b"\n".join([name.encode(), *listing.files.tolist(), b""]))
     return digest.hexdigest()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import stat
 import time
 import warnings
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from torch import Tensor
 from pacavit.data.formats.metadata import without_metadata
 from pacavit.data.placement import Region
 from pacavit.errors import DataError, ReadError
+from pacavit.utils.files import open_regular
 from pacavit.utils.text import one_line, shown
 
 __all__ = [
@@ -202,16 +202,21 @@ def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _open_and_decode(path: Path, max_pixels: int, still: bool) -> Tensor:
     name = shown(path)
+    with _open(path, name) as file:
+        return decode_image(file, name, max_pixels=max_pixels, still=still)
+
+
+def _open(path: Path, name: str) -> BinaryIO:
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise DataError(f"{name} is a folder, not an image file")
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
-            raise DataError(f"{name} is a pipe or device, not an image file")
-        with path.open("rb") as file:
-            return decode_image(file, name, max_pixels=max_pixels, still=still)
+        return open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"there is no image file {name}") from None
+    except IsADirectoryError:
+        raise DataError(f"{name} is a folder, not an image file") from None
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENXIO):  # ENXIO: of a socket
+            raise
+        raise DataError(f"{name} is a pipe or device, not an image file") from None
 
 
 def _decode(stream: IO[bytes], name: str, max_pixels: int, still: bool) -> NDArray[np.uint8]:

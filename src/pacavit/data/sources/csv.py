@@ -117,7 +117,7 @@ class CsvLabels(ListedSource):
             root,
             name="csv",
             version=f"{shown(file.name)} with {len(rows):,} images in {len(self.classes)} classes "
-            f"({fingerprint({'': full})})",
+            f"({fingerprint({'': full}, beside=(' '.join(row.classes) for row in rows))})",
             class_names=self.classes,
             listings=_splits(name, rows, full, self.classes, val_size, test_size),
             folder=file.parent,
