@@ -22,8 +22,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pacavit.explain.choice import NUMBERS
 from pacavit.explain.evaluation.clusters import AGREEMENT, OWN
-from pacavit.report.explanation.evaluation import NUMBERS, VALUES
+from pacavit.report.explanation.evaluation import VALUES
 from pacavit.utils.files import read_tensors
 from pacavit.utils.statistics import paired_difference
 
