@@ -21,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(BIN)/python -m pytest \
 	--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart check lint types imports spelling docs test browser format build clean
+.PHONY: help install quickstart check lint types imports spelling tables docs test browser format build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ imports: $(INSTALLED) ## who may import whom (import-linter)
 
 spelling: $(INSTALLED) ## spelling (codespell)
 	$(BIN)/codespell
+
+tables: $(INSTALLED) ## tables of the documents, from the results in benchmarks/results
+	$(BIN)/python docs/tables.py
 
 docs: $(INSTALLED) ## documentation into site/, with warnings as errors (Zensical)
 	$(BIN)/python docs/build_site.py

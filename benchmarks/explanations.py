@@ -1,14 +1,14 @@
-"""Explanation evaluations of several models side by side: one results file, tables, a picture.
+"""Explanation evaluations of several models side by side: one results file and a picture.
 
 ::
 
     pacavit explain-evaluate cifar10_nano_conv --skip 200 --data FOLDER --out faithful/conv
     python benchmarks/explanations.py explanations faithful/conv faithful/kmeans ...
 
-Reads the numbers in each folder. Updates ``benchmarks/results/NAME.json`` for their models, draws
-``docs/pictures/NAME.png`` if there are several, and prints the tables of
-``docs/results/explanations.md``. Folders and results of earlier releases, which use other names,
-can be read too.
+Reads the numbers in each folder, updates ``benchmarks/results/NAME.json`` for their models, and
+draws ``docs/pictures/NAME.png`` if there are several. Without a folder, it only draws the picture
+again. Folders of earlier releases, which use other names, can be read too. ``make tables`` then
+writes the tables of the documents.
 """
 
 from __future__ import annotations
@@ -22,29 +22,21 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pacavit.explain.choice import NUMBERS
 from pacavit.explain.evaluation.clusters import AGREEMENT, OWN
-from pacavit.explain.evaluation.methods import MEASURES as MEANINGS
-from pacavit.report.explanation.evaluation import NUMBERS, VALUES
+from pacavit.report.explanation.evaluation import VALUES
 from pacavit.utils.files import read_tensors
-from pacavit.utils.statistics import Interval, paired_difference
+from pacavit.utils.statistics import paired_difference
 
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 MEASURES = ("difference", "kept", "removed", "ROAD")
 FAITHFUL = ("insertion", "deletion", "difference", "kept", "removed", "ROAD")
 TITLES = ("insertion minus deletion", "top-1 with 25 % kept", "top-1 with 25 % removed", "ROAD")
-METHODS = (
-    "cluster_contributions",
-    "cluster_gradient",
-    "class_map",
-    "attention_map",
-    "relevance",
-    "grad_cam",
-)
 CONTROLS = ("center", "edges", "random")
 JUDGED = ("cluster_contributions", "cluster_gradient", "class_map")
 RIVALS = (*CONTROLS, "grad_cam")
-# Names in results and folders of earlier releases.
+# Names in folders of earlier releases.
 RENAMED = {
     "centre": "center",
     "randomised": "randomized",
@@ -54,13 +46,13 @@ OLD_NUMBERS, OLD_VALUES = "bench.json", "bench.safetensors"
 
 
 def main() -> None:
-    """Read the command line, gather, draw and print."""
+    """Read the command line, gather and draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", help="of the results file and the picture")
-    parser.add_argument("folders", type=Path, nargs="+", help="folders of pacavit explain-evaluate")
+    parser.add_argument("folders", type=Path, nargs="*", help="folders of pacavit explain-evaluate")
     arguments = parser.parse_args()
     path = RESULTS / f"{arguments.name}.json"
-    known = renamed(json.loads(path.read_text("utf-8"))) if path.exists() else []
+    known = json.loads(path.read_text("utf-8")) if path.exists() else []
     found = {evaluation["model"]: evaluation for evaluation in known}
     measured = {}
     for folder in arguments.folders:
@@ -73,16 +65,6 @@ def main() -> None:
     path.write_text(json.dumps(evaluations, indent=1) + "\n", "utf-8")
     if len(evaluations) > 1:
         draw(evaluations, PICTURES / f"{arguments.name}.png")
-    tables = [methods(evaluation) for evaluation in evaluations]
-    tables += [models(evaluations, measure) for measure in MEASURES]
-    tables += [verdicts(evaluations, method) for method in JUDGED]
-    tables += [ranking(evaluations)] if len(measured) > 1 else []
-    tables += [
-        agreement(evaluation)
-        for evaluation in evaluations
-        if evaluation["clusters"][0]["agreement"]
-    ]
-    print("\n\n".join([*tables, times(evaluations), clusters(evaluations)]))  # noqa: T201
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -107,26 +89,6 @@ def _renamed_key(key: str) -> str:
     prefix = "minus " if key.startswith("minus ") else ""
     words = key.removeprefix(prefix).split("/")
     return prefix + "/".join(RENAMED.get(word, word) for word in words)
-
-
-def methods(evaluation: dict[str, Any]) -> str:
-    """All methods on one model."""
-    names = list(evaluation["methods"][0]["predicted"])
-    rows = [
-        [row["method"], *(cell(row["predicted"][name]) for name in names), row["milliseconds"]]
-        for row in evaluation["methods"]
-    ]
-    return f"{evaluation['model']}:\n\n" + table(["method", *names, "ms"], rows)
-
-
-def models(evaluations: Sequence[dict[str, Any]], measure: str) -> str:
-    """Some methods on all models."""
-    rows = []
-    for evaluation in evaluations:
-        found = {row["method"]: row["predicted"][measure] for row in evaluation["methods"]}
-        cells = [cell(found[name]) if name in found else "" for name in (*METHODS, *CONTROLS)]
-        rows.append([evaluation["model"], *cells])
-    return f"{measure}:\n\n" + table(["model", *METHODS, *CONTROLS], rows)
 
 
 def paired(values: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -171,113 +133,6 @@ def against_others(model: str, measured: Mapping[str, Mapping[str, Tensor]]) -> 
         for other, values in measured.items()
         if other != model and names[0] in values and names[0] in measured[model]
     }
-
-
-def ranking(evaluations: Sequence[dict[str, Any]]) -> str:
-    """The default method on all models, and its difference to the center control."""
-    rows = []
-    means = {
-        evaluation["model"]: {name: score(evaluation, name) for name in FAITHFUL}
-        for evaluation in evaluations
-        if evaluation.get("models")
-    }
-    for evaluation in evaluations:
-        model = evaluation["model"]
-        if model not in means:
-            continue
-        cells = []
-        for measure in FAITHFUL:
-            better = MEANINGS[measure].better
-            best = max(means, key=lambda name: better * means[name][measure][0])
-            behind = evaluation["models"].get(best, {}).get(measure)
-            mark = " (best)" if best == model else " (n.s.)" * (not Interval(*behind).significant)
-            cells.append(cell(means[model][measure]) + mark)
-        above = evaluation["pairs"][JUDGED[0]]["center"]["difference"]
-        rows.append([model, *cells, Interval(*above).as_difference(3)])
-    header = ["model", *FAITHFUL, "difference, minus that of center"]
-    title = f"{JUDGED[0]}, paired by image; n.s.: no significant difference to the best"
-    return f"{title}:\n\n" + table(header, rows)
-
-
-def score(evaluation: dict[str, Any], measure: str) -> Sequence[float]:
-    """The interval of the default method."""
-    (row,) = (row for row in evaluation["methods"] if row["method"] == JUDGED[0])
-    values: Sequence[float] = row["predicted"][measure]
-    return values
-
-
-def verdicts(evaluations: Sequence[dict[str, Any]], method: str) -> str:
-    """Whether a method beats the controls and Grad-CAM on all models, paired by image."""
-    rows = []
-    for evaluation in evaluations:
-        if method not in evaluation["pairs"]:
-            continue
-        cells = []
-        for measure in FAITHFUL:
-            differences = {name: evaluation["pairs"][method][name][measure] for name in RIVALS}
-            better = MEANINGS[measure].better
-            losses = (compared(*each, better) for each in differences.items())
-            cells.append(", ".join(filter(None, losses)) or "better than all")
-        rows.append([evaluation["model"], *cells])
-    return f"{method} against controls and Grad-CAM:\n\n" + table(["model", *FAITHFUL], rows)
-
-
-def compared(name: str, difference: Sequence[float], better: int) -> str:
-    """A comparison with a rival that is not significantly worse; empty if it is."""
-    _, *ends = (better * value for value in difference)
-    if min(ends) > 0:
-        return ""
-    return f"{name} better" if max(ends) < 0 else f"no significant difference to {name}"
-
-
-def agreement(evaluation: dict[str, Any]) -> str:
-    """The clusters of a model against masks of objects, beside controls."""
-    rows = []
-    for stage in evaluation["clusters"]:
-        pairs = evaluation["pairs"].get(f"stage {stage['stage']}", {})
-        for partition, scores in stage["agreement"].items():
-            cells = [cell(scores[name]) for name in AGREEMENT]
-            pairs_text = [
-                Interval(*pairs[partition][name]).as_difference(3) if partition in pairs else ""
-                for name in ("FG-ARI", "mBO")
-            ]
-            rows.append([f"stage {stage['stage']}: {partition}", *cells, *pairs_text])
-    header = ["partition", *AGREEMENT, "FG-ARI, model minus control", "mBO, model minus control"]
-    return f"{evaluation['model']} against masks:\n\n" + table(header, rows)
-
-
-def times(evaluations: Sequence[dict[str, Any]]) -> str:
-    """Time per image of each method relative to Grad-CAM."""
-    rows = []
-    for evaluation in evaluations:
-        found = {row["method"]: row["milliseconds"] for row in evaluation["methods"]}
-        ratios = {name: f"{each / found['grad_cam']:.2f}" for name, each in found.items()}
-        cells = [ratios.get(name, "") for name in METHODS]
-        rows.append([evaluation["model"], *cells])
-    return "time relative to Grad-CAM:\n\n" + table(["model", *METHODS], rows)
-
-
-def clusters(evaluations: Sequence[dict[str, Any]]) -> str:
-    """The properties of the clusters of all models."""
-    rows, names = [], []
-    for evaluation in evaluations:
-        for stage in evaluation["clusters"]:
-            names = list(stage["health"])
-            cells = [cell(stage["health"][name]) for name in names]
-            rows.append([f"{evaluation['model']}, stage {stage['stage']}", *cells])
-    return "clusters:\n\n" + table(["clusters", *names], rows)
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
-
-
-def cell(value: Sequence[float]) -> str:
-    """Mean and half the interval as text."""
-    mean, low, high = value
-    return f"{mean:.3f} ± {(high - low) / 2:.3f}"
 
 
 def draw(evaluations: Sequence[dict[str, Any]], path: Path) -> None:

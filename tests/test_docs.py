@@ -73,10 +73,12 @@ import json, os, runpy, sys, traceback
 failures = {}
 for script in sys.argv[1:]:
     os.chdir(os.path.dirname(script))
+    sys.path.insert(0, os.getcwd())  # as for `python FILE`
     try:
         runpy.run_path(script)
     except BaseException:
         failures[script] = traceback.format_exc()
+    sys.path.pop(0)
 print("failures:", json.dumps(failures))
 """
 
@@ -86,18 +88,25 @@ def failures_of_python(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     """The traceback of each page that fails, all run by one process, for torch loads slowly.
 
     Every page is one script from top to bottom, as a reader would paste it, in an empty folder.
+    Only snippets that begin with the name of a file are scripts of their own, in the same folder;
+    one that another imports is not run twice, because it registers a class.
     """
     folder = tmp_path_factory.mktemp("pages")
     scripts = {}
     for document in WITH_PYTHON:
-        lines: list[str] = []
+        lines: dict[str, list[str]] = {}
         for start, body in snippets(document, "python"):
-            lines += [""] * (start - len(lines))  # a traceback then names the line of the document
-            lines += body.splitlines()
-        script = folder / document / "page.py"
-        script.parent.mkdir(parents=True)
-        script.write_text("\n".join(lines), encoding="utf-8")
-        scripts[str(script)] = document
+            named = re.match(r"# (\w+\.py)\n", body)
+            script = lines.setdefault(named[1] if named else "page.py", [])
+            script += [""] * (start - len(script))  # a traceback names the line of the document
+            script += body.splitlines()
+        (folder / document).mkdir(parents=True)
+        for name, text in lines.items():
+            path = folder / document / name
+            path.write_text("\n".join(text), encoding="utf-8")
+            importing = f"from {path.stem} import"
+            if not any(line.startswith(importing) for other in lines.values() for line in other):
+                scripts[str(path)] = document
     source = str(Path(pacavit.__path__[0]).parent)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUN_PAGES, *scripts],
@@ -115,6 +124,37 @@ def failures_of_python(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 @pytest.mark.parametrize("document", WITH_PYTHON)
 def test_python_snippets_run(document: str, failures_of_python: dict[str, str]) -> None:
     assert document not in failures_of_python, failures_of_python[document]
+
+
+RUN_COMMANDS = """
+import json, sys
+from pacavit_cli.main import main
+for words in json.loads(sys.argv[1]):
+    assert main(words) == 0, words
+"""
+
+
+@pytest.mark.slow
+def test_plugin_snippets_work_as_files(fast: tuple[str, ...], tmp_path: Path) -> None:
+    """The clusterings of README and CONTRIBUTING train with the commands that the pages give."""
+    options = [word for setting in fast for word in ("--set", setting)]
+    commands = []
+    for document in ("README.md", "CONTRIBUTING.md"):
+        (words,) = (words for words in command_lines(document) if words[0] == "--plugin")
+        (body,) = (body for _, body in snippets(document, "python") if f"# {words[1]}\n" in body)
+        (tmp_path / words[1]).write_text(body, encoding="utf-8")
+        commands.append([*words, *options])
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_COMMANDS, json.dumps(commands)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(pacavit.__path__[0]).parent)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs" / "cosine" / "weights.safetensors").is_file()
+    assert (tmp_path / "runs" / "prototypes" / "weights.safetensors").is_file()
 
 
 def cli_group() -> Any:
@@ -188,8 +228,7 @@ def test_named_files_exist(document: str) -> None:
         if path and "://" not in path and f"docs/reference/{Path(path).name}" not in GENERATED:
             assert ((ROOT / document).parent / path).exists(), f"{document}: {address}"
     for name in re.findall(r"`((?:benchmarks|docs|examples|src|tests)/[\w./-]+)`", text):
-        if name != "src/pacavit/clustering/cosine.py":  # the page shows how to write it
-            assert (ROOT / name).exists(), f"{document}: {name}"
+        assert (ROOT / name).exists(), f"{document}: {name}"
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -32,7 +32,16 @@ def explain(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Explanation method (pacavit list methods); the default depends on the model.",
+            help="Explanation method (pacavit list methods); default: the most faithful one, if "
+            "explain-evaluate has measured the model, else one that depends on the model.",
+        ),
+    ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of pacavit explain-evaluate for MODEL; default: explain-evaluate in its "
+            "run folder.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
@@ -51,6 +60,7 @@ def explain(
         label=class_,
         stage=stage,
         method=method,
+        measured=measured,
         overwrite=overwrite,
         progress=True,
     )

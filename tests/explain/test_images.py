@@ -127,7 +127,9 @@ def test_an_explanation_contains_classes_maps_and_stages(
     assert explanation.path == path
     assert explanation.image.shape == (3, 64, 96)
     assert [guess.name for guess in explanation.top] == [explanation.explained.name, "bright"]
-    assert list(explanation.maps) == ["cluster_contributions", "class_map", "attention_map"]
+    shown = ["cluster_contributions", "relevance", "class_map", "attention_map"]
+    assert list(explanation.maps) == shown
+    assert explanation.choice.methods == ("cluster_contributions", "relevance")
     restored = explanation.restored("cluster_contributions")
     assert restored[:, 16:80].isfinite().all()
     assert restored[:, :16].isnan().all()
@@ -299,7 +301,8 @@ def test_images_of_a_split_are_explained_as_files_are(
     assert torch.equal(found.image, from_file.image)
     assert (found.explained, found.placement) == (from_file.explained, from_file.placement)
     method, expected = next(iter(from_file.maps.items()))
-    assert list(found.maps) == [method]  # a report shows no others
+    assert list(found.maps) == [method, "relevance"]  # a report shows no others
+    assert tuple(found.maps) == found.choice.methods == from_file.choice.methods
     assert torch.equal(found.maps[method], expected)
     assert torch.equal(found.stages[0].partition, from_file.stages[0].partition)
 

@@ -10,7 +10,7 @@ from pacavit.api._images import find_images
 from pacavit.data import check_split
 from pacavit.engine.run.environment import environment
 from pacavit.engine.system import check_precision, configure, pick_device
-from pacavit.engine.weights.load import load_model
+from pacavit.engine.weights.load import load_model, weights_digest
 from pacavit.errors import Interrupted
 from pacavit.explain import explain_images, find_class
 from pacavit.explain.evaluation.cache import FileCache
@@ -41,6 +41,7 @@ def explain(
     label: str | int | None = None,
     stage: int | None = None,
     method: str | None = None,
+    measured: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[ExplainedImage]:
@@ -56,8 +57,13 @@ def explain(
         out: folder to write; one that holds something is refused.
         label: name or index of the class to explain; None is each image's top-1 class.
         stage: index of the stage whose clusters make the map; None is the last with clusters.
-        method: registered name, see ``list_names("methods")``; None depends on the model:
-            contributions of clusters, relevance for other transformers, Grad-CAM for all others.
+        method: registered name, see ``list_names("methods")``; None takes the method that
+            ``explain_evaluate`` found most faithful for these weights. If there is no such result,
+            it depends on the model: contributions of clusters, relevance for other transformers,
+            Grad-CAM for all others. For networks of other data than CIFAR-10, relevance then stands
+            beside contributions, because neither was measured on such images.
+        measured: a folder written by ``explain_evaluate`` for these weights; None looks for
+            ``explain-evaluate`` in the run folder.
         overwrite: replace the explanations in ``out``.
         progress: show a progress bar; for a single image, a status line.
 
@@ -76,6 +82,7 @@ def explain(
         label=None if label is None else find_class(label, loaded.info),
         method=method,
         stage=stage,
+        measured=None if measured is None else Path(measured),
         device=pick_device("auto"),
         progress=progress,
     )
@@ -102,6 +109,9 @@ def explain_evaluate(
     Writes ``faithfulness.html``, ``.md``, ``.json`` and ``.svg``, and in
     ``faithfulness.safetensors`` the values of every image. An interrupted call resumes when it is
     repeated: intermediate results stay in ``faithfulness.unfinished`` until all are complete.
+
+    If ``out`` is the folder ``explain-evaluate`` of a run, the most faithful method becomes the
+    default of ``explain``, reports and the demo for this run.
 
     Args:
         model: run folder, weights file or packaged name.
@@ -154,7 +164,12 @@ def explain_evaluate(
     )
     version = f"{scores.data}, {split} split"
     report = ExplanationReport(
-        shown(Path(model).name), version, command, scores, environment(device)
+        shown(Path(model).name),
+        version,
+        command,
+        scores,
+        environment(device),
+        weights_digest(loaded),
     )
     write_explanation_report(report, out)
     cache.remove()

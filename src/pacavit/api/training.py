@@ -19,12 +19,12 @@ from pacavit.engine.run.environment import environment
 from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.system import pick_device
 from pacavit.engine.weights import hub
-from pacavit.engine.weights.load import LoadedModel, load_model
+from pacavit.engine.weights.load import LoadedModel, load_model, weights_digest
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report.curves import plot_curves
-from pacavit.report.evaluation import weights_digest, write_evaluation
+from pacavit.report.evaluation import write_evaluation
 from pacavit.report.explanation.heatmaps import make_heatmaps
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
 from pacavit.report.tasks import report_of

@@ -14,9 +14,10 @@ from pacavit.engine import LoadedModel
 from pacavit.engine.diagnostics import PREFIX
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.log import read_metrics
+from pacavit.engine.weights.load import weights_digest
 from pacavit.errors import CheckpointError
 from pacavit.models import count_macs
-from pacavit.report.evaluation import read_evaluation, weights_digest
+from pacavit.report.evaluation import read_evaluation
 from pacavit.report.publishing.card import input_size
 from pacavit.report.run_page import evaluation_folder
 from pacavit.report.tasks import TaskReport, report_of

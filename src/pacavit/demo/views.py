@@ -75,18 +75,34 @@ def masks(explained: Explained, method: str, threshold: str, fraction: float) ->
     inside = mask(explained, method, threshold, fraction)
     area = mask_area(inside, explained.placement)
     name, probability = explained.explanation.explained
-    about = METHODS.get(method).class_specific
+    choice = explained.explanation.choice
     figures = [
-        _Figure(
-            _jpeg(heatmap_picture(explained.picture, explained.heatmap(method))),
-            f"{method_title(method)} over the image",
-            f"evidence for {name} ({probability:.1%})" if about else "for any class",
+        _map(explained, method, f"evidence for {name} ({probability:.1%})"),
+        *(
+            _map(explained, other, f"for comparison: {method_title(other)}")
+            for other in choice.methods[1:]
+            if other != method
         ),
         _Figure(png_uri(inside), "binary mask", f"mask: {area:.1%} of the network's view"),
         _Figure(_jpeg(keep(explained.picture, inside)), "inside the mask", "kept"),
         _Figure(_jpeg(remove(explained.picture, inside)), "outside the mask", "removed"),
     ]
-    return _TEMPLATES.render("masks.html", {"figures": figures, "legend": _legend()})
+    values = {
+        "figures": figures,
+        "legend": _legend(),
+        "note": choice.note,
+        "command": str(choice.command) if choice.command else "",
+    }
+    return _TEMPLATES.render("masks.html", values)
+
+
+def _map(explained: Explained, method: str, caption: str) -> _Figure:
+    """A map over the picture."""
+    return _Figure(
+        _jpeg(heatmap_picture(explained.picture, explained.heatmap(method))),
+        f"{method_title(method)} over the image",
+        caption if METHODS.get(method).class_specific else "for any class",
+    )
 
 
 def galleries(explained: Explained) -> str:

@@ -4,6 +4,7 @@ Importing this package registers the methods.
 """
 
 from pacavit.data.placement import Placement
+from pacavit.explain.choice import MapChoice, choose_maps, default_method
 from pacavit.explain.core.geometry import Sampling, samplings, upsample
 from pacavit.explain.core.maps import (
     attention_map,
@@ -30,7 +31,6 @@ from pacavit.explain.images import (
     ImageExplanation,
     StageClusters,
     cluster_mask,
-    default_method,
     explain_images,
     explain_split,
     find_class,
@@ -44,6 +44,7 @@ __all__ = [
     "BlockRecord",
     "FailedImage",
     "ImageExplanation",
+    "MapChoice",
     "Method",
     "Placement",
     "Recording",
@@ -52,6 +53,7 @@ __all__ = [
     "attention_map",
     "baselines",
     "binary_mask",
+    "choose_maps",
     "class_map",
     "cluster_mask",
     "contributions",

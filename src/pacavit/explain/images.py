@@ -18,6 +18,7 @@ from pacavit.data.base import DataInfo
 from pacavit.engine.predictor import Predictor
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import DataError, PacavitError, UnknownNameError
+from pacavit.explain.choice import MapChoice, choose_maps
 from pacavit.explain.core import maps
 from pacavit.explain.core.geometry import Sampling, find_pacavit, samplings, upsample
 from pacavit.explain.core.masks import restored_mask
@@ -38,14 +39,13 @@ __all__ = [
     "ImageExplanation",
     "StageClusters",
     "cluster_mask",
-    "default_method",
     "explain_images",
     "explain_split",
     "find_class",
     "has_clusters",
 ]
 
-_BESIDE = ("class_map", "attention_map")
+_OF_CLUSTERS = ("class_map", "attention_map")
 _TOP = 5
 _TINY = 1e-30
 
@@ -103,10 +103,11 @@ class ImageExplanation:
         placement: where in the image the network's input lies.
         top: the classes with the highest probabilities, in descending order.
         explained: the class that the maps explain.
-        maps: by method, (height, width) of the network's input; the chosen method first. For image
-            files and networks with clusters, also the class map and the attention map.
+        maps: by method, (height, width) of the network's input; those of ``choice`` first. For
+            image files and networks with clusters, also the class map and the attention map.
         map_stages: by method, the stages whose clusters make its map; empty for other methods.
         stages: the stages with clusters, in order; empty if the network has no clusters.
+        choice: the default map, what is shown beside it, and what was measured about them.
     """
 
     path: Path
@@ -117,6 +118,7 @@ class ImageExplanation:
     maps: Mapping[str, Tensor]
     map_stages: Mapping[str, tuple[int, ...]]
     stages: tuple[StageClusters, ...]
+    choice: MapChoice
 
     def restored(self, method: str) -> Tensor:
         """A map over the whole image: (H, W), NaN where it was cropped."""
@@ -197,21 +199,6 @@ def has_clusters(network: nn.Module) -> bool:
     return holds_pacavit(network) and any(m.num_clusters for m in find_pacavit(network).mixers)
 
 
-def default_method(network: nn.Module) -> str:
-    """The default method for a network, the most faithful one by ``pacavit explain-evaluate``.
-
-    It is ``cluster_contributions`` for networks with clusters, ``relevance`` for other transformers
-    whose attention can be recorded, and ``grad_cam`` for all others, such as CNNs.
-    """
-    for name in ("cluster_contributions", "relevance"):
-        try:
-            METHODS.create(name, network, options={})
-        except PacavitError:
-            continue
-        return name
-    return "grad_cam"
-
-
 def _shows_clusters(network: nn.Module) -> bool:
     """Whether the attention that clusters receive can be shown."""
     if not has_clusters(network):
@@ -230,6 +217,7 @@ def explain_images(
     label: int | None = None,
     method: str | None = None,
     stage: int | None = None,
+    measured: Path | None = None,
     device: torch.device,
     progress: bool = False,
 ) -> Iterator[ImageExplanation | FailedImage]:
@@ -241,8 +229,10 @@ def explain_images(
         model: as loaded by ``load_model``; its task moves to ``device``.
         paths: image files.
         label: index of the class to explain; None is each image's top-1 class.
-        method: registered name; None is ``default_method``.
+        method: registered name; None is what ``choose_maps`` chooses.
         stage: whose clusters make the map; None is the last stage with clusters.
+        measured: a folder of ``pacavit explain-evaluate``, see ``choose_maps``; ignored if there is
+            a method.
         device: where to compute.
         progress: show a progress bar on stderr; for a single image, a status line.
 
@@ -250,9 +240,11 @@ def explain_images(
         UnknownNameError: there is no such method, or it has no option ``stage``.
         PacavitError: the method cannot explain this model, or the model is no classifier.
     """
-    methods = _methods(model.classifier.to(device).model, method, stage)
+    network = model.classifier.to(device).model
+    choice = choose_maps(model, measured) if method is None else MapChoice((method,))
+    methods = _methods(network, choice, stage)
     prepare = _Preparation(model, device)
-    return _explain_each(paths, label, methods, prepare, progress)
+    return _explain_each(paths, label, choice, methods, prepare, progress)
 
 
 def explain_split(
@@ -269,7 +261,7 @@ def explain_split(
         model: as loaded by ``load_model``; its task moves to ``device``.
         images: the split.
         positions: in it.
-        method: registered name; None is ``default_method``.
+        method: registered name; None is what ``choose_maps`` chooses.
         device: where to compute.
 
     Raises:
@@ -278,30 +270,35 @@ def explain_split(
             cannot be read.
     """
     network = model.classifier.to(device).model
-    method = method or default_method(network)
-    methods = {method: METHODS.create(method, network, options={})}
+    choice = choose_maps(model) if method is None else MapChoice((method,))
+    methods = {name: METHODS.create(name, network, options={}) for name in choice.methods}
     prepare = _Preparation(model, device)
     found = []
     for position in positions:
         name, image = Path(f"image {position}"), images[position].image.cpu()
         batch = prepare(image, name)
-        found.append(_explain_image(prepare.predictor, name, image, batch, None, methods))
+        found.append(_explain_image(prepare.predictor, name, image, batch, None, choice, methods))
     return found
 
 
-def _methods(network: nn.Module, method: str | None, stage: int | None) -> dict[str, Method]:
-    """The chosen method and, for networks with clusters, the class map and the attention map."""
-    beside = _BESIDE if _shows_clusters(network) else ()
+def _methods(network: nn.Module, choice: MapChoice, stage: int | None) -> dict[str, Method]:
+    """The chosen methods and, for networks with clusters, the class map and the attention map.
+
+    Only methods beside the first may lack the option ``stage``.
+    """
+    first, *others = choice.methods
+    clusters = _OF_CLUSTERS if _shows_clusters(network) else ()
     options = {} if stage is None else {"stage": stage}
     return {
-        name: METHODS.create(name, network, options=options)
-        for name in dict.fromkeys((method or default_method(network), *beside))
+        name: METHODS.create(name, network, options={} if name in others else options)
+        for name in dict.fromkeys((first, *others, *clusters))
     }
 
 
 def _explain_each(
     paths: Sequence[Path],
     label: int | None,
+    choice: MapChoice,
     methods: Mapping[str, Method],
     prepare: _Preparation,
     progress: bool,
@@ -314,7 +311,7 @@ def _explain_each(
             except DataError as error:
                 yield FailedImage(path, str(error))
                 continue
-            yield _explain_image(prepare.predictor, path, image, batch, label, methods)
+            yield _explain_image(prepare.predictor, path, image, batch, label, choice, methods)
 
 
 @contextmanager
@@ -337,6 +334,7 @@ def _explain_image(
     image: Tensor,
     batch: Batch,
     label: int | None,
+    choice: MapChoice,
     methods: Mapping[str, Method],
 ) -> ImageExplanation:
     model = predictor.model
@@ -354,6 +352,7 @@ def _explain_image(
         maps=found,
         map_stages={name: tuple(method.stages) for name, method in methods.items()},
         stages=_clusters(model, pixels, explained) if _shows_clusters(model.task.model) else (),
+        choice=choice,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,14 +12,13 @@ from rich.console import Console
 
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore
-from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.tasks import StoredEvaluation, report_of
 from pacavit.utils import files
 from pacavit.utils.text import one_line
 
-__all__ = ["RECORD", "print_evaluation", "read_evaluation", "weights_digest", "write_evaluation"]
+__all__ = ["RECORD", "print_evaluation", "read_evaluation", "write_evaluation"]
 
 RECORD = "evaluation.json"
 
@@ -57,12 +55,6 @@ def write_evaluation(
     for name, content in contents.items():
         with files.writing(folder / name):
             files.replace_file(folder / name, content)
-
-
-def weights_digest(model: LoadedModel) -> str:
-    """The SHA-256 of a model's file, stored in evaluations to identify the weights."""
-    with model.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_evaluation(folder: Path, digest: str) -> StoredEvaluation | None:

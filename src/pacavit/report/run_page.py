@@ -15,12 +15,12 @@ from pacavit.engine.run.environment import ENVIRONMENT, read_environment
 from pacavit.engine.run.log import read_metrics
 from pacavit.engine.selection import describe_outcome, is_finished
 from pacavit.engine.train import BROKEN_IMAGES
-from pacavit.engine.weights.load import LoadedModel
+from pacavit.engine.weights.load import LoadedModel, weights_digest
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report import html
 from pacavit.report.curves import curves_svg, loss_curves, score_curves
-from pacavit.report.evaluation import read_evaluation, weights_digest
+from pacavit.report.evaluation import read_evaluation
 from pacavit.report.publishing.card import with_clusterings
 from pacavit.report.publishing.command import (
     WEIGHTS,

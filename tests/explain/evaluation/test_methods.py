@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from pacavit.data import Batch
 from pacavit.errors import PacavitError
+from pacavit.explain.choice import NUMBERS
 from pacavit.explain.evaluation.methods import ExplanationScores, evaluate_methods
 from pacavit.explain.methods.base import Method
 from pacavit.report.explanation.evaluation import (
-    NUMBERS,
     UNFINISHED,
     ExplanationReport,
     check_report_folder,
@@ -132,7 +132,7 @@ def test_half_precision_changes_the_predictions_and_not_the_maps(bench: Explanat
 
 
 def test_pages_have_all_methods_and_numbers(bench: ExplanationScores, tmp_path: Path) -> None:
-    report = ExplanationReport("<model>", "six corners", COMMAND, bench, MACHINE)
+    report = ExplanationReport("<model>", "six corners", COMMAND, bench, MACHINE, "abc")
     files = write_explanation_report(report, tmp_path)
     assert [file.name for file in files] == [
         "faithfulness.html",
@@ -181,7 +181,7 @@ def test_results_of_the_release_before_are_refused_or_replaced(
     with pytest.raises(PacavitError, match="holds an evaluation of explanations; give --overwrite"):
         check_report_folder(tmp_path, overwrite=False)
     check_report_folder(tmp_path, overwrite=True)
-    report = ExplanationReport("model", "six corners", COMMAND, bench, MACHINE)
+    report = ExplanationReport("model", "six corners", COMMAND, bench, MACHINE, "abc")
     files = write_explanation_report(report, tmp_path)
     assert set(tmp_path.iterdir()) == set(files)
 
@@ -194,7 +194,9 @@ def test_unfinished_results_of_the_release_before_are_refused_or_replaced(
     with pytest.raises(PacavitError, match=r"bench\.unfinished.* cannot be resumed; give --over"):
         check_report_folder(tmp_path, overwrite=False)
     check_report_folder(tmp_path, overwrite=True)
-    report = ExplanationReport("model", "six corners", COMMAND, bench, MACHINE)
+    report = ExplanationReport("model", "six corners", COMMAND, bench, MACHINE, "abc")
     files = write_explanation_report(report, tmp_path)
     assert set(tmp_path.iterdir()) == set(files)
-    assert json.loads((tmp_path / NUMBERS).read_text())["command"] == COMMAND.json
+    record = json.loads((tmp_path / NUMBERS).read_text())
+    assert record["command"] == COMMAND.json
+    assert record["weights_sha256"] == "abc"

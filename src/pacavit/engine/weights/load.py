@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pacavit.recipes.schema import Recipe
 from pacavit.tasks import ImageClassifier, Task
 from pacavit.utils import files
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "load_model", "weights_digest"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,12 @@ def load_model(source: str | Path) -> LoadedModel:
     if isinstance(source, Path) or os.sep in name or name.endswith(".safetensors"):
         raise CheckpointError(f"no run folder or weights file at {path}")
     raise UnknownNameError("run folder, weights file or packaged weights", name, packaged_names())
+
+
+def weights_digest(model: LoadedModel) -> str:
+    """The SHA-256 of a model's file, stored in evaluations to identify the weights."""
+    with model.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _newest_weights(run: Path) -> Path:

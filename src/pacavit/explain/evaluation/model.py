@@ -18,10 +18,10 @@ from pacavit.engine import LoadedModel, build
 from pacavit.engine.run.environment import environment
 from pacavit.engine.scoring import check_classes
 from pacavit.errors import DataError, PacavitError
+from pacavit.explain.choice import default_method
 from pacavit.explain.evaluation.cache import FileCache, no_cache
 from pacavit.explain.evaluation.clusters import evaluate_clusters
 from pacavit.explain.evaluation.methods import ExplanationScores, evaluate_methods
-from pacavit.explain.images import default_method
 from pacavit.explain.methods.base import METHODS
 from pacavit.utils import files
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from pacavit.errors import PacavitError
+from pacavit.explain.choice import NUMBERS
 from pacavit.explain.evaluation.clusters import AGREEMENT, HEALTH, StageScores
 from pacavit.explain.evaluation.methods import (
     AREA,
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 PAGE, TEXT = "faithfulness.html", "faithfulness.md"
-NUMBERS, PICTURE = "faithfulness.json", "faithfulness.svg"
+PICTURE = "faithfulness.svg"
 VALUES = "faithfulness.safetensors"
 """The values of every image, which allow paired comparisons of any two methods."""
 UNFINISHED = "faithfulness.unfinished"
@@ -75,6 +76,7 @@ class ExplanationReport:
         command: repeats the evaluation.
         scores: of methods and clusters.
         environment: machine and versions.
+        weights: the SHA-256 of the model's file.
     """
 
     model: str
@@ -82,6 +84,7 @@ class ExplanationReport:
     command: Command
     scores: ExplanationScores
     environment: Mapping[str, Any]
+    weights: str
 
     @property
     def lead(self) -> str:
@@ -298,6 +301,7 @@ def _record(report: ExplanationReport) -> dict[str, Any]:
         "command": report.command.json,
         "model": report.model,
         "data": report.data,
+        "weights_sha256": report.weights,
         "environment": report.environment,
         "num_images": scores.num_images,
         "accuracy": round(scores.accuracy, 4),

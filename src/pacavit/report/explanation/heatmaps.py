@@ -11,7 +11,7 @@ from torch import Tensor
 from pacavit.data import ImageSet
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import PacavitError
-from pacavit.explain import ImageExplanation, default_method, explain_split
+from pacavit.explain import ImageExplanation, MapChoice, default_method, explain_split
 from pacavit.explain.render import (
     fitted_size,
     heatmap_picture,
@@ -19,6 +19,7 @@ from pacavit.explain.render import (
     thumbnail,
 )
 from pacavit.tasks.classification import ClassProbability
+from pacavit.utils.command import Command
 from pacavit.utils.pictures import base64_text, png_bytes
 
 __all__ = ["Heatmap", "Heatmaps", "make_heatmaps"]
@@ -36,6 +37,7 @@ class Heatmap:
         guess: the top-1 class, which the map explains.
         image: the image.
         overlay: the image with the map over it.
+        beside: the image with each of the other maps over it.
         partition: the image with the cluster of every patch over it; None without clusters.
     """
 
@@ -45,15 +47,24 @@ class Heatmap:
     image: str
     overlay: str
     partition: str | None = None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def overlays(self) -> tuple[str, ...]:
+        """The image with each of the maps over it."""
+        return (self.overlay, *self.beside)
 
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """Heatmaps of some images by one method.
+    """Heatmaps of some images.
 
     Attributes:
         method: registered name of the method.
         images: one per image.
+        beside: registered names of the methods whose maps stand beside that of ``method``.
+        note: what was measured about the maps; empty if there is nothing to say.
+        command: the words of the command that measures them; empty if nothing needs to be.
         stage: stage of the clusters in the partitions; None without clusters.
         error: why the model could not be explained, in one line; None if it could.
     """
@@ -62,6 +73,15 @@ class Heatmaps:
     images: tuple[Heatmap, ...]
     stage: int | None = None
     error: str | None = None
+    beside: tuple[str, ...] = ()
+    note: str = ""
+    command: tuple[str, ...] = ()
+
+    @property
+    def choice(self) -> MapChoice:
+        """The methods, and what was measured about them."""
+        command = Command(self.command) if self.command else None
+        return MapChoice((self.method, *self.beside), self.note, command)
 
 
 def make_heatmaps(
@@ -77,24 +97,34 @@ def make_heatmaps(
         positions: of the images to explain, at least one.
         device: where to compute.
     """
-    method = default_method(model.task.model)
     try:
-        explained = explain_split(model, images, positions, method=method, device=device)
+        explained = explain_split(model, images, positions, device=device)
     except PacavitError as error:
-        return Heatmaps(method, (), error=str(error))
+        return Heatmaps(default_method(model.task.model), (), error=str(error))
     names = model.info.class_names
     found = tuple(
-        _heatmap(position, _in_words(images.target(position), names), method, explanation)
+        _heatmap(position, _in_words(images.target(position), names), explanation)
         for position, explanation in zip(positions, explained, strict=True)
     )
-    stages = explained[0].stages
-    return Heatmaps(method, found, stage=stages[-1].stage if stages else None)
+    stages, choice = explained[0].stages, explained[0].choice
+    method, *beside = choice.methods
+    return Heatmaps(
+        method,
+        found,
+        stage=stages[-1].stage if stages else None,
+        beside=tuple(beside),
+        note=choice.note,
+        command=choice.command.argv if choice.command else (),
+    )
 
 
-def _heatmap(position: int, label: str, method: str, explanation: ImageExplanation) -> Heatmap:
+def _heatmap(position: int, label: str, explanation: ImageExplanation) -> Heatmap:
     size = fitted_size(explanation.placement.image_size, _SIDE)
     picture, placement = thumbnail(explanation.image, size), explanation.placement.resized(size)
-    heatmap = placement.restore(explanation.maps[method])
+    overlay, *beside = (
+        _base64(heatmap_picture(picture, placement.restore(explanation.maps[method])))
+        for method in explanation.choice.methods
+    )
     partition = None
     if explanation.stages:
         partition = _base64(partition_picture(picture, explanation.stages[-1], placement))
@@ -103,8 +133,9 @@ def _heatmap(position: int, label: str, method: str, explanation: ImageExplanati
         label,
         explanation.explained,
         image=_base64(picture),
-        overlay=_base64(heatmap_picture(picture, heatmap)),
+        overlay=overlay,
         partition=partition,
+        beside=tuple(beside),
     )
 
 

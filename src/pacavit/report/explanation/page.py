@@ -15,6 +15,7 @@ from markupsafe import Markup
 from rich.console import Console
 from torch import Tensor
 
+from pacavit.explain.choice import MapChoice
 from pacavit.explain.images import FailedImage, ImageExplanation, StageClusters
 from pacavit.explain.methods.base import METHODS, method_title
 from pacavit.explain.render import (
@@ -25,9 +26,10 @@ from pacavit.explain.render import (
     thumbnail,
 )
 from pacavit.report import html
-from pacavit.report.explanation.pictures import BORDER, write_pictures
+from pacavit.report.explanation.pictures import BORDER, choice_parts, write_pictures
 from pacavit.report.folders import check_folder
 from pacavit.utils import files
+from pacavit.utils.command import Command
 from pacavit.utils.pictures import base64_text, png_uri
 from pacavit.utils.text import shown
 
@@ -111,6 +113,7 @@ def write_explanations(
     check_explanation_folder(out, overwrite=overwrite)
     written: list[ExplainedImage] = []
     explored: list[tuple[dict[str, Any], Markup]] = []
+    choice: MapChoice | None = None
     with files.writing(out):
         out.mkdir(parents=True, exist_ok=True)
         files.empty_folder(out, last=NUMBERS)
@@ -129,9 +132,10 @@ def write_explanations(
         taken.add(folder)
         numbers = _numbers(explanation, folder, areas)
         written.append(ExplainedImage(explanation.path, folder, numbers))
+        choice = choice or explanation.choice
         if len(explored) < _EXPLORED:
             explored.append((_explorer_data(explanation), pictures))
-    page = _page(title, written, explored)
+    page = _page(title, written, explored, choice)
     with files.writing(out):
         (out / PAGE).write_text(page, "utf-8")
         (out / NUMBERS).write_text(explanations_json(written) + "\n", "utf-8")
@@ -146,7 +150,10 @@ def explanations_json(explained: Sequence[ExplainedImage]) -> str:
 def print_explanations(
     explained: Sequence[ExplainedImage], out: Path, *, console: Console | None = None
 ) -> None:
-    """Print one line per image and the path of the page; images with an error are left out."""
+    """Print one line per image, what was measured about the maps, and the path of the page.
+
+    Images with an error are left out.
+    """
     console = console or Console()
     for image in explained:
         if image.error is None:
@@ -154,6 +161,14 @@ def print_explanations(
             where = shown(image.folder) if image.folder is not None else ""
             line = f"{shown(image.path)}: {found['class']} {found['probability']:.1%}, in {where}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+    notes = [
+        (image.numbers["note"], tuple(image.numbers["measure"]))
+        for image in explained
+        if image.error is None and image.numbers["note"]
+    ]
+    for note, words in dict.fromkeys(notes):
+        line = f"{note} Measure it: {Command(words)}" if words else note
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"page in {shown(out / PAGE)}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -185,6 +200,8 @@ def _numbers(
         },
         "seen": explanation.placement.region._asdict(),
         "method": next(iter(explanation.maps)),
+        "note": explanation.choice.note,
+        "measure": explanation.choice.command.json if explanation.choice.command else [],
         "maps": [
             {"method": method, "stages": list(explanation.map_stages[method])}
             for method in explanation.maps
@@ -216,6 +233,7 @@ def _page(
     title: str,
     written: Sequence[ExplainedImage],
     explored: Sequence[tuple[dict[str, Any], Markup]],
+    choice: MapChoice | None,
 ) -> str:
     failed = [image for image in written if image.error is not None]
     sections = []
@@ -241,6 +259,8 @@ def _page(
                     "the others are in folders beside it."
                 )
             )
+        if choice is not None:
+            parts = [*choice_parts(choice), *parts]
         sections.append(html.Section("Explore", parts))
         sections.extend(
             html.Section(f"{number}. {one['name']}", [html.paragraph(one["label"]), pictures])

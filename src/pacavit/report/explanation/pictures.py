@@ -10,6 +10,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 from torch import Tensor
 
+from pacavit.explain.choice import MapChoice
 from pacavit.explain.core.masks import keep, mask_area, remove
 from pacavit.explain.images import ImageExplanation
 from pacavit.explain.methods.base import METHODS
@@ -24,7 +25,7 @@ from pacavit.explain.render import (
 from pacavit.report import html
 from pacavit.utils.pictures import data_uri, figure_bytes, png_bytes, png_uri
 
-__all__ = ["BORDER", "write_pictures"]
+__all__ = ["BORDER", "choice_parts", "write_pictures"]
 
 BORDER = (
     "The map does not cover the border, which was cropped before the image entered the network."
@@ -36,6 +37,14 @@ _THRESHOLDS = {
     "mass": "half of the map's sum",
 }
 _KINDS = {"mask": "mask", "keep": "kept", "remove": "removed"}
+
+
+def choice_parts(choice: MapChoice) -> list[Markup]:
+    """What was measured about the default map, and the command that measures it."""
+    parts = [html.paragraph(choice.note)] if choice.note else []
+    if choice.command is not None:
+        parts.append(html.command(choice.command, "Measure which map is faithful:"))
+    return parts
 
 
 def write_pictures(

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from pacavit.engine.evaluate import Evaluation
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.explanation.pictures import choice_parts
 from pacavit.report.tasks.classification.confusion import MAX_CLASSES_WITH_COUNTS, confusion_png
 from pacavit.report.tasks.classification.examples import Examples
 from pacavit.utils.command import pacavit_command
@@ -96,10 +97,11 @@ def heatmaps_section(heatmaps: Heatmaps, split: str) -> html.Section:
         parts = [html.paragraph(f"The images could not be explained: {heatmaps.error}")]
         return html.Section("Heatmaps", parts)
     method = heatmaps.method.replace("_", " ")
+    beside = [name.replace("_", " ") for name in heatmaps.beside]
     explanation = (
         f"{split.capitalize()} images. Beside each: its map by {method}, bright where the "
         "evidence for the predicted class lies"
-    )
+    ) + "".join(f"; that by {name}" for name in beside)
     if heatmaps.stage is None:
         explanation += "."
     else:
@@ -110,14 +112,15 @@ def heatmaps_section(heatmaps: Heatmaps, split: str) -> html.Section:
     values = {
         "explanation": explanation,
         "images": heatmaps.images,
-        "method": method,
+        "methods": [method, *beside],
         "stage": heatmaps.stage,
     }
     explore = html.command(
         pacavit_command("explain", "DIR", "IMAGE...", out="FOLDER"),
         "Explain your own images:",
     )
-    return html.Section("Heatmaps", [html.render("heatmaps.html", values), explore])
+    choice = choice_parts(heatmaps.choice)
+    return html.Section("Heatmaps", [html.render("heatmaps.html", values), *choice, explore])
 
 
 def _matrix(evaluation: Evaluation, names: Sequence[str], split: str) -> Markup:
