@@ -387,10 +387,11 @@ def test_a_line_an_epoch_where_there_is_no_terminal(
 ) -> None:
     train(make_recipe(epochs=2), tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     for part in ("epoch 2/2", "loss ", "accuracy ", "images/s", "0:00 left"):
         assert part in lines[1]
-    assert lines[2].startswith("trained model in ")
+    assert lines[2].startswith("temperature ")
+    assert lines[3].startswith("trained model in ")
 
 
 @pytest.mark.parametrize("mode", ["resume", "overwrite"])

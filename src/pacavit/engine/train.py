@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grad_norm_
 from pacavit.data import Batch, Loader, describe_broken
 from pacavit.engine import build, diagnostics, distributed, optim, system
 from pacavit.engine.batchnorm import check_batch_norm
+from pacavit.engine.calibration import calibrate
 from pacavit.engine.distributed import World
 from pacavit.engine.evaluate import measure
 from pacavit.engine.run import folder
@@ -26,11 +27,12 @@ from pacavit.engine.run.log import RunLog
 from pacavit.engine.run.timer import Timer
 from pacavit.engine.weights import checkpoint
 from pacavit.engine.weights.checkpoint import best_weights
-from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS
+from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS, calibrated_bytes
 from pacavit.engine.weights.transfer import initialize
 from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks.base import Task
+from pacavit.tasks.classification import Calibration
 from pacavit.utils import files
 from pacavit.utils.command import pacavit_command
 
@@ -230,13 +232,29 @@ class Trainer:
             except DataError:
                 self._keep_steps(log)
                 raise
+        calibration = self._calibrate(log)
         with self.world.together():
             newest = checkpoint.newest(self.out / CHECKPOINTS)
             if self.world.is_main and newest is not None:
                 with files.reading(newest):
-                    content = best_weights(newest).read_bytes()
+                    content = calibrated_bytes(best_weights(newest), calibration)
                 with files.writing(self.out / WEIGHTS):
                     files.replace_file(self.out / WEIGHTS, content)
+
+    def _calibrate(self, log: RunLog | None) -> Calibration | None:
+        """Fit the temperature of the final weights, if the recipe says so."""
+        if not self.best_task.calibrates:
+            return None
+        found = calibrate(
+            self.best_task,
+            self.val_loader,
+            len(self.info.class_names),
+            device=self.device,
+            world=self.world,
+        )
+        if log is not None:
+            log.say(str(found))
+        return found if isinstance(found, Calibration) else None
 
     def _train_epoch(self, log: RunLog | None) -> None:
         progress, config = self.progress, self.config
