@@ -21,6 +21,14 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A further model, whose probabilities are averaged with those of MODEL; "
+            "repeatable. Needs --out.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the results; inside a run if not given."),
@@ -30,6 +38,8 @@ def evaluate(
     from pacavit import api
     from pacavit.report.evaluation import print_evaluation
 
-    evaluation = api.evaluate(model, data=data, split=split, out=out, progress=True)
+    models = [model, *ensemble] if ensemble else model
+    evaluation = api.evaluate(models, data=data, split=split, out=out, progress=True)
     folder = api.results_folder(model, split=split, out=out)
-    print_evaluation(evaluation, title=f"{model}, {split} split", folder=folder)
+    title = f"ensemble of {' and '.join(models)}" if ensemble else model
+    print_evaluation(evaluation, title=f"{title}, {split} split", folder=folder)

@@ -17,13 +17,21 @@ def predict(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
     ],
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A further model, whose probabilities are averaged with those of MODEL; "
+            "repeatable.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Predict, for example the five most probable classes: pacavit predict runs/digits a.png."""
     from pacavit import api
     from pacavit.report.prediction import predictions_json, print_predictions
 
-    predictions = api.predict(model, images, progress=True)
+    predictions = api.predict([model, *ensemble] if ensemble else model, images, progress=True)
     if json:
         echo(predictions_json(predictions))
     else:

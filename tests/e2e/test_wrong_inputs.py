@@ -397,6 +397,32 @@ ROWS = [
     ("split", "evaluate {run} --split tset", ["split 'tset'", "'test'"]),
     ("evaluation root", "evaluate {run} --data {files}/empty", ["digits"]),
     ("results are a file", "evaluate {run} --out {files}/text.png", ["text.png"]),
+    ("ensemble without a folder", "evaluate {run} --ensemble {run}", ["ensemble", "--out"]),
+    (
+        "ensemble into a run",
+        "evaluate {files}/giant.safetensors --ensemble {run} --out {run}/evaluation-test",
+        ["evaluation-test is in the folder of {run}"],
+    ),
+    (
+        "ensemble into a file",
+        "evaluate {run} --ensemble {run} --out {files}/text.png",
+        ["text.png", "it is a file"],
+    ),
+    (
+        "ensemble of other classes",
+        "evaluate {run} --ensemble {files}/other_classes.safetensors --out {files}/new",
+        ["other_classes.safetensors", "form no ensemble", "'0' is missing", "17 more"],
+    ),
+    (
+        "ensemble of fewer classes",
+        "predict {run} --ensemble cifar10_nano_conv {image}",
+        ["cifar10_nano_conv", "form no ensemble", "'0' is missing"],
+    ),
+    (
+        "ensemble missing",
+        "predict {run} --ensemble {files}/no.safetensors {image}",
+        ["no.safetensors"],
+    ),
     ("official missing", "convert {files}/no.pth {files}/new.safetensors", ["no.pth"]),
     ("official foreign", "convert {files}/foreign.pth {files}/new.safetensors", ["foreign.pth"]),
     ("official evil", "convert {files}/evil.pth {files}/new.safetensors", ["evil.pth", "executed"]),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import pacavit
 from pacavit.data import FileImages
-from pacavit.engine import build, train
+from pacavit.engine import build, load_model, train
 from pacavit.engine.distributed import World
 from pacavit.engine.run.log import read_metrics
 from pacavit.errors import CheckpointError, RecipeError
@@ -199,6 +199,8 @@ def check_equal_runs(run: Path, other: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5)
+    temperatures = [load_model(path).task.temperature for path in (run, other)]
+    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-2)
 
 
 @pytest.mark.parametrize("name", ["ddp", "ddp_cut", "fsdp", "fsdp_cut"])

@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.progress import track
 
 from pacavit.api._images import find_images
-from pacavit.engine.predictor import Predictor
+from pacavit.engine.ensemble import load_predictor
 from pacavit.engine.system import pick_device
-from pacavit.engine.weights.load import load_model
 from pacavit.tasks import TaskPrediction
 
 __all__ = ["predict"]
@@ -20,7 +19,7 @@ _MANY = 20  # with more images than this, waiting is worth a progress bar
 
 
 def predict(
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     images: str | Path | Sequence[str | Path],
     *,
     top_k: int = 5,
@@ -29,7 +28,8 @@ def predict(
     """Predict each image; a classifier returns the ``top_k`` most probable classes.
 
     Args:
-        model: run folder, weights file or packaged name.
+        model: run folder, weights file or packaged name; or several, as an ensemble, whose
+            probabilities are averaged.
         images: image files of any size and mode, or folders of them; one, or several.
         top_k: number of classes to return; all of them if there are fewer.
         progress: show a progress bar when there are many images.
@@ -42,8 +42,8 @@ def predict(
         PacavitError: the model cannot be loaded, or a folder has no images.
     """
     paths = find_images(images, progress=progress)
-    loaded = load_model(model)
-    predictor = Predictor(loaded, pick_device("auto"))
+    predictor = load_predictor(model, pick_device("auto"))
+    loaded = predictor.model
     found = track(
         predictor.stream(paths),
         description="predicting",

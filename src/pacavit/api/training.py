@@ -12,8 +12,10 @@ import torch
 
 from pacavit import engine, recipes
 from pacavit.api._console import print_line
+from pacavit.api.ensembles import evaluate_ensemble
 from pacavit.data import check_split, describe_broken
 from pacavit.engine.distributed import is_main_process
+from pacavit.engine.ensemble import model_names
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.environment import environment
 from pacavit.engine.scoring import SplitScore, score_model
@@ -82,7 +84,7 @@ def train(
 
 
 def evaluate(
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     *,
     data: str | Path | None = None,
     split: str = "test",
@@ -95,7 +97,9 @@ def evaluate(
     warning says why.
 
     Args:
-        model: run folder, weights file or packaged name.
+        model: run folder, weights file or packaged name; or several, as an ensemble, whose
+            probabilities are averaged. An ensemble needs ``out``, outside of the runs, and is
+            evaluated on the data of its first model.
         data: folder with the data set, instead of the one the model was trained on. If it holds
             class folders directly, only the images held out for the split are used; to use all,
             put the class folders into ``test``.
@@ -107,6 +111,10 @@ def evaluate(
     Raises:
         PacavitError: any error that a user can fix; the message says what and where.
     """
+    model, *others = model_names(model)
+    if others:
+        models = [model, *others]
+        return evaluate_ensemble(models, data=data, split=split, out=out, progress=progress)
     folder = results_folder(model, split=split, out=out)
     loaded = load_model(model)
     device = pick_device("auto")

@@ -175,6 +175,16 @@ class World:
         parts = [json.loads(bytes(part.tolist())) for part in self.gather(padded)]
         return {key: text for part in parts for key, text in part.items()}
 
+    def concatenate(self, rows: Tensor) -> Tensor:
+        """The rows (N, ...) of all processes in the order of ranks, on the CPU; N may differ."""
+        if self.size == 1:
+            return rows.cpu()
+        lengths = [int(length) for length in self.gather(torch.tensor(len(rows)))]
+        padded = rows.new_zeros(max(lengths), *rows.shape[1:], device="cpu")
+        padded[: len(rows)] = rows
+        pairs = zip(self.gather(padded), lengths, strict=True)
+        return torch.cat([values[:length] for values, length in pairs])
+
     def check_same_step(self, step: int) -> None:
         """Check that all processes found the same checkpoint.
 

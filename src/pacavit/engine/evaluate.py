@@ -19,7 +19,15 @@ from pacavit.engine.distributed import World
 from pacavit.errors import DataError
 from pacavit.tasks import Task
 
-__all__ = ["ClassScores", "Evaluation", "Measurement", "Observer", "evaluate", "measure"]
+__all__ = [
+    "ClassScores",
+    "Evaluation",
+    "Measurement",
+    "Observer",
+    "evaluate",
+    "measure",
+    "summarize",
+]
 
 Observer: TypeAlias = Callable[[Any, Batch], None]
 """Is called with the predictions for each batch, and the batch."""
@@ -151,6 +159,17 @@ def evaluate(
     measured = measure(
         task.to(device), loader, device, warm_up=True, observe=observe, progress=progress
     )
+    return summarize(task, measured, class_names)
+
+
+def summarize(task: Task, measured: Measurement, class_names: Sequence[str]) -> Evaluation:
+    """Scores, rows and arrays of measured metrics.
+
+    Args:
+        task: that they are of.
+        measured: on a split.
+        class_names: K names, in label order.
+    """
     results = task.summarize(measured.metrics)
     columns = {
         key.removesuffix(_PER_CLASS): values.tolist()

@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from pacavit.data import Batch, DataInfo, ImageSet, Loader, Split, describe_broken
 from pacavit.engine import build, diagnostics, distributed, optim, system
 from pacavit.engine.batchnorm import check_batch_norm
+from pacavit.engine.calibration import calibrate
 from pacavit.engine.class_weights import named_weights, weigh_classes
 from pacavit.engine.distillation import load_distiller
 from pacavit.engine.distributed import World
@@ -30,11 +31,18 @@ from pacavit.engine.selection import describe_outcome, has_ended, is_better
 from pacavit.engine.weights import checkpoint
 from pacavit.engine.weights.checkpoint import best_weights
 from pacavit.engine.weights.foreign import normalization
-from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS, weights_bytes
+from pacavit.engine.weights.format import (
+    CHECKPOINTS,
+    WEIGHTS,
+    calibrated_bytes,
+    load_state,
+    weights_bytes,
+)
 from pacavit.engine.weights.transfer import initialize
 from pacavit.errors import DataError, Interrupted, PacavitError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks import ImageClassifier, Task
+from pacavit.tasks.classification import Calibration
 from pacavit.utils import files
 from pacavit.utils.command import pacavit_command
 from pacavit.utils.progress import announce, show_progress
@@ -275,11 +283,12 @@ class Trainer:
             except DataError:
                 self._keep_steps(log)
                 raise
+        calibration = self._calibrate(log)
         with self.world.together():
             newest = checkpoint.newest(self.out / CHECKPOINTS)
             if self.world.is_main and newest is not None:
                 with files.reading(newest):
-                    content = best_weights(newest).read_bytes()
+                    content = calibrated_bytes(best_weights(newest), calibration)
                 with files.writing(self.out / WEIGHTS):
                     files.replace_file(self.out / WEIGHTS, content)
             if log is not None:
@@ -289,6 +298,25 @@ class Trainer:
 
     def _has_ended(self) -> bool:
         return has_ended(self.progress.epoch, self.progress.best_epoch, self.config)
+
+    def _calibrate(self, log: RunLog | None) -> Calibration | None:
+        """Fit the temperature of the final weights, if the recipe says so."""
+        if not self.best_task.calibrates:
+            return None
+        newest = checkpoint.newest(self.out / CHECKPOINTS)
+        if self.config.keep == "best" and newest is not None:
+            tensors, _ = files.read_tensors(best_weights(newest))
+            load_state(self.best_task.model, tensors, newest)
+        found = calibrate(
+            self.best_task,
+            self.val_loader,
+            len(self.info.class_names),
+            device=self.device,
+            world=self.world,
+        )
+        if log is not None:
+            log.say(str(found))
+        return found if isinstance(found, Calibration) else None
 
     def _train_epoch(self, log: RunLog | None) -> None:
         progress, config = self.progress, self.config

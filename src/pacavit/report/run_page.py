@@ -19,6 +19,7 @@ from pacavit.engine.weights.load import LoadedModel, weights_digest
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report import html
+from pacavit.report.calibration import calibration_section
 from pacavit.report.curves import curves_svg, loss_curves, score_curves
 from pacavit.report.evaluation import read_evaluation
 from pacavit.report.publishing.card import with_clusterings
@@ -77,6 +78,8 @@ def run_page(run: Path, model: LoadedModel) -> str:
     if stored:
         report = report_of(model.recipe.task.name)
         sections += report.sections({_SPLITS[split]: each for split, each in stored.items()})
+    if model.calibration is not None:
+        sections.append(calibration_section(model.calibration))
     sections += [_settings(model.recipe), _repeat(model.recipe)]
     if (run / ENVIRONMENT).is_file():
         sections.append(html.environment(read_environment(run)))

@@ -92,6 +92,8 @@ class Task(nn.Module, ABC):
         config_type: class of the ``[task]`` section of a recipe.
         main_metric: name of the score by which runs are compared, higher is better.
         target: the kind of target that the task learns from; data sets declare theirs.
+        temperature: divides logits before they become probabilities, in tasks that calibrate; 1
+            unless one was fitted on validation images.
     """
 
     model: nn.Module
@@ -99,6 +101,7 @@ class Task(nn.Module, ABC):
     config_type: ClassVar[type[TaskConfig]]
     main_metric: ClassVar[str]
     target: ClassVar[TargetKind]
+    temperature: float = 1.0
 
     @classmethod
     @abstractmethod
@@ -178,6 +181,14 @@ class Task(nn.Module, ABC):
             top_k: number of classes to list, for tasks that list classes.
         """
         return RecordPrediction(path, record, error)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a temperature is fitted after training, and becomes the task's ``temperature``.
+
+        Predictions of such a task have ``logits`` (B, classes), and its targets are labels (B,).
+        """
+        return False
 
     @abstractmethod
     def metrics(self) -> MetricCollection:

@@ -19,6 +19,7 @@ from pacavit.errors import CheckpointError, RecipeError
 from pacavit.models.convert import name_faults
 from pacavit.recipes import io
 from pacavit.recipes.schema import MAX_IMAGE_SIZE, Recipe
+from pacavit.tasks.classification import Calibration
 from pacavit.utils import files
 from pacavit.utils.parsing import parse_json
 from pacavit.utils.text import first_few, one_line
@@ -28,6 +29,7 @@ __all__ = [
     "PUBLIC_PREFIXES",
     "WEIGHTS",
     "Description",
+    "calibrated_bytes",
     "is_ours",
     "load_state",
     "read_description",
@@ -44,6 +46,7 @@ CHECKPOINTS = "checkpoints"
 _FORMAT_VERSION = 1
 _METADATA_KEY = "pacavit"
 _INFO = pydantic.TypeAdapter(DataInfo)
+_CALIBRATION = pydantic.TypeAdapter(Calibration | None)
 _METRICS = pydantic.TypeAdapter(dict[str, float])
 
 
@@ -55,11 +58,13 @@ class Description:
         recipe: how the network was trained; without folders.
         info: the data it was trained on.
         metrics: validation scores when the weights were written.
+        calibration: the temperature of their probabilities; None for 1.
     """
 
     recipe: Recipe
     info: DataInfo
     metrics: Mapping[str, float]
+    calibration: Calibration | None = None
 
 
 def weights_bytes(
@@ -68,6 +73,7 @@ def weights_bytes(
     info: DataInfo,
     metrics: Mapping[str, float],
     *,
+    calibration: Calibration | None = None,
     half: bool = False,
 ) -> bytes:
     """A model's state with recipe, facts about the data and scores, as bytes of a safetensors file.
@@ -78,6 +84,7 @@ def weights_bytes(
         recipe: how it was trained.
         info: the data it was trained on.
         metrics: validation scores.
+        calibration: the temperature of its probabilities; None for 1.
         half: store matrices and filters as fp16. Vectors (biases, norms, BatchNorm statistics)
             stay fp32: they are few, and a running variance may exceed the range of fp16.
     """
@@ -87,11 +94,14 @@ def weights_bytes(
             name: value.half() if value.is_floating_point() and value.ndim > 1 else value
             for name, value in state.items()
         }
-    return files.tensor_bytes(state, weights_metadata(recipe, info, metrics))
+    return files.tensor_bytes(state, weights_metadata(recipe, info, metrics, calibration))
 
 
 def weights_metadata(
-    recipe: Recipe, info: DataInfo, metrics: Mapping[str, float]
+    recipe: Recipe,
+    info: DataInfo,
+    metrics: Mapping[str, float],
+    calibration: Calibration | None = None,
 ) -> dict[str, str]:
     """The metadata that ``load_model`` needs in a weights file.
 
@@ -100,6 +110,7 @@ def weights_metadata(
             name, because folders do not exist on other machines.
         info: the data it was trained on.
         metrics: validation scores.
+        calibration: the temperature of its probabilities; None for 1.
     """
     sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": None})}
     if not _is_public(recipe.model.init):
@@ -112,6 +123,8 @@ def weights_metadata(
         "data": asdict(info),
         "metrics": dict(metrics),
     }
+    if calibration is not None:
+        description["calibration"] = asdict(calibration)
     # A single key, because safetensors writes several in random order, and equal runs shall give
     # equal files.
     return {_METADATA_KEY: json.dumps(description)}
@@ -123,6 +136,17 @@ def _is_public(source: str | None) -> bool:
     return source in packaged_names() or source.startswith(PUBLIC_PREFIXES)
 
 
+def calibrated_bytes(path: Path, calibration: Calibration | None) -> bytes:
+    """A weights file with a fitted temperature, as bytes; None leaves it as it is."""
+    if calibration is None:
+        return path.read_bytes()
+    tensors, metadata = files.read_tensors(path)
+    found = read_description(metadata, path)
+    return files.tensor_bytes(
+        tensors, weights_metadata(found.recipe, found.info, found.metrics, calibration)
+    )
+
+
 def save_weights(
     path: Path,
     model: nn.Module,
@@ -130,6 +154,7 @@ def save_weights(
     info: DataInfo,
     metrics: Mapping[str, float],
     *,
+    calibration: Calibration | None = None,
     half: bool = False,
 ) -> None:
     """Write ``weights_bytes`` to a file atomically.
@@ -138,7 +163,7 @@ def save_weights(
         CheckpointError: the file cannot be written.
     """
     # Outside of ``writing``: an OSError while tensors are gathered is not a failed write.
-    content = weights_bytes(model, recipe, info, metrics, half=half)
+    content = weights_bytes(model, recipe, info, metrics, calibration=calibration, half=half)
     with files.writing(path):
         files.replace_file(path, content)
 
@@ -175,6 +200,7 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
         recipe = io.parse(description["recipe"], f"the recipe inside {path}")
         info = _INFO.validate_json(json.dumps(description["data"]))
         metrics = _METRICS.validate_python(description["metrics"])
+        calibration = _CALIBRATION.validate_python(description.get("calibration"))
         _check_info(info)
     except (CheckpointError, RecipeError):
         raise
@@ -182,7 +208,7 @@ def read_description(metadata: Mapping[str, str], path: Path) -> Description:
         raise CheckpointError(
             f"the description inside {path} is broken: {one_line(error)}"
         ) from error
-    return Description(recipe, info, metrics)
+    return Description(recipe, info, metrics, calibration)
 
 
 def _check_info(info: DataInfo) -> None:

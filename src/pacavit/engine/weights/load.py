@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from pacavit.errors import CheckpointError, UnknownNameError
 from pacavit.recipes import io
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks import ImageClassifier, Task
+from pacavit.tasks.classification import Calibration
 from pacavit.utils import files
 
 __all__ = ["LoadedModel", "load_model", "weights_digest"]
@@ -34,6 +35,7 @@ class LoadedModel:
         info: the data it was trained on: class names, mean, standard deviation.
         metrics: validation scores when the weights were written.
         path: the file the weights came from.
+        calibration: of the probabilities, with the temperature of the task; None if there is none.
     """
 
     task: Task
@@ -41,6 +43,7 @@ class LoadedModel:
     info: DataInfo
     metrics: Mapping[str, float]
     path: Path
+    calibration: Calibration | None = None
 
     @property
     def classifier(self) -> ImageClassifier:
@@ -76,8 +79,7 @@ def load_model(source: str | Path) -> LoadedModel:
         return _load_file(path / hub.WEIGHTS)
     if path.is_dir():
         loaded = _load_file(_newest_weights(path))
-        recipe = io.load(path)
-        return LoadedModel(loaded.task, recipe, loaded.info, loaded.metrics, loaded.path)
+        return replace(loaded, recipe=io.load(path))
     if path.is_file():
         return _load_file(path)
     name = str(source)
@@ -113,4 +115,8 @@ def _load_file(path: Path) -> LoadedModel:
 
     task = build_to_fit(make, shapes, path)
     load_state(task.model, files.read_tensors(path)[0], path)
-    return LoadedModel(task.eval(), found.recipe, found.info, found.metrics, path)
+    if found.calibration is not None:
+        task.temperature = found.calibration.temperature
+    return LoadedModel(
+        task.eval(), found.recipe, found.info, found.metrics, path, found.calibration
+    )

@@ -86,7 +86,7 @@ def publish_run(
             "crop_pct": 1.0 if crop is None else crop.eval_part,
             "license": license_name,
         },
-        metadata=weights_metadata(trained.recipe, info, trained.metrics),
+        metadata=weights_metadata(trained.recipe, info, trained.metrics, trained.calibration),
     )
 
 

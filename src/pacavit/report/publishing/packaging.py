@@ -49,7 +49,13 @@ def package_weights(
     facts = run_facts(run, trained)
     weights, card = dest / f"{name}.safetensors", dest / f"{name}.md"
     save_weights(
-        weights, trained.task.model, trained.recipe, trained.info, trained.metrics, half=True
+        weights,
+        trained.task.model,
+        trained.recipe,
+        trained.info,
+        trained.metrics,
+        calibration=trained.calibration,
+        half=True,
     )
     if (size := weights.stat().st_size) > MAX_BYTES:
         weights.unlink()

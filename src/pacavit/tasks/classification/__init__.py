@@ -2,6 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from pacavit.tasks.classification.calibration import (
+    Calibration,
+    fit_temperature,
+    measure_calibration,
+)
 from pacavit.tasks.classification.classifier import (
     ClassProbability,
     Distiller,
@@ -24,6 +29,7 @@ else:
     )
 
 __all__ = [
+    "Calibration",
     "ClassProbability",
     "ClassificationConfig",
     "ClassificationMetrics",
@@ -34,5 +40,7 @@ __all__ = [
     "ImagePrediction",
     "Prediction",
     "Predictions",
+    "fit_temperature",
+    "measure_calibration",
     "top_classes",
 ]

@@ -198,9 +198,9 @@ class ImageClassifier(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Predictions:
-        """Logits and probabilities of B images, in fp32."""
+        """Logits of B images, and their probabilities at the task's temperature, in fp32."""
         logits = self.model(batch.images).float()
-        return Predictions(logits, self.probabilities(logits))
+        return Predictions(logits, self.probabilities(logits / self.temperature))
 
     def is_finite(self, records: Predictions) -> bool:  # type: ignore[override]
         """Whether all probabilities are finite."""

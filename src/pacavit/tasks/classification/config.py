@@ -169,3 +169,8 @@ class ClassificationConfig(ImageConfig):
         description="Label smoothing: fraction of the target probability that is spread over all "
         "classes.",
     )
+    calibrate: bool = Field(
+        default=True,
+        description="After training, fit a temperature on the validation images and store it with "
+        "the weights; probabilities are then calibrated, and predicted classes are the same.",
+    )

@@ -53,19 +53,41 @@ class CalibrationError(MulticlassCalibrationError):
         super().update(preds.clamp_max(1 - torch.finfo(preds.dtype).eps), target)
 
 
+class UncalibratedError(CalibrationError):
+    """The calibration error of softmax(logits), without a temperature."""
+
+    num_images: Tensor
+
+    def __init__(self, num_classes: int, n_bins: int) -> None:
+        super().__init__(num_classes, n_bins=n_bins)
+        # Collections merge metrics whose states are close after the first batch, unless their names
+        # differ.
+        self.add_state("num_images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(  # type: ignore[override]
+        self, preds: Tensor, target: Tensor, logits: Tensor
+    ) -> None:
+        """Add (B, classes) logits and (B,) labels; the probabilities ``preds`` are ignored."""
+        super().update(logits.softmax(1), target)
+        self.num_images += len(target)
+
+
 class ClassificationMetrics(MetricCollection):
     """Accuracy, loss, calibration, confusion, and precision, recall and F1 of all kinds.
 
     ``calibration_error`` is the expected calibration error of the top-1 class, in 15 bins of
     equal width (Guo et al., "On calibration of modern neural networks", ICML 2017).
+    ``calibration_error_uncalibrated`` is the same without a temperature.
 
     Args:
         num_classes: K; ``confusion`` is (K, K) with true classes as rows, the ``_per_class``
             scores are (K,), all others scalars. With five classes or fewer ``top5_accuracy``
             would always be 1 and is left out.
+        calibrated: whether the probabilities were calibrated; ``calibration_error_uncalibrated``
+            is left out if not.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, calibrated: bool = False) -> None:
         metrics: dict[str, Metric] = {
             "accuracy": MulticlassAccuracy(num_classes, average="micro"),
             "loss": LogLoss(),
@@ -74,6 +96,8 @@ class ClassificationMetrics(MetricCollection):
         }
         if num_classes > 5:
             metrics["top5_accuracy"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
+        if calibrated:
+            metrics["calibration_error_uncalibrated"] = UncalibratedError(num_classes, n_bins=15)
         kinds = {
             "precision": MulticlassPrecision,
             "recall": MulticlassRecall,
@@ -87,4 +111,4 @@ class ClassificationMetrics(MetricCollection):
 
     def update(self, predictions: Predictions, labels: Tensor) -> None:  # type: ignore[override]
         """Add the predictions for B images, and their (B,) labels."""
-        super().update(predictions.probabilities, labels)
+        super().update(predictions.probabilities, labels, logits=predictions.logits)

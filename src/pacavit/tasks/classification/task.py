@@ -90,6 +90,11 @@ class ClassificationTask(ImageClassifier):
             return None
         return self.class_weights[targets] if targets.ndim == 1 else targets @ self.class_weights
 
+    @property
+    def calibrates(self) -> bool:
+        """As the config says."""
+        return self.config.calibrate
+
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:
         """(..., classes) logits -> softmax over the classes."""
@@ -108,7 +113,7 @@ class ClassificationTask(ImageClassifier):
         # torchmetrics is needed for evaluation only, not for prediction.
         from pacavit.tasks.classification.metrics import ClassificationMetrics
 
-        return ClassificationMetrics(self.num_classes)
+        return ClassificationMetrics(self.num_classes, calibrated=self.temperature != 1)
 
     def summarize(self, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The metrics in the order of tables, and the number of images of each class."""

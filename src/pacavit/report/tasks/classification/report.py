@@ -59,6 +59,8 @@ class ClassificationReport(TaskReport):
             for average in ("macro", "weighted")
             for kind, label in _KINDS.items()
         },
+        "calibration_error": "calibration error",
+        "calibration_error_uncalibrated": "calibration error at temperature 1",
     }
 
     def observer(self) -> TopClassesObserver:
@@ -144,9 +146,11 @@ class ClassificationReport(TaskReport):
 
     def card_limits(self, info: DataInfo, evaluation: Evaluation) -> str:
         """States that a class is always assigned, and the calibration error."""
+        calibrated = "calibration_error_uncalibrated" in evaluation.scores
+        how = "calibrated on validation images" if calibrated else "not calibrated"
         return (
             f"The network has {len(info.class_names)} classes and assigns one of them to any "
-            "image, whatever it shows. Probabilities are not calibrated; the expected calibration "
+            f"image, whatever it shows. Probabilities are {how}; the expected calibration "
             f"error is {evaluation.scores['calibration_error']:.3f} (15 bins)."
         )
 

@@ -1,0 +1,120 @@
+"""Evaluate several models as an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pacavit.api._console import print_line
+from pacavit.data import check_split, describe_broken
+from pacavit.engine.ensemble import Ensemble, score_ensemble
+from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.run.environment import environment
+from pacavit.engine.system import pick_device
+from pacavit.engine.weights.load import load_model
+from pacavit.errors import PacavitError
+from pacavit.report.evaluation import weights_digest, write_evaluation
+from pacavit.report.tasks import report_of
+from pacavit.utils.command import pacavit_command
+from pacavit.utils.text import shown
+
+__all__ = ["check_results_folder", "evaluate_ensemble"]
+
+
+def evaluate_ensemble(
+    models: Sequence[str | Path],
+    *,
+    data: str | Path | None,
+    split: str,
+    out: str | Path | None,
+    progress: bool,
+) -> Evaluation:
+    """Evaluate an ensemble, and save the results with the scores of its members.
+
+    Args:
+        models: two or more run folders, weights files or packaged names.
+        data: folder with the data set, instead of the one that the first model was trained on.
+        split: "train", "val" or "test".
+        out: folder for the results, outside of the runs.
+        progress: show a progress bar for each model, and its score.
+
+    Raises:
+        PacavitError: any error that a user can fix; the message says what and where.
+    """
+    chosen = check_split(split)
+    folder = check_results_folder(models, out)
+    ensemble = Ensemble([load_model(model) for model in models])
+    device = pick_device("auto")
+    first = ensemble.models[0]
+    report = report_of(first.recipe.task.name)
+    observed = report.observer()
+    root = None if data is None else Path(data)
+    score, members = score_ensemble(
+        ensemble, chosen, root=root, device=device, observe=observed, progress=progress
+    )
+    if progress:
+        notes = [score.note] if score.note else []
+        if score.images.broken:
+            notes.append(describe_broken(score.images.broken))
+        main = first.task.main_metric
+        notes += [
+            f"{shown(str(model))} alone: {report.label(main)} {member.scores[main]:.4f}"
+            for model, member in zip(models, members, strict=True)
+        ]
+        for text in notes:
+            print_line(text, stderr=True)
+    command = pacavit_command(
+        "evaluate",
+        models[0],
+        ensemble=[str(model) for model in models[1:]],
+        data=data,
+        split=None if split == "test" else split,
+        out=folder,
+    )
+    facts = {
+        "command": command.json,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dataset": score.info.name,
+        "data": score.info.version,
+        "split": split,
+        "broken_images": list(score.images.broken.values()),
+        "ensemble": [
+            {
+                "model": shown(str(name)),
+                "weights_sha256": weights_digest(model),
+                "trained_on": model.info.version,
+                "scores": dict(member.scores),
+            }
+            for name, model, member in zip(models, ensemble.models, members, strict=True)
+        ],
+        "environment": environment(device),
+    }
+    title = f"{score.info.version}, {split}, ensemble of {len(models)}"
+    write_evaluation(score, folder, title=title, facts=facts, observed=observed)
+    return score.evaluation
+
+
+def check_results_folder(models: Sequence[str | Path], out: str | Path | None) -> Path:
+    """The folder for the results of an ensemble.
+
+    Raises:
+        PacavitError: there is none, it is a file, or it lies in one of the runs.
+    """
+    if out is None:
+        raise PacavitError(
+            "the results of an ensemble need a folder of their own: give out (--out)"
+        )
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise PacavitError(
+            f"cannot save results in {shown(folder)}: it is a file; choose another folder"
+        )
+    place = folder.resolve()
+    for model in map(Path, models):
+        if model.is_dir() and place.is_relative_to(model.resolve()):
+            raise PacavitError(
+                f"{shown(folder)} is in the folder of {shown(model)}, one of the ensemble; choose "
+                "another folder"
+            )
+    return folder

@@ -1,0 +1,276 @@
+"""Several classifiers whose probabilities are averaged.
+
+Each model keeps its own preprocessing and temperature. Lakshminarayanan et al., "Simple and
+scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pacavit.data import Batch, Split
+from pacavit.engine.evaluate import Evaluation, Measurement, Observer, summarize
+from pacavit.engine.predictor import ImageInput, Predicted, Predictor
+from pacavit.engine.scoring import SplitScore, score_model
+from pacavit.engine.weights.load import LoadedModel, load_model
+from pacavit.errors import CheckpointError, DataError
+from pacavit.recipes.schema import Recipe
+from pacavit.tasks.classification import Predictions
+from pacavit.utils.text import first_few, shown
+
+__all__ = [
+    "Ensemble",
+    "EnsemblePredictor",
+    "EnsembleScore",
+    "load_predictor",
+    "model_names",
+    "score_ensemble",
+]
+
+_STORED_SIZE = "image_size"  # option of data sets: the size that images are stored with
+
+
+class Ensemble:
+    """Models that predict the same classes, in the order of the first model.
+
+    Args:
+        models: one or more; those with another order of the classes are replaced.
+
+    Raises:
+        CheckpointError: the models do not classify images, or differ in task or classes.
+    """
+
+    def __init__(self, models: Sequence[LoadedModel]) -> None:
+        for model in models:
+            _check_member(models[0], model)
+        names = models[0].info.class_names
+        self.models = tuple(_with_order(model, names) for model in models)
+
+    @staticmethod
+    def average(predictions: Sequence[Predictions]) -> Predictions:
+        """The mean of the models' probabilities and of their logits, on the CPU.
+
+        Args:
+            predictions: one for each model, of the same images.
+        """
+        logits = torch.stack([each.logits.cpu() for each in predictions]).mean(0)
+        probabilities = torch.stack([each.probabilities.cpu() for each in predictions]).mean(0)
+        return Predictions(logits, probabilities)
+
+
+class EnsemblePredictor:
+    """Predicts images with an ensemble, as ``Predictor`` does with one model.
+
+    Args:
+        ensemble: of the models.
+        device: where to compute.
+        batch_size: largest number of images in a batch.
+    """
+
+    def __init__(
+        self, ensemble: Ensemble, device: torch.device | str = "cpu", *, batch_size: int = 16
+    ) -> None:
+        self.ensemble, self.model = ensemble, ensemble.models[0]
+        self._predictors = [
+            Predictor(model, device, batch_size=batch_size) for model in ensemble.models
+        ]
+
+    def __call__(self, inputs: Iterable[ImageInput]) -> list[Predicted]:
+        """One result per input, in order; images that cannot be read have their ``error`` set."""
+        return list(self.stream(inputs))
+
+    def stream(self, inputs: Iterable[ImageInput]) -> Iterator[Predicted]:
+        """The same as an iterator, which reads one batch of inputs at a time."""
+        copies = itertools.tee(inputs, len(self._predictors))
+        streams = [
+            predictor.stream(copy) for predictor, copy in zip(self._predictors, copies, strict=True)
+        ]
+        for found in zip(*streams, strict=True):
+            errors = [each for each in found if each.error is not None]
+            if errors:
+                yield errors[0]
+            else:
+                single = [Predictions(*(value[None] for value in each.record)) for each in found]
+                yield replace(found[0], record=self.ensemble.average(single)[0])
+
+
+def load_predictor(
+    models: str | Path | Sequence[str | Path],
+    device: torch.device | str = "cpu",
+    *,
+    batch_size: int = 16,
+) -> Predictor | EnsemblePredictor:
+    """A predictor of one model, or of the ensemble of several.
+
+    Args:
+        models: run folder, weights file or packaged name; or several.
+        device: where to compute.
+        batch_size: largest number of images in a batch.
+
+    Raises:
+        PacavitError: a model cannot be loaded, or they form no ensemble.
+    """
+    loaded = [load_model(name) for name in model_names(models)]
+    if len(loaded) == 1:
+        return Predictor(loaded[0], device, batch_size=batch_size)
+    return EnsemblePredictor(Ensemble(loaded), device, batch_size=batch_size)
+
+
+def model_names(models: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """One or several models as a list.
+
+    Raises:
+        CheckpointError: the list is empty.
+    """
+    names = [models] if isinstance(models, str | Path) else [*models]
+    if not names:
+        raise CheckpointError("give at least one model: run folder, weights file or packaged name")
+    return names
+
+
+class EnsembleScore(NamedTuple):
+    """Scores of an ensemble on a split.
+
+    Attributes:
+        score: of the ensemble; images and facts are those of the first model, notes of all.
+        members: the evaluation of each model alone.
+    """
+
+    score: SplitScore
+    members: tuple[Evaluation, ...]
+
+
+def score_ensemble(
+    ensemble: Ensemble,
+    split: Split,
+    *,
+    root: Path | None = None,
+    device: torch.device,
+    observe: Observer | None = None,
+    progress: bool = False,
+) -> EnsembleScore:
+    """Evaluate an ensemble on a split of the data set of its first model.
+
+    Args:
+        ensemble: of the models.
+        split: which images.
+        root: folder with the data, instead of that of the first model's recipe.
+        device: where to compute.
+        observe: is called once with all predictions, and a batch without pixels.
+        progress: show a progress bar for each model.
+
+    Raises:
+        DataError: the data are missing or broken, or not the same for all models.
+    """
+    first = ensemble.models[0]
+    scores, columns = [], []
+    for model in ensemble.models:
+        collected = _Collected()
+        on_same_data = replace(model, recipe=_with_data_of(first.recipe, model.recipe))
+        scores.append(
+            score_model(
+                on_same_data, split, root=root, device=device, observe=collected, progress=progress
+            )
+        )
+        columns.append(collected.gather())
+    indices, _, targets = columns[0]
+    for model, (own_indices, _, own_targets) in zip(ensemble.models, columns, strict=True):
+        if not (torch.equal(own_indices, indices) and torch.equal(own_targets, targets)):
+            raise DataError(
+                f"{shown(model.path)} does not find the same {split} images as "
+                f"{shown(first.path)}; give the folder of the data for all models"
+            )
+    mean = ensemble.average([predictions for _, predictions, _ in columns])
+    task = copy.copy(first.task)
+    task.temperature = 1.0  # the probabilities are calibrated already
+    metrics = task.metrics()
+    metrics.update(mean, targets)
+    if observe is not None:
+        observe(mean, Batch(torch.empty(len(targets), 0), targets, indices))
+    members = tuple(score.evaluation for score in scores)
+    notes = dict.fromkeys(score.note for score in scores if score.note)
+    speed = 1 / sum(1 / member.images_per_second for member in members)
+    evaluation = summarize(
+        task, Measurement(metrics.compute(), len(targets), speed), first.info.class_names
+    )
+    score = scores[0]._replace(evaluation=evaluation, note="\n".join(notes) or None)
+    return EnsembleScore(score, members)
+
+
+class _Collected:
+    """Observer that keeps indices, predictions and targets of all images, on the CPU."""
+
+    def __init__(self) -> None:
+        self._chunks: list[tuple[Tensor, ...]] = []
+
+    def __call__(self, predictions: Predictions, batch: Batch) -> None:
+        values = (batch.indices, predictions.logits, predictions.probabilities, batch.targets)
+        self._chunks.append(tuple(value.cpu() for value in values))
+
+    def gather(self) -> tuple[Tensor, Predictions, Tensor]:
+        indices, logits, probabilities, targets = map(torch.cat, zip(*self._chunks, strict=True))
+        return indices, Predictions(logits, probabilities), targets
+
+
+def _check_member(first: LoadedModel, model: LoadedModel) -> None:
+    """Raise CheckpointError unless a model can be in an ensemble with the first one."""
+    task, other = first.classifier.config.name, model.classifier.config.name
+    where = f"{shown(model.path)} and {shown(first.path)} form no ensemble"
+    if task != other:
+        raise CheckpointError(
+            f"{where}: their tasks are {other!r} and {task!r}; give models of one task"
+        )
+    names, known = first.info.class_names, model.info.class_names
+    if set(names) != set(known):
+        differences = [
+            *(f"{name!r} is missing in the former" for name in names if name not in known),
+            *(f"{name!r} is missing in the latter" for name in known if name not in names),
+        ]
+        raise CheckpointError(
+            f"{where}: their classes differ ({first_few(differences)}); give models that were "
+            "trained on the same classes"
+        )
+
+
+class _Reordered(nn.Module):
+    """A network with its outputs (..., classes) in another order."""
+
+    columns: Tensor
+
+    def __init__(self, model: nn.Module, columns: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits[..., self.columns]
+
+
+def _with_order(model: LoadedModel, names: tuple[str, ...]) -> LoadedModel:
+    """A model with its classes in the order of ``names``."""
+    known = model.info.class_names
+    if known == names:
+        return model
+    task = model.classifier
+    network = _Reordered(task.model, [known.index(name) for name in names])
+    reordered = type(task)(network, task.config, task.num_classes)
+    reordered.temperature = task.temperature
+    return replace(model, task=reordered.eval(), info=replace(model.info, class_names=names))
+
+
+def _with_data_of(first: Recipe, own: Recipe) -> Recipe:
+    """A recipe with the data of another one, at its own size of stored images."""
+    options = dict(first.data.options)
+    if first.data.name == own.data.name:
+        options.pop(_STORED_SIZE, None)
+        options |= {k: v for k, v in own.data.options.items() if k == _STORED_SIZE}
+    return own.model_copy(update={"data": first.data.model_copy(update={"options": options})})
