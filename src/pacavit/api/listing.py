@@ -16,11 +16,12 @@ from pacavit.data import DATASETS
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import UnknownNameError
 from pacavit.explain import METHODS
+from pacavit.recipes.fields import RecipeField, recipe_fields
 from pacavit.report.publishing.card import card_summary
 from pacavit.tasks import TASKS
 from pacavit.utils.registry import Registry
 
-__all__ = ["Entry", "list_names"]
+__all__ = ["Entry", "RecipeField", "list_names", "recipe_fields"]
 
 
 class Entry(NamedTuple):
