@@ -97,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read by GNU OpenMP when torch is loaded. By default its threads spin long at every barrier,
     # which makes training up to ten times slower as soon as another program uses a core.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Operations that torch lacks on Apple's GPU run on the CPU, instead of being an error.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     words = [expand_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     with tolerant_output():
         return _run(words)

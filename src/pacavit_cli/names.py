@@ -22,6 +22,7 @@ _REGISTRIES = {
     "methods": ("METHODS", "explain/methods"),
     "datasets": ("DATASETS", "data/sources"),
     "tasks": ("TASKS", "tasks"),
+    "loggers": ("LOGGERS", "engine/run/loggers"),
 }
 
 

@@ -330,7 +330,8 @@ def test_micro_batches_that_leave_a_process_without_images_are_refused() -> None
 
     assert [chunks(9, 4), chunks(9, 2), chunks(10, 1), chunks(9, 5)] == [2, 3, 5, 1]
     with pytest.raises(
-        RecipeError, match=r"micro_batch 1 cuts 5 images into 5 chunks, and one process has only 4"
+        RecipeError,
+        match=r"micro_batch 1 splits 5 images into 5 chunks, and one process has only 4",
     ):
         chunks(9, 1)
 

@@ -13,6 +13,7 @@ from pacavit import recipes
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS
+from pacavit.engine.run.loggers import LOGGERS
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import UnknownNameError
 from pacavit.explain import METHODS
@@ -35,7 +36,8 @@ def list_names(kind: str) -> list[Entry]:
     """The entries of a kind, sorted by name.
 
     Args:
-        kind: models, clusterings, attentions, methods, recipes, datasets, tasks or weights.
+        kind: models, clusterings, attentions, methods, recipes, datasets, tasks,
+            loggers or weights.
 
     Raises:
         UnknownNameError: there is no such kind.
@@ -77,5 +79,6 @@ _LISTS: dict[str, Callable[[], list[Entry]]] = {
     "recipes": _recipes,
     "datasets": lambda: _registered(DATASETS),
     "tasks": lambda: _registered(TASKS),
+    "loggers": lambda: _registered(LOGGERS),
     "weights": _weights,
 }
