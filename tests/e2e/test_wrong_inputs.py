@@ -221,6 +221,11 @@ ROWS = [
         ["no validation images", "data.val_size is 0"],
     ),
     (
+        "logger",
+        TRAIN + ' --set train.loggers=["tensorbord"]',
+        ["logger 'tensorbord'", "'tensorboard'"],
+    ),
+    (
         "class weight",
         FOLDER + "mixed --set train.class_weights.bees=2.0",
         ["unknown class 'bees' in train.class_weights", "did you mean 'bee'?"],
@@ -303,7 +308,7 @@ ROWS = [
     ("resume other data", RESUME + " --set data.val_size=100", ["data.val_size"]),
     ("resume other seed", RESUME + " --set train.seed=1", ["train.seed was 0 and is now 1"]),
     ("resume cut", STOPPED + "model --resume", ["model.safetensors", "truncated", "or remove"]),
-    ("resume broken", STOPPED + "optimizer --resume", ["stopped_optimizer", "broken", "remove it"]),
+    ("resume broken", STOPPED + "optimizer --resume", ["stopped_optimizer", "broken", "or remove"]),
     ("resume state", STOPPED + "state --resume", ["state.json", "broken"]),
     ("resume evil", STOPPED + "rng --resume", ["rng.safetensors", "pickled"]),
     ("resume file", "train digits --out {files}/text.png --resume", ["text.png"]),

@@ -12,9 +12,9 @@ from pacavit.engine.ensemble import Ensemble, score_ensemble
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.environment import environment
 from pacavit.engine.system import pick_device
-from pacavit.engine.weights.load import load_model
+from pacavit.engine.weights.load import load_model, weights_digest
 from pacavit.errors import PacavitError
-from pacavit.report.evaluation import weights_digest, write_evaluation
+from pacavit.report.evaluation import write_evaluation
 from pacavit.report.tasks import report_of
 from pacavit.utils.command import pacavit_command
 from pacavit.utils.text import shown

@@ -224,7 +224,7 @@ def measure(
     """
     world = world or World()
     task.eval()
-    metrics = task.metrics().to(device)
+    metrics = system.put_metrics(task.metrics(), device)
     with system.autocast(device, precision):
         if warm_up:
             task.predict(next(loader.epoch(0)).to(device))
