@@ -365,6 +365,8 @@ ROWS = [
     ("image folder", "predict {run} {files}/empty", ["empty"]),
     ("split", "evaluate {run} --split tset", ["split 'tset'", "'test'"]),
     ("evaluation root", "evaluate {run} --data {files}/empty", ["digits"]),
+    ("all of packed data", "evaluate {run} --all", ["'digits'", "splits of its own", "val"]),
+    ("all and a split", "evaluate {run} --all --split val", ["'val'", "leave one"]),
     ("results are a file", "evaluate {run} --out {files}/text.png", ["text.png"]),
     ("official missing", "convert {files}/no.pth {files}/new.safetensors", ["no.pth"]),
     ("official foreign", "convert {files}/foreign.pth {files}/new.safetensors", ["foreign.pth"]),

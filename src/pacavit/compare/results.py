@@ -18,7 +18,7 @@ from pacavit.errors import CheckpointError
 from pacavit.models import count_macs
 from pacavit.report.evaluation import read_evaluation, weights_digest
 from pacavit.report.publishing.card import input_size
-from pacavit.report.run_page import evaluation_folder
+from pacavit.report.stored import evaluation_folder
 from pacavit.report.tasks import TaskReport, report_of
 from pacavit.report.tasks.base import ImagesCorrect
 from pacavit.utils.command import Command

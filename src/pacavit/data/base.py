@@ -15,7 +15,7 @@ from pydantic import AliasChoices, Field
 from torch import Tensor
 
 from pacavit.data.placement import Placement
-from pacavit.errors import UnknownNameError
+from pacavit.errors import DataError, UnknownNameError
 from pacavit.utils.registry import Registry
 
 __all__ = [
@@ -307,6 +307,18 @@ class DataSource(ABC):
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
         """One split; "train" and "val" are disjoint subsets of the original training set."""
+
+    def load_all(self) -> ImageSet:
+        """The images of all splits together.
+
+        Raises:
+            DataError: the splits of this data set are its own; only sources that list the files of
+                a user can ignore them.
+        """
+        raise DataError(
+            f"data set {self.info.name!r} has splits of its own and is measured by split: test, "
+            "val or train; all images at once are for a folder of your own images"
+        )
 
     def instances(self, split: Split, indices: Tensor) -> Tensor | None:
         """Masks of objects: (B,) positions -> (B, height, width) uint8.

@@ -22,7 +22,7 @@ from pacavit.utils.text import one_line
 
 __all__ = ["RECORD", "print_evaluation", "read_evaluation", "weights_digest", "write_evaluation"]
 
-RECORD = "evaluation.json"
+RECORD, RESULTS = "evaluation.json", "results.html"
 
 
 def write_evaluation(
@@ -42,7 +42,7 @@ def write_evaluation(
         title: of pictures: which data and split.
         facts: what makes the numbers repeatable (command, data, split, machine, versions);
             JSON values, stored before the numbers in ``evaluation.json``. Reports need "data",
-            "date" and "weights_sha256", and use "broken_images".
+            "date" and "weights_sha256", and use "broken_images" and "split".
         observed: the report's observer of the predictions.
         heatmaps: of a few of the images, for reports; None leaves them out.
 
@@ -88,6 +88,7 @@ def read_evaluation(folder: Path, digest: str) -> StoredEvaluation | None:
             str(record["data"]),
             datetime.fromisoformat(record["date"]),
             tuple(map(str, record.get("broken_images", ()))),
+            str(record.get("split", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
@@ -100,15 +101,13 @@ def print_evaluation(
     evaluation: Evaluation,
     *,
     title: str,
-    folder: Path | None = None,
     console: Console | None = None,
 ) -> None:
     """Print the summary, the table of classes, the speed and the names of the files written.
 
     Args:
-        evaluation: what was measured.
+        evaluation: what was measured; the files in its folder are named, if it has one.
         title: which model, data and split.
-        folder: where ``write_evaluation`` put the files; None when there are none.
         console: where to print; None takes standard output.
     """
     console = console or Console()
@@ -116,6 +115,8 @@ def print_evaluation(
     report.print(evaluation, console, title=title)
     speed = f"{evaluation.images_per_second:,.0f} images/s"
     console.print(f"{evaluation.num_images:,} images, {speed}", highlight=False)
+    folder = evaluation.folder
     if folder is not None:
-        for name in (RECORD, *report.files):
+        page = [RESULTS] if (folder / RESULTS).is_file() else []
+        for name in (RECORD, *report.files, *page):
             console.print(f"wrote {folder / name}", markup=False, highlight=False, soft_wrap=True)

@@ -66,6 +66,7 @@ class StoredEvaluation:
         data: which version of the data it was measured on.
         date: when.
         broken: a line on each image that was left out because it could not be read.
+        split: which images of the data.
     """
 
     evaluation: Evaluation
@@ -73,6 +74,7 @@ class StoredEvaluation:
     data: str
     date: datetime
     broken: tuple[str, ...] = ()
+    split: str = ""
 
 
 class TaskReport:
