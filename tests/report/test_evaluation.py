@@ -51,7 +51,7 @@ def test_written_files_say_what_was_measured(
     assert read_csv(folder / "per_class.csv")[1] == ["cat, [bold]", "0.9", "0.7", "0.75", "6"]
     predictions = read_csv(folder / "predictions.csv")
     assert len(predictions) == 11
-    assert predictions[10] == ["9", "$dog|", "0.2", "cat, [bold]", "0.8"]
+    assert predictions[10] == ["pets #9", "$dog|", "0.2", "cat, [bold]", "0.8"]
     with Image.open(folder / "confusion.png") as picture:
         assert picture.format == "PNG"
 

@@ -1,6 +1,8 @@
-"""Results on other data: where they go, and that a run's own results stay."""
+"""Results that lead to files, and results on other data, which leave a run's own alone."""
 
+import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -140,3 +142,69 @@ def test_all_images_ignore_sizes_of_splits_that_do_not_fit(tmp_path: Path) -> No
     with pytest.raises(DataError, match="cannot hold out"):
         api.evaluate(run, data=few)
     assert api.evaluate(run, data=few, all_images=True).num_images == 4
+
+
+def test_predictions_name_the_files(folder_run: Path) -> None:
+    with (folder_run / "evaluation-test" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    for row in rows:
+        assert (folder_run.parent / "data" / row["image"]).is_file()
+        assert Path(row["image"]).parent.name == row["true_class"]
+
+
+def test_packed_images_are_named_by_position(digits_run: Path) -> None:
+    with (digits_run / "evaluation-val" / "predictions.csv").open(newline="") as file:
+        names = [row["image"] for row in csv.DictReader(file)]
+    assert names == [f"digits #{position}" for position in range(180)]
+
+
+@pytest.fixture
+def mistaken(tmp_path: Path) -> Path:
+    """A folder with dark images among the bright ones."""
+    root = write_images(tmp_path / "mistaken", 5, seed=3)
+    for number in range(3):
+        (root / "dark" / f"{number}.png").rename(root / "bright" / f"odd-{number}.png")
+    return root
+
+
+def test_mistakes_lead_to_the_image_and_to_its_explanation(run: Path, mistaken: Path) -> None:
+    folder = api.evaluate(run, data=mistaken, all_images=True).folder
+    assert folder is not None
+    with (folder / "predictions.csv").open(newline="") as file:
+        wrong = [row for row in csv.DictReader(file) if row["true_class"] != row["predicted_class"]]
+    wrong.sort(key=lambda row: -float(row["predicted_class_probability"]))
+    assert [row["image"] for row in wrong] != []
+    assert {row["image"] for row in wrong} >= {f"bright/odd-{number}.png" for number in range(3)}
+    page = (folder / "results.html").read_text()
+    assert str(mistaken.parent) not in page
+    for number, row in enumerate(wrong, 1):
+        assert f'<a class="soft" href="mistake-0{number}.png">{row["image"]}</a>' in page
+        assert f'href="mistakes.html#image-{number}">explanation' in page
+        copied = (folder / f"mistake-0{number}.png").read_bytes()
+        assert copied == (mistaken / row["image"]).read_bytes()
+    # The most frequent confusion names its most probable mistake.
+    assert f'href="mistakes.html#image-1">{wrong[0]["image"]}</a>' in page
+    mistakes = (folder / "mistakes.html").read_text()
+    assert mistakes.count("data-image=") == len(wrong)
+    assert "true class bright" in mistakes
+
+
+def test_links_of_the_report_lead_to_files(run: Path, mistaken: Path) -> None:
+    folder = api.evaluate(run, data=mistaken, all_images=True).folder
+    assert folder is not None
+    for page in (run / "report.html", folder / "results.html"):
+        links = re.findall(r'href="([^#"][^"]*)"', page.read_text())
+        assert links
+        for link in links:
+            assert (page.parent / link.partition("#")[0]).is_file(), link
+
+
+def test_measuring_again_leaves_no_old_mistakes(run: Path, mistaken: Path) -> None:
+    folder = api.evaluate(run, data=mistaken, all_images=True).folder
+    assert folder is not None
+    (folder / "mistake-99.jpg").write_bytes(b"old")
+    (folder / "mistake.txt").write_text("not ours")
+    api.evaluate(run, data=mistaken, all_images=True)
+    assert not (folder / "mistake-99.jpg").exists()
+    assert (folder / "mistake.txt").exists()

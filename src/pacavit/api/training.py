@@ -27,6 +27,7 @@ from pacavit.recipes.schema import Recipe
 from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import read_evaluation, weights_digest, write_evaluation
 from pacavit.report.explanation.heatmaps import make_heatmaps
+from pacavit.report.explanation.mistakes import mistake_files
 from pacavit.report.run_page import REPORT, write_results_page, write_run_page
 from pacavit.report.stored import (
     ALL,
@@ -155,7 +156,16 @@ def evaluate(
         command = pacavit_command(
             "evaluate", model, data=data, out=out, split=shown_split, all=all_images
         )
-        _save_score(score, observed, loaded, folder, split=measured, command=command, device=device)
+        _save_score(
+            score,
+            observed,
+            loaded,
+            folder,
+            split=measured,
+            command=command,
+            device=device,
+            progress=progress,
+        )
         if out is not None or not own:
             stored = read_evaluation(folder, weights_digest(loaded))
             assert stored is not None
@@ -234,7 +244,16 @@ def _report_training(run: Path, *, progress: bool) -> None:
         score = score_model(model, "val", device=device, observe=observed, progress=progress)
         command = pacavit_command("evaluate", run, split="val")
         folder = evaluation_folder(run, "val")
-        _save_score(score, observed, model, folder, split="val", command=command, device=device)
+        _save_score(
+            score,
+            observed,
+            model,
+            folder,
+            split="val",
+            command=command,
+            device=device,
+            progress=progress,
+        )
     _write_report(run, model, progress=progress)
 
 
@@ -253,6 +272,7 @@ def _save_score(
     split: str,
     command: Command,
     device: torch.device,
+    progress: bool,
 ) -> None:
     """Write an evaluation with the facts needed to repeat it."""
     facts = {
@@ -266,7 +286,25 @@ def _save_score(
         "weights_sha256": weights_digest(model),
         "environment": environment(device),
     }
-    few = report_of(model.recipe.task.name).choose_few(observed)
-    heatmaps = make_heatmaps(model, score.images, few, device=device) if few else None
+    report = report_of(model.recipe.task.name)
     title = f"{score.info.version}, {split}"
-    write_evaluation(score, folder, title=title, facts=facts, observed=observed, heatmaps=heatmaps)
+    few, heatmaps = report.choose_few(observed), None
+    if few:
+        heatmaps = make_heatmaps(model, score.images, few, device=device, name=score.image_name)
+    mistakes = mistake_files(
+        model,
+        score,
+        report.choose_mistakes(observed),
+        title=f"Mistakes of {model.recipe.name} on {title}",
+        device=device,
+        progress=progress,
+    )
+    write_evaluation(
+        score,
+        folder,
+        title=title,
+        facts=facts,
+        observed=observed,
+        heatmaps=heatmaps,
+        mistakes=mistakes,
+    )

@@ -13,6 +13,7 @@ from pacavit.engine.evaluate import Evaluation, Observer, evaluate
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import DataError
 from pacavit.recipes.schema import Recipe
+from pacavit.utils.text import shown
 
 __all__ = ["SplitScore", "check_classes", "score_model"]
 
@@ -31,6 +32,11 @@ class SplitScore(NamedTuple):
     images: ImageSet
     info: DataInfo
     note: str | None
+
+    def image_name(self, position: int) -> str:
+        """The path of an image in the folder of the data; "NAME #POSITION" of packed data."""
+        file = self.images.file(position)
+        return f"{self.info.name} #{position}" if file is None else shown(file)
 
 
 def score_model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,6 +262,7 @@ def explain_split(
     *,
     method: str | None = None,
     device: torch.device,
+    name: Callable[[int], str] = "image {}".format,
 ) -> list[ImageExplanation]:
     """Explain images of a split, each with its top-1 class.
 
@@ -271,6 +272,7 @@ def explain_split(
         positions: in it.
         method: registered name; None is ``default_method``.
         device: where to compute.
+        name: of the image at a position, which becomes the path of its explanation.
 
     Raises:
         UnknownNameError: there is no such method.
@@ -283,9 +285,9 @@ def explain_split(
     prepare = _Preparation(model, device)
     found = []
     for position in positions:
-        name, image = Path(f"image {position}"), images[position].image.cpu()
-        batch = prepare(image, name)
-        found.append(_explain_image(prepare.predictor, name, image, batch, None, methods))
+        path, image = Path(name(position)), images[position].image.cpu()
+        batch = prepare(image, path)
+        found.append(_explain_image(prepare.predictor, path, image, batch, None, methods))
     return found
 
 

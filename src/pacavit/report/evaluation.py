@@ -16,6 +16,7 @@ from pacavit.engine.scoring import SplitScore
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError
 from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.explanation.mistakes import MISTAKES, PICTURES, MistakeFiles
 from pacavit.report.tasks import StoredEvaluation, report_of
 from pacavit.utils import files
 from pacavit.utils.text import one_line
@@ -33,6 +34,7 @@ def write_evaluation(
     facts: Mapping[str, Any],
     observed: Any = None,
     heatmaps: Heatmaps | None = None,
+    mistakes: MistakeFiles | None = None,
 ) -> None:
     """Write an evaluation into a folder: the files of its task's report; older ones are replaced.
 
@@ -45,15 +47,24 @@ def write_evaluation(
             "date" and "weights_sha256", and use "broken_images" and "split".
         observed: the report's observer of the predictions.
         heatmaps: of a few of the images, for reports; None leaves them out.
+        mistakes: files that lead to some of the mistakes.
 
     Raises:
         CheckpointError: a file cannot be written.
     """
     evaluation = score.evaluation
     report = report_of(evaluation.task)
-    contents = report.contents(score, observed, title=title, heatmaps=heatmaps)
+    mistakes = mistakes or MistakeFiles({}, {})
+    contents = {
+        **mistakes.contents,
+        **report.contents(score, observed, title=title, heatmaps=heatmaps, links=mistakes.links),
+    }
     record = {**facts, **evaluation.to_dict()}
     contents[RECORD] = json.dumps(record, indent=2).encode() + b"\n"  # last: it stands for all
+    for old in (folder / MISTAKES, *folder.glob(PICTURES)):
+        if old.name not in contents:
+            with files.writing(old):
+                old.unlink(missing_ok=True)
     for name, content in contents.items():
         with files.writing(folder / name):
             files.replace_file(folder / name, content)
@@ -117,6 +128,6 @@ def print_evaluation(
     console.print(f"{evaluation.num_images:,} images, {speed}", highlight=False)
     folder = evaluation.folder
     if folder is not None:
-        page = [RESULTS] if (folder / RESULTS).is_file() else []
-        for name in (RECORD, *report.files, *page):
+        pages = [name for name in (MISTAKES, RESULTS) if (folder / name).is_file()]
+        for name in (RECORD, *report.files, *pages):
             console.print(f"wrote {folder / name}", markup=False, highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,10 +58,13 @@ def evaluations(run: Path, model: LoadedModel) -> dict[Split, StoredEvaluation]:
         CheckpointError: a file of them is broken.
     """
     digest = weights_digest(model)
-    found = {
-        split: read_evaluation(evaluation_folder(run, split), digest) for split in SPLIT_TITLES
-    }
-    return {split: stored for split, stored in found.items() if stored is not None}
+    found = {}
+    for split in SPLIT_TITLES:
+        folder = evaluation_folder(run, split)
+        stored = read_evaluation(folder, digest)
+        if stored is not None:
+            found[split] = replace(stored, base=f"{folder.name}/")
+    return found
 
 
 def other_folder(run: Path, data: Path, split: str, version: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +20,9 @@ from pacavit.explain.render import (
 )
 from pacavit.tasks.classification import ClassProbability
 from pacavit.utils.pictures import base64_text, png_bytes
+from pacavit.utils.text import shown
 
-__all__ = ["Heatmap", "Heatmaps", "make_heatmaps"]
+__all__ = ["Heatmap", "Heatmaps", "class_label", "make_heatmaps"]
 
 _SIDE = 128  # pixels of the longer side of a picture
 
@@ -37,6 +38,7 @@ class Heatmap:
         image: the image.
         overlay: the image with the map over it.
         partition: the image with the cluster of every patch over it; None without clusters.
+        name: of the image.
     """
 
     index: int
@@ -45,6 +47,7 @@ class Heatmap:
     image: str
     overlay: str
     partition: str | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,12 @@ class Heatmaps:
 
 
 def make_heatmaps(
-    model: LoadedModel, images: ImageSet, positions: Sequence[int], *, device: torch.device
+    model: LoadedModel,
+    images: ImageSet,
+    positions: Sequence[int],
+    *,
+    device: torch.device,
+    name: Callable[[int], str] = "image {}".format,
 ) -> Heatmaps:
     """Explain the top-1 class of images of a split.
 
@@ -76,15 +84,16 @@ def make_heatmaps(
         images: of the split.
         positions: of the images to explain, at least one.
         device: where to compute.
+        name: of the image at a position.
     """
     method = default_method(model.task.model)
     try:
-        explained = explain_split(model, images, positions, method=method, device=device)
+        explained = explain_split(model, images, positions, method=method, device=device, name=name)
     except PacavitError as error:
         return Heatmaps(method, (), error=str(error))
     names = model.info.class_names
     found = tuple(
-        _heatmap(position, _in_words(images.target(position), names), method, explanation)
+        _heatmap(position, class_label(images.target(position), names), method, explanation)
         for position, explanation in zip(positions, explained, strict=True)
     )
     stages = explained[0].stages
@@ -105,10 +114,11 @@ def _heatmap(position: int, label: str, method: str, explanation: ImageExplanati
         image=_base64(picture),
         overlay=_base64(heatmap_picture(picture, heatmap)),
         partition=partition,
+        name=shown(explanation.path),
     )
 
 
-def _in_words(target: Tensor, names: Sequence[str]) -> str:
+def class_label(target: Tensor, names: Sequence[str]) -> str:
     """A label () int64, or a row of 0 and 1 (classes,), as the names of its classes."""
     if target.ndim == 0:
         return names[int(target)]

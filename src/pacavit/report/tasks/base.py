@@ -26,6 +26,7 @@ from pacavit.engine.evaluate import ClassScores, Evaluation, Observer
 from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.utils.registry import Registry
 
 __all__ = [
@@ -67,6 +68,7 @@ class StoredEvaluation:
         date: when.
         broken: a line on each image that was left out because it could not be read.
         split: which images of the data.
+        base: what relative links of a page to the files of the evaluation begin with.
     """
 
     evaluation: Evaluation
@@ -75,6 +77,7 @@ class StoredEvaluation:
     date: datetime
     broken: tuple[str, ...] = ()
     split: str = ""
+    base: str = ""
 
 
 class TaskReport:
@@ -104,8 +107,18 @@ class TaskReport:
         """Positions of the few images that heatmaps are made of; none by default."""
         return []
 
+    def choose_mistakes(self, observed: Any) -> list[int]:
+        """Positions of the mistakes that get a page with explanations; none by default."""
+        return []
+
     def contents(
-        self, score: SplitScore, observed: Any, *, title: str, heatmaps: Heatmaps | None
+        self,
+        score: SplitScore,
+        observed: Any,
+        *,
+        title: str,
+        heatmaps: Heatmaps | None,
+        links: Mapping[int, ImageLinks] | None = None,
     ) -> dict[str, bytes]:
         """The ``files`` of an evaluation, beside its scores, by name.
 
@@ -114,6 +127,7 @@ class TaskReport:
             observed: the observer after all batches.
             title: which data and split.
             heatmaps: of a few of the images; None leaves them out.
+            links: files of images, by position.
         """
         rows = score.evaluation.per_class
         header = list(rows[0].scores) if rows else []
