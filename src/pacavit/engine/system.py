@@ -24,8 +24,12 @@ __all__ = [
 PRECISIONS = ("fp32", "bf16")
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, *, option: str = "train.device") -> torch.device:
     """The device of a name; "auto" is the first GPU, or the CPU if there is none.
+
+    Args:
+        name: "auto", or a name of torch.
+        option: what the user calls it, for messages.
 
     Raises:
         RecipeError: there is no such device here.
@@ -36,14 +40,14 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise RecipeError(
-            f"train.device {name!r} is no device; choose auto, cpu, cuda, cuda:1 and so on"
+            f"{option} {name!r} is no device; choose auto, cpu, cuda, cuda:1 and so on"
         ) from error
     try:
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()  # fails on "meta", which holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         line = str(error).strip().splitlines()[0]
         raise RecipeError(
-            f"train.device {name!r} is not available here ({line}); choose auto or another device"
+            f"{option} {name!r} is not available here ({line}); choose auto or another device"
         ) from error
     return device
 

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import isnan
@@ -28,13 +26,13 @@ from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.utils.registry import Registry
+from pacavit.utils.tables import csv_bytes
 
 __all__ = [
     "REPORTS",
     "ImagesCorrect",
     "StoredEvaluation",
     "TaskReport",
-    "csv_bytes",
     "left_out",
     "report_of",
 ]
@@ -289,15 +287,6 @@ def report_of(task: str) -> TaskReport:
 
 def _number(value: float) -> str:
     return "n/a" if isnan(value) else html.number(value)
-
-
-def csv_bytes(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
-    """A table as a CSV file."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def left_out(split: str, number: int) -> str:

@@ -25,7 +25,6 @@ from pacavit.report.tasks.base import (
     ImagesCorrect,
     StoredEvaluation,
     TaskReport,
-    csv_bytes,
 )
 from pacavit.report.tasks.classification import sections
 from pacavit.report.tasks.classification.confusion import confusion_png
@@ -36,6 +35,7 @@ from pacavit.report.tasks.classification.examples import (
     pick_examples,
 )
 from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
+from pacavit.utils.tables import csv_bytes
 
 __all__ = ["ClassificationReport"]
 

@@ -26,10 +26,10 @@ from pacavit.report.tasks.base import (
     ImagesCorrect,
     StoredEvaluation,
     TaskReport,
-    csv_bytes,
 )
 from pacavit.tasks.classification import Predictions
 from pacavit.tasks.multilabel.thresholds import THRESHOLDS, f1_by_threshold
+from pacavit.utils.tables import csv_bytes
 
 __all__ = ["MultilabelReport"]
 
