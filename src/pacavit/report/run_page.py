@@ -77,7 +77,7 @@ def run_page(run: Path, model: LoadedModel) -> str:
     """
     stored = evaluations(run, model)
     rows = read_metrics(run)
-    sections = [_curves(run, rows, model.task.main_metric)] if rows else []
+    sections = [_curves(run, rows, model, stored.get("val"))] if rows else []
     if stored:
         report = report_of(model.recipe.task.name)
         sections += report.sections({SPLIT_TITLES[split]: each for split, each in stored.items()})
@@ -175,7 +175,13 @@ def _highlights(
     return shown
 
 
-def _curves(run: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> html.Section:
+def _curves(
+    run: Path,
+    rows: Sequence[Mapping[str, Any]],
+    model: LoadedModel,
+    validated: StoredEvaluation | None,
+) -> html.Section:
+    metric = model.task.main_metric
     score = metric.replace("_", " ")
     losses, scores = loss_curves(rows), score_curves(rows, metric)
     pictures = [
@@ -209,11 +215,30 @@ def _curves(run: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> html.S
     ]
     table = html.table("Each epoch; scores are those of the validation images", header, cells)
     parts = [html.side_by_side(*pictures), html.folded("Numbers by epoch", table)]
+    if (note := _two_precisions(rows[-1], model, validated)) is not None:
+        parts.append(html.paragraph(note))
     if (run / BROKEN_IMAGES).is_file():
         number = len((run / BROKEN_IMAGES).read_bytes().splitlines())
         told = left_out("training and validation", number)
         parts.append(html.paragraph(f"{told}, named in the run's {BROKEN_IMAGES}."))
     return html.Section("Learning curves", parts)
+
+
+def _two_precisions(
+    last: Mapping[str, Any], model: LoadedModel, validated: StoredEvaluation | None
+) -> str | None:
+    """Why the score of the last epoch differs from that of the results, if it visibly does."""
+    metric, precision = model.task.main_metric, model.recipe.train.precision
+    if validated is None or precision == "fp32":
+        return None
+    in_training, final = last[f"val_{metric}"], validated.evaluation.scores[metric]
+    if html.number(in_training) == html.number(final):
+        return None
+    return (
+        f"Validation {metric.replace('_', ' ')} after the last epoch is {html.number(in_training)} "
+        f"here, where it is computed in {precision} as in training, and {html.number(final)} in "
+        "the results, which are computed in fp32."
+    )
 
 
 def _in_words(name: str, values: Sequence[float]) -> str:

@@ -26,6 +26,7 @@ from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.utils.registry import Registry
+from pacavit.utils.statistics import proportion_interval
 from pacavit.utils.tables import csv_bytes
 
 __all__ = [
@@ -39,6 +40,9 @@ __all__ = [
 
 MANY_CLASSES = 30
 """Of more classes than this a page shows the extremes, and the rest on request."""
+
+INTERVAL = "95 % interval"
+"""Follows the name of a score in tables: Wilson's interval, over other images."""
 
 _FEW = 10  # rows of a table that shows extremes only
 
@@ -88,6 +92,7 @@ class TaskReport:
             pages call them.
         compared: what the columns of a comparison are called, with the names of their scores; the
             first is drawn. Empty: all scores.
+        proportions: names of the scores that are fractions of the images.
         paired: what per-image correctness is called, whose differences a comparison tests.
     """
 
@@ -95,6 +100,7 @@ class TaskReport:
     labels: ClassVar[Mapping[str, str]] = {}
     headline: ClassVar[Mapping[str, str]] = {}
     compared: ClassVar[Mapping[str, str]] = {}
+    proportions: ClassVar[tuple[str, ...]] = ()
     paired: ClassVar[str] = "correctness"
 
     def observer(self) -> Observer | None:
@@ -225,8 +231,14 @@ class TaskReport:
 
     def scores_as_text(self, evaluation: Evaluation) -> dict[str, str]:
         """Every single number of an evaluation, by what tables call it."""
+        texts = {}
+        for name, value in evaluation.scores.items():
+            texts[self.label(name)] = html.number(value)
+            if name in self.proportions:
+                _, low, high = proportion_interval(value, evaluation.num_images)
+                texts[f"{self.label(name)}, {INTERVAL}"] = f"{low:.3f} to {high:.3f}"
         return {
-            **{self.label(name): html.number(value) for name, value in evaluation.scores.items()},
+            **texts,
             "images": f"{evaluation.num_images:,}",
             "images/s": html.number(evaluation.images_per_second, digits=0),
         }

@@ -21,6 +21,7 @@ from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.report.tasks.base import (
+    INTERVAL,
     REPORTS,
     ImagesCorrect,
     StoredEvaluation,
@@ -56,6 +57,7 @@ class ClassificationReport(TaskReport):
         "recall": "recall_macro",
         "F1": "f1_macro",
     }
+    proportions = ("accuracy",)
     paired = "accuracy"
     labels: ClassVar[Mapping[str, str]] = {
         "loss": "log loss",
@@ -174,7 +176,8 @@ class ClassificationReport(TaskReport):
         """Accuracy and loss, means over classes, everything else, and counts."""
         texts = super().scores_as_text(evaluation)
         main = ["accuracy", "loss", *(name for name in self.labels if name in evaluation.scores)]
-        order = dict.fromkeys([*map(self.label, main), *texts])
+        named = [self.label(name) for name in main]
+        order = dict.fromkeys([named[0], f"{named[0]}, {INTERVAL}", *named, *texts])
         return {name: texts[name] for name in order if name in texts}
 
     def print(self, evaluation: Evaluation, console: Console, *, title: str) -> None:

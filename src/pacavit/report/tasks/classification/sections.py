@@ -67,13 +67,13 @@ def examples_section(examples: Examples, split: str, base: str = "") -> html.Sec
     kinds = (
         (
             "Incorrect",
-            f"The incorrect {split} images with the highest probabilities of a wrong class.",
+            f"{split.capitalize()} images: those with the highest probability of a wrong class.",
             "None: every image is correct.",
             examples.wrong,
         ),
         (
             "Correct",
-            f"A sample, evenly spread, of the correct {split} images.",
+            f"{split.capitalize()} images: an evenly spread sample of the correct ones.",
             "None: every image is incorrect.",
             examples.right,
         ),

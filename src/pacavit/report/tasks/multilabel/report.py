@@ -65,6 +65,7 @@ class MultilabelReport(TaskReport):
         "F1 (macro)": "f1_macro",
         "exact match": "exact_match",
     }
+    proportions = ("exact_match",)
     paired = "exact match"
     labels: ClassVar[Mapping[str, str]] = {
         "f1": "F1",
