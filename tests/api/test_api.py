@@ -95,7 +95,7 @@ def test_data_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 class EveryImageIsBroken:
     """In place of a predictor."""
 
-    def __init__(self, model: LoadedModel, device: torch.device) -> None:
+    def __init__(self, model: LoadedModel, device: torch.device, *, batch_size: int) -> None:
         pass
 
     def stream(self, paths: Sequence[Path]) -> Iterator[Predicted]:

@@ -28,12 +28,17 @@ __all__ = [
 PRECISIONS = ("fp32", "bf16")
 
 
-def pick_device(name: str, *, float64: bool = False) -> torch.device:
+def pick_device(name: str, *, float64: bool = False, option: str = "train.device") -> torch.device:
     """The device of a name; "auto" is the first NVIDIA GPU, else Apple's GPU (mps), else the CPU.
 
     Args:
         name: of the device, or "auto".
         float64: "auto" must be a device with float64, which Apple's GPUs are not.
+        option: that the name was given for, for error messages.
+
+    Args:
+        name: "auto", or a name of torch.
+        option: what the user calls it, for messages.
 
     Raises:
         RecipeError: there is no such device here.
@@ -47,14 +52,14 @@ def pick_device(name: str, *, float64: bool = False) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise RecipeError(
-            f"train.device {name!r} is no device; choose auto, cpu, mps, cuda, cuda:1 and so on"
+            f"{option} {name!r} is no device; choose auto, cpu, mps, cuda, cuda:1 and so on"
         ) from error
     try:
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()  # fails on "meta", which holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         line = str(error).strip().splitlines()[0]
         raise RecipeError(
-            f"train.device {name!r} is not available here ({line}); choose auto or another device"
+            f"{option} {name!r} is not available here ({line}); choose auto or another device"
         ) from error
     return device
 
