@@ -107,14 +107,10 @@ def write_fields_page(path: Path) -> None:
         section = each.name.partition(".")[0] if "." in each.name else ""
         tasks = " or ".join(f'"{task}"' for task in each.tasks)
         title = f"task: with `task.name = {tasks}`" if tasks else titles[section]
-        cells = (
-            f"`{each.name}`",
-            each.type,
-            f"`{each.default}`" if each.default else "required",
-            each.description,
-        )
-        escaped = (cell.replace("|", "\\|").replace("*", "\\*") for cell in cells)
-        groups.setdefault(title, []).append(f"| {' | '.join(escaped)} |")
+        default = f"`{each.default}`" if each.default else "required"
+        cells = (f"`{each.name}`", _escape(each.type), default, _escape(each.description))
+        row = " | ".join(cell.replace("|", "\\|") for cell in cells)
+        groups.setdefault(title, []).append(f"| {row} |")
     parts = [
         "# Fields of a recipe",
         "Generated from the schema; `pacavit fields [SECTION]` prints the same. Each field can be "
@@ -125,6 +121,13 @@ def write_fields_page(path: Path) -> None:
         head = "| field | type | default | meaning |\n|---|---|---|---|"
         parts += [f"## {title}", "\n".join([head, *rows])]
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _escape(text: str) -> str:
+    """A text in which Markdown finds neither links nor emphasis, outside of its code."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([*\[\]])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def _help_block(command: Any, name: str, parent: Any) -> str:
