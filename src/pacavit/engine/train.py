@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from pacavit.data import Batch, DataInfo, ImageSet, Loader, Split, describe_broken
+from pacavit.data import SPLITS, Batch, DataInfo, ImageSet, Loader, Split, describe_broken
 from pacavit.engine import build, diagnostics, distributed, optim, system
 from pacavit.engine.batchnorm import check_batch_norm
 from pacavit.engine.calibration import calibrate
@@ -230,7 +230,7 @@ class Trainer:
         self.total_steps = self.steps_per_epoch * self.config.epochs
         splits: dict[Split, ImageSet] = {"train": self.images, "val": val_images}
         self.summary = [
-            *describe_data(recipe, self.info, splits, source.files("test")),
+            *describe_data(recipe, self.info, splits, {s: source.files(s) for s in SPLITS}),
             *describe_training(recipe, num_parameters, self.device, len(loader), world.size),
         ]
         self.duplicates = FoundDuplicates()

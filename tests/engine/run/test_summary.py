@@ -1,9 +1,11 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from pacavit.data import DataInfo, MemoryImages
+from pacavit.data import DataInfo, Folder, ImageSet, MemoryImages, Split
 from pacavit.engine.run.summary import describe_data, describe_training
 from pacavit.recipes import Recipe, load
 
@@ -25,7 +27,7 @@ def of_counts(*counts: int) -> MemoryImages:
 
 def test_few_classes_are_a_table(recipe: Recipe) -> None:
     train, test = of_counts(1200, 100), of_counts(7, 9)
-    assert describe_data(recipe, INFO, {"train": train}, test) == [
+    assert describe_data(recipe, INFO, {"train": train}, {"test": test}) == [
         "data: folder of 60 images; stored with 64 x 48 pixels, network input 64 x 48",
         "images: 1,300 train, 16 test",
         "  class  train  test",
@@ -38,7 +40,7 @@ def test_few_classes_are_a_table(recipe: Recipe) -> None:
 
 def test_the_rarest_and_the_most_frequent_of_many_classes_are_named(recipe: Recipe) -> None:
     info = replace(INFO, class_names=tuple(f"class {number}" for number in range(30)))
-    lines = describe_data(recipe, info, {"train": of_counts(*range(20, 50))}, None)
+    lines = describe_data(recipe, info, {"train": of_counts(*range(20, 50))}, {})
     assert lines[2:] == [
         "  30 classes; training images, fewest: class 0 20, class 1 21, class 2 22; "
         "most: class 29 49, class 28 48, class 27 47"
@@ -47,7 +49,7 @@ def test_the_rarest_and_the_most_frequent_of_many_classes_are_named(recipe: Reci
 
 def test_images_with_several_labels_count_for_each(recipe: Recipe) -> None:
     labels = torch.tensor([[1, 1], [0, 1]], dtype=torch.uint8)
-    assert describe_data(recipe, INFO, {"train": images(labels)}, None)[2:] == [
+    assert describe_data(recipe, INFO, {"train": images(labels)}, {})[2:] == [
         "  class  train",
         "  ant        1",
         "  bee        2",
@@ -59,3 +61,24 @@ def test_network_device_and_steps(recipe: Recipe) -> None:
     assert model.startswith("model: pacavit_nano, 1,234,567 parameters, on cpu (")
     assert model.endswith(", 2 processes, bf16")
     assert steps == f"training: {recipe.train.epochs} epochs of 19 steps of 64 images"
+
+
+def test_sizes_of_files_and_what_is_enlarged(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number, size in enumerate([(20, 90), (40, 30), (64, 70), (80, 200), (100, 100)]):
+            Image.new("RGB", size).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "b" / "4.png").write_bytes(b"no image")
+    source = Folder(tmp_path, val_size=0, test_size=0)
+    recipe = load("folder_nano")
+    files: dict[Split, ImageSet | None] = {"train": source.files("train")}
+    lines = describe_data(recipe, source.info, {}, files)
+    assert lines[2] == (
+        "sizes: shorter sides of 20 to 100 pixels, median 64; longest side 200; 44% of the images "
+        "are enlarged to 64 x 64"
+    )
+    recipe = load("folder_nano", ["task.image_size=90"])
+    (line,) = (line for line in describe_data(recipe, source.info, {}, files) if "sizes" in line)
+    assert line.endswith(
+        "89% of the images are enlarged to 90 x 90, and a lower task.image_size would cost less"
+    )

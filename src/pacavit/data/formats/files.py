@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pacavit.data.base import LabeledImages, MemoryImages, Sample
-from pacavit.data.formats.image import MAX_PIXELS, fit_image, read_image
+from pacavit.data.formats.image import MAX_PIXELS, fit_image, read_image, read_size
 from pacavit.data.formats.walk import Skipped, is_image, is_system, sub_folders, walk_folders
 from pacavit.data.workers import available_cores, map_in_workers
 from pacavit.errors import DataError, ReadError
@@ -163,6 +163,12 @@ class FileImages(LabeledImages):
         if broken:
             images, labels, files = images[usable], labels[usable], files[usable.numpy()]
         return MemoryImages(images, labels, broken, self.root, files).to(self.device)
+
+    def sample_sizes(self, at_most: int) -> list[tuple[int, int]]:
+        """(height, width) of evenly spread images as they are stored, without the broken ones."""
+        step = max(1, -(-len(self) // at_most))
+        sizes = (read_size(self.path(index)) for index in range(0, len(self), step))
+        return [size for size in sizes if size is not None]
 
     def _fitted(self, index: int) -> Tensor | str:
         """The image, or the error message if it is broken."""

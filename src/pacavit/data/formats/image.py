@@ -46,6 +46,7 @@ __all__ = [
     "fit_image",
     "from_pillow",
     "read_image",
+    "read_size",
 ]
 
 MAX_PIXELS = 64_000_000
@@ -198,6 +199,18 @@ def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(image.shape[1:]) == size:
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
+
+
+def read_size(path: str | Path) -> tuple[int, int] | None:
+    """(height, width) of an image file as it is stored, from its header; None if it is broken."""
+    path = Path(path)
+    try:
+        with warnings.catch_warnings(), _open(path, shown(path)) as file:
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=_FORMATS) as image:
+                return image.height, image.width
+    except Exception:  # for broken files Pillow raises errors of any class
+        return None
 
 
 def _open_and_decode(path: Path, max_pixels: int, still: bool) -> Tensor:

@@ -6,20 +6,25 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from pacavit.data import DataInfo, ImageSet, LabeledImages, Split
+from pacavit.data import DataInfo, FileImages, ImageSet, LabeledImages, Split
 from pacavit.recipes.schema import Recipe
 
 __all__ = ["describe_data", "describe_training"]
 
 _MOST_CLASSES = 20  # in a table; of more, the rarest and the most frequent ones are named
 _NAMED = 3
+_MOST_SIZES = 500  # images whose headers are read
+_MOSTLY = 0.5
 _IMBALANCE = 3.0  # times as many training images of one class as of another
 _NAME_WIDTH = 40
 _REMEDY = "train.class_weights=balanced gives classes the same weight"
 
 
 def describe_data(
-    recipe: Recipe, info: DataInfo, loaded: Mapping[Split, ImageSet], test: ImageSet | None
+    recipe: Recipe,
+    info: DataInfo,
+    loaded: Mapping[Split, ImageSet],
+    files: Mapping[Split, ImageSet | None],
 ) -> list[str]:
     """Lines with the images per class and split, the imbalance, and the sizes of images.
 
@@ -27,8 +32,10 @@ def describe_data(
         recipe: of the run.
         info: of the data.
         loaded: images by split.
-        test: test images in files; None if they are not known without reading them.
+        files: images in files by split; None where there are none, or they are not known without
+            reading them.
     """
+    test = files.get("test")
     splits = dict(loaded) if test is None else {**loaded, "test": test}
     size = recipe.task.image_size
     height, width = info.image_size if size is None else (size, size)
@@ -41,6 +48,7 @@ def describe_data(
     known = {split: count for split, count in counts.items() if count is not None}
     numbers = [f"{len(images):,} {split}" for split, images in splits.items()]
     lines.append(f"images: {', '.join(numbers)}")
+    lines += _sizes(files.get("train"), (height, width))
     if len(info.class_names) <= _MOST_CLASSES and known:
         lines += _table(info.class_names, known)
     if "train" in known:
@@ -82,6 +90,30 @@ def _per_class(images: ImageSet, num_classes: int) -> list[int] | None:
     labels = images.labels
     counts = labels.bincount(minlength=num_classes) if labels.ndim == 1 else labels.sum(0)
     return [int(count) for count in counts.tolist()]
+
+
+def _sizes(files: ImageSet | None, size: tuple[int, int]) -> list[str]:
+    """A line with the sizes of image files, and how many are enlarged for the network.
+
+    Args:
+        files: training images; sizes are only known of ``FileImages``.
+        size: height and width of the network's input.
+    """
+    found = files.sample_sizes(_MOST_SIZES) if isinstance(files, FileImages) else []
+    if not found:
+        return []
+    sides = sorted(min(each) for each in found)
+    longest = max(max(each) for each in found)
+    line = (
+        f"sizes: shorter sides of {sides[0]} to {sides[-1]} pixels, median "
+        f"{sides[len(sides) // 2]}; longest side {longest}"
+    )
+    small = sum(side < min(size) for side in sides) / len(sides)
+    if small:
+        line += f"; {small:.0%} of the images are enlarged to {size[1]} x {size[0]}"
+    if small > _MOSTLY:
+        line += ", and a lower task.image_size would cost less"
+    return [line]
 
 
 def _table(names: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[str]:
