@@ -29,6 +29,14 @@ def evaluate(
             "repeatable. Needs --out.",
         ),
     ] = None,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Test-time augmentation: flip averages an image and its mirror image. Its "
+            "results are reported apart.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the results; inside a run if not given."),
@@ -39,7 +47,8 @@ def evaluate(
     from pacavit.report.evaluation import print_evaluation
 
     models = [model, *ensemble] if ensemble else model
-    evaluation = api.evaluate(models, data=data, split=split, out=out, progress=True)
-    folder = api.results_folder(model, split=split, out=out)
+    evaluation = api.evaluate(models, data=data, split=split, out=out, tta=tta, progress=True)
+    folder = api.results_folder(model, split=split, out=out, tta=tta)
     title = f"ensemble of {' and '.join(models)}" if ensemble else model
-    print_evaluation(evaluation, title=f"{title}, {split} split", folder=folder)
+    augmented = f", test-time augmentation {tta}" if tta else ""
+    print_evaluation(evaluation, title=f"{title}, {split} split{augmented}", folder=folder)

@@ -25,13 +25,21 @@ def predict(
             "repeatable.",
         ),
     ] = None,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Test-time augmentation: flip averages an image and its mirror image.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Predict, for example the five most probable classes: pacavit predict runs/digits a.png."""
     from pacavit import api
     from pacavit.report.prediction import predictions_json, print_predictions
 
-    predictions = api.predict([model, *ensemble] if ensemble else model, images, progress=True)
+    models = [model, *ensemble] if ensemble else model
+    predictions = api.predict(models, images, tta=tta, progress=True)
     if json:
         echo(predictions_json(predictions))
     else:

@@ -12,9 +12,10 @@ from pacavit.engine.ensemble import Ensemble, score_ensemble
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.environment import environment
 from pacavit.engine.system import pick_device
-from pacavit.engine.weights.load import load_model
+from pacavit.engine.test_time import augment_test_time
+from pacavit.engine.weights.load import load_model, weights_digest
 from pacavit.errors import PacavitError
-from pacavit.report.evaluation import weights_digest, write_evaluation
+from pacavit.report.evaluation import write_evaluation
 from pacavit.report.tasks import report_of
 from pacavit.utils.command import pacavit_command
 from pacavit.utils.text import shown
@@ -28,6 +29,7 @@ def evaluate_ensemble(
     data: str | Path | None,
     split: str,
     out: str | Path | None,
+    tta: str | None,
     progress: bool,
 ) -> Evaluation:
     """Evaluate an ensemble, and save the results with the scores of its members.
@@ -37,6 +39,7 @@ def evaluate_ensemble(
         data: folder with the data set, instead of the one that the first model was trained on.
         split: "train", "val" or "test".
         out: folder for the results, outside of the runs.
+        tta: name of a test-time augmentation.
         progress: show a progress bar for each model, and its score.
 
     Raises:
@@ -44,7 +47,7 @@ def evaluate_ensemble(
     """
     chosen = check_split(split)
     folder = check_results_folder(models, out)
-    ensemble = Ensemble([load_model(model) for model in models])
+    ensemble = Ensemble([augment_test_time(load_model(model), tta) for model in models])
     device = pick_device("auto")
     first = ensemble.models[0]
     report = report_of(first.recipe.task.name)
@@ -70,6 +73,7 @@ def evaluate_ensemble(
         ensemble=[str(model) for model in models[1:]],
         data=data,
         split=None if split == "test" else split,
+        tta=tta,
         out=folder,
     )
     facts = {
@@ -78,6 +82,7 @@ def evaluate_ensemble(
         "dataset": score.info.name,
         "data": score.info.version,
         "split": split,
+        "test_time_augmentation": tta,
         "broken_images": list(score.images.broken.values()),
         "ensemble": [
             {

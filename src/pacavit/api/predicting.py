@@ -23,6 +23,7 @@ def predict(
     images: str | Path | Sequence[str | Path],
     *,
     top_k: int = 5,
+    tta: str | None = None,
     progress: bool = False,
 ) -> list[TaskPrediction]:
     """Predict each image; a classifier returns the ``top_k`` most probable classes.
@@ -32,6 +33,8 @@ def predict(
             probabilities are averaged.
         images: image files of any size and mode, or folders of them; one, or several.
         top_k: number of classes to return; all of them if there are fewer.
+        tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
+            its mirror image.
         progress: show a progress bar when there are many images.
 
     Returns:
@@ -42,7 +45,7 @@ def predict(
         PacavitError: the model cannot be loaded, or a folder has no images.
     """
     paths = find_images(images, progress=progress)
-    predictor = load_predictor(model, pick_device("auto"))
+    predictor = load_predictor(model, pick_device("auto"), tta=tta)
     loaded = predictor.model
     found = track(
         predictor.stream(paths),

@@ -20,6 +20,7 @@ from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.environment import environment
 from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.system import pick_device
+from pacavit.engine.test_time import augment_test_time, check_tta
 from pacavit.engine.weights import hub
 from pacavit.engine.weights.load import LoadedModel, load_model, weights_digest
 from pacavit.engine.weights.packaged import packaged_names
@@ -30,6 +31,7 @@ from pacavit.report.evaluation import write_evaluation
 from pacavit.report.explanation.heatmaps import make_heatmaps
 from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
 from pacavit.report.tasks import report_of
+from pacavit.report.test_time import test_time_folder
 from pacavit.utils.command import Command, pacavit_command
 from pacavit.utils.text import shown
 
@@ -89,6 +91,7 @@ def evaluate(
     data: str | Path | None = None,
     split: str = "test",
     out: str | Path | None = None,
+    tta: str | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Evaluate a model on a split, and save the results in the folder of ``results_folder``.
@@ -106,6 +109,9 @@ def evaluate(
         split: "train", "val" or "test".
         out: folder for the results; None is ``evaluation-SPLIT`` in a run folder, and saves
             nothing for weights outside of one.
+        tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
+            its mirror image. The results of a run go to ``evaluation-SPLIT-tta-NAME``, and its
+            report shows them apart.
         progress: show a progress bar.
 
     Raises:
@@ -114,9 +120,11 @@ def evaluate(
     model, *others = model_names(model)
     if others:
         models = [model, *others]
-        return evaluate_ensemble(models, data=data, split=split, out=out, progress=progress)
-    folder = results_folder(model, split=split, out=out)
-    loaded = load_model(model)
+        return evaluate_ensemble(
+            models, data=data, split=split, out=out, tta=tta, progress=progress
+        )
+    folder = results_folder(model, split=split, out=out, tta=tta)
+    loaded = augment_test_time(load_model(model), tta)
     device = pick_device("auto")
     observed = report_of(loaded.recipe.task.name).observer()
     score = score_model(
@@ -135,8 +143,17 @@ def evaluate(
             print_line(text, stderr=True)
     if folder is not None:
         shown_split = None if split == "test" else split
-        command = pacavit_command("evaluate", model, data=data, out=out, split=shown_split)
-        _save_score(score, observed, loaded, folder, split=split, command=command, device=device)
+        command = pacavit_command("evaluate", model, data=data, out=out, split=shown_split, tta=tta)
+        _save_score(
+            score,
+            observed,
+            loaded,
+            folder,
+            split=split,
+            command=command,
+            device=device,
+            tta=tta,
+        )
     if report_file(model, out=out) is not None:
         try:
             _write_report(Path(model), loaded, progress=progress)
@@ -151,19 +168,25 @@ def evaluate(
 
 
 def results_folder(
-    model: str | Path, *, split: str = "test", out: str | Path | None = None
+    model: str | Path,
+    *,
+    split: str = "test",
+    out: str | Path | None = None,
+    tta: str | None = None,
 ) -> Path | None:
     """The folder in which ``evaluate`` saves its results, given the same arguments; None for none.
 
     Raises:
-        UnknownNameError: there is no such split.
+        UnknownNameError: there is no such split or test-time augmentation.
         PacavitError: a file is in the way.
     """
     split = check_split(split)
+    check_tta(tta)
     if out is not None:
         folder = Path(out)
     elif _is_run(model):
-        folder = evaluation_folder(Path(model), split)
+        run = Path(model)
+        folder = test_time_folder(run, split, tta) if tta else evaluation_folder(run, split)
     else:
         return None
     if folder.exists() and not folder.is_dir():
@@ -216,6 +239,7 @@ def _save_score(
     split: str,
     command: Command,
     device: torch.device,
+    tta: str | None = None,
 ) -> None:
     """Write an evaluation with the facts needed to repeat it."""
     facts = {
@@ -225,6 +249,7 @@ def _save_score(
         "data": score.info.version,
         "trained_on": model.info.version,
         "split": split,
+        "test_time_augmentation": tta,
         "broken_images": list(score.images.broken.values()),
         "weights_sha256": weights_digest(model),
         "environment": environment(device),
