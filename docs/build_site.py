@@ -4,9 +4,9 @@
 
     make docs
 
-The page of the command line is generated from the commands, Zensical builds all pages (its warnings
-are errors), and the result is checked: no page may load anything from another host, all links and
-pictures must exist, and the reference must be complete.
+The pages of the command line and of the fields of recipes are generated, Zensical builds all pages
+(its warnings are errors), and the result is checked: no page may load anything from another host,
+all links and pictures must exist, and the reference must be complete.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SITE = ROOT / "site"
 REFERENCE = ROOT / "docs" / "reference"
 CLI_PAGE = REFERENCE / "cli.md"
 CLI_WIDTH = 88
+FIELDS_PAGE = REFERENCE / "fields.md"
 EXPECTED = re.compile("Build started|Build finished in .*|No issues found")
 
 # Attributes whose addresses a browser fetches, and relations of links that are not fetched.
@@ -51,6 +52,7 @@ NAMESPACES = "http://www.w3.org/"  # names of XML dialects, never fetched
 def main() -> None:
     """Write, build, check; exits with 1 and a line for each fault."""
     write_cli_page(CLI_PAGE)
+    write_fields_page(FIELDS_PAGE)
     build()
     faults = [*outside_requests(SITE), *broken_links(SITE), *undocumented(SITE, REFERENCE)]
     for fault in faults:
@@ -78,7 +80,8 @@ def write_cli_page(path: Path) -> None:
     parts = [
         "# Command line",
         "Generated from the commands. A command is also a function of the same name in "
-        "`pacavit.api` (`list` is `list_names`), with the same arguments.",
+        "`pacavit.api` (`list` is `list_names`), with the same arguments; `fields` is "
+        "`recipe_fields`, which returns all.",
         _help_block(group, "pacavit", None),
     ]
     parent = group.make_context("pacavit", [], resilient_parsing=True)
@@ -86,6 +89,45 @@ def write_cli_page(path: Path) -> None:
         if not command.hidden:
             parts += [f"## pacavit {name}", _help_block(command, name, parent)]
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def write_fields_page(path: Path) -> None:
+    """A page with a table of the fields of each section of a recipe."""
+    from pacavit.api import recipe_fields
+
+    titles = {
+        "": "The recipe",
+        "task": "task: for every task",
+        "data": "data: which images",
+        "model": "model: which network",
+        "train": "train: how it is trained",
+    }
+    groups: dict[str, list[str]] = {}
+    for each in recipe_fields():
+        section = each.name.partition(".")[0] if "." in each.name else ""
+        tasks = " or ".join(f'"{task}"' for task in each.tasks)
+        title = f"task: with `task.name = {tasks}`" if tasks else titles[section]
+        default = f"`{each.default}`" if each.default else "required"
+        cells = (f"`{each.name}`", _escape(each.type), default, _escape(each.description))
+        row = " | ".join(cell.replace("|", "\\|") for cell in cells)
+        groups.setdefault(title, []).append(f"| {row} |")
+    parts = [
+        "# Fields of a recipe",
+        "Generated from the schema; `pacavit fields [SECTION]` prints the same. Each field can be "
+        "set on the command line, `--set FIELD=VALUE`, where `null` unsets it, and in a recipe "
+        "file, see [Train on your own images](../guides/train.md).",
+    ]
+    for title, rows in groups.items():
+        head = "| field | type | default | meaning |\n|---|---|---|---|"
+        parts += [f"## {title}", "\n".join([head, *rows])]
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _escape(text: str) -> str:
+    """A text in which Markdown finds neither links nor emphasis, outside of its code."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([*\[\]])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def _help_block(command: Any, name: str, parent: Any) -> str:

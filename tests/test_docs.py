@@ -20,13 +20,13 @@ import pytest
 import typer
 
 import pacavit
-from pacavit import recipes
+from pacavit import api, recipes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
-GENERATED = {"docs/reference/cli.md"}
+GENERATED = {"docs/reference/cli.md", "docs/reference/fields.md"}
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
@@ -328,6 +328,17 @@ def test_the_page_of_the_command_line_has_every_command(
     assert text.count("Usage: pacavit") == len(visible) + 1
     assert "\x1b" not in text
     assert max(len(line) for _, body in blocks(text) for line in body.splitlines()) <= 88
+
+
+def test_the_page_of_fields_has_every_field(build_site: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "fields.md"
+    build_site.write_fields_page(page)
+    text = page.read_text(encoding="utf-8")
+    for field in api.recipe_fields():
+        assert f"\n| `{field.name}` | " in text
+    assert "| `train.epochs` | integer at least 1 | required | passes over" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
 
 
 def blocks(text: str) -> list[tuple[str, str]]:

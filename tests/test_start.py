@@ -41,6 +41,7 @@ KINDS = (
     "recipes",
     "datasets",
     "tasks",
+    "loggers",
     "weights",
 )
 

@@ -17,10 +17,14 @@ def evaluate(
         typer.Option(
             metavar="ROOT",
             help="Folder with the data set, relative to the current one; by default the run's. "
-            "Images directly in class folders are split; those in ROOT/test are all used.",
+            "Of bare class folders the held-out part is measured, unless --all is given.",
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    all_: Annotated[
+        bool,
+        typer.Option("--all", help="Measure all images of the folder, not only those held out."),
+    ] = False,
     ensemble: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,8 +51,10 @@ def evaluate(
     from pacavit.report.evaluation import print_evaluation
 
     models = [model, *ensemble] if ensemble else model
-    evaluation = api.evaluate(models, data=data, split=split, out=out, tta=tta, progress=True)
-    folder = api.results_folder(model, split=split, out=out, tta=tta)
+    evaluation = api.evaluate(
+        models, data=data, split=split, all_images=all_, out=out, tta=tta, progress=True
+    )
     title = f"ensemble of {' and '.join(models)}" if ensemble else model
+    images = "all images" if all_ else f"{split} split"
     augmented = f", test-time augmentation {tta}" if tta else ""
-    print_evaluation(evaluation, title=f"{title}, {split} split{augmented}", folder=folder)
+    print_evaluation(evaluation, title=f"{title}, {images}{augmented}")

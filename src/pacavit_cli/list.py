@@ -15,7 +15,8 @@ def list_(
         str,
         typer.Argument(
             metavar="KIND",
-            help="models, clusterings, attentions, methods, recipes, datasets, tasks or weights.",
+            help="models, clusterings, attentions, methods, recipes, datasets, tasks, loggers or "
+            "weights.",
         ),
     ],
 ) -> None:

@@ -18,6 +18,7 @@ from pacavit_cli.demo import demo
 from pacavit_cli.evaluate import evaluate
 from pacavit_cli.explain import explain
 from pacavit_cli.explain_evaluate import explain_bench, explain_evaluate
+from pacavit_cli.fields import fields
 from pacavit_cli.list import list_
 from pacavit_cli.predict import predict
 from pacavit_cli.reproduce import reproduce
@@ -41,6 +42,7 @@ app.command()(compare)
 app.command()(reproduce)
 app.command()(convert)
 app.command("list")(list_)
+app.command()(fields)
 
 
 @dataclass
@@ -95,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read by GNU OpenMP when torch is loaded. By default its threads spin long at every barrier,
     # which makes training up to ten times slower as soon as another program uses a core.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Operations that torch lacks on Apple's GPU run on the CPU, instead of being an error.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     words = [expand_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     with tolerant_output():
         return _run(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import runpy
 import sys
 import tomllib
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-__all__ = ["packaged_entries"]
+__all__ = ["packaged_entries", "packaged_fields"]
 
 # For each kind its registry, and the folder of the modules that register classes with it.
 _REGISTRIES = {
@@ -20,6 +22,7 @@ _REGISTRIES = {
     "methods": ("METHODS", "explain/methods"),
     "datasets": ("DATASETS", "data/sources"),
     "tasks": ("TASKS", "tasks"),
+    "loggers": ("LOGGERS", "engine/run/loggers"),
 }
 
 
@@ -31,13 +34,8 @@ def packaged_entries(kind: str) -> list[tuple[str, str]] | None:
         already (a plugin may have added names), an installed package has entry points for pacavit,
         or there are no source files.
     """
-    spec = find_spec("pacavit")
-    root = Path(spec.origin).parent if spec and spec.origin else Path()
-    if (
-        "pacavit" in sys.modules
-        or not (root / "models" / "variants.py").is_file()
-        or any(group.startswith("pacavit.") for group in entry_points().groups)
-    ):
+    root = _source_root()
+    if root is None:
         return None
     if kind in _REGISTRIES:
         registry, folder = _REGISTRIES[kind]
@@ -52,6 +50,32 @@ def packaged_entries(kind: str) -> list[tuple[str, str]] | None:
         names = sorted(file.stem for file in (root / "weights").glob("*.safetensors"))
         return [(name, _card_summary(root / "weights" / f"{name}.md")) for name in names]
     return None
+
+
+def packaged_fields() -> list[dict[str, Any]] | None:
+    """The fields of recipes, as ``pacavit.api.recipe_fields`` returns them, as mappings.
+
+    Returns:
+        None in the same cases as ``packaged_entries``.
+    """
+    root = _source_root()
+    if root is None:
+        return None
+    found: list[dict[str, Any]] = json.loads((root / "recipes" / "fields.json").read_text("utf-8"))
+    return found
+
+
+def _source_root() -> Path | None:
+    """The folder of the package, if its files list all names that there are."""
+    spec = find_spec("pacavit")
+    root = Path(spec.origin).parent if spec and spec.origin else Path()
+    if (
+        "pacavit" in sys.modules
+        or not (root / "models" / "variants.py").is_file()
+        or any(group.startswith("pacavit.") for group in entry_points().groups)
+    ):
+        return None
+    return root
 
 
 def _registered(folder: Path, registry: str) -> Iterator[tuple[str, str]]:

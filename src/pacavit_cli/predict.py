@@ -32,18 +32,43 @@ def predict(
             help="Test-time augmentation: flip averages an image and its mirror image.",
         ),
     ] = None,
+    top_k: Annotated[int, typer.Option(metavar="K", help="Number of classes of each image.")] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write a table FILE.csv or FILE.parquet, or FILE.json, instead."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 and so on.")] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", help="Images that the network gets at once.")
+    ] = 16,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
 ) -> None:
     """Predict, for example the five most probable classes: pacavit predict runs/digits a.png."""
     from pacavit import api
     from pacavit.report.prediction import predictions_json, print_predictions
+    from pacavit.utils.text import shown
 
-    models = [model, *ensemble] if ensemble else model
-    predictions = api.predict(models, images, tta=tta, progress=True)
+    predictions = api.predict(
+        [model, *ensemble] if ensemble else model,
+        images,
+        top_k=top_k,
+        out=out,
+        overwrite=overwrite,
+        device=device,
+        batch_size=batch_size,
+        tta=tta,
+        progress=True,
+    )
     if json:
         echo(predictions_json(predictions))
-    else:
+    elif out is None:
         print_predictions(predictions)
+    else:
+        number = len(predictions)
+        echo(f"wrote {shown(out)}: {number:,} {'image' if number == 1 else 'images'}")
     for prediction in predictions:
         if prediction.error:
             echo(f"error: {prediction.error}", err=True)

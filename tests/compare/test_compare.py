@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from pacavit import api
 from pacavit.api import comparing
 from pacavit.compare import Comparison, RunResult, compare_runs, write_comparison
 from pacavit.compare.pages import comparison_page, comparison_text
+from pacavit.compare.pictures import draw_bars
+from pacavit.compare.results import leading_rows
 from pacavit.engine.evaluate import ClassScores, Evaluation
 from pacavit.errors import CheckpointError, Interrupted, RecipeError
 from pacavit.report.tasks.base import ImagesCorrect
@@ -113,6 +116,41 @@ def test_pages_tell_names_as_they_are_and_numbers_where_there_are_any(tmp_path: 
         "curves.png",
         "accuracy.png",
     }
+
+
+def test_nothing_is_best_among_rows_that_do_not_differ() -> None:
+    close, far = [1] * 95 + [0] * 5, [1] * 50 + [0] * 50
+    other = [0] * 2 + [1] * 94 + [0] * 4
+    alike = compared(result("conv", close), result("mlp", other), result("grid", far))
+    assert [row.value for row in leading_rows(alike)] == ["conv", "mlp"]
+    page = comparison_page(alike)
+    assert "<dt>best</dt>" not in page
+    assert "<dt>highest, without significant difference</dt><dd>conv, mlp</dd>" in page
+    assert "94.0 % to 95.0 %" in page
+    apart = compared(result("grid", far), result("conv", close))
+    assert [row.value for row in leading_rows(apart)] == ["conv"]
+    assert "<dt>best</dt><dd>conv</dd>" in comparison_page(apart)
+
+
+def test_run_folders_are_links() -> None:
+    page = comparison_page(compared(result("conv", [1, 0]), result("mlp", [1, 1], seed=1)))
+    assert '<a href="conv-seed0/report.html">conv-seed0</a>' in page
+    assert '<a href="mlp-seed1/report.html">mlp-seed1</a>' in page
+
+
+def test_whiskers_stay_within_0_and_1() -> None:
+    axes = Figure().subplots()
+    draw_bars(axes, compared(result("all", [1] * 8), result("none", [0] * 8)))
+    ends = [
+        point
+        for lines in axes.collections
+        for path in lines.get_paths()
+        for point in np.asarray(path.vertices).tolist()
+    ]
+    assert len(ends) == 4
+    assert all(0 <= x <= 1 for x, _ in ends)
+    assert max(x for x, _ in ends) == 1
+    assert min(x for x, _ in ends) == 0
 
 
 @pytest.mark.slow

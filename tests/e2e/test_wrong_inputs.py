@@ -163,6 +163,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, digits_run: Path) -> Path:
     for name in ("splits/train/ant", "splits/train_old/ant", "twice/val/ant", "twice/Valid/ant"):
         (folder / name).mkdir(parents=True)
     os.mkfifo(folder / "pipe.png")
+    (folder / "folder.csv").mkdir()
+    (folder / "old.csv").write_text("keep me")
     (folder / "stranger").mkdir()
     (folder / "stranger" / "notes.txt").write_text("keep me")
     write_data(folder)
@@ -219,6 +221,11 @@ ROWS = [
         "keep without validation",
         TRAIN + " --set train.keep=best --set data.val_size=0",
         ["no validation images", "data.val_size is 0"],
+    ),
+    (
+        "logger",
+        TRAIN + ' --set train.loggers=["tensorbord"]',
+        ["logger 'tensorbord'", "'tensorboard'"],
     ),
     (
         "class weight",
@@ -303,7 +310,7 @@ ROWS = [
     ("resume other data", RESUME + " --set data.val_size=100", ["data.val_size"]),
     ("resume other seed", RESUME + " --set train.seed=1", ["train.seed was 0 and is now 1"]),
     ("resume cut", STOPPED + "model --resume", ["model.safetensors", "truncated", "or remove"]),
-    ("resume broken", STOPPED + "optimizer --resume", ["stopped_optimizer", "broken", "remove it"]),
+    ("resume broken", STOPPED + "optimizer --resume", ["stopped_optimizer", "broken", "or remove"]),
     ("resume state", STOPPED + "state --resume", ["state.json", "broken"]),
     ("resume evil", STOPPED + "rng --resume", ["rng.safetensors", "pickled"]),
     ("resume file", "train digits --out {files}/text.png --resume", ["text.png"]),
@@ -394,8 +401,19 @@ ROWS = [
     ("image device", "predict {run} /dev/zero", ["/dev/zero", "pipe or device"]),
     ("image huge", "predict {run} {files}/huge.png", ["huge.png", "9000 x 9000"]),
     ("image folder", "predict {run} {files}/empty", ["empty"]),
+    ("top k", "predict {run} {image} --top-k 0", ["top k", "0"]),
+    ("batch size", "predict {run} {image} --batch-size 0", ["batch size", "0"]),
+    ("device", "predict {run} {image} --device gpu", ["device 'gpu'", "cuda"]),
+    ("device meta", "predict {run} {image} --device meta", ["device 'meta'", "not available"]),
+    ("out suffix", "predict {run} {image} --out {files}/x.xlsx", ["x.xlsx", ".parquet"]),
+    ("out without suffix", "predict {run} {image} --out {files}/x", ["x", ".csv"]),
+    ("out a folder", "predict {run} {image} --out {files}/folder.csv", ["folder.csv", "folder"]),
+    ("out exists", "predict {run} {image} --out {files}/old.csv", ["old.csv", "--overwrite"]),
+    ("out in a file", "predict {run} {image} --out {files}/text.png/x.csv", ["text.png"]),
     ("split", "evaluate {run} --split tset", ["split 'tset'", "'test'"]),
     ("evaluation root", "evaluate {run} --data {files}/empty", ["digits"]),
+    ("all of packed data", "evaluate {run} --all", ["'digits'", "splits of its own", "val"]),
+    ("all and a split", "evaluate {run} --all --split val", ["'val'", "leave one"]),
     ("results are a file", "evaluate {run} --out {files}/text.png", ["text.png"]),
     ("ensemble without a folder", "evaluate {run} --ensemble {run}", ["ensemble", "--out"]),
     (

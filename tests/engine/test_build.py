@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from pacavit import recipes
 from pacavit.data import DATASETS, Batch, DataInfo, DataSource, ImageSet
 from pacavit.engine import build, system
+from pacavit.engine.distributed import World
 from pacavit.errors import RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
 from pacavit.tasks import ClassificationTask
+from pacavit.tasks.classification import ClassificationMetrics, Predictions
 
 MakeRecipe = Callable[..., Recipe]
 HALF = (0.5, 0.5, 0.5)
@@ -203,7 +205,7 @@ def test_loaders_of_a_recipe(make_recipe: MakeRecipe) -> None:
 
 def test_devices(make_recipe: MakeRecipe) -> None:
     assert system.pick_device("cpu").type == "cpu"
-    assert system.pick_device("auto").type in ("cpu", "cuda")
+    assert system.pick_device("auto").type in ("cpu", "cuda", "mps")
     for name in ("gpu", "cuda:99", "meta?"):
         with pytest.raises(RecipeError, match=r"train\.device"):
             system.pick_device(name)
@@ -246,3 +248,40 @@ def test_whole_images_for_a_task_that_crops(tmp_path: Path) -> None:
     recipe, source = recipes.load("folder_nano", changes), folder_source(tmp_path, *changes)
     with pytest.raises(RecipeError, match=r"task\.crop needs whole images, and data\.options\.in_"):
         build.check(build.task(recipe, source.info), recipe, source.info)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_prefers_gpus(
+    cuda: bool, mps: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert system.pick_device("auto") == torch.device(expected)
+    without_apple = "cuda" if cuda else "cpu"
+    assert system.pick_device("auto", float64=True) == torch.device(without_apple)
+
+
+def test_several_processes_do_not_share_the_gpu_of_apple(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert World(rank=1, size=2, local_rank=1).device("auto").type == "cpu"
+
+
+def test_metrics_do_without_float64_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(20, 4)
+    labels = torch.arange(20) % 4
+    found = {}
+    for kind in ("cpu", "mps"):
+        metrics = ClassificationMetrics(4)
+        monkeypatch.setattr(metrics, "to", lambda device, metrics=metrics: metrics)
+        system.put_metrics(metrics, torch.device(kind))
+        metrics.update(Predictions(logits, logits.softmax(-1)), labels)
+        states = [state for metric in metrics.values() for state in metric.metric_state.values()]
+        doubles = [isinstance(s, torch.Tensor) and s.dtype == torch.float64 for s in states]
+        assert any(doubles) == (kind == "cpu")
+        found[kind] = metrics.compute()
+    for name, value in found["cpu"].items():
+        torch.testing.assert_close(value.float(), found["mps"][name].float())

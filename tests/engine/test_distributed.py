@@ -316,7 +316,7 @@ def test_an_error_of_one_process_is_raised_in_all_and_reported_once(
     other, own = sorted(ended)
     assert "another process of the run ended" in other
     assert own == "error: no more images"
-    assert "no usable val image: all 8 are broken, such as " in unusable
+    assert "no usable image to measure with: 8 images are left out" in unusable
     assert "the loss is nan in step 7" in diverged
     assert "step-5 is intact" in diverged
     for name in (

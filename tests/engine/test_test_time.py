@@ -87,7 +87,7 @@ def test_results_of_a_run_are_apart_from_the_plain_ones(finished: Path) -> None:
     apart = finished / "evaluation-test-tta-flip"
     assert results_folder(finished, tta="flip") == apart
     record = json.loads((apart / "evaluation.json").read_text())
-    assert record["test_time_augmentation"] == "flip"
+    assert record["split"] == "test-tta-flip"
     assert record["command"][-2:] == ["--tta", "flip"]
     assert record["scores"]["loss"] == augmented.loss != plain.loss
     text = run_page(finished, load_model(finished))

@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_written_files_say_what_was_measured(
     assert read_csv(folder / "per_class.csv")[1] == ["cat, [bold]", "0.9", "0.7", "0.75", "6"]
     predictions = read_csv(folder / "predictions.csv")
     assert len(predictions) == 11
-    assert predictions[10] == ["9", "$dog|", "0.2", "cat, [bold]", "0.8"]
+    assert predictions[10] == ["pets #9", "$dog|", "0.2", "cat, [bold]", "0.8"]
     with Image.open(folder / "confusion.png") as picture:
         assert picture.format == "PNG"
 
@@ -161,7 +162,8 @@ def test_a_broken_evaluation_is_reported(
 def test_printed_tables_hold_every_number(evaluation: Evaluation, tmp_path: Path) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=100)
-    print_evaluation(evaluation, title="runs/[x], test", folder=tmp_path, console=console)
+    measured = replace(evaluation, folder=tmp_path)
+    print_evaluation(measured, title="runs/[x], test", console=console)
     text = stream.getvalue()
     for part in ("runs/[x]", "cat, [bold]", "$dog|", "1,234 images/s", "10 images"):
         assert part in text

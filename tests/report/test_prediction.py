@@ -1,12 +1,31 @@
-"""Predictions on the console; their JSON is tested with the command."""
+"""Predictions on the console and in files; their JSON is tested with the command."""
 
+import csv
 import io
+import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
+import pytest
 from rich.console import Console
 
-from pacavit.report.prediction import print_predictions
+from pacavit.errors import PacavitError
+from pacavit.report.prediction import (
+    check_predictions_file,
+    predictions_table,
+    print_predictions,
+    write_predictions,
+)
+from pacavit.tasks.base import RecordPrediction
 from pacavit.tasks.classification import ClassProbability, ImagePrediction
+from pacavit.tasks.multilabel.predictions import LabelsPrediction
+
+CAT, DOG = ClassProbability("cat", 0.75), ClassProbability("dog", 0.25)
+PREDICTIONS = [
+    ImagePrediction(Path("a,b.png"), (CAT, DOG)),
+    ImagePrediction(Path("c.png"), (), "c.png is broken"),
+]
+HEADER = ["path", "class_1", "probability_1", "class_2", "probability_2", "error"]
 
 
 def test_names_and_paths_are_shown_as_they_are() -> None:
@@ -19,3 +38,54 @@ def test_names_and_paths_are_shown_as_they_are() -> None:
     assert "[x].png" in text
     assert "99.50%  [b]odd" in text
     assert text.index("[b]odd") < text.index("other")
+
+
+def test_a_table_has_columns_for_each_class() -> None:
+    assert predictions_table(PREDICTIONS) == (
+        HEADER,
+        [
+            ["a,b.png", "cat", 0.75, "dog", 0.25, None],
+            ["c.png", None, None, None, None, "c.png is broken"],
+        ],
+    )
+
+
+def test_tables_of_other_tasks() -> None:
+    labels = LabelsPrediction(Path("a.png"), (CAT, DOG), labels=("cat", "dog"))
+    header, [row] = predictions_table([labels])
+    assert dict(zip(header, row, strict=True))["labels"] == "cat;dog"
+    header, rows = predictions_table([RecordPrediction(Path("a.png"), 3)])
+    assert (header, rows) == (["path", "prediction", "error"], [["a.png", "3", None]])
+    assert predictions_table([]) == (["error"], [])
+
+
+def test_files_hold_what_was_predicted(tmp_path: Path) -> None:
+    for name in ("p.csv", "new/p.json", "p.parquet"):
+        write_predictions(PREDICTIONS, tmp_path / name)
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [
+            HEADER,
+            ["a,b.png", "cat", "0.75", "dog", "0.25", ""],
+            ["c.png", "", "", "", "", "c.png is broken"],
+        ]
+    records = json.loads((tmp_path / "new" / "p.json").read_text())
+    assert records[0]["top"][1] == {"class": "dog", "probability": 0.25}
+    table = pq.read_table(tmp_path / "p.parquet")
+    assert table.column_names == HEADER
+    assert table["probability_1"].to_pylist() == [0.75, None]
+    assert table["error"].to_pylist() == [None, "c.png is broken"]
+
+
+def test_columns_of_parquet_files_have_types_without_errors_too(tmp_path: Path) -> None:
+    write_predictions(PREDICTIONS[:1], tmp_path / "p.parquet")
+    assert str(pq.read_schema(tmp_path / "p.parquet").field("error").type) == "string"
+
+
+def test_files_in_the_way_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "old.CSV").touch()
+    with pytest.raises(PacavitError, match=r"old\.CSV exists; give --overwrite"):
+        check_predictions_file(tmp_path / "old.CSV", overwrite=False)
+    check_predictions_file(tmp_path / "old.CSV", overwrite=True)
+    check_predictions_file(tmp_path / "new" / "p.parquet", overwrite=False)
+    with pytest.raises(PacavitError, match=r"x\.xlsx; its name must end in"):
+        check_predictions_file(tmp_path / "x.xlsx", overwrite=True)

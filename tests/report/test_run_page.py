@@ -19,6 +19,7 @@ from pacavit.engine.evaluate import ClassScores, Evaluation
 from pacavit.errors import CheckpointError
 from pacavit.report.run_page import run_page, write_run_page
 from pacavit.report.tasks.classification.sections import confusion_section
+from pacavit.utils.statistics import proportion_interval
 from pacavit_cli.main import main
 
 if TYPE_CHECKING:
@@ -82,6 +83,29 @@ def test_a_run_that_is_not_finished_says_so(run: Path) -> None:
     assert "1 of 2 epochs are done" in run_page(run, load_model(run))
     metrics.unlink()
     assert "Learning curves" not in run_page(run, load_model(run))
+
+
+def test_two_validation_scores_are_explained(run: Path) -> None:
+    model = load_model(run)
+    assert "are computed in fp32" not in run_page(run, model)
+    config = model.recipe.train.model_copy(update={"precision": "bf16"})
+    model = replace(model, recipe=model.recipe.model_copy(update={"train": config}))
+    assert "are computed in fp32" not in run_page(run, model)  # the same to all digits shown
+    metrics = run / "metrics.jsonl"
+    *rows, last = metrics.read_text().splitlines()
+    last = json.dumps(json.loads(last) | {"val_accuracy": 0.1234})
+    metrics.write_text("\n".join([*rows, last, ""]))
+    text = run_page(run, model)
+    assert "Validation accuracy after the last epoch is 0.1234 here" in text
+    assert "in bf16 as in training" in text
+
+
+def test_the_accuracy_has_its_interval(run: Path) -> None:
+    page = run_page(run, load_model(run))
+    accuracy = json.loads((run / "evaluation-val" / "evaluation.json").read_text())["scores"]
+    low, high = proportion_interval(accuracy["accuracy"], 12)[1:]
+    assert "accuracy, 95 % interval" in page
+    assert f"{low:.3f} to {high:.3f}" in page
 
 
 def test_the_folder_of_the_images_is_not_shown(cifar10_folder: Path, tmp_path: Path) -> None:

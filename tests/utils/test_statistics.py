@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from pacavit.utils.statistics import (
     Interval,
@@ -13,6 +13,7 @@ from pacavit.utils.statistics import (
     mean_interval,
     normal_interval,
     paired_difference,
+    proportion_interval,
     proportion_margin,
     spread,
 )
@@ -61,6 +62,18 @@ def test_differences_in_words() -> None:
 
 def test_the_margin_of_an_accuracy() -> None:
     assert proportion_margin(0.9, 10_000) == pytest.approx(0.00588)
+
+
+@pytest.mark.parametrize(("correct", "number"), [(10, 10), (0, 10), (7, 10), (9000, 10_000)])
+def test_wilsons_interval_is_that_of_scipy_and_stays_within_0_and_1(
+    correct: int, number: int
+) -> None:
+    fraction = correct / number
+    found = proportion_interval(fraction, number)
+    expected = binomtest(correct, number).proportion_ci(method="wilson")
+    assert found.mean == fraction
+    assert found[1:] == pytest.approx((expected.low, expected.high), abs=1e-4)
+    assert 0 <= found.low <= fraction <= found.high <= 1
 
 
 def test_seeds_spread() -> None:

@@ -7,7 +7,7 @@ from pacavit.utils.lazy import lazy_names
 if TYPE_CHECKING:
     from pacavit.api.comparing import compare, reproduce
     from pacavit.api.explaining import explain, explain_bench, explain_evaluate
-    from pacavit.api.listing import Entry, list_names
+    from pacavit.api.listing import Entry, RecipeField, list_names, recipe_fields
     from pacavit.api.predicting import predict
     from pacavit.api.publishing import convert, from_pretrained, save_pretrained
     from pacavit.api.serving import demo
@@ -20,7 +20,7 @@ else:
         {
             "pacavit.api.comparing": ("compare", "reproduce"),
             "pacavit.api.explaining": ("explain", "explain_bench", "explain_evaluate"),
-            "pacavit.api.listing": ("Entry", "list_names"),
+            "pacavit.api.listing": ("Entry", "RecipeField", "list_names", "recipe_fields"),
             "pacavit.api.predicting": ("predict",),
             "pacavit.api.publishing": ("convert", "from_pretrained", "save_pretrained"),
             "pacavit.api.serving": ("demo",),
@@ -32,6 +32,7 @@ else:
 __all__ = [
     "Entry",
     "Published",
+    "RecipeField",
     "compare",
     "convert",
     "demo",
@@ -43,6 +44,7 @@ __all__ = [
     "list_names",
     "predict",
     "published",
+    "recipe_fields",
     "report_file",
     "reproduce",
     "results_folder",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pacavit.engine.weights.load import load_model, weights_digest
 from pacavit.errors import PacavitError
 from pacavit.report.evaluation import write_evaluation
 from pacavit.report.tasks import report_of
+from pacavit.report.test_time import test_time_name
 from pacavit.utils.command import pacavit_command
 from pacavit.utils.text import shown
 
@@ -81,8 +83,7 @@ def evaluate_ensemble(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": score.info.name,
         "data": score.info.version,
-        "split": split,
-        "test_time_augmentation": tta,
+        "split": test_time_name(split, tta),
         "broken_images": list(score.images.broken.values()),
         "ensemble": [
             {
@@ -95,9 +96,9 @@ def evaluate_ensemble(
         ],
         "environment": environment(device),
     }
-    title = f"{score.info.version}, {split}, ensemble of {len(models)}"
+    title = f"{score.info.version}, {test_time_name(split, tta)}, ensemble of {len(models)}"
     write_evaluation(score, folder, title=title, facts=facts, observed=observed)
-    return score.evaluation
+    return replace(score.evaluation, folder=folder)
 
 
 def check_results_folder(models: Sequence[str | Path], out: str | Path | None) -> Path:

@@ -133,7 +133,7 @@ def explain_evaluate(
     """
     out = Path(out)
     check_report_folder(out, overwrite=overwrite)
-    loaded, device = load_model(model), pick_device("auto")
+    loaded, device = load_model(model), pick_device("auto", float64=True)
     configure(device)
     cache = FileCache(out / UNFINISHED, overwrite=overwrite, log=print_line if progress else None)
     try:

@@ -13,14 +13,16 @@ from pacavit import recipes
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS
+from pacavit.engine.run.loggers import LOGGERS
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import UnknownNameError
 from pacavit.explain import METHODS
+from pacavit.recipes.fields import RecipeField, recipe_fields
 from pacavit.report.publishing.card import card_summary
 from pacavit.tasks import TASKS
 from pacavit.utils.registry import Registry
 
-__all__ = ["Entry", "list_names"]
+__all__ = ["Entry", "RecipeField", "list_names", "recipe_fields"]
 
 
 class Entry(NamedTuple):
@@ -34,7 +36,8 @@ def list_names(kind: str) -> list[Entry]:
     """The entries of a kind, sorted by name.
 
     Args:
-        kind: models, clusterings, attentions, methods, recipes, datasets, tasks or weights.
+        kind: models, clusterings, attentions, methods, recipes, datasets, tasks,
+            loggers or weights.
 
     Raises:
         UnknownNameError: there is no such kind.
@@ -76,5 +79,6 @@ _LISTS: dict[str, Callable[[], list[Entry]]] = {
     "recipes": _recipes,
     "datasets": lambda: _registered(DATASETS),
     "tasks": lambda: _registered(TASKS),
+    "loggers": lambda: _registered(LOGGERS),
     "weights": _weights,
 }

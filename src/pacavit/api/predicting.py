@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from pacavit.api._images import find_images
 from pacavit.engine.ensemble import load_predictor
+from pacavit.engine.predictor import ImageInput
 from pacavit.engine.system import pick_device
+from pacavit.engine.test_time import check_tta
+from pacavit.errors import PacavitError
+from pacavit.report.prediction import check_predictions_file, write_predictions
 from pacavit.tasks import TaskPrediction
 
 __all__ = ["predict"]
@@ -20,9 +27,13 @@ _MANY = 20  # with more images than this, waiting is worth a progress bar
 
 def predict(
     model: str | Path | Sequence[str | Path],
-    images: str | Path | Sequence[str | Path],
+    images: ImageInput | Iterable[ImageInput],
     *,
     top_k: int = 5,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    batch_size: int = 16,
     tta: str | None = None,
     progress: bool = False,
 ) -> list[TaskPrediction]:
@@ -31,30 +42,66 @@ def predict(
     Args:
         model: run folder, weights file or packaged name; or several, as an ensemble, whose
             probabilities are averaged.
-        images: image files of any size and mode, or folders of them; one, or several.
+        images: one image, or several of any kind: a path of an image file of any size and mode, or
+            of a folder of them; the bytes of a file; a PIL image; a uint8 array (H, W, 3) or
+            (H, W); a uint8 tensor (3, H, W).
         top_k: number of classes to return; all of them if there are fewer.
+        out: file to write the predictions to as well, as a table in ``.csv`` or ``.parquet``, or as
+            ``.json``.
+        overwrite: replace that file.
+        device: where to compute: "auto", "cpu", "cuda", "cuda:1" and so on.
+        batch_size: number of images that the network gets at once.
         tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
             its mirror image.
         progress: show a progress bar when there are many images.
 
     Returns:
         One record per image, in order; an ``ImagePrediction`` if the model is a classifier. An
-        image that cannot be read has its ``error`` set.
+        image that cannot be read has its ``error`` set. The ``path`` of an image without one is
+        ``image N``, its position.
 
     Raises:
-        PacavitError: the model cannot be loaded, or a folder has no images.
+        PacavitError: the model cannot be loaded, a folder has no images, an option does not fit, or
+            the file cannot be written.
     """
-    paths = find_images(images, progress=progress)
-    predictor = load_predictor(model, pick_device("auto"), tta=tta)
+    for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+        if value < 1:
+            raise PacavitError(f"{name.replace('_', ' ')} must be at least 1, not {value}")
+    check_tta(tta)
+    if out is not None:
+        check_predictions_file(Path(out), overwrite=overwrite)
+    picked = pick_device(device, option="device")
+    sources = _sources(images, progress=progress)
+    predictor = load_predictor(model, picked, batch_size=batch_size, tta=tta)
     loaded = predictor.model
     found = track(
-        predictor.stream(paths),
+        predictor.stream(sources),
         description="predicting",
-        total=len(paths),
+        total=len(sources),
         console=Console(stderr=True),
-        disable=not progress or len(paths) <= _MANY,
+        disable=not progress or len(sources) <= _MANY,
     )
-    return [
+    predictions = [
         loaded.task.prediction(each.source, each.record, each.error, loaded.info, top_k)
         for each in found
     ]
+    if out is not None:
+        write_predictions(predictions, Path(out))
+    return predictions
+
+
+def _sources(images: ImageInput | Iterable[ImageInput], *, progress: bool) -> list[ImageInput]:
+    """The images, with the files in them instead of folders."""
+    if isinstance(images, str | Path | bytes | np.ndarray | Image.Image | Tensor):
+        images = [images]
+    given = list(images)
+    paths = [each for each in given if isinstance(each, str | Path)]
+    if len(paths) == len(given):
+        return [*find_images(paths, progress=progress)]
+    sources: list[ImageInput] = []
+    for each in given:
+        if isinstance(each, str | Path):
+            sources += find_images(each, progress=progress)
+        else:
+            sources.append(each)
+    return sources

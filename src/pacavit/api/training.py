@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,19 @@ from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report.curves import plot_curves
-from pacavit.report.evaluation import write_evaluation
+from pacavit.report.evaluation import read_evaluation, write_evaluation
 from pacavit.report.explanation.heatmaps import make_heatmaps
-from pacavit.report.run_page import REPORT, evaluation_folder, evaluations, write_run_page
+from pacavit.report.explanation.mistakes import mistake_files
+from pacavit.report.run_page import REPORT, write_results_page, write_run_page
+from pacavit.report.stored import (
+    ALL,
+    OTHER_DATA,
+    evaluation_folder,
+    evaluations,
+    other_folder,
+)
 from pacavit.report.tasks import report_of
-from pacavit.report.test_time import test_time_folder
+from pacavit.report.test_time import test_time_name
 from pacavit.utils.command import Command, pacavit_command
 from pacavit.utils.text import shown
 
@@ -90,46 +99,60 @@ def evaluate(
     *,
     data: str | Path | None = None,
     split: str = "test",
+    all_images: bool = False,
     out: str | Path | None = None,
     tta: str | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Evaluate a model on a split, and save the results in the folder of ``results_folder``.
+    """Evaluate a model on a split, and save the results.
 
-    Results inside a run are also shown in the run's ``report.html``; if it cannot be written, a
-    warning says why.
+    The results of a run on a split of its own data are saved in its folder ``evaluation-SPLIT``.
+    Those of other data, or of all images, are saved in ``other-data/NAME-SPLIT``, which is named
+    after the folder of the data, and never replace the former. The run's ``report.html`` shows
+    both, the latter in a list of its own; if it cannot be written, a warning says why.
 
     Args:
         model: run folder, weights file or packaged name; or several, as an ensemble, whose
             probabilities are averaged. An ensemble needs ``out``, outside of the runs, and is
             evaluated on the data of its first model.
         data: folder with the data set, instead of the one the model was trained on. If it holds
-            class folders directly, only the images held out for the split are used; to use all,
-            put the class folders into ``test``.
+            class folders directly, only the images held out for the split are used.
         split: "train", "val" or "test".
-        out: folder for the results; None is ``evaluation-SPLIT`` in a run folder, and saves
-            nothing for weights outside of one.
+        all_images: use the images of all splits, for example a whole folder of class folders.
+        out: another folder for the results. Without it, nothing is saved for weights outside of a
+            run.
         tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
-            its mirror image. The results of a run go to ``evaluation-SPLIT-tta-NAME``, and its
-            report shows them apart.
+            its mirror image. Its results are saved apart, in folders whose names end in
+            ``-tta-NAME``.
         progress: show a progress bar.
+
+    Returns:
+        The scores; ``folder`` says where they are saved.
 
     Raises:
         PacavitError: any error that a user can fix; the message says what and where.
     """
+    if all_images and split != "test":
+        raise PacavitError(
+            f"all images and the split {split!r} exclude each other; leave one of them out"
+        )
     model, *others = model_names(model)
     if others:
+        if all_images:
+            raise PacavitError("an ensemble is measured by split; leave all images out")
         models = [model, *others]
         return evaluate_ensemble(
             models, data=data, split=split, out=out, tta=tta, progress=progress
         )
     folder = results_folder(model, split=split, out=out, tta=tta)
+    if folder is not None and out is None:
+        _check_no_file(Path(model) / OTHER_DATA)
     loaded = augment_test_time(load_model(model), tta)
     device = pick_device("auto")
     observed = report_of(loaded.recipe.task.name).observer()
     score = score_model(
         loaded,
-        check_split(split),
+        None if all_images else check_split(split),
         root=None if data is None else Path(data),
         device=device,
         observe=observed,
@@ -142,18 +165,29 @@ def evaluate(
         for text in notes:
             print_line(text, stderr=True)
     if folder is not None:
+        own = not all_images and _is_own_data(loaded, data, score)
+        measured = test_time_name(ALL if all_images else split, tta)
+        if out is None and not own:
+            root = Path(data or loaded.recipe.data.root or score.info.name)
+            folder = other_folder(Path(model), root.absolute(), measured, score.info.version)
         shown_split = None if split == "test" else split
-        command = pacavit_command("evaluate", model, data=data, out=out, split=shown_split, tta=tta)
+        command = pacavit_command(
+            "evaluate", model, data=data, out=out, split=shown_split, all=all_images, tta=tta
+        )
         _save_score(
             score,
             observed,
             loaded,
             folder,
-            split=split,
+            split=measured,
             command=command,
             device=device,
-            tta=tta,
+            progress=progress,
         )
+        if out is not None or not own:
+            stored = read_evaluation(folder, weights_digest(loaded))
+            assert stored is not None
+            write_results_page(folder, loaded, stored)
     if report_file(model, out=out) is not None:
         try:
             _write_report(Path(model), loaded, progress=progress)
@@ -164,7 +198,7 @@ def evaluate(
                 print_line(f"warning: {text}", stderr=True)
             else:
                 warnings.warn(text, stacklevel=2)
-    return score.evaluation
+    return replace(score.evaluation, folder=folder)
 
 
 def results_folder(
@@ -174,7 +208,9 @@ def results_folder(
     out: str | Path | None = None,
     tta: str | None = None,
 ) -> Path | None:
-    """The folder in which ``evaluate`` saves its results, given the same arguments; None for none.
+    """The folder in which ``evaluate`` saves the results on a run's own data; None for none.
+
+    Arguments are those of ``evaluate``. For other data see the attribute ``folder`` of its result.
 
     Raises:
         UnknownNameError: there is no such split or test-time augmentation.
@@ -185,15 +221,26 @@ def results_folder(
     if out is not None:
         folder = Path(out)
     elif _is_run(model):
-        run = Path(model)
-        folder = test_time_folder(run, split, tta) if tta else evaluation_folder(run, split)
+        folder = evaluation_folder(Path(model), test_time_name(split, tta))
     else:
         return None
+    _check_no_file(folder)
+    return folder
+
+
+def _check_no_file(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise PacavitError(
             f"cannot save results in {shown(folder)}: it is a file; choose another folder"
         )
-    return folder
+
+
+def _is_own_data(model: LoadedModel, data: str | Path | None, score: SplitScore) -> bool:
+    """Whether a split was measured of the data that a model was trained on, wherever they lie."""
+    if data is None or score.info.version == model.info.version:
+        return True
+    root = model.recipe.data.root
+    return root is not None and Path(data).resolve() == root.resolve()
 
 
 def report_file(model: str | Path, *, out: str | Path | None = None) -> Path | None:
@@ -220,7 +267,16 @@ def _report_training(run: Path, *, progress: bool) -> None:
         score = score_model(model, "val", device=device, observe=observed, progress=progress)
         command = pacavit_command("evaluate", run, split="val")
         folder = evaluation_folder(run, "val")
-        _save_score(score, observed, model, folder, split="val", command=command, device=device)
+        _save_score(
+            score,
+            observed,
+            model,
+            folder,
+            split="val",
+            command=command,
+            device=device,
+            progress=progress,
+        )
     _write_report(run, model, progress=progress)
 
 
@@ -239,7 +295,7 @@ def _save_score(
     split: str,
     command: Command,
     device: torch.device,
-    tta: str | None = None,
+    progress: bool,
 ) -> None:
     """Write an evaluation with the facts needed to repeat it."""
     facts = {
@@ -249,12 +305,29 @@ def _save_score(
         "data": score.info.version,
         "trained_on": model.info.version,
         "split": split,
-        "test_time_augmentation": tta,
         "broken_images": list(score.images.broken.values()),
         "weights_sha256": weights_digest(model),
         "environment": environment(device),
     }
-    few = report_of(model.recipe.task.name).choose_few(observed)
-    heatmaps = make_heatmaps(model, score.images, few, device=device) if few else None
+    report = report_of(model.recipe.task.name)
     title = f"{score.info.version}, {split}"
-    write_evaluation(score, folder, title=title, facts=facts, observed=observed, heatmaps=heatmaps)
+    few, heatmaps = report.choose_few(observed), None
+    if few:
+        heatmaps = make_heatmaps(model, score.images, few, device=device, name=score.image_name)
+    mistakes = mistake_files(
+        model,
+        score,
+        report.choose_mistakes(observed),
+        title=f"Mistakes of {model.recipe.name} on {title}",
+        device=device,
+        progress=progress,
+    )
+    write_evaluation(
+        score,
+        folder,
+        title=title,
+        facts=facts,
+        observed=observed,
+        heatmaps=heatmaps,
+        mistakes=mistakes,
+    )

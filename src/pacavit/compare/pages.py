@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pacavit.compare.pictures import bars_png, bars_svg, curves_png, curves_svg
-from pacavit.compare.results import Comparison
+from pacavit.compare.results import Comparison, leading_rows
 from pacavit.report import html, markdown
+from pacavit.report.run_page import REPORT
 from pacavit.utils import files
 from pacavit.utils.statistics import Spread
 
@@ -24,7 +25,7 @@ _NOTE = (
     "interval of McNemar's test, which covers other images but not other seeds. A difference is "
     "significant if its interval does not contain 0. MACs are those of layers, without the "
     "iterations of classic clusterings. Speeds depend on the machine and on its load at the time. "
-    "Whiskers of the bars are the 95 % interval of each score over other images."
+    "Whiskers of the bars are the 95 % interval (Wilson) of each score over other images."
 )
 
 
@@ -56,7 +57,6 @@ def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
 def comparison_page(comparison: Comparison) -> str:
     """The comparison as an HTML document."""
     heading, main = comparison.main
-    best = max(comparison.rows, key=lambda row: row.score(main).mean)
     pictures = html.side_by_side(
         html.picture(
             html.data_uri(bars_svg(comparison), "image/svg+xml"),
@@ -72,8 +72,13 @@ def comparison_page(comparison: Comparison) -> str:
             dark=html.data_uri(curves_svg(comparison, dark=True), "image/svg+xml"),
         ),
     )
-    runs = [
-        [run.value, str(run.seed), f"{run.evaluation.scores[main]:.4f}", run.folder.name]
+    runs: list[list[str | html.Cell]] = [
+        [
+            run.value,
+            html.Cell(run.folder.name, link=html.relative_link(run.folder.name, REPORT)),
+            str(run.seed),
+            f"{run.evaluation.scores[main]:.4f}",
+        ]
         for row in comparison.rows
         for run in row.runs
     ]
@@ -95,9 +100,10 @@ def comparison_page(comparison: Comparison) -> str:
                 "Runs",
                 [
                     html.table(
-                        "Each folder holds the report of its run, report.html",
-                        ["value", "seed", heading, "folder"],
+                        "Links lead to the reports of the runs, in the folders beside this page",
+                        ["value", "run", "seed", heading],
                         runs,
+                        text_columns=2,
                     )
                 ],
             ),
@@ -105,14 +111,29 @@ def comparison_page(comparison: Comparison) -> str:
                 "How to repeat", [html.command(comparison.command, "Train and compare again:")]
             ),
         ],
-        highlights={
-            "best": best.value,
-            **{
-                f"its {label}": html.percent(best.score(name).mean)
-                for name, label in (comparison.report.headline or {main: heading}).items()
-            },
-        },
+        highlights=_highlights(comparison),
     )
+
+
+def _highlights(comparison: Comparison) -> dict[str, str]:
+    """The best value and its scores; several values if they do not differ significantly."""
+    heading, main = comparison.main
+    first, *others = leading_rows(comparison)
+    if others:
+        scores = [row.score(main).mean for row in (first, *others)]
+        return {
+            "highest, without significant difference": ", ".join(
+                row.value for row in (first, *others)
+            ),
+            f"their {heading}": f"{html.percent(min(scores))} to {html.percent(max(scores))}",
+        }
+    return {
+        "best": first.value,
+        **{
+            f"its {label}": html.percent(first.score(name).mean)
+            for name, label in (comparison.report.headline or {main: heading}).items()
+        },
+    }
 
 
 def comparison_text(comparison: Comparison) -> str:

@@ -13,19 +13,19 @@ from matplotlib.ticker import MaxNLocator
 from pacavit.compare.results import Comparison, Row
 from pacavit.report.curves import svg_picture
 from pacavit.utils.pictures import figure_bytes
-from pacavit.utils.statistics import proportion_margin
+from pacavit.utils.statistics import Interval, proportion_interval
 
-__all__ = ["bars_png", "bars_svg", "curves_png", "curves_svg"]
+__all__ = ["bars_png", "bars_svg", "curves_png", "curves_svg", "draw_bars"]
 
 
 def bars_png(comparison: Comparison) -> bytes:
     """A bar per row with its 95 % interval over images and a dot per seed, as a PNG picture."""
-    return _png(comparison, _draw_bars)
+    return _png(comparison, draw_bars)
 
 
 def bars_svg(comparison: Comparison, *, dark: bool = False) -> bytes:
     """The same as an SVG picture with a transparent background."""
-    return _svg(comparison, _draw_bars, dark=dark)
+    return _svg(comparison, draw_bars, dark=dark)
 
 
 def curves_png(comparison: Comparison) -> bytes:
@@ -48,15 +48,16 @@ def _svg(comparison: Comparison, draw: Callable[[Axes, Comparison], None], *, da
     return svg_picture(lambda axes: draw(axes, comparison), (5, 3.4), dark=dark)
 
 
-def _draw_bars(axes: Axes, comparison: Comparison) -> None:
+def draw_bars(axes: Axes, comparison: Comparison) -> None:
+    """A bar per row, its 95 % interval, and a dot per seed where there are several."""
     rows = comparison.rows[::-1]  # the first row on top
     heading, main = comparison.main
-    means = [row.score(main).mean for row in rows]
-    errors = [_margin(row, main) for row in rows]
+    intervals = [_interval(row, main) for row in rows]
+    means = [each.mean for each in intervals]
     axes.barh(
         [row.value for row in rows],
         means,
-        xerr=errors,
+        xerr=np.array([(each.mean - each.low, each.high - each.mean) for each in intervals]).T,
         color="C0",
         ecolor="0.5",
         capsize=3,
@@ -68,13 +69,13 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
             axes.plot(seeds, [position] * len(seeds), "o", color="C1", markersize=4)
         axes.annotate(
             f"{means[position]:.4f}",
-            (max(*seeds, means[position] + errors[position]), position),
+            (max(*seeds, intervals[position].high), position),
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
         )
-    lowest = min(map(float.__sub__, means, errors))
-    highest = max(map(float.__add__, means, errors))
+    lowest = min(each.low for each in intervals)
+    highest = max(each.high for each in intervals)
     room = max(0.02, highest - lowest)
     axes.set(xlabel=f"test {heading}", xlim=(max(0, lowest - room), highest + 0.6 * room))
     axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 1])
@@ -82,9 +83,9 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
     axes.set_axisbelow(True)
 
 
-def _margin(row: Row, name: str) -> float:
-    """Half the width of the 95 % interval of a mean score over other test images, a proportion."""
-    return proportion_margin(row.score(name).mean, row.runs[0].evaluation.num_images)
+def _interval(row: Row, name: str) -> Interval:
+    """A mean score and its 95 % interval over other test images, as of a proportion of them."""
+    return proportion_interval(row.score(name).mean, row.runs[0].evaluation.num_images)
 
 
 def _draw_curves(axes: Axes, comparison: Comparison) -> None:

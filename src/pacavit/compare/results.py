@@ -19,13 +19,13 @@ from pacavit.errors import CheckpointError
 from pacavit.models import count_macs
 from pacavit.report.evaluation import read_evaluation
 from pacavit.report.publishing.card import input_size
-from pacavit.report.run_page import evaluation_folder
+from pacavit.report.stored import evaluation_folder
 from pacavit.report.tasks import TaskReport, report_of
 from pacavit.report.tasks.base import ImagesCorrect
 from pacavit.utils.command import Command
 from pacavit.utils.statistics import Interval, Spread, normal_interval, spread
 
-__all__ = ["Comparison", "Row", "RunResult", "compare_runs", "read_run"]
+__all__ = ["Comparison", "Row", "RunResult", "compare_runs", "leading_rows", "read_run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +124,26 @@ class Comparison:
     def main(self) -> tuple[str, str]:
         """Heading and name of the score that is drawn."""
         return next(iter(self.columns.items()))
+
+
+def leading_rows(comparison: Comparison) -> list[Row]:
+    """The row with the highest main score, and all rows that do not differ from it significantly.
+
+    The test is that of ``difference``, over other images. For tasks without it, only rows with the
+    same score count as equal.
+
+    Raises:
+        CheckpointError: the runs were not measured on the same images.
+    """
+    _, main = comparison.main
+    best = max(comparison.rows, key=lambda row: row.score(main).mean)
+    leading = [best]
+    for row in comparison.rows:
+        change = difference(best.runs, row.runs)
+        same = row.score(main).mean == best.score(main).mean
+        if row is not best and (same if change is None else not change.significant):
+            leading.append(row)
+    return leading
 
 
 def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResult | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import AliasChoices, Field
 from torch import Tensor
 
 from pacavit.data.placement import Placement
-from pacavit.errors import UnknownNameError
+from pacavit.errors import DataError, UnknownNameError
 from pacavit.utils.registry import Registry
 
 __all__ = [
@@ -185,10 +188,12 @@ class ImageSet(ABC):
             processes.
         broken: error messages by path, of images that were left out when the set was loaded, and of
             those that a Loader has failed to read since.
+        root: folder that image files lie in; None for images without files of their own.
     """
 
     in_files: ClassVar[bool] = False
     broken: Mapping[str, str] = MappingProxyType({})
+    root: Path | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -211,9 +216,14 @@ class ImageSet(ABC):
     def to(self, device: torch.device) -> ImageSet:
         """The same images, with targets and batches on another device."""
 
+    def file(self, index: int) -> Path | None:
+        """The path of the image at a position, relative to ``root``; None if it has no own file."""
+        return None
+
     def location(self, index: int) -> str:
         """The name of the image at a position in messages: its path, if it has one."""
-        return f"image {index}"
+        file = self.file(index)
+        return f"image {index}" if file is None or self.root is None else str(self.root / file)
 
     def add_broken(self, broken: Mapping[str, str]) -> None:
         """Record images that could not be read, by path; sets in files implement it."""
@@ -258,11 +268,15 @@ class MemoryImages(LabeledImages):
         images: (num, 3, height, width) uint8, RGB.
         labels: (num,) int64 or (num, classes) uint8, on the same device.
         broken: error messages by path, of images that could not be read and are not in the set.
+        root: folder that ``files`` are relative to.
+        files: (num,) bytes, the paths that the images were read from; None if they have none.
     """
 
     images: Tensor
     labels: Tensor
     broken: Mapping[str, str] = field(default_factory=dict)
+    root: Path | None = None
+    files: NDArray[np.bytes_] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -275,7 +289,11 @@ class MemoryImages(LabeledImages):
 
     def to(self, device: torch.device) -> MemoryImages:
         """The images in the memory of a device; not copied if they are there already."""
-        return MemoryImages(self.images.to(device), self.labels.to(device), self.broken)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def file(self, index: int) -> Path | None:
+        """The path that the image at a position was read from, relative to ``root``."""
+        return None if self.files is None else Path(os.fsdecode(self.files[index]))
 
 
 TargetKind = Literal["label", "labels"]
@@ -334,6 +352,18 @@ class DataSource(ABC):
         Training counts and compares the images of splits that it does not load.
         """
         return None
+
+    def load_all(self) -> ImageSet:
+        """The images of all splits together.
+
+        Raises:
+            DataError: the splits of this data set are its own; only sources that list the files of
+                a user can ignore them.
+        """
+        raise DataError(
+            f"data set {self.info.name!r} has splits of its own and is measured by split: test, "
+            "val or train; all images at once are for a folder of your own images"
+        )
 
     def instances(self, split: Split, indices: Tensor) -> Tensor | None:
         """Masks of objects: (B,) positions -> (B, height, width) uint8.

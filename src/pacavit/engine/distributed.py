@@ -89,6 +89,8 @@ class World:
                 f"train.device {name!r} is one device for {self.size} processes; "
                 'choose "cuda", so that each takes its own'
             )
+        elif self.size > 1 and name == "auto":
+            name = "cpu"  # processes cannot exchange tensors of Apple's GPU
         return system.pick_device(name)
 
     @contextmanager

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -88,6 +89,7 @@ class Evaluation:
         arrays: all other results by name, for example a confusion matrix.
         num_images: number of images.
         images_per_second: throughput, without a warm-up batch.
+        folder: where ``pacavit.evaluate`` has saved it; None if nowhere.
     """
 
     task: str
@@ -96,12 +98,13 @@ class Evaluation:
     arrays: Mapping[str, Tensor]
     num_images: int
     images_per_second: float
+    folder: Path | None = None
 
     def __getattr__(self, name: str) -> Any:
         return _from_mappings(self, name, "scores", "arrays")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """Plain data without the folder, ready for JSON."""
         return {
             "task": self.task,
             "num_images": self.num_images,
@@ -224,7 +227,7 @@ def measure(
     """
     world = world or World()
     task.eval()
-    metrics = task.metrics().to(device)
+    metrics = system.put_metrics(task.metrics(), device)
     with system.autocast(device, precision):
         if warm_up:
             task.predict(next(loader.epoch(0)).to(device))

@@ -12,6 +12,8 @@ from pacavit.engine import build
 from pacavit.engine.evaluate import Evaluation, Observer, evaluate
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import DataError
+from pacavit.recipes.schema import Recipe
+from pacavit.utils.text import shown
 
 __all__ = ["SplitScore", "check_classes", "score_model"]
 
@@ -31,10 +33,15 @@ class SplitScore(NamedTuple):
     info: DataInfo
     note: str | None
 
+    def image_name(self, position: int) -> str:
+        """The path of an image in the folder of the data; "NAME #POSITION" of packed data."""
+        file = self.images.file(position)
+        return f"{self.info.name} #{position}" if file is None else shown(file)
+
 
 def score_model(
     model: LoadedModel,
-    split: Split,
+    split: Split | None,
     *,
     root: Path | None = None,
     device: torch.device,
@@ -45,18 +52,20 @@ def score_model(
 
     Args:
         model: its recipe names the data set.
-        split: which images.
+        split: which images; None: those of all splits.
         root: folder with the data, instead of the recipe's.
         device: where to compute.
         observe: is called with the predictions for each batch.
         progress: show a progress bar.
 
     Raises:
-        DataError: the data are missing or broken, or their classes are not those of the model.
+        DataError: the data are missing or broken, their classes are not those of the model, or
+            all splits are wanted of a data set that has its own.
     """
-    source = build.data_source(model.recipe, root, model.info)
+    recipe = model.recipe if split is not None else _without_sizes(model.recipe)
+    source = build.data_source(recipe, root, model.info)
     check_classes(source.info, model.info)
-    images = build.image_set(source, split, device)
+    images = (source.load_all() if split is None else source.load(split)).to(device)
     evaluation = evaluate(
         model.task,
         build.eval_loader(model.recipe, images, model.info),
@@ -85,11 +94,21 @@ def check_classes(data: DataInfo, trained: DataInfo) -> None:
     )
 
 
-def _other_data(data: DataInfo, trained: DataInfo, split: Split, num: int) -> str | None:
-    """A warning if the split of other data may contain images that the model was trained on."""
-    if data.version == trained.version:
-        return None
-    return (
-        f"note: these are the {num:,} images of the {split} split of {data.version}; the model was "
-        f"trained on {trained.version}, and images that it has seen may be among them"
-    )
+def _without_sizes(recipe: Recipe) -> Recipe:
+    """The recipe without sizes of splits, which need not fit other data."""
+    options = {name: value for name, value in recipe.data.options.items() if name != "test_size"}
+    config = recipe.data.model_copy(update={"val_size": None, "options": options})
+    return recipe.model_copy(update={"data": config})
+
+
+def _other_data(data: DataInfo, trained: DataInfo, split: Split | None, num: int) -> str | None:
+    """A warning if the images may be, or certainly are, among those of the training."""
+    which = f"all {num:,} images" if split is None else f"the {num:,} images of the {split} split"
+    if data.version != trained.version:
+        return (
+            f"note: these are {which} of {data.version}; the model was trained on "
+            f"{trained.version}, and images that it has seen may be among them"
+        )
+    if split is None:
+        return f"note: these are {which} of {data.version}; the model was trained on some of them"
+    return None

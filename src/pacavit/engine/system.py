@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import platform
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pacavit.errors import RecipeError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
 
 __all__ = [
     "PRECISIONS",
@@ -18,32 +21,45 @@ __all__ = [
     "check_precision",
     "configure",
     "pick_device",
+    "put_metrics",
     "training_kernels",
 ]
 
 PRECISIONS = ("fp32", "bf16")
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the first GPU, or the CPU if there is none.
+def pick_device(name: str, *, float64: bool = False, option: str = "train.device") -> torch.device:
+    """The device of a name; "auto" is the first NVIDIA GPU, else Apple's GPU (mps), else the CPU.
+
+    Args:
+        name: of the device, or "auto".
+        float64: "auto" must be a device with float64, which Apple's GPUs are not.
+        option: that the name was given for, for error messages.
+
+    Args:
+        name: "auto", or a name of torch.
+        option: what the user calls it, for messages.
 
     Raises:
         RecipeError: there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        apple = torch.backends.mps.is_available() and not float64
+        return torch.device("mps" if apple else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise RecipeError(
-            f"train.device {name!r} is no device; choose auto, cpu, cuda, cuda:1 and so on"
+            f"{option} {name!r} is no device; choose auto, cpu, mps, cuda, cuda:1 and so on"
         ) from error
     try:
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()  # fails on "meta", which holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         line = str(error).strip().splitlines()[0]
         raise RecipeError(
-            f"train.device {name!r} is not available here ({line}); choose auto or another device"
+            f"{option} {name!r} is not available here ({line}); choose auto or another device"
         ) from error
     return device
 
@@ -69,6 +85,13 @@ def configure(device: torch.device) -> None:
 def training_kernels(device: torch.device) -> AbstractContextManager[Any]:
     """Attention kernels for a training step; on a CPU the fused one has a slow backward pass."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+def put_metrics(metrics: MetricCollection, device: torch.device) -> MetricCollection:
+    """Metrics on a device; sums in float64 become fp32 on Apple's GPUs, which have no float64."""
+    if device.type == "mps":
+        metrics.set_dtype(torch.float32)
+    return metrics.to(device)
 
 
 def check_precision(precision: str) -> str:

@@ -24,6 +24,7 @@ from pacavit.engine.duplicates import FoundDuplicates, check_duplicates
 from pacavit.engine.evaluate import measure
 from pacavit.engine.run import folder
 from pacavit.engine.run.log import RunLog, read_metrics
+from pacavit.engine.run.loggers import check_loggers
 from pacavit.engine.run.signals import stop_signals
 from pacavit.engine.run.summary import describe_data, describe_training
 from pacavit.engine.run.timer import Timer
@@ -73,9 +74,10 @@ def train(
         progress: show progress on the terminal.
 
     Returns:
-        ``out``, with ``weights.safetensors`` (the averaged weights), ``recipe.json``,
-        ``environment.json``, ``metrics.jsonl``, ``checkpoints/`` and ``tensorboard/``; if images
-        could not be read, ``broken_images.txt`` names them.
+        ``out``, with ``weights.safetensors`` (of the last or the best epoch; averaged, if the
+        recipe says so), ``recipe.json``, ``environment.json``, ``metrics.jsonl``, ``checkpoints/``
+        and what the loggers write. ``broken_images.txt`` names images that could not be read,
+        ``duplicates.csv`` those that are in two splits, if there are any.
 
     Raises:
         CheckpointError: ``out`` is in use, is no run to resume, was trained on other data, or
@@ -127,9 +129,9 @@ def _train(
                 trainer.duplicates.save(out)
                 log = RunLog(
                     out,
+                    recipe,
                     first_step=step,
                     total_steps=trainer.total_steps,
-                    epochs=recipe.train.epochs,
                     console=console,
                 )
                 stack.enter_context(log)
@@ -172,6 +174,7 @@ class Trainer:
         with world.together():
             self.device = world.device(self.config.device)
             system.configure(self.device)
+            check_loggers(self.config.loggers)
             announce(f"reading {recipe.data.name}")
             source = build.data_source(recipe)
 
@@ -255,7 +258,7 @@ class Trainer:
         self.loss_names: tuple[str, ...] = ()
         self.unread: list[tuple[Tensor, float]] = []
         # Reading a loss waits for the GPU, so several losses are read at a time.
-        self.read_every = 20 if self.device.type == "cuda" else 1
+        self.read_every = 1 if self.device.type == "cpu" else 20
 
     def wrap(self) -> None:
         """Wrap the training step for several processes and compile it, as the recipe says."""

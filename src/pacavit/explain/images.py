@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,6 +254,7 @@ def explain_split(
     *,
     method: str | None = None,
     device: torch.device,
+    name: Callable[[int], str] = "image {}".format,
 ) -> list[ImageExplanation]:
     """Explain images of a split, each with its top-1 class.
 
@@ -263,6 +264,7 @@ def explain_split(
         positions: in it.
         method: registered name; None is what ``choose_maps`` chooses.
         device: where to compute.
+        name: of the image at a position, which becomes the path of its explanation.
 
     Raises:
         UnknownNameError: there is no such method.
@@ -275,9 +277,9 @@ def explain_split(
     prepare = _Preparation(model, device)
     found = []
     for position in positions:
-        name, image = Path(f"image {position}"), images[position].image.cpu()
-        batch = prepare(image, name)
-        found.append(_explain_image(prepare.predictor, name, image, batch, None, choice, methods))
+        path, image = Path(name(position)), images[position].image.cpu()
+        batch = prepare(image, path)
+        found.append(_explain_image(prepare.predictor, path, image, batch, None, choice, methods))
     return found
 
 

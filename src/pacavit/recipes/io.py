@@ -244,7 +244,9 @@ def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     """One line for the first invalid field of a validation error."""
     faults = error.errors(include_url=False)
     # Each alternative of a union fails on its own at the same field: report them together.
-    paths = [_field_path(fault["loc"], data) for fault in faults]
+    paths = [
+        _field_path(fault["loc"], data, missing=fault["type"] == "missing") for fault in faults
+    ]
     # The alternative with the error at the deepest field is probably the one that was meant.
     within = [i for i, path in enumerate(paths) if f"{path}.".startswith(f"{paths[0]}.")]
     deepest = max(within, key=lambda i: paths[i].count("."))
@@ -265,15 +267,18 @@ def _explain(error: ValidationError, data: Mapping[str, Any]) -> str:
     return f"{field} = {_short(first['input'])}: expected {expected}{tail}"
 
 
-def _field_path(location: tuple[int | str, ...], data: Any) -> str:
-    """Dotted name of a field, without the names of union members that pydantic inserts."""
+def _field_path(location: tuple[int | str, ...], data: Any, *, missing: bool) -> str:
+    """Dotted name of a field, without the names of union members that pydantic inserts.
+
+    Only a missing field is not in the data.
+    """
     parts: list[str] = []
     for position, key in enumerate(location):
         if isinstance(data, Mapping) and key in data:
             data = data[key]
         elif isinstance(data, Sequence) and isinstance(key, int) and not isinstance(data, str):
             data = data[key] if key < len(data) else None
-        elif not isinstance(data, Mapping) or position + 1 < len(location):
+        elif not (isinstance(data, Mapping) and missing and position + 1 == len(location)):
             continue
         parts.append(str(key))
     return ".".join(parts)

@@ -220,7 +220,17 @@ class TrainConfig(_Section):
         "fp32", description="of the arithmetic; weights stay fp32"
     )
     compile: bool = Field(False, description="torch.compile the training step")
-    device: str = Field("auto", description='"auto" (GPU if there is one), "cpu", "cuda:1", ...')
+    device: str = Field(
+        "auto",
+        description='"auto" (an NVIDIA GPU, else that of Apple, else the CPU), "cpu", "cuda:1", '
+        '"mps", ...',
+    )
+    loggers: tuple[str, ...] = Field(
+        ("tensorboard",),
+        description="where losses and scores are logged beside the run's metrics.jsonl: "
+        '"tensorboard", "mlflow", "wandb" (Weights & Biases), see `pacavit list loggers`; '
+        "[] for none",
+    )
     eval_batch_size: Size = Field(
         500, description="images per step in evaluation, of all processes together"
     )

@@ -14,13 +14,14 @@ from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore
 from pacavit.errors import CheckpointError
 from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.explanation.mistakes import MISTAKES, PICTURES, MistakeFiles
 from pacavit.report.tasks import StoredEvaluation, report_of
 from pacavit.utils import files
 from pacavit.utils.text import one_line
 
 __all__ = ["RECORD", "print_evaluation", "read_evaluation", "write_evaluation"]
 
-RECORD = "evaluation.json"
+RECORD, RESULTS = "evaluation.json", "results.html"
 
 
 def write_evaluation(
@@ -31,6 +32,7 @@ def write_evaluation(
     facts: Mapping[str, Any],
     observed: Any = None,
     heatmaps: Heatmaps | None = None,
+    mistakes: MistakeFiles | None = None,
 ) -> None:
     """Write the files of an evaluation into a folder; older ones are replaced.
 
@@ -40,18 +42,28 @@ def write_evaluation(
         title: of pictures: data and split.
         facts: needed to repeat the evaluation (command, data, split, machine, versions); JSON
             values, stored before the scores in ``evaluation.json``. Reports need "data", "date"
-            and "weights_sha256", and use "broken_images".
+            and "weights_sha256", and use "broken_images"
+            and "split".
         observed: the task report's observer after all batches.
         heatmaps: of a few of the images, for reports; None leaves them out.
+        mistakes: files that lead to some of the mistakes.
 
     Raises:
         CheckpointError: a file cannot be written.
     """
     evaluation = score.evaluation
     report = report_of(evaluation.task)
-    contents = report.contents(score, observed, title=title, heatmaps=heatmaps)
+    mistakes = mistakes or MistakeFiles({}, {})
+    contents = {
+        **mistakes.contents,
+        **report.contents(score, observed, title=title, heatmaps=heatmaps, links=mistakes.links),
+    }
     record = {**facts, **evaluation.to_dict()}
     contents[RECORD] = json.dumps(record, indent=2).encode() + b"\n"  # last: it stands for all
+    for old in (folder / MISTAKES, *folder.glob(PICTURES)):
+        if old.name not in contents:
+            with files.writing(old):
+                old.unlink(missing_ok=True)
     for name, content in contents.items():
         with files.writing(folder / name):
             files.replace_file(folder / name, content)
@@ -80,6 +92,7 @@ def read_evaluation(folder: Path, digest: str) -> StoredEvaluation | None:
             str(record["data"]),
             datetime.fromisoformat(record["date"]),
             tuple(map(str, record.get("broken_images", ()))),
+            str(record.get("split", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
@@ -92,15 +105,13 @@ def print_evaluation(
     evaluation: Evaluation,
     *,
     title: str,
-    folder: Path | None = None,
     console: Console | None = None,
 ) -> None:
     """Print the summary, the table of classes, the speed and the names of the files.
 
     Args:
-        evaluation: scores and rows.
+        evaluation: scores and rows; the files in its folder are listed, if it has one.
         title: model, data and split.
-        folder: of ``write_evaluation``; None if no files were written.
         console: where to print; None takes standard output.
     """
     console = console or Console()
@@ -108,6 +119,8 @@ def print_evaluation(
     report.print(evaluation, console, title=title)
     speed = f"{evaluation.images_per_second:,.0f} images/s"
     console.print(f"{evaluation.num_images:,} images, {speed}", highlight=False)
+    folder = evaluation.folder
     if folder is not None:
-        for name in (RECORD, *report.files):
+        pages = [name for name in (MISTAKES, RESULTS) if (folder / name).is_file()]
+        for name in (RECORD, *report.files, *pages):
             console.print(f"wrote {folder / name}", markup=False, highlight=False, soft_wrap=True)

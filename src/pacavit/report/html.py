@@ -7,10 +7,12 @@ requests, and all scripts but the page's own. All text arguments are escaped.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -32,6 +34,7 @@ __all__ = [
     "paragraph",
     "percent",
     "picture",
+    "relative_link",
     "render",
     "side_by_side",
     "table",
@@ -66,10 +69,12 @@ class Cell:
     Attributes:
         text: of the cell.
         bar: length of a bar behind the text, 0..1; None for no bar.
+        link: URL that the text leads to; None for no link.
     """
 
     text: str
     bar: float | None = None
+    link: str | None = None
 
 
 def page(
@@ -173,6 +178,17 @@ def picture(light: str, alt: str, caption: str, *, dark: str | None = None) -> M
     """
     values = {"light": light, "dark": dark, "alt": alt, "caption": caption}
     return render("picture.html", values)
+
+
+def relative_link(*names: str, anchor: str = "") -> str:
+    """The URL of a file below the folder of a page.
+
+    Args:
+        *names: of folders and, last, the file.
+        anchor: of a section in it.
+    """
+    path = "/".join(quote(os.fsencode(name)) for name in names)
+    return f"{path}#{quote(anchor)}" if anchor else path
 
 
 def data_block(name: str, values: Any) -> Markup:

@@ -1,21 +1,88 @@
-"""Predictions of any task as JSON and on the console."""
+"""Predictions of any task as files, as JSON and on the console."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from pacavit.errors import PacavitError
 from pacavit.tasks import TaskPrediction
+from pacavit.utils import files
+from pacavit.utils.tables import csv_bytes
 from pacavit.utils.text import shown
 
-__all__ = ["predictions_json", "print_predictions"]
+__all__ = [
+    "check_predictions_file",
+    "predictions_json",
+    "predictions_table",
+    "print_predictions",
+    "write_predictions",
+]
+
+_SUFFIXES = (".csv", ".json", ".parquet")
+
+
+def check_predictions_file(out: Path, *, overwrite: bool) -> None:
+    """Refuse a file that predictions cannot be written to, before anything is predicted.
+
+    Raises:
+        PacavitError: the suffix is unknown, or something is in the way.
+    """
+    if out.suffix.lower() not in _SUFFIXES:
+        raise PacavitError(
+            f"cannot write predictions to {shown(out)}; its name must end in .csv, .json or "
+            ".parquet"
+        )
+    if out.is_dir():
+        raise PacavitError(f"{shown(out)} is a folder; choose another file")
+    if out.exists() and not overwrite:
+        raise PacavitError(f"{shown(out)} exists; give --overwrite or another file")
+    if out.parent.exists() and not out.parent.is_dir():
+        raise PacavitError(f"{shown(out.parent)} is a file; choose another folder")
+
+
+def write_predictions(predictions: Sequence[TaskPrediction], out: Path) -> None:
+    """Write predictions to a file in the format of its suffix; an older one is replaced.
+
+    Args:
+        predictions: of one model.
+        out: checked by ``check_predictions_file``.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    kind = out.suffix.lower()
+    if kind == ".json":
+        content = predictions_json(predictions).encode() + b"\n"
+    else:
+        header, rows = predictions_table(predictions)
+        content = csv_bytes(header, rows) if kind == ".csv" else _parquet_bytes(header, rows)
+    with files.writing(out):
+        files.replace_file(out, content)
 
 
 def predictions_json(predictions: Sequence[TaskPrediction]) -> str:
     """A JSON list with one object per image: path, prediction, error or null."""
     return json.dumps([prediction.to_dict() for prediction in predictions], indent=2)
+
+
+def predictions_table(
+    predictions: Sequence[TaskPrediction],
+) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of a table with one row an image; None where an image has no value.
+
+    Items of a list have columns with their number (``class_1``, ``probability_1``, ``class_2``);
+    lists of texts are joined by ``;``.
+    """
+    records = [dict(_columns(prediction.to_dict())) for prediction in predictions]
+    names = dict.fromkeys(name for record in records for name in record)
+    header = [*(name for name in names if name != "error"), "error"]
+    return header, [[record.get(name) for name in header] for record in records]
 
 
 def print_predictions(
@@ -33,3 +100,29 @@ def print_predictions(
             path = shown(prediction.path)
             console.print(path, style="bold", markup=False, highlight=False, soft_wrap=True)
             console.print(prediction)
+
+
+def _columns(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in record.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for number, item in enumerate(value, 1):
+                yield from ((f"{key}_{number}", each) for key, each in item.items())
+        elif isinstance(value, list):
+            if all(isinstance(each, str) for each in value) and value:
+                yield name, ";".join(value)
+        else:
+            yield name, value
+
+
+def _parquet_bytes(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {}
+    for place, name in enumerate(header):
+        values = [row[place] for row in rows]
+        # Without errors that column would have no type, and tables of several runs not the same.
+        columns[name] = pa.array(values, pa.string() if name == "error" else None)
+    stream = BytesIO()
+    pq.write_table(pa.table(columns), stream)
+    return stream.getvalue()

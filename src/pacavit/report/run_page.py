@@ -15,13 +15,13 @@ from pacavit.engine.run.environment import ENVIRONMENT, read_environment
 from pacavit.engine.run.log import read_metrics
 from pacavit.engine.selection import describe_outcome, is_finished
 from pacavit.engine.train import BROKEN_IMAGES
-from pacavit.engine.weights.load import LoadedModel, weights_digest
+from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report import html
 from pacavit.report.calibration import calibration_section
 from pacavit.report.curves import curves_svg, loss_curves, score_curves
-from pacavit.report.evaluation import read_evaluation
+from pacavit.report.evaluation import RESULTS
 from pacavit.report.publishing.card import with_clusterings
 from pacavit.report.publishing.command import (
     WEIGHTS,
@@ -29,18 +29,23 @@ from pacavit.report.publishing.command import (
     needs_weights,
     training_command,
 )
+from pacavit.report.stored import (
+    OTHER_DATA,
+    SPLIT_TITLES,
+    OtherEvaluation,
+    evaluations,
+    other_evaluations,
+)
 from pacavit.report.tasks import StoredEvaluation, report_of
 from pacavit.report.tasks.base import left_out
 from pacavit.report.test_time import test_time_section
 from pacavit.utils import files
 from pacavit.utils.command import pacavit_command
 
-__all__ = ["REPORT", "evaluation_folder", "evaluations", "run_page", "write_run_page"]
+__all__ = ["REPORT", "run_page", "write_results_page", "write_run_page"]
 
 REPORT = "report.html"
 _DATA_ROOT = ("data", "root")
-# In the order of preference: classes and examples are shown for the first that was evaluated.
-_SPLITS: Mapping[Split, str] = {"test": "test", "val": "validation", "train": "training"}
 
 
 def write_run_page(run: Path, model: LoadedModel) -> Path:
@@ -75,14 +80,16 @@ def run_page(run: Path, model: LoadedModel) -> str:
     """
     stored = evaluations(run, model)
     rows = read_metrics(run)
-    sections = [_curves(run, rows, model.task.main_metric)] if rows else []
+    sections = [_curves(run, rows, model, stored.get("val"))] if rows else []
     if stored:
         report = report_of(model.recipe.task.name)
-        sections += report.sections({_SPLITS[split]: each for split, each in stored.items()})
+        sections += report.sections({SPLIT_TITLES[split]: each for split, each in stored.items()})
     if (augmented := test_time_section(run, model, stored)) is not None:
         sections.append(augmented)
     if model.calibration is not None:
         sections.append(calibration_section(model.calibration))
+    if others := other_evaluations(run, model):
+        sections.append(_other_data(others))
     sections += [_settings(model.recipe), _repeat(model.recipe)]
     if (run / ENVIRONMENT).is_file():
         sections.append(html.environment(read_environment(run)))
@@ -94,20 +101,58 @@ def run_page(run: Path, model: LoadedModel) -> str:
     )
 
 
-def evaluation_folder(run: Path, split: Split) -> Path:
-    """The folder of a run's evaluation on a split."""
-    return run / f"evaluation-{split}"
+def write_results_page(folder: Path, model: LoadedModel, stored: StoredEvaluation) -> Path:
+    """Write the results of an evaluation on other data as a page beside its files.
 
-
-def evaluations(run: Path, model: LoadedModel) -> dict[Split, StoredEvaluation]:
-    """Evaluations of the run's current weights, in the order test, validation, training.
+    Args:
+        folder: with the files of the evaluation.
+        model: that was evaluated.
+        stored: the evaluation.
 
     Raises:
-        CheckpointError: a file is broken.
+        CheckpointError: the page cannot be written.
     """
-    digest = weights_digest(model)
-    found = {split: read_evaluation(evaluation_folder(run, split), digest) for split in _SPLITS}
-    return {split: stored for split, stored in found.items() if stored is not None}
+    page = folder / RESULTS
+    report = report_of(stored.evaluation.task)
+    text = html.page(
+        f"{model.recipe.name} on {folder.name}",
+        f"{model.recipe.model.name}{with_clusterings(model.task.model)}, trained on "
+        f"{model.info.version}, measured on {stored.data}.",
+        report.sections({_title(stored): stored}),
+        highlights=report.highlights(stored.evaluation),
+    )
+    with files.writing(page):
+        files.replace_file(page, text.encode())
+    return page
+
+
+def _title(stored: StoredEvaluation) -> str:
+    """The name of the images of an evaluation, such as "validation" or "all"."""
+    return {str(split): title for split, title in SPLIT_TITLES.items()}.get(
+        stored.split, stored.split
+    )
+
+
+def _other_data(others: Sequence[OtherEvaluation]) -> html.Section:
+    """Scores on data other than the splits of the run; they are not in its headline."""
+    report = report_of(others[0].stored.evaluation.task)
+    names = list(report.highlights(others[0].stored.evaluation))
+    rows: list[list[str | html.Cell]] = [
+        [
+            html.Cell(folder.name, link=html.relative_link(OTHER_DATA, folder.name, RESULTS)),
+            stored.data,
+            _title(stored),
+            *report.highlights(stored.evaluation).values(),
+            f"{stored.evaluation.num_images:,}",
+            f"{stored.date:%Y-%m-%d}",
+        ]
+        for folder, stored in others
+    ]
+    header = ["results", "data", "split", *names, "images", "measured"]
+    return html.Section(
+        "Other data",
+        [html.table("Scores on data other than the run's own", header, rows, text_columns=3)],
+    )
 
 
 def _lead(model: LoadedModel, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -132,7 +177,7 @@ def _highlights(
     for split, measured in list(stored.items())[:1]:
         report = report_of(measured.evaluation.task)
         for name, text in report.highlights(measured.evaluation).items():
-            shown[f"{_SPLITS[split]} {name}"] = text
+            shown[f"{SPLIT_TITLES[split]} {name}"] = text
     num_parameters = sum(parameter.numel() for parameter in model.task.model.parameters())
     shown["parameters"] = f"{num_parameters:,}"
     if rows:
@@ -141,7 +186,13 @@ def _highlights(
     return shown
 
 
-def _curves(run: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> html.Section:
+def _curves(
+    run: Path,
+    rows: Sequence[Mapping[str, Any]],
+    model: LoadedModel,
+    validated: StoredEvaluation | None,
+) -> html.Section:
+    metric = model.task.main_metric
     score = metric.replace("_", " ")
     losses, scores = loss_curves(rows), score_curves(rows, metric)
     pictures = [
@@ -175,11 +226,30 @@ def _curves(run: Path, rows: Sequence[Mapping[str, Any]], metric: str) -> html.S
     ]
     table = html.table("Each epoch; scores are those of the validation images", header, cells)
     parts = [html.side_by_side(*pictures), html.folded("Numbers by epoch", table)]
+    if (note := _two_precisions(rows[-1], model, validated)) is not None:
+        parts.append(html.paragraph(note))
     if (run / BROKEN_IMAGES).is_file():
         number = len((run / BROKEN_IMAGES).read_bytes().splitlines())
         count = left_out("training and validation", number)
         parts.append(html.paragraph(f"{count}, listed in the run's {BROKEN_IMAGES}."))
     return html.Section("Learning curves", parts)
+
+
+def _two_precisions(
+    last: Mapping[str, Any], model: LoadedModel, validated: StoredEvaluation | None
+) -> str | None:
+    """Why the score of the last epoch differs from that of the results, if it visibly does."""
+    metric, precision = model.task.main_metric, model.recipe.train.precision
+    if validated is None or precision == "fp32":
+        return None
+    in_training, final = last[f"val_{metric}"], validated.evaluation.scores[metric]
+    if html.number(in_training) == html.number(final):
+        return None
+    return (
+        f"Validation {metric.replace('_', ' ')} after the last epoch is {html.number(in_training)} "
+        f"here, where it is computed in {precision} as in training, and {html.number(final)} in "
+        "the results, which are computed in fp32."
+    )
 
 
 def _in_words(name: str, values: Sequence[float]) -> str:

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pacavit.data import SPLITS, Split
+from pacavit.data import Split
 from pacavit.engine.weights.load import LoadedModel, weights_digest
 from pacavit.report import html
 from pacavit.report.evaluation import read_evaluation
+from pacavit.report.stored import SPLIT_TITLES, evaluation_folder
 from pacavit.report.tasks import StoredEvaluation, report_of
 from pacavit.tasks.classification import TEST_TIME_VIEWS
 
-__all__ = ["test_time_folder", "test_time_section"]
+__all__ = ["test_time_name", "test_time_section"]
 
 
-def test_time_folder(run: Path, split: Split, name: str) -> Path:
-    """The folder of a run's evaluation with a test-time augmentation.
+def test_time_name(split: str, augmentation: str | None) -> str:
+    """The name of a split in folders and records, such as "test-tta-flip"; None: the split's own.
 
     Args:
-        run: the run's folder.
         split: which images.
-        name: of the augmentation.
+        augmentation: name of a test-time augmentation.
     """
-    return run / f"evaluation-{split}-tta-{name}"
+    return split if augmentation is None else f"{split}-tta-{augmentation}"
 
 
 def test_time_section(
@@ -42,9 +42,9 @@ def test_time_section(
     digest, report = weights_digest(model), report_of(model.recipe.task.name)
     rows: list[list[str]] = []
     header: list[str] = []
-    for split in SPLITS:
+    for split, title in SPLIT_TITLES.items():
         found = {
-            name: read_evaluation(test_time_folder(run, split, name), digest)
+            name: read_evaluation(evaluation_folder(run, test_time_name(split, name)), digest)
             for name in TEST_TIME_VIEWS
         }
         shown = {name: stored for name, stored in found.items() if stored is not None}
@@ -53,12 +53,12 @@ def test_time_section(
         for name, stored in shown.items():
             scores = report.highlights(stored.evaluation)
             header = ["images", "test-time augmentation", *scores]
-            rows.append([split, name, *scores.values()])
+            rows.append([title, name, *scores.values()])
     if not rows:
         return None
     caption = "Scores of the mean probabilities over views of each image, and without augmentation"
     note = html.paragraph(
-        "All other scores and pictures on this page are without test-time augmentation."
+        "All other scores and pictures of this run's own data are without test-time augmentation."
     )
     table = html.table(caption, header, rows, text_columns=2)
     return html.Section("Test-time augmentation", [table, note])

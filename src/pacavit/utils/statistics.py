@@ -17,6 +17,7 @@ __all__ = [
     "mean_interval",
     "normal_interval",
     "paired_difference",
+    "proportion_interval",
     "proportion_margin",
     "spread",
 ]
@@ -107,6 +108,25 @@ def proportion_margin(fraction: float, number: int) -> float:
         number: images that it was measured on.
     """
     return _NORMAL * math.sqrt(fraction * (1 - fraction) / number)
+
+
+def proportion_interval(fraction: float, number: int) -> Interval:
+    """Wilson's 95 % interval of an accuracy, or of another fraction; always within 0..1.
+
+    Unlike the normal interval it has a width at 0 and 1 too (Wilson, 1927; recommended for small
+    numbers by Brown, Cai and DasGupta, Statistical Science 16(2), 2001).
+
+    Args:
+        fraction: 0 to 1.
+        number: images that it was measured on, at least one.
+    """
+    squared = _NORMAL**2
+    center = (fraction + squared / (2 * number)) / (1 + squared / number)
+    variance = fraction * (1 - fraction) / number + squared / (4 * number**2)
+    half = _NORMAL * math.sqrt(variance) / (1 + squared / number)
+    # At 0 and 1 rounding may put an end beyond the fraction itself.
+    low, high = max(0.0, center - half), min(1.0, center + half)
+    return Interval(fraction, min(fraction, low), max(fraction, high))
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
+from pacavit import recipes
 from pacavit.engine.run.log import METRICS, RunLog, read_metrics
 from pacavit.engine.run.timer import Timer
 
@@ -17,9 +18,9 @@ from pacavit.engine.run.timer import Timer
 def open_log(out: Path, first_step: int = 0, console: Console | None = None) -> RunLog:
     return RunLog(
         out,
+        recipes.load("digits", ["train.epochs=2"]),
         first_step=first_step,
         total_steps=4,
-        epochs=2,
         console=console or Console(quiet=True),
     )
 
@@ -118,9 +119,9 @@ def test_a_file_gets_the_expected_duration_and_a_line_a_minute(tmp_path: Path) -
     timer = Timer([1.0], 100, lambda: 10.0 * next(seconds))  # ten seconds a step
     with RunLog(
         tmp_path,
+        recipes.load("digits", ["train.epochs=1"]),
         first_step=0,
         total_steps=100,
-        epochs=1,
         console=Console(file=out, width=200),
         clock=lambda: now,
     ) as log:

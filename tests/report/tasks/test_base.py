@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_the_console_shows_every_score(tmp_path: Path) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=100)
     title = "runs/[x], test"
-    print_evaluation(make_evaluation(), title=title, folder=tmp_path, console=console)
+    print_evaluation(replace(make_evaluation(), folder=tmp_path), title=title, console=console)
     text = stream.getvalue()
     for part in ("runs/[x]", "mean iou", "0.4375", "1.2500", "pixel accuracy", "0.8750"):
         assert part in text, part

@@ -78,7 +78,8 @@ class FileImages(LabeledImages):
         max_pixels: int = MAX_PIXELS,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.root, self.files, self.size, self.max_pixels = root, listing.files, size, max_pixels
+        self.root: Path = root
+        self.files, self.size, self.max_pixels = listing.files, size, max_pixels
         self.labels = listing.labels.to(device)
         self.broken: dict[str, str] = {}
         self._device = torch.device(device)
@@ -88,13 +89,13 @@ class FileImages(LabeledImages):
         """The device of labels and batches."""
         return self._device
 
+    def file(self, index: int) -> Path:
+        """The path of the image at a position, relative to ``root``."""
+        return Path(os.fsdecode(self.files[index]))
+
     def path(self, index: int) -> Path:
         """The file of the image at a position."""
-        return self.root / os.fsdecode(self.files[index])
-
-    def location(self, index: int) -> str:
-        """The path of the image at a position."""
-        return str(self.path(index))
+        return self.root / self.file(index)
 
     def add_broken(self, broken: Mapping[str, str]) -> None:
         """Record images that could not be read, by path."""
@@ -158,10 +159,10 @@ class FileImages(LabeledImages):
                 images[index] = result
         if len(broken) == num:
             raise DataError(f"no usable image in {shown(self.root)}: {describe_broken(broken)}")
-        labels = self.labels.cpu()
+        labels, files = self.labels.cpu(), self.files
         if broken:
-            images, labels = images[usable], labels[usable]
-        return MemoryImages(images, labels, broken).to(self.device)
+            images, labels, files = images[usable], labels[usable], files[usable.numpy()]
+        return MemoryImages(images, labels, broken, self.root, files).to(self.device)
 
     def _fitted(self, index: int) -> Tensor | str:
         """The image, or the error message if it is broken."""

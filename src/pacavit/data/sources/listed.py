@@ -6,9 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from pacavit.data.base import DataInfo, DataSource, LabeledImages, Split
+from pacavit.data.base import SPLITS, DataInfo, DataSource, LabeledImages, Split
 from pacavit.data.formats.files import FileImages, Listing
 from pacavit.errors import DataError
 from pacavit.utils.text import shown
@@ -66,9 +68,18 @@ class ListedSource(DataSource):
             if listing is None or len(listing) == 0:
                 assert self.root is not None
                 raise DataError(f"{shown(self.root)} has no {split} images{self._remedy(split)}")
-            files = self._files(listing)
-            self._loaded[split] = files.into_memory() if self._in_memory else files
+            self._loaded[split] = self._read(listing)
         return self._loaded[split]
+
+    def load_all(self) -> LabeledImages:
+        """The images of all splits together, those of "train" first."""
+        listings = [self._listings[split] for split in SPLITS if split in self._listings]
+        files = np.concatenate([listing.files for listing in listings])
+        return self._read(Listing(files, torch.cat([listing.labels for listing in listings])))
+
+    def _read(self, listing: Listing) -> LabeledImages:
+        files = self._files(listing)
+        return files.into_memory() if self._in_memory else files
 
     def files(self, split: Split) -> FileImages | None:
         """The files of a split, without reading any; None if it has no images."""

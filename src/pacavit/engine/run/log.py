@@ -1,4 +1,4 @@
-"""The log of a run: JSON lines, TensorBoard, and progress on the terminal."""
+"""The log of a run: JSON lines, loggers, and progress on the terminal."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from pacavit.engine.diagnostics import PREFIX
-from pacavit.engine.run.tensorboard import TensorBoardWriter
+from pacavit.engine.run.loggers import Logger, create_loggers
 from pacavit.engine.run.timer import Timer
+from pacavit.recipes.schema import Recipe
 from pacavit.utils import files
+from pacavit.utils.text import one_line
 
 __all__ = ["METRICS", "RunLog", "read_metrics"]
 
@@ -32,9 +34,9 @@ class RunLog:
     Args:
         out: run folder. Rows of ``metrics.jsonl`` beyond ``first_step`` are removed, because the
             session repeats those steps.
+        recipe: of the run; names its loggers.
         first_step: number of steps that earlier sessions have completed.
         total_steps: number of steps of the whole run.
-        epochs: number of epochs of the whole run.
         console: where to show progress: a live line on a terminal; otherwise a line for each epoch,
             and one a minute in between. A quiet console shows nothing.
         clock: returns the time in seconds.
@@ -43,15 +45,16 @@ class RunLog:
     def __init__(
         self,
         out: Path,
+        recipe: Recipe,
         *,
         first_step: int,
         total_steps: int,
-        epochs: int,
         console: Console,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = out / METRICS
-        self.first_step, self.total_steps, self.epochs = first_step, total_steps, epochs
+        self.first_step, self.total_steps = first_step, total_steps
+        self.epochs = recipe.train.epochs
         self.console, self.clock = console, clock
         self.live = Progress(
             TextColumn("{task.description}"),
@@ -73,7 +76,7 @@ class RunLog:
                 rows = [row for row in found if row["step"] <= first_step]
                 lines = "".join(json.dumps(row) + "\n" for row in rows)
                 files.replace_file(self.path, lines.encode())
-            self.board = TensorBoardWriter(out / "tensorboard", first_step + 1)
+            self.loggers = create_loggers(out, recipe, first_step + 1)
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -88,7 +91,7 @@ class RunLog:
         self.live.stop()
         # After a failed write, closing fails too; only the first error is reported.
         with suppress(OSError) if error is not None else files.writing(self.path.parent):
-            self.board.close()
+            self._each(lambda logger: logger.close(finished=error is None))
 
     def say(self, text: str) -> None:
         """Print a line, above the live line."""
@@ -102,13 +105,12 @@ class RunLog:
 
     def step(self, step: int, loss: float, lr: float, losses: Mapping[str, float]) -> None:
         """Record a training step, counted from 1: the sum of its losses, and each by name."""
+        values = {"train/loss": loss}
+        if len(losses) > 1:
+            values |= {f"train/loss_{name}": value for name, value in losses.items()}
+        values["train/lr"] = lr
         with files.writing(self.path.parent):
-            self.board.add_scalar("train/loss", loss, step)
-            if len(losses) > 1:
-                for name, value in losses.items():
-                    self.board.add_scalar(f"train/loss_{name}", value, step)
-            self.board.add_scalar("train/lr", lr, step)
-            self.board.flush()
+            self._each(lambda logger: logger.log(values, step))
 
     def show(self, step: int, epoch: int, loss: float, timer: Timer, batch_size: int) -> None:
         """Update the live line; ``step`` and ``epoch`` count finished ones.
@@ -132,17 +134,20 @@ class RunLog:
             self.say(f"{current}  step {step:,}/{self.total_steps:,}  {text}")
 
     def epoch(self, row: dict[str, Any], main_metric: str, timer: Timer) -> None:
-        """Record an epoch in ``metrics.jsonl`` and TensorBoard; print it without a live line."""
+        """Record an epoch in ``metrics.jsonl`` and loggers; print it without a live line."""
         with files.writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             # A resumed run does not repeat this epoch, so the row must not be lost.
             file.flush()
             os.fsync(file.fileno())
+        values = {
+            name.replace("_", "/", 1): value
+            for name, value in row.items()
+            if name.startswith(("val_", PREFIX))
+        }
         with files.writing(self.path.parent):
-            for name, value in row.items():
-                if name.startswith(("val_", PREFIX)):
-                    self.board.add_scalar(name.replace("_", "/", 1), value, row["step"])
-            self.board.flush()
+            self._each(lambda logger: logger.log(values, row["step"]))
+            self._each(lambda logger: logger.flush())
         score = f"{main_metric} {row[f'val_{main_metric}']:.4f}"
         self.accuracy = f"  {score}"
         if self.live.disable:
@@ -152,6 +157,19 @@ class RunLog:
                 f"epoch {row['epoch']}/{self.epochs}  loss {row['train_loss']:.4f}  {score}  "
                 f"{row['images_per_second']:.0f} images/s  {left} left"
             )
+
+    def _each(self, act: Callable[[Logger], None]) -> None:
+        """Do something with each logger; one that fails is left out from then on."""
+        for logger in tuple(self.loggers):
+            try:
+                act(logger)
+            except Exception as error:
+                if logger.local:
+                    raise
+                self.loggers.remove(logger)
+                self.warn(
+                    f"{type(logger).__name__} failed and logs no more: {one_line(error, kind=True)}"
+                )
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:

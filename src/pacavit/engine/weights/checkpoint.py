@@ -378,6 +378,8 @@ def _gather_generators(world: World) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
     return {
         _generator_key(name, rank): state
         for name, own in states.items()
@@ -391,6 +393,9 @@ def _restore_generators(states: dict[str, Tensor], world: World) -> None:
     cuda = states.get(_generator_key("cuda", world.rank))
     if cuda is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(cuda)
+    mps = states.get(_generator_key("mps", world.rank))
+    if mps is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(mps)
 
 
 def _generator_key(name: str, rank: int) -> str:

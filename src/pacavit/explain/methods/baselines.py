@@ -297,7 +297,7 @@ class Random(_Control):
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
         noise = []
-        for image in images.detach().double():
+        for image in images.detach().cpu().double():
             own = int(image.abs().sum().mul(1e3)) % 2**31
             generator = torch.Generator().manual_seed(self.seed + own)
             noise.append(torch.rand(1, self.cells, self.cells, generator=generator))

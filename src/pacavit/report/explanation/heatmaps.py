@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +21,9 @@ from pacavit.explain.render import (
 from pacavit.tasks.classification import ClassProbability
 from pacavit.utils.command import Command
 from pacavit.utils.pictures import base64_text, png_bytes
+from pacavit.utils.text import shown
 
-__all__ = ["Heatmap", "Heatmaps", "make_heatmaps"]
+__all__ = ["Heatmap", "Heatmaps", "class_label", "make_heatmaps"]
 
 _SIDE = 128  # pixels of the longer side of a picture
 
@@ -39,6 +40,7 @@ class Heatmap:
         overlay: the image with the map over it.
         beside: the image with each of the other maps over it.
         partition: the image with the cluster of every patch over it; None without clusters.
+        name: of the image.
     """
 
     index: int
@@ -47,6 +49,7 @@ class Heatmap:
     image: str
     overlay: str
     partition: str | None = None
+    name: str = ""
     beside: tuple[str, ...] = ()
 
     @property
@@ -85,7 +88,12 @@ class Heatmaps:
 
 
 def make_heatmaps(
-    model: LoadedModel, images: ImageSet, positions: Sequence[int], *, device: torch.device
+    model: LoadedModel,
+    images: ImageSet,
+    positions: Sequence[int],
+    *,
+    device: torch.device,
+    name: Callable[[int], str] = "image {}".format,
 ) -> Heatmaps:
     """Explain the top-1 class of images of a split.
 
@@ -96,14 +104,15 @@ def make_heatmaps(
         images: of the split.
         positions: of the images to explain, at least one.
         device: where to compute.
+        name: of the image at a position.
     """
     try:
-        explained = explain_split(model, images, positions, device=device)
+        explained = explain_split(model, images, positions, device=device, name=name)
     except PacavitError as error:
         return Heatmaps(default_method(model.task.model), (), error=str(error))
     names = model.info.class_names
     found = tuple(
-        _heatmap(position, _in_words(images.target(position), names), explanation)
+        _heatmap(position, class_label(images.target(position), names), explanation)
         for position, explanation in zip(positions, explained, strict=True)
     )
     stages, choice = explained[0].stages, explained[0].choice
@@ -136,10 +145,11 @@ def _heatmap(position: int, label: str, explanation: ImageExplanation) -> Heatma
         overlay=overlay,
         partition=partition,
         beside=tuple(beside),
+        name=shown(explanation.path),
     )
 
 
-def _in_words(target: Tensor, names: Sequence[str]) -> str:
+def class_label(target: Tensor, names: Sequence[str]) -> str:
     """A label () int64, or a row of 0 and 1 (classes,), as the names of its classes."""
     if target.ndim == 0:
         return names[int(target)]

@@ -39,6 +39,7 @@ __all__ = [
     "ExplainedImage",
     "check_explanation_folder",
     "explanations_json",
+    "explorer_page",
     "print_explanations",
     "write_explanations",
 ]
@@ -238,19 +239,7 @@ def _page(
     failed = [image for image in written if image.error is not None]
     sections = []
     if explored:
-        palette = (mpl.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-        data = {"images": [one for one, _ in explored], "colors": base64_text(palette.tobytes())}
-        parts = [
-            html.render(
-                "explorer.html",
-                {
-                    "images": data["images"],
-                    "clusters": bool(explored[0][0]["stages"]),
-                    "border": BORDER,
-                },
-            ),
-            html.data_block("explorer-data", data),
-        ]
+        parts = _explorer([one for one, _ in explored])
         done = len(written) - len(failed)
         if len(explored) < done:
             parts.append(
@@ -272,6 +261,36 @@ def _page(
     script = html.template_text("explorer.js") if explored else ""
     lead = _lead(explored[0][0]) if explored else "None of the images could be explained."
     return html.page(title, lead, sections, script=script)
+
+
+def explorer_page(
+    title: str, explanations: Iterable[tuple[ImageExplanation, str]], note: str
+) -> str:
+    """A page to explore a few images, without further files.
+
+    A link that ends in ``#image-N`` opens it at the image N, counted from 1.
+
+    Args:
+        title: of the page.
+        explanations: each with the true class of its image; an iterator keeps only one of them in
+            memory at a time.
+        note: what the images are, in a sentence.
+    """
+    images = []
+    for explanation, label in explanations:
+        data = _explorer_data(explanation)
+        text = f"predicted {data['label']}, true class {label}"
+        images.append(data | {"name": shown(explanation.path), "label": text})
+    section = html.Section("Explore", [html.paragraph(note), *_explorer(images)])
+    return html.page(title, _lead(images[0]), [section], script=html.template_text("explorer.js"))
+
+
+def _explorer(images: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """The part of a page that its script turns into an explorer, and the data for it."""
+    palette = (mpl.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    values = {"images": images, "clusters": bool(images[0]["stages"]), "border": BORDER}
+    data = {"images": images, "colors": base64_text(palette.tobytes())}
+    return [html.render("explorer.html", values), html.data_block("explorer-data", data)]
 
 
 def _lead(image: Mapping[str, Any]) -> str:

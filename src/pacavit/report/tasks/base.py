@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import isnan
@@ -26,20 +24,25 @@ from pacavit.engine.evaluate import ClassScores, Evaluation, Observer
 from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.utils.registry import Registry
+from pacavit.utils.statistics import proportion_interval
+from pacavit.utils.tables import csv_bytes
 
 __all__ = [
     "REPORTS",
     "ImagesCorrect",
     "StoredEvaluation",
     "TaskReport",
-    "csv_bytes",
     "left_out",
     "report_of",
 ]
 
 MANY_CLASSES = 30
 """With more classes than this, a page shows the lowest scores, and all others on request."""
+
+INTERVAL = "95 % interval"
+"""Follows the name of a score in tables: Wilson's interval, over other images."""
 
 _FEW = 10  # rows of a table of the lowest scores
 
@@ -66,6 +69,8 @@ class StoredEvaluation:
         data: version of the data.
         date: of the evaluation.
         broken: a line on each image that was left out because it could not be read.
+        split: which images of the data.
+        base: what relative links of a page to the files of the evaluation begin with.
     """
 
     evaluation: Evaluation
@@ -73,6 +78,8 @@ class StoredEvaluation:
     data: str
     date: datetime
     broken: tuple[str, ...] = ()
+    split: str = ""
+    base: str = ""
 
 
 class TaskReport:
@@ -84,6 +91,7 @@ class TaskReport:
         headline: display names of the main scores by name, the most important one first.
         compared: names of the scores in a comparison by display name; the first is drawn. If empty,
             all scores are compared.
+        proportions: names of the scores that are fractions of the images.
         paired: display name of the per-image correctness whose differences a comparison tests.
     """
 
@@ -91,6 +99,7 @@ class TaskReport:
     labels: ClassVar[Mapping[str, str]] = {}
     headline: ClassVar[Mapping[str, str]] = {}
     compared: ClassVar[Mapping[str, str]] = {}
+    proportions: ClassVar[tuple[str, ...]] = ()
     paired: ClassVar[str] = "correctness"
 
     def observer(self) -> Observer | None:
@@ -101,8 +110,18 @@ class TaskReport:
         """Positions of the few images for which heatmaps are made; none by default."""
         return []
 
+    def choose_mistakes(self, observed: Any) -> list[int]:
+        """Positions of the mistakes that get a page with explanations; none by default."""
+        return []
+
     def contents(
-        self, score: SplitScore, observed: Any, *, title: str, heatmaps: Heatmaps | None
+        self,
+        score: SplitScore,
+        observed: Any,
+        *,
+        title: str,
+        heatmaps: Heatmaps | None,
+        links: Mapping[int, ImageLinks] | None = None,
     ) -> dict[str, bytes]:
         """The ``files`` of an evaluation in addition to its scores, as bytes by name.
 
@@ -111,6 +130,7 @@ class TaskReport:
             observed: the observer after all batches.
             title: data and split.
             heatmaps: of a few of the images; None leaves them out.
+            links: files of images, by position.
         """
         rows = score.evaluation.per_class
         header = list(rows[0].scores) if rows else []
@@ -210,8 +230,14 @@ class TaskReport:
 
     def scores_as_text(self, evaluation: Evaluation) -> dict[str, str]:
         """All scores of an evaluation as text, by display name."""
+        texts = {}
+        for name, value in evaluation.scores.items():
+            texts[self.label(name)] = html.number(value)
+            if name in self.proportions:
+                _, low, high = proportion_interval(value, evaluation.num_images)
+                texts[f"{self.label(name)}, {INTERVAL}"] = f"{low:.3f} to {high:.3f}"
         return {
-            **{self.label(name): html.number(value) for name, value in evaluation.scores.items()},
+            **texts,
             "images": f"{evaluation.num_images:,}",
             "images/s": html.number(evaluation.images_per_second, digits=0),
         }
@@ -272,15 +298,6 @@ def report_of(task: str) -> TaskReport:
 
 def _number(value: float) -> str:
     return "n/a" if isnan(value) else html.number(value)
-
-
-def csv_bytes(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
-    """A table as a CSV file."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def left_out(split: str, number: int) -> str:

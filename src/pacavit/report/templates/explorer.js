@@ -187,5 +187,12 @@
     button.addEventListener("click", () => choose(Number(button.dataset.image)));
   }
   document.getElementById("explorer").hidden = false;
-  choose(0);
+
+  // Links to one image end in #image-N, counted from 1.
+  function chooseLinked() {
+    const linked = Number(location.hash.replace("#image-", ""));
+    choose(images[linked - 1] ? linked - 1 : 0);
+  }
+  addEventListener("hashchange", chooseLinked);
+  chooseLinked();
 })();

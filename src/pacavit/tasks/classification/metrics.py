@@ -37,7 +37,8 @@ class LogLoss(Metric):
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Add (B, classes) probabilities and (B,) labels."""
         chosen = probabilities.gather(1, labels[:, None]).clamp_min(1e-12)
-        self.total -= chosen.double().log().sum()
+        # float64, unless the device has none.
+        self.total -= chosen.to(self.total.dtype).log().sum()
         self.count += len(labels)
 
     def compute(self) -> Tensor:

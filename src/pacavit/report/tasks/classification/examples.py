@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -11,16 +11,32 @@ from torch import Tensor
 
 from pacavit.engine.scoring import SplitScore
 from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.report.tasks.classification.observe import TopClasses
 from pacavit.tasks.classification import ClassProbability
 from pacavit.utils import pictures
 
-__all__ = ["NUM_EXAMPLES", "Example", "Examples", "choose_examples", "choose_few", "pick_examples"]
+__all__ = [
+    "NUM_CONFUSIONS",
+    "NUM_EXAMPLES",
+    "Confusion",
+    "Example",
+    "Examples",
+    "choose_confusions",
+    "choose_examples",
+    "choose_few",
+    "choose_mistakes",
+    "pick_examples",
+]
 
 NUM_EXAMPLES = 12
 """Largest number of images of either kind."""
 
+NUM_CONFUSIONS = 10
+"""Pairs of classes."""
+
 _FEW, _FEW_WRONG = 6, 3  # images with heatmaps, and how many of them are incorrect
+_MISTAKES = 16  # images that are explained on a page of their own
 _MAX_SIDE = 128  # pixels of a thumbnail
 
 
@@ -34,12 +50,31 @@ class Example:
         guesses: the most probable classes, in descending order, and the true class if it is not
             among them.
         png: thumbnail, base64 of a PNG file.
+        name: of the image; empty in evaluations of earlier versions.
     """
 
     index: int
     label: str
     guesses: tuple[ClassProbability, ...]
     png: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """The most probable mistake of those that take one class for another.
+
+    Attributes:
+        label: name of the true class.
+        predicted: name of the predicted class.
+        index: position of the image in the split.
+        name: of the image.
+    """
+
+    label: str
+    predicted: str
+    index: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -50,11 +85,15 @@ class Examples:
         right: a sample of the correct images, whose top-1 class is the true class.
         wrong: the incorrect images with the highest top-1 probabilities.
         heatmaps: of a few of both kinds; None in evaluations of earlier versions.
+        confusions: of the pairs of classes that are confused most often, the most frequent first.
+        links: files of some of the images, by position.
     """
 
     right: tuple[Example, ...]
     wrong: tuple[Example, ...]
     heatmaps: Heatmaps | None = None
+    confusions: tuple[Confusion, ...] = ()
+    links: Mapping[int, ImageLinks] = field(default_factory=dict)
 
 
 class _Choice(NamedTuple):
@@ -84,11 +123,41 @@ def choose_few(top: TopClasses) -> list[int]:
     return positions
 
 
-def pick_examples(score: SplitScore, top: TopClasses, heatmaps: Heatmaps | None = None) -> Examples:
+def choose_confusions(top: TopClasses, num: int = NUM_CONFUSIONS) -> Tensor:
+    """Rows of ``top``: of each of the most frequent confusions its most probable mistake."""
+    predicted = top.classes[:, 0]
+    misses = (predicted != top.labels).nonzero()[:, 0]
+    surest = misses[top.probabilities[misses, 0].argsort(descending=True, stable=True)]
+    pairs = torch.stack([top.labels[surest], predicted[surest]], 1)
+    found, pair_of, counts = pairs.unique(dim=0, return_inverse=True, return_counts=True)
+    most = counts.argsort(descending=True, stable=True)[:num].tolist()
+    firsts = [int((pair_of == pair).nonzero()[0]) for pair in most]
+    return surest[firsts] if len(found) else surest
+
+
+def choose_mistakes(top: TopClasses) -> list[int]:
+    """Positions of the mistakes to explain: the most probable ones, and frequent confusions."""
+    wrong, confused = choose_examples(top).wrong, choose_confusions(top)
+    rows = list(dict.fromkeys([*wrong.tolist(), *confused.tolist()]))[:_MISTAKES]
+    positions: list[int] = top.indices[rows].tolist()
+    return positions
+
+
+def pick_examples(
+    score: SplitScore,
+    top: TopClasses,
+    heatmaps: Heatmaps | None = None,
+    links: Mapping[int, ImageLinks] | None = None,
+) -> Examples:
     """The chosen images of a scored split, with thumbnails."""
     names = [row.name for row in score.evaluation.per_class]
     right, wrong = (_examples(score, top, rows, names) for rows in choose_examples(top))
-    return Examples(right, wrong, heatmaps)
+    confusions = []
+    for row in choose_confusions(top).tolist():
+        label, predicted = names[int(top.labels[row])], names[int(top.classes[row, 0])]
+        index = int(top.indices[row])
+        confusions.append(Confusion(label, predicted, index, score.image_name(index)))
+    return Examples(right, wrong, heatmaps, tuple(confusions), links or {})
 
 
 def _examples(
@@ -103,7 +172,8 @@ def _examples(
         if label not in top.classes[row]:
             guesses.append(ClassProbability(names[label], float(top.true_probabilities[row])))
         picture = _thumbnail(score.images[index].image.cpu())
-        found.append(Example(index, names[label], tuple(guesses), picture))
+        name = score.image_name(index)
+        found.append(Example(index, names[label], tuple(guesses), picture, name))
     return tuple(found)
 
 

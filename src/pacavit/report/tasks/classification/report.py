@@ -19,17 +19,24 @@ from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.report.tasks.base import (
+    INTERVAL,
     REPORTS,
     ImagesCorrect,
     StoredEvaluation,
     TaskReport,
-    csv_bytes,
 )
 from pacavit.report.tasks.classification import sections
 from pacavit.report.tasks.classification.confusion import confusion_png
-from pacavit.report.tasks.classification.examples import Examples, choose_few, pick_examples
+from pacavit.report.tasks.classification.examples import (
+    Examples,
+    choose_few,
+    choose_mistakes,
+    pick_examples,
+)
 from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
+from pacavit.utils.tables import csv_bytes
 
 __all__ = ["ClassificationReport"]
 
@@ -50,6 +57,7 @@ class ClassificationReport(TaskReport):
         "recall": "recall_macro",
         "F1": "f1_macro",
     }
+    proportions = ("accuracy",)
     paired = "accuracy"
     labels: ClassVar[Mapping[str, str]] = {
         "loss": "log loss",
@@ -71,6 +79,10 @@ class ClassificationReport(TaskReport):
         """Some correct images, then some incorrect ones."""
         return choose_few(observed.top())
 
+    def choose_mistakes(self, observed: TopClassesObserver) -> list[int]:
+        """The most probable mistakes, and those of the most frequent confusions."""
+        return choose_mistakes(observed.top())
+
     def contents(
         self,
         score: SplitScore,
@@ -78,6 +90,7 @@ class ClassificationReport(TaskReport):
         *,
         title: str,
         heatmaps: Heatmaps | None,
+        links: Mapping[int, ImageLinks] | None = None,
     ) -> dict[str, bytes]:
         """Tables of classes, confusions and predictions, a picture, and example images."""
         evaluation, top = score.evaluation, observed.top()
@@ -85,7 +98,7 @@ class ClassificationReport(TaskReport):
         confusion = evaluation.arrays["confusion"].cpu().numpy()
         accuracy = evaluation.scores["accuracy"]
         title = f"{title}: accuracy {accuracy:.4f} of {evaluation.num_images:,} images"
-        examples = pick_examples(score, top, heatmaps)
+        examples = pick_examples(score, top, heatmaps, links)
         return {
             EXAMPLES: _EXAMPLES.dump_json(examples, indent=2) + b"\n",
             **super().contents(score, observed, title=title, heatmaps=heatmaps),
@@ -101,7 +114,7 @@ class ClassificationReport(TaskReport):
                     "predicted_class",
                     "predicted_class_probability",
                 ),
-                _predictions(top, names),
+                _predictions(score, top, names),
             ),
             "confusion.png": confusion_png(confusion, names, title=title),
         }
@@ -124,8 +137,8 @@ class ClassificationReport(TaskReport):
         examples: Examples = first.details
         found = [
             self.results_section(stored),
-            sections.confusion_section(first.evaluation, split),
-            sections.examples_section(examples, split),
+            sections.confusion_section(first.evaluation, split, examples, first.base),
+            sections.examples_section(examples, split, first.base),
         ]
         if examples.heatmaps is not None:
             found.append(sections.heatmaps_section(examples.heatmaps, split))
@@ -167,7 +180,8 @@ class ClassificationReport(TaskReport):
         """Accuracy and loss, means over classes, everything else, and counts."""
         texts = super().scores_as_text(evaluation)
         main = ["accuracy", "loss", *(name for name in self.labels if name in evaluation.scores)]
-        order = dict.fromkeys([*map(self.label, main), *texts])
+        named = [self.label(name) for name in main]
+        order = dict.fromkeys([named[0], f"{named[0]}, {INTERVAL}", *named, *texts])
         return {name: texts[name] for name in order if name in texts}
 
     def print(self, evaluation: Evaluation, console: Console, *, title: str) -> None:
@@ -195,7 +209,9 @@ def _averaged(average: str) -> list[str]:
     return [f"{kind}_{average}" for kind in _KINDS]
 
 
-def _predictions(top: TopClasses, names: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+def _predictions(
+    score: SplitScore, top: TopClasses, names: Sequence[str]
+) -> Iterable[tuple[Any, ...]]:
     """One row per image, in stored order."""
     rows = zip(
         top.indices.tolist(),
@@ -206,4 +222,5 @@ def _predictions(top: TopClasses, names: Sequence[str]) -> Iterable[tuple[Any, .
         strict=True,
     )
     for index, label, true, predicted, probability in rows:
-        yield index, names[label], round(true, 6), names[predicted], round(probability, 6)
+        image = score.image_name(index)
+        yield image, names[label], round(true, 6), names[predicted], round(probability, 6)

@@ -12,7 +12,7 @@ from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.pictures import choice_parts
 from pacavit.report.tasks.classification.confusion import MAX_CLASSES_WITH_COUNTS, confusion_png
-from pacavit.report.tasks.classification.examples import Examples
+from pacavit.report.tasks.classification.examples import NUM_CONFUSIONS, Examples
 from pacavit.utils.command import pacavit_command
 
 __all__ = [
@@ -21,8 +21,7 @@ __all__ = [
     "heatmaps_section",
 ]
 
-_FEW = 10  # rows of the table of confusions
-_NARROW = 10  # classes of a matrix that fits into half the width of a page
+_NARROW = 10  # classes of a matrix that fits beside a table without names of images
 
 
 class _Count(NamedTuple):
@@ -33,12 +32,16 @@ class _Count(NamedTuple):
     strength: float
 
 
-def confusion_section(evaluation: Evaluation, split: str) -> html.Section:
+def confusion_section(
+    evaluation: Evaluation, split: str, examples: Examples | None = None, base: str = ""
+) -> html.Section:
     """The confusion matrix, and its largest counts off the diagonal.
 
     Args:
         evaluation: of a classifier.
         split: name of the split, for captions.
+        examples: name an image of each of the most frequent confusions.
+        base: what links to the files of the evaluation begin with.
     """
     names, counts = [row.name for row in evaluation.per_class], evaluation.arrays["confusion"]
     if len(names) <= MAX_CLASSES_WITH_COUNTS:
@@ -49,28 +52,29 @@ def confusion_section(evaluation: Evaluation, split: str) -> html.Section:
             f"Confusion matrix of {len(names)} classes; its largest entries are in the next table",
             f"{split.capitalize()} images: true classes as rows, predicted ones as columns.",
         )
-    parts = [matrix, _most_confused(evaluation, names, split)]
-    narrow = len(names) <= _NARROW
+    parts = [matrix, _most_confused(evaluation, names, split, examples, base)]
+    narrow = len(names) <= _NARROW and (examples is None or not examples.confusions)
     return html.Section("Confusion matrix", [html.side_by_side(*parts)] if narrow else parts)
 
 
-def examples_section(examples: Examples, split: str) -> html.Section:
+def examples_section(examples: Examples, split: str, base: str = "") -> html.Section:
     """Images with the probabilities that the classifier gives them.
 
     Args:
         examples: of both kinds.
         split: name of the split, for explanations.
+        base: what links to the files of the evaluation begin with.
     """
     kinds = (
         (
             "Incorrect",
-            "X",
+            f"{split.capitalize()} images: those with the highest probability of a wrong class.",
             "None: all images are correct.",
             examples.wrong,
         ),
         (
             "Correct",
-            f"A sample, evenly spread, of the correct {split} images.",
+            f"{split.capitalize()} images: an evenly spread sample of the correct ones.",
             "None: all images are incorrect.",
             examples.right,
         ),
@@ -81,6 +85,8 @@ def examples_section(examples: Examples, split: str) -> html.Section:
             "title": title,
             "explanation": explanation if found else none,
             "examples": found,
+            "links": examples.links,
+            "base": base,
         }
         parts.append(html.render("examples.html", values))
     return html.Section("Examples", parts)
@@ -138,24 +144,46 @@ def _matrix(evaluation: Evaluation, names: Sequence[str], split: str) -> Markup:
     return html.render("confusion.html", {"caption": caption, "rows": rows})
 
 
-def _most_confused(evaluation: Evaluation, names: Sequence[str], split: str) -> Markup:
+def _most_confused(
+    evaluation: Evaluation,
+    names: Sequence[str],
+    split: str,
+    examples: Examples | None,
+    base: str,
+) -> Markup:
     errors = evaluation.arrays["confusion"].clone().fill_diagonal_(0)
     values, places = errors.flatten().sort(descending=True, stable=True)
-    rows: list[list[str | html.Cell]] = []
-    for count, place in zip(values[:_FEW].tolist(), places.tolist(), strict=False):
+    rows = []
+    for count, place in zip(values[:NUM_CONFUSIONS].tolist(), places.tolist(), strict=False):
         if count == 0:
             break
         true, predicted = divmod(place, len(names))
         fraction = count / evaluation.per_class[true].support
-        rows.append(
-            [
-                names[true],
-                names[predicted],
-                f"{count:,}",
-                html.Cell(html.percent(fraction), fraction),
-            ]
-        )
+        row: list[str | html.Cell]
+        row = [
+            names[true],
+            names[predicted],
+            f"{count:,}",
+            html.Cell(html.percent(fraction), fraction),
+        ]
+        if examples is not None and examples.confusions:
+            row.insert(2, _surest(examples, names[true], names[predicted], base))
+        rows.append(row)
     if not rows:
         return html.paragraph("All images are correct.")
     header = ["true class", "predicted class", "images", "fraction of class"]
-    return html.table(f"The most frequent confusions, {split} images", header, rows, text_columns=2)
+    caption = f"The most frequent confusions, {split} images"
+    if len(rows[0]) > len(header):
+        header.insert(2, "most confident mistake")
+        caption += "; of each the image for which the wrong class has the highest probability"
+    return html.table(caption, header, rows, text_columns=len(header) - 2)
+
+
+def _surest(examples: Examples, true: str, predicted: str, base: str) -> html.Cell:
+    """The image of the most probable mistake that takes one class for another, with a link."""
+    for each in examples.confusions:
+        if (each.label, each.predicted) == (true, predicted):
+            links = examples.links.get(each.index)
+            link = None if links is None else f"{base}{links.explanation or links.image}"
+            return html.Cell(each.name, link=link)
+    return html.Cell("")  # two equal probabilities, of which the matrix counts the other

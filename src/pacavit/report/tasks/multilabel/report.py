@@ -20,15 +20,16 @@ from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.curves import svg_picture
 from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.report.tasks.base import (
     REPORTS,
     ImagesCorrect,
     StoredEvaluation,
     TaskReport,
-    csv_bytes,
 )
 from pacavit.tasks.classification import Predictions
 from pacavit.tasks.multilabel.thresholds import THRESHOLDS, f1_by_threshold
+from pacavit.utils.tables import csv_bytes
 
 __all__ = ["MultilabelReport"]
 
@@ -64,6 +65,7 @@ class MultilabelReport(TaskReport):
         "F1 (macro)": "f1_macro",
         "exact match": "exact_match",
     }
+    proportions = ("exact_match",)
     paired = "exact match"
     labels: ClassVar[Mapping[str, str]] = {
         "f1": "F1",
@@ -83,7 +85,13 @@ class MultilabelReport(TaskReport):
         return positions
 
     def contents(
-        self, score: SplitScore, observed: _Probabilities, *, title: str, heatmaps: Heatmaps | None
+        self,
+        score: SplitScore,
+        observed: _Probabilities,
+        *,
+        title: str,
+        heatmaps: Heatmaps | None,
+        links: Mapping[int, ImageLinks] | None = None,
     ) -> dict[str, bytes]:
         """Tables of classes, thresholds, and probabilities of every image."""
         evaluation = score.evaluation
@@ -93,7 +101,12 @@ class MultilabelReport(TaskReport):
         predicted = probabilities >= evaluation.arrays["threshold"]
         header = ("image", "true_classes", "predicted_classes", *names)
         lines = (
-            (index, _joined(names, target), _joined(names, called), *_rounded(row))
+            (
+                score.image_name(index),
+                _joined(names, target),
+                _joined(names, called),
+                *_rounded(row),
+            )
             for index, target, called, row in zip(
                 indices.tolist(), targets, predicted, probabilities, strict=True
             )

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TensorBoardWriter"]
+from pacavit.engine.run.loggers.base import LOGGERS, Logger
+from pacavit.recipes.schema import Recipe
+
+__all__ = ["TensorBoardLogger"]
 
 
-class TensorBoardWriter:
-    """Writes the event file of a session.
+@LOGGERS.register("tensorboard")
+class TensorBoardLogger(Logger):
+    """TensorBoard: an event file for each session, in the folder ``tensorboard`` of the run.
 
-    ``torch.utils.tensorboard`` opens the file again for every number, in a thread that prints its
-    errors (such as a full disk), and includes the name of the machine in the file name.
-
-    Args:
-        folder: the log directory, created if needed.
-        first_step: events of earlier sessions from this step on are hidden.
+    Steps of earlier sessions that this one repeats are hidden. ``torch.utils.tensorboard`` opens
+    the file again for every number, in a thread that prints its errors (such as a full disk), and
+    includes the name of the machine in the file name.
     """
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    local = True
+
+    def __init__(self, out: Path, recipe: Recipe, first_step: int) -> None:
         from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped]
         from tensorboard.summary.writer import record_writer  # type: ignore[import-untyped]
 
+        folder = out / "tensorboard"
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files of a folder in the order of their names.
         name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
@@ -35,15 +40,13 @@ class TensorBoardWriter:
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(step=first_step, session_log=start)
 
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        """Record a number."""
-        self._write(step=step, summary={"value": [{"tag": tag, "simple_value": value}]})
-
-    def flush(self) -> None:
-        """Hand all data to the operating system, so that they survive a crash of this process."""
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Record numbers, and hand them to the operating system: they survive a crash."""
+        for tag, value in values.items():
+            self._write(step=step, summary={"value": [{"tag": tag, "simple_value": value}]})
         self.file.flush()
 
-    def close(self) -> None:
+    def close(self, *, finished: bool) -> None:
         """Close the file."""
         self.file.close()
 
