@@ -33,6 +33,14 @@ def evaluate(
             "repeatable. Needs --out.",
         ),
     ] = None,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Test-time augmentation: flip averages an image and its mirror image. Its "
+            "results are reported apart.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the results; inside a run if not given."),
@@ -44,8 +52,9 @@ def evaluate(
 
     models = [model, *ensemble] if ensemble else model
     evaluation = api.evaluate(
-        models, data=data, split=split, all_images=all_, out=out, progress=True
+        models, data=data, split=split, all_images=all_, out=out, tta=tta, progress=True
     )
     title = f"ensemble of {' and '.join(models)}" if ensemble else model
     images = "all images" if all_ else f"{split} split"
-    print_evaluation(evaluation, title=f"{title}, {images}")
+    augmented = f", test-time augmentation {tta}" if tta else ""
+    print_evaluation(evaluation, title=f"{title}, {images}{augmented}")

@@ -25,6 +25,13 @@ def predict(
             "repeatable.",
         ),
     ] = None,
+    tta: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Test-time augmentation: flip averages an image and its mirror image.",
+        ),
+    ] = None,
     top_k: Annotated[int, typer.Option(metavar="K", help="Number of classes of each image.")] = 5,
     out: Annotated[
         Path | None,
@@ -52,6 +59,7 @@ def predict(
         overwrite=overwrite,
         device=device,
         batch_size=batch_size,
+        tta=tta,
         progress=True,
     )
     if json:

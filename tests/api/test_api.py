@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import timm
-import torch
 
 import pacavit
 from pacavit import api, recipes
@@ -95,17 +94,16 @@ def test_data_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 class EveryImageIsBroken:
     """In place of a predictor."""
 
-    def __init__(self, model: LoadedModel, device: torch.device, *, batch_size: int) -> None:
-        pass
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
 
     def stream(self, paths: Sequence[Path]) -> Iterator[Predicted]:
         return (Predicted(path, None, "broken") for path in paths)
 
 
 def test_one_image_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_model("cifar10_nano_conv")
-    monkeypatch.setattr(predicting, "load_model", lambda name: model)
-    monkeypatch.setattr(predicting, "Predictor", EveryImageIsBroken)
+    predictor = EveryImageIsBroken(load_model("cifar10_nano_conv"))
+    monkeypatch.setattr(predicting, "load_predictor", lambda *names, **options: predictor)
     images: list[str | Path | list[str]] = ["a.png", Path("a.png"), ["a.png"]]
     for image in images:
         assert api.predict("m", image) == [ImagePrediction(Path("a.png"), (), "broken")]

@@ -70,13 +70,16 @@ def test_predict_passes_everything_on_and_names_the_file(
     predict = Recorder(predictions()[:1])
     monkeypatch.setattr(api, "predict", predict)
     words = ["predict", "model", "a.png", "--top-k", "2", "--out", "p.csv", "--overwrite"]
+    words += ["--tta", "flip", "--ensemble", "other", "--ensemble", "third"]
     assert main([*words, "--device", "cpu", "--batch-size", "64"]) == 0
+    assert predict.arguments == (["model", "other", "third"], [Path("a.png")])
     assert predict.options == {
         "top_k": 2,
         "out": Path("p.csv"),
         "overwrite": True,
         "device": "cpu",
         "batch_size": 64,
+        "tta": "flip",
         "progress": True,
     }
     assert capsys.readouterr().out == "wrote p.csv: 1 image\n"

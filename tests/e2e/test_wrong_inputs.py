@@ -441,6 +441,16 @@ ROWS = [
         "predict {run} --ensemble {files}/no.safetensors {image}",
         ["no.safetensors"],
     ),
+    (
+        "test-time augmentation",
+        "evaluate {run} --tta flop",
+        ["unknown test-time augmentation 'flop'", "'flip'"],
+    ),
+    (
+        "test-time augmentation of images",
+        "predict {run} {image} --tta flop",
+        ["unknown test-time augmentation 'flop'"],
+    ),
     ("official missing", "convert {files}/no.pth {files}/new.safetensors", ["no.pth"]),
     ("official foreign", "convert {files}/foreign.pth {files}/new.safetensors", ["foreign.pth"]),
     ("official evil", "convert {files}/evil.pth {files}/new.safetensors", ["evil.pth", "executed"]),

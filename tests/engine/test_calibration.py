@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError
 from pacavit.recipes import Recipe
 from pacavit.tasks import ImageClassifier, MultilabelTask
+from pacavit.tasks.classification import fit_temperature
 from pacavit.tasks.multilabel import MultilabelConfig
 
 MakeRecipe = Callable[..., Recipe]
@@ -171,3 +173,15 @@ def test_why_a_temperature_stays_1(make_recipe: MakeRecipe) -> None:
 
 def test_other_tasks_are_not_calibrated() -> None:
     assert not MultilabelTask(torch.nn.Identity(), MultilabelConfig(), 3).calibrates
+
+
+def test_the_temperature_is_that_of_the_kept_weights(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        import_module("pacavit.engine.train"), "is_better", lambda score, best: best is None
+    )
+    run = train(make_recipe(keep="best", ema=None), tmp_path / "run", progress=False)
+    model = load_model(run)
+    logits, _, labels = predict_val(model)
+    assert model.task.temperature == pytest.approx(fit_temperature(logits, labels))

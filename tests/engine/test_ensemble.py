@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
@@ -204,3 +205,22 @@ def test_ensembles_on_the_command_line(
     assert {each["class"]: each["probability"] for each in found["top"]} == pytest.approx(
         expected, abs=1e-6
     )
+
+
+def test_augmented_results_on_other_data_are_apart_too(
+    runs: tuple[Path, Path], images: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(images, tmp_path / "other")
+    (other / "dark" / "00.png").unlink()
+    plain = pacavit.evaluate(runs[0], data=other)
+    augmented = pacavit.evaluate(runs[0], data=other, tta="flip")
+    folder = runs[0] / "other-data"
+    assert (plain.folder, augmented.folder) == (
+        folder / "other-test",
+        folder / "other-test-tta-flip",
+    )
+    together = pacavit.evaluate(runs, tta="flip", out=tmp_path / "out")
+    assert together.folder == tmp_path / "out"
+    record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert record["split"] == "test-tta-flip"
+    assert record["command"][-4:] == ["--tta", "flip", "--out", str(tmp_path / "out")]

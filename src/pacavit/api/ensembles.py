@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from pacavit.engine.ensemble import Ensemble, score_ensemble
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.environment import environment
 from pacavit.engine.system import pick_device
+from pacavit.engine.test_time import augment_test_time
 from pacavit.engine.weights.load import load_model, weights_digest
 from pacavit.errors import PacavitError
 from pacavit.report.evaluation import write_evaluation
 from pacavit.report.tasks import report_of
+from pacavit.report.test_time import test_time_name
 from pacavit.utils.command import pacavit_command
 from pacavit.utils.text import shown
 
@@ -28,6 +31,7 @@ def evaluate_ensemble(
     data: str | Path | None,
     split: str,
     out: str | Path | None,
+    tta: str | None,
     progress: bool,
 ) -> Evaluation:
     """Evaluate an ensemble, and save the results with the scores of its members.
@@ -37,6 +41,7 @@ def evaluate_ensemble(
         data: folder with the data set, instead of the one that the first model was trained on.
         split: "train", "val" or "test".
         out: folder for the results, outside of the runs.
+        tta: name of a test-time augmentation.
         progress: show a progress bar for each model, and its score.
 
     Raises:
@@ -44,7 +49,7 @@ def evaluate_ensemble(
     """
     chosen = check_split(split)
     folder = check_results_folder(models, out)
-    ensemble = Ensemble([load_model(model) for model in models])
+    ensemble = Ensemble([augment_test_time(load_model(model), tta) for model in models])
     device = pick_device("auto")
     first = ensemble.models[0]
     report = report_of(first.recipe.task.name)
@@ -70,6 +75,7 @@ def evaluate_ensemble(
         ensemble=[str(model) for model in models[1:]],
         data=data,
         split=None if split == "test" else split,
+        tta=tta,
         out=folder,
     )
     facts = {
@@ -77,7 +83,7 @@ def evaluate_ensemble(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": score.info.name,
         "data": score.info.version,
-        "split": split,
+        "split": test_time_name(split, tta),
         "broken_images": list(score.images.broken.values()),
         "ensemble": [
             {
@@ -90,9 +96,9 @@ def evaluate_ensemble(
         ],
         "environment": environment(device),
     }
-    title = f"{score.info.version}, {split}, ensemble of {len(models)}"
+    title = f"{score.info.version}, {test_time_name(split, tta)}, ensemble of {len(models)}"
     write_evaluation(score, folder, title=title, facts=facts, observed=observed)
-    return score.evaluation
+    return replace(score.evaluation, folder=folder)
 
 
 def check_results_folder(models: Sequence[str | Path], out: str | Path | None) -> Path:

@@ -15,6 +15,7 @@ from pacavit.api._images import find_images
 from pacavit.engine.ensemble import load_predictor
 from pacavit.engine.predictor import ImageInput
 from pacavit.engine.system import pick_device
+from pacavit.engine.test_time import check_tta
 from pacavit.errors import PacavitError
 from pacavit.report.prediction import check_predictions_file, write_predictions
 from pacavit.tasks import TaskPrediction
@@ -33,6 +34,7 @@ def predict(
     overwrite: bool = False,
     device: str = "auto",
     batch_size: int = 16,
+    tta: str | None = None,
     progress: bool = False,
 ) -> list[TaskPrediction]:
     """Predict each image; a classifier returns the ``top_k`` most probable classes.
@@ -49,6 +51,8 @@ def predict(
         overwrite: replace that file.
         device: where to compute: "auto", "cpu", "cuda", "cuda:1" and so on.
         batch_size: number of images that the network gets at once.
+        tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
+            its mirror image.
         progress: show a progress bar when there are many images.
 
     Returns:
@@ -63,11 +67,12 @@ def predict(
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
         if value < 1:
             raise PacavitError(f"{name.replace('_', ' ')} must be at least 1, not {value}")
+    check_tta(tta)
     if out is not None:
         check_predictions_file(Path(out), overwrite=overwrite)
     picked = pick_device(device, option="device")
     sources = _sources(images, progress=progress)
-    predictor = load_predictor(model, picked, batch_size=batch_size)
+    predictor = load_predictor(model, picked, batch_size=batch_size, tta=tta)
     loaded = predictor.model
     found = track(
         predictor.stream(sources),

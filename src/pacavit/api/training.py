@@ -21,6 +21,7 @@ from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.environment import environment
 from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.system import pick_device
+from pacavit.engine.test_time import augment_test_time, check_tta
 from pacavit.engine.weights import hub
 from pacavit.engine.weights.load import LoadedModel, load_model, weights_digest
 from pacavit.engine.weights.packaged import packaged_names
@@ -39,6 +40,7 @@ from pacavit.report.stored import (
     other_folder,
 )
 from pacavit.report.tasks import report_of
+from pacavit.report.test_time import test_time_name
 from pacavit.utils.command import Command, pacavit_command
 from pacavit.utils.text import shown
 
@@ -99,6 +101,7 @@ def evaluate(
     split: str = "test",
     all_images: bool = False,
     out: str | Path | None = None,
+    tta: str | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Evaluate a model on a split, and save the results.
@@ -118,6 +121,9 @@ def evaluate(
         all_images: use the images of all splits, for example a whole folder of class folders.
         out: another folder for the results. Without it, nothing is saved for weights outside of a
             run.
+        tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
+            its mirror image. Its results are saved apart, in folders whose names end in
+            ``-tta-NAME``.
         progress: show a progress bar.
 
     Returns:
@@ -135,11 +141,13 @@ def evaluate(
         if all_images:
             raise PacavitError("an ensemble is measured by split; leave all images out")
         models = [model, *others]
-        return evaluate_ensemble(models, data=data, split=split, out=out, progress=progress)
-    folder = results_folder(model, split=split, out=out)
+        return evaluate_ensemble(
+            models, data=data, split=split, out=out, tta=tta, progress=progress
+        )
+    folder = results_folder(model, split=split, out=out, tta=tta)
     if folder is not None and out is None:
         _check_no_file(Path(model) / OTHER_DATA)
-    loaded = load_model(model)
+    loaded = augment_test_time(load_model(model), tta)
     device = pick_device("auto")
     observed = report_of(loaded.recipe.task.name).observer()
     score = score_model(
@@ -158,13 +166,13 @@ def evaluate(
             print_line(text, stderr=True)
     if folder is not None:
         own = not all_images and _is_own_data(loaded, data, score)
-        measured = ALL if all_images else split
+        measured = test_time_name(ALL if all_images else split, tta)
         if out is None and not own:
             root = Path(data or loaded.recipe.data.root or score.info.name)
             folder = other_folder(Path(model), root.absolute(), measured, score.info.version)
         shown_split = None if split == "test" else split
         command = pacavit_command(
-            "evaluate", model, data=data, out=out, split=shown_split, all=all_images
+            "evaluate", model, data=data, out=out, split=shown_split, all=all_images, tta=tta
         )
         _save_score(
             score,
@@ -194,21 +202,26 @@ def evaluate(
 
 
 def results_folder(
-    model: str | Path, *, split: str = "test", out: str | Path | None = None
+    model: str | Path,
+    *,
+    split: str = "test",
+    out: str | Path | None = None,
+    tta: str | None = None,
 ) -> Path | None:
     """The folder in which ``evaluate`` saves the results on a run's own data; None for none.
 
     Arguments are those of ``evaluate``. For other data see the attribute ``folder`` of its result.
 
     Raises:
-        UnknownNameError: there is no such split.
+        UnknownNameError: there is no such split or test-time augmentation.
         PacavitError: a file is in the way.
     """
     split = check_split(split)
+    check_tta(tta)
     if out is not None:
         folder = Path(out)
     elif _is_run(model):
-        folder = evaluation_folder(Path(model), split)
+        folder = evaluation_folder(Path(model), test_time_name(split, tta))
     else:
         return None
     _check_no_file(folder)

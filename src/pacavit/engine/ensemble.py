@@ -20,10 +20,11 @@ from pacavit.data import Batch, Split
 from pacavit.engine.evaluate import Evaluation, Measurement, Observer, summarize
 from pacavit.engine.predictor import ImageInput, Predicted, Predictor
 from pacavit.engine.scoring import SplitScore, score_model
+from pacavit.engine.test_time import augment_test_time
 from pacavit.engine.weights.load import LoadedModel, load_model
 from pacavit.errors import CheckpointError, DataError
 from pacavit.recipes.schema import Recipe
-from pacavit.tasks.classification import Predictions
+from pacavit.tasks.classification import Predictions, mean_predictions
 from pacavit.utils.text import first_few, shown
 
 __all__ = [
@@ -54,17 +55,6 @@ class Ensemble:
         names = models[0].info.class_names
         self.models = tuple(_with_order(model, names) for model in models)
 
-    @staticmethod
-    def average(predictions: Sequence[Predictions]) -> Predictions:
-        """The mean of the models' probabilities and of their logits, on the CPU.
-
-        Args:
-            predictions: one for each model, of the same images.
-        """
-        logits = torch.stack([each.logits.cpu() for each in predictions]).mean(0)
-        probabilities = torch.stack([each.probabilities.cpu() for each in predictions]).mean(0)
-        return Predictions(logits, probabilities)
-
 
 class EnsemblePredictor:
     """Predicts images with an ensemble, as ``Predictor`` does with one model.
@@ -78,7 +68,7 @@ class EnsemblePredictor:
     def __init__(
         self, ensemble: Ensemble, device: torch.device | str = "cpu", *, batch_size: int = 16
     ) -> None:
-        self.ensemble, self.model = ensemble, ensemble.models[0]
+        self.model = ensemble.models[0]
         self._predictors = [
             Predictor(model, device, batch_size=batch_size) for model in ensemble.models
         ]
@@ -99,7 +89,7 @@ class EnsemblePredictor:
                 yield errors[0]
             else:
                 single = [Predictions(*(value[None] for value in each.record)) for each in found]
-                yield replace(found[0], record=self.ensemble.average(single)[0])
+                yield replace(found[0], record=mean_predictions(single)[0])
 
 
 def load_predictor(
@@ -107,6 +97,7 @@ def load_predictor(
     device: torch.device | str = "cpu",
     *,
     batch_size: int = 16,
+    tta: str | None = None,
 ) -> Predictor | EnsemblePredictor:
     """A predictor of one model, or of the ensemble of several.
 
@@ -114,11 +105,12 @@ def load_predictor(
         models: run folder, weights file or packaged name; or several.
         device: where to compute.
         batch_size: largest number of images in a batch.
+        tta: name of a test-time augmentation.
 
     Raises:
         PacavitError: a model cannot be loaded, or they form no ensemble.
     """
-    loaded = [load_model(name) for name in model_names(models)]
+    loaded = [augment_test_time(load_model(name), tta) for name in model_names(models)]
     if len(loaded) == 1:
         return Predictor(loaded[0], device, batch_size=batch_size)
     return EnsemblePredictor(Ensemble(loaded), device, batch_size=batch_size)
@@ -188,7 +180,7 @@ def score_ensemble(
                 f"{shown(model.path)} does not find the same {split} images as "
                 f"{shown(first.path)}; give the folder of the data for all models"
             )
-    mean = ensemble.average([predictions for _, predictions, _ in columns])
+    mean = mean_predictions([predictions for _, predictions, _ in columns])
     task = copy.copy(first.task)
     task.temperature = 1.0  # the probabilities are calibrated already
     metrics = task.metrics()
@@ -264,6 +256,7 @@ def _with_order(model: LoadedModel, names: tuple[str, ...]) -> LoadedModel:
     network = _Reordered(task.model, [known.index(name) for name in names])
     reordered = type(task)(network, task.config, task.num_classes)
     reordered.temperature = task.temperature
+    reordered.test_time_augmentation = task.test_time_augmentation
     return replace(model, task=reordered.eval(), info=replace(model.info, class_names=names))
 
 

@@ -308,8 +308,9 @@ class Trainer:
             return None
         newest = checkpoint.newest(self.out / CHECKPOINTS)
         if self.config.keep == "best" and newest is not None:
-            tensors, _ = files.read_tensors(best_weights(newest))
-            load_state(self.best_task.model, tensors, newest)
+            with self.world.together():
+                tensors, _ = files.read_tensors(best_weights(newest))
+                load_state(self.best_task.model, tensors, newest)
         found = calibrate(
             self.best_task,
             self.val_loader,

@@ -38,6 +38,7 @@ from pacavit.report.stored import (
 )
 from pacavit.report.tasks import StoredEvaluation, report_of
 from pacavit.report.tasks.base import left_out
+from pacavit.report.test_time import test_time_section
 from pacavit.utils import files
 from pacavit.utils.command import pacavit_command
 
@@ -83,6 +84,8 @@ def run_page(run: Path, model: LoadedModel) -> str:
     if stored:
         report = report_of(model.recipe.task.name)
         sections += report.sections({SPLIT_TITLES[split]: each for split, each in stored.items()})
+    if (augmented := test_time_section(run, model, stored)) is not None:
+        sections.append(augmented)
     if model.calibration is not None:
         sections.append(calibration_section(model.calibration))
     if others := other_evaluations(run, model):

@@ -46,8 +46,8 @@ class OtherEvaluation(NamedTuple):
     stored: StoredEvaluation
 
 
-def evaluation_folder(run: Path, split: Split) -> Path:
-    """Where a run keeps its evaluation on a split of its own data."""
+def evaluation_folder(run: Path, split: str) -> Path:
+    """Where a run keeps its evaluation on a split of its own data, with the name of the split."""
     return run / f"evaluation-{split}"
 
 

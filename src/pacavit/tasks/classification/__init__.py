@@ -13,12 +13,14 @@ from pacavit.tasks.classification.classifier import (
     ImageClassifier,
     Prediction,
     Predictions,
+    mean_predictions,
     top_classes,
 )
 from pacavit.tasks.classification.config import ClassificationConfig
 from pacavit.tasks.classification.predictions import ImagePrediction
 from pacavit.tasks.classification.preprocess import ClassificationPreprocess
 from pacavit.tasks.classification.task import ClassificationTask
+from pacavit.tasks.classification.test_time import TEST_TIME_VIEWS
 from pacavit.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ else:
     )
 
 __all__ = [
+    "TEST_TIME_VIEWS",
     "Calibration",
     "ClassProbability",
     "ClassificationConfig",
@@ -41,6 +44,7 @@ __all__ = [
     "Prediction",
     "Predictions",
     "fit_temperature",
+    "mean_predictions",
     "measure_calibration",
     "top_classes",
 ]

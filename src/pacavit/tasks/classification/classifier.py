@@ -14,6 +14,7 @@ from pacavit.data import Batch, DataInfo, Preprocess
 from pacavit.errors import RecipeError
 from pacavit.tasks.base import NetworkFactory, Task
 from pacavit.tasks.classification.preprocess import ClassificationPreprocess
+from pacavit.tasks.classification.test_time import TEST_TIME_VIEWS
 
 __all__ = [
     "ClassProbability",
@@ -21,6 +22,7 @@ __all__ = [
     "ImageClassifier",
     "Prediction",
     "Predictions",
+    "mean_predictions",
     "top_classes",
     "weighted_mean",
 ]
@@ -74,6 +76,14 @@ class Predictions(Sequence[Prediction]):
         return map(Prediction, self.logits, self.probabilities)
 
 
+def mean_predictions(predictions: Sequence[Predictions]) -> Predictions:
+    """Means of logits and of probabilities, of several predictions of the same images."""
+    return Predictions(
+        torch.stack([each.logits for each in predictions]).mean(0),
+        torch.stack([each.probabilities for each in predictions]).mean(0),
+    )
+
+
 def top_classes(
     probabilities: Tensor, class_names: Sequence[str], k: int
 ) -> tuple[ClassProbability, ...]:
@@ -125,10 +135,12 @@ class ImageClassifier(Task):
     Attributes:
         class_weights: (classes,) float32, of the classes in the loss; None if all count the same.
         distiller: what training imitates; None: nothing. No part of the task's state.
+        test_time_augmentation: name in ``TEST_TIME_VIEWS``; None predicts each image once.
     """
 
     class_weights: Tensor | None
     distiller: Distiller | None = None
+    test_time_augmentation: str | None = None
 
     def __init__(self, model: nn.Module, config: Any, num_classes: int) -> None:
         super().__init__()
@@ -198,8 +210,17 @@ class ImageClassifier(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Predictions:
-        """Logits of B images, and their probabilities at the task's temperature, in fp32."""
-        logits = self.model(batch.images).float()
+        """Logits of B images, and their probabilities at the task's temperature, in fp32.
+
+        With test-time augmentation both are means over the views.
+        """
+        if self.test_time_augmentation is None:
+            return self._predict(batch.images)
+        views = TEST_TIME_VIEWS[self.test_time_augmentation](batch.images)
+        return mean_predictions([self._predict(view) for view in views])
+
+    def _predict(self, images: Tensor) -> Predictions:
+        logits = self.model(images).float()
         return Predictions(logits, self.probabilities(logits / self.temperature))
 
     def is_finite(self, records: Predictions) -> bool:  # type: ignore[override]

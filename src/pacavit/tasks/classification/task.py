@@ -113,7 +113,9 @@ class ClassificationTask(ImageClassifier):
         # torchmetrics is needed for evaluation only, not for prediction.
         from pacavit.tasks.classification.metrics import ClassificationMetrics
 
-        return ClassificationMetrics(self.num_classes, calibrated=self.temperature != 1)
+        # With test-time augmentation the logits are means, which do not give the probabilities.
+        calibrated = self.temperature != 1 and self.test_time_augmentation is None
+        return ClassificationMetrics(self.num_classes, calibrated=calibrated)
 
     def summarize(self, results: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The metrics in the order of tables, and the number of images of each class."""
