@@ -80,7 +80,10 @@ def test_a_run_stops_when_its_patience_is_exhausted(
     # The rate decreases as if all epochs would follow.
     whole = run(make_recipe(epochs=7), tmp_path / "whole", monkeypatch)
     assert [row["lr"] for row in rows] == [row["lr"] for row in read_metrics(whole)][:5]
-    run_facts(out, load_model(out))  # is no unfinished run
+    assert run_facts(out, load_model(out)).outcome == (
+        "stopped after epoch 5 of 7: no better validation accuracy for 3 epochs (train.patience)",
+        "kept the weights of the last epoch, 5 (train.keep)",
+    )
 
 
 @pytest.mark.usefixtures("scored")

@@ -145,7 +145,7 @@ def _exact_pairs(
         places = [(split, at) for split in names for at in range(len(files[split]))]
         groups = [places]
         for key in (_size, _tail_digest, _digest):
-            groups = [group for before in groups for group in _grouped(before, key, files)]
+            groups = _divided(groups, key, files)
     else:
         digests: dict[bytes, list[Place]] = defaultdict(list)
         for split in names:
@@ -158,17 +158,21 @@ def _exact_pairs(
                 yield place, group[0]
 
 
-def _grouped(
-    places: Sequence[Place], key: Callable[[Path], object], files: Mapping[Split, LabeledImages]
+def _divided(
+    groups: Sequence[Sequence[Place]],
+    key: Callable[[Path], object],
+    files: Mapping[Split, LabeledImages],
 ) -> list[list[Place]]:
-    """Files with the same key, of which some are in different splits."""
-    groups: dict[object, list[Place]] = defaultdict(list)
-    for split, position in progress(places, "looking for equal files", len(places)):
+    """Divide groups of files by a key; those with files in several splits."""
+    divided: dict[object, list[Place]] = defaultdict(list)
+    places = [(number, place) for number, group in enumerate(groups) for place in group]
+    for number, (split, position) in progress(places, "looking for equal files", len(places)):
         try:
-            groups[key(Path(files[split].location(position)))].append((split, position))
+            found = key(Path(files[split].location(position)))
         except OSError:
             continue  # missing or unreadable files are reported when they are decoded
-    return [group for group in groups.values() if _in_several(group)]
+        divided[number, found].append((split, position))
+    return [group for group in divided.values() if _in_several(group)]
 
 
 def _in_several(group: Sequence[Place]) -> bool:

@@ -38,6 +38,7 @@ def test_the_card_has_use_results_training_and_limits(
         environment=ENVIRONMENT,
         seconds=90.0,
         evaluation_command=pacavit_command("evaluate", "digits_mlp"),
+        outcome=["stopped after epoch 5 of 7", "kept the weights of epoch 2"],
     )
     assert card.startswith("# digits_mlp\n")
     assert "accuracy 0.8000" in card_summary(card)
@@ -49,6 +50,7 @@ def test_the_card_has_use_results_training_and_limits(
         "| macro | 0.8000 | 0.8100 | 0.8200 | 0.8300 |",
         r"| $dog\| | 0.7000 | 0.9000 | 0.8500 | 4 |",
         "seed 7",
+        "\n- Stopped after epoch 5 of 7\n- Kept the weights of epoch 2\n- Time: 1.5 minutes",
         "1.5 minutes",
         "Some CPU, threads: 2",
         "pacavit predict digits_mlp IMAGE.png",

@@ -79,7 +79,8 @@ def describe_training(
         place += f", {processes} processes"
     return [
         f"model: {recipe.model.name}, {num_parameters:,} parameters, on {place}, {train.precision}",
-        f"training: {train.epochs} epochs of {steps_per_epoch} steps of {train.batch_size} images",
+        f"training: {train.epochs} {'epoch' if train.epochs == 1 else 'epochs'} of "
+        f"{steps_per_epoch} steps of {train.batch_size} images",
     ]
 
 

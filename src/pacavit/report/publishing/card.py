@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -29,6 +29,7 @@ def model_card(
     environment: Mapping[str, Any],
     seconds: float,
     evaluation_command: Command,
+    outcome: Sequence[str] = (),
     source: str | None = None,
     half: bool = False,
     license_name: str = "Apache-2.0",
@@ -42,6 +43,7 @@ def model_card(
         environment: of the training, as in the run's ``environment.json``.
         seconds: duration of the training.
         evaluation_command: repeats the evaluation.
+        outcome: of the training, as ``describe_outcome`` words it.
         source: argument of commands for the weights; None is the name.
         half: the file holds half-precision numbers.
         license_name: of the weights.
@@ -54,7 +56,7 @@ def model_card(
         f"({evaluation.num_images:,} images, no test-time augmentation).",
         _use(source or name),
         _results(evaluation, evaluation_command, "half" if half else "full"),
-        _training(model, environment, seconds),
+        _training(model, environment, seconds, outcome),
         _limits(model, evaluation),
         f"## License\n\nThe weights are under {license_name}. The training images have terms of "
         "their own.",
@@ -91,7 +93,12 @@ def _results(evaluation: Evaluation, command: Command, precision: str) -> str:
     return "\n".join(parts)
 
 
-def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float) -> str:
+def _training(
+    model: LoadedModel,
+    environment: Mapping[str, Any],
+    seconds: float,
+    outcome: Sequence[str],
+) -> str:
     recipe, info, network = model.recipe, model.info, model.task.model
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     macs = count_macs(network, input_size(model))
@@ -107,6 +114,7 @@ def _training(model: LoadedModel, environment: Mapping[str, Any], seconds: float
             "validation images held out of the training set",
             f"- Recipe: `{recipe.name}`, {recipe.train.epochs} epochs, seed {recipe.train.seed}, "
             "one run",
+            *(f"- {line[0].upper()}{line[1:]}" for line in outcome),
             f"- Time: {seconds / 60:.1f} minutes",
             f"- Machine: {machine}",
             f"- Versions: {versions}",

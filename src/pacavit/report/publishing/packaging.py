@@ -10,7 +10,7 @@ from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.environment import read_environment
 from pacavit.engine.run.log import read_metrics
 from pacavit.engine.scoring import score_model
-from pacavit.engine.selection import is_finished
+from pacavit.engine.selection import describe_outcome, is_finished
 from pacavit.engine.system import pick_device
 from pacavit.engine.weights.format import save_weights
 from pacavit.engine.weights.load import LoadedModel, load_model
@@ -79,20 +79,23 @@ class RunFacts(NamedTuple):
     Attributes:
         environment: versions and machine.
         seconds: duration of the training.
+        outcome: sentences on early stopping and the epoch that was kept, if the run asked for them.
     """
 
     environment: dict[str, Any]
     seconds: float
+    outcome: tuple[str, ...]
 
 
 def run_facts(run: Path, trained: LoadedModel) -> RunFacts:
     """Facts of a run; raises CheckpointError if it is unfinished or incomplete."""
-    rows, config = read_metrics(run), trained.recipe.train
-    if not is_finished(rows, trained.task.main_metric, config):
+    rows, metric, config = read_metrics(run), trained.task.main_metric, trained.recipe.train
+    if not is_finished(rows, metric, config):
         raise CheckpointError(
             f"the run in {run} is not finished: {len(rows)} of {config.epochs} epochs"
         )
-    return RunFacts(read_environment(run), rows[-1]["elapsed"])
+    outcome = tuple(describe_outcome(rows, metric, config))
+    return RunFacts(read_environment(run), rows[-1]["elapsed"], outcome)
 
 
 def score_for_card(
