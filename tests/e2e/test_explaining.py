@@ -1,6 +1,7 @@
 """Explain images, and measure explanations, through the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,56 @@ def test_explain_writes_a_page_and_pictures(
     capsys.readouterr()
     assert main(words) == 2
     assert str(out) in capsys.readouterr().err
+
+
+def test_the_measured_map_becomes_the_default(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before: two maps, and the command that measures them. After: the map that was measured."""
+    run = Path(shutil.copytree(digits_run, tmp_path / "run"))
+    Image.new("L", (40, 30)).save(tmp_path / "a.png")
+
+    def explain(out: str, *options: str) -> tuple[str, str]:
+        words = ["explain", str(run), str(tmp_path / "a.png"), "--out", str(tmp_path / out)]
+        assert main([*words, *options]) == 0
+        page = (tmp_path / out / "index.html").read_text(encoding="utf-8")
+        return capsys.readouterr().out, page
+
+    command = f"pacavit explain-evaluate {run} --out {run / 'explain-evaluate'}"
+    for text in explain("before"):
+        assert "Neither cluster contributions nor relevance was measured on images of digits" in (
+            text
+        )
+        assert command in text
+    assert (tmp_path / "before" / "a" / "relevance.png").is_file()
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert "Neither cluster contributions nor relevance was measured" in report
+    assert f"pacavit explain-evaluate {digits_run} --out " in report
+
+    measure = ["explain-evaluate", str(run), "--out", str(run / "explain-evaluate")]
+    assert main([*measure, "--methods", "class_map,random", "--limit", "10"]) == 0
+    assert "The map by class map was the most faithful of 1" in capsys.readouterr().out
+    for text in explain("after"):
+        assert "The map by class map was the most faithful of 1 measured on 10 images" in text
+        assert command not in text
+    assert not (tmp_path / "after" / "a" / "relevance.png").is_file()
+    records = json.loads((tmp_path / "after" / "explanations.json").read_text())
+    assert records[0]["method"] == "class_map"
+
+    # A method that was asked for needs no choice.
+    assert "faithful" not in explain("asked", "--method", "relevance")[0]
+
+
+def test_a_folder_that_holds_no_measurement_is_one_line(
+    digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (40, 30)).save(tmp_path / "a.png")
+    words = ["explain", str(digits_run), str(tmp_path / "a.png"), "--out", str(tmp_path / "why")]
+    assert main([*words, "--measured", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"no measurement at {tmp_path / 'faithfulness.json'}" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "why").exists()
 
 
 def test_an_enormous_image_is_one_line(

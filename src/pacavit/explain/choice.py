@@ -24,7 +24,15 @@ from pacavit.utils import files
 from pacavit.utils.command import Command, pacavit_command
 from pacavit.utils.text import one_line, shown
 
-__all__ = ["CONTROLS", "FOLDER", "NUMBERS", "MapChoice", "choose_maps", "default_method"]
+__all__ = [
+    "CONTROLS",
+    "FOLDER",
+    "NUMBERS",
+    "MapChoice",
+    "choose_maps",
+    "default_method",
+    "most_faithful",
+]
 
 CONTROLS = ("center", "edges", "random")
 """Methods that ignore the network, and are never the default."""
@@ -73,11 +81,11 @@ def choose_maps(model: LoadedModel, measured: Path | None = None) -> MapChoice:
                 f"{shown(measured / NUMBERS)} does not hold a measurement of the weights in "
                 f"{shown(model.path)}; repeat pacavit explain-evaluate with these weights"
             )
-        return _most_faithful(numbers, measured / NUMBERS)
+        return _chosen(numbers, measured / NUMBERS)
     if run is not None and (run / FOLDER / NUMBERS).is_file():
         numbers = _read(run / FOLDER / NUMBERS)
         if _is_of(numbers, model):
-            return _most_faithful(numbers, run / FOLDER / NUMBERS)
+            return _chosen(numbers, run / FOLDER / NUMBERS)
     return _unmeasured(model, run)
 
 
@@ -89,6 +97,31 @@ def default_method(network: nn.Module) -> str:
     """
     able = (name for name in (_DEFAULT, _BESIDE) if _can_explain(network, name))
     return next(able, "grad_cam")
+
+
+def most_faithful(numbers: Mapping[str, Any]) -> MapChoice | None:
+    """The measured method with the highest insertion minus deletion; None if all are controls.
+
+    Args:
+        numbers: the content of ``faithfulness.json``; scores are those for the top-1 class.
+    """
+    scores = {row["method"]: row["predicted"]["difference"][0] for row in numbers["methods"]}
+    candidates = [name for name in scores if name not in CONTROLS]
+    if not candidates:
+        return None
+    best = max(candidates, key=lambda name: float(scores[name]))
+    note = (
+        f"The map by {method_title(best)} was the most faithful of {len(candidates)} measured on "
+        f"{numbers['num_images']:,} images of {numbers['data']}: insertion minus deletion is "
+        f"{scores[best]:.3f}."
+    )
+    for name in CONTROLS:
+        if name in scores and scores[name] >= scores[best]:
+            note += (
+                f" But that of the control {name}, which ignores the network, is "
+                f"{scores[name]:.3f}: do not believe the map."
+            )
+    return MapChoice((best,), note)
 
 
 def _can_explain(network: nn.Module, method: str) -> bool:
@@ -119,26 +152,14 @@ def _unmeasured(model: LoadedModel, run: Path | None) -> MapChoice:
     return MapChoice(methods, note, pacavit_command("explain-evaluate", source, out=out))
 
 
-def _most_faithful(numbers: Mapping[str, Any], path: Path) -> MapChoice:
-    """The method with the highest insertion minus deletion for the top-1 class, no control."""
+def _chosen(numbers: Mapping[str, Any], path: Path) -> MapChoice:
     try:
-        scores = {row["method"]: row["predicted"]["difference"][0] for row in numbers["methods"]}
-        candidates = [name for name in scores if name not in CONTROLS]
-        best = max(candidates, key=lambda name: float(scores[name]))
-        note = (
-            f"The map by {method_title(best)} was the most faithful of {len(candidates)} measured "
-            f"on {numbers['num_images']:,} images of {numbers['data']}: insertion minus deletion "
-            f"is {scores[best]:.3f}."
-        )
-        for name in scores.keys() & set(CONTROLS):
-            if scores[name] >= scores[best]:
-                note += (
-                    f" But that of the control {name}, which ignores the network, is "
-                    f"{scores[name]:.3f}: do not believe the map."
-                )
-    except (KeyError, TypeError, ValueError, LookupError) as error:
+        choice = most_faithful(numbers)
+    except (LookupError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from error
-    return MapChoice((best,), note)
+    if choice is None:
+        raise _unreadable(path, ValueError("it has controls only"))
+    return choice
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Bottom-up hierarchical clustering, image by image, in one go."""
+"""Batched agglomerative clustering; each image is clustered on its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LINKAGES = ("ward", "average", "complete")
 
 
 class AgglomerativeResult(NamedTuple):
-    """What :func:`agglomerative` finds.
+    """The result of :func:`agglomerative`.
 
     Attributes:
         labels: (B, N) int64, the cluster of each point, numbered by their first points; -1 at
@@ -51,7 +51,7 @@ def agglomerative(
     distance_threshold: float | None = None,
     mask: Tensor | None = None,
 ) -> AgglomerativeResult:
-    """Agglomerative clustering of every image of a batch for itself, by Euclidean distances.
+    """Agglomerative clustering of each image of a batch on its own, by Euclidean distances.
 
     The same partitions as ``sklearn.cluster.AgglomerativeClustering``, which like this computes in
     float64 whatever x is; but in images with fewer than M points each point is a cluster. No

@@ -1,4 +1,4 @@
-"""Lloyd's algorithm, image by image, in one go."""
+"""Batched k-means by Lloyd's algorithm; each image is clustered on its own."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["KMeansResult", "kmeans", "lloyd", "lloyd_compiled", "lloyd_tensors"]
 
 
 class KMeansResult(NamedTuple):
-    """What :func:`kmeans` finds.
+    """The result of :func:`kmeans`.
 
     Attributes:
         labels: (B, N) int64, the cluster of each point; -1 at padding.
         centers: (B, M, C), means of the clusters' points.
         inertia: (B,), sum of squared distances to the nearest center.
-        n_iter: (B,) int64, rounds run.
+        n_iter: (B,) int64, iterations run.
     """
 
     labels: Tensor
@@ -53,9 +53,9 @@ def kmeans(
     random_state: int = 0,
     mask: Tensor | None = None,
 ) -> KMeansResult:
-    """k-means clustering of every image of a batch for itself.
+    """k-means clustering of each image of a batch on its own.
 
-    The same labels, centers, inertia and rounds as ``sklearn.cluster.KMeans`` with
+    The same labels, centers, inertia and iterations as ``sklearn.cluster.KMeans`` with
     ``algorithm="lloyd"``, ``n_init=1`` and the same centers as ``init``, empty clusters included:
     they take the points farthest from their centers. In float32 too, centers and close decisions
     are computed in float64. No gradients.
@@ -64,9 +64,9 @@ def kmeans(
         x: (B, N, C) points; half precision is computed in fp32.
         n_clusters: M; with fewer distinct points than that some clusters stay empty.
         init: centers (B, M, C), or "k-means++", "random" or "farthest".
-        max_iter: rounds at most.
+        max_iter: iterations at most.
         tol: an image is finished when its squared center shifts add up to no more than this, in
-            variances of a feature; None: always run ``max_iter`` rounds, which on a GPU avoids
+            variances of a feature; None: always run ``max_iter`` iterations, which on a GPU avoids
             waiting for results.
         random_state: seed of "k-means++" and "random".
         mask: (B, N) bool, False where a point is padding.
@@ -109,12 +109,12 @@ def lloyd(
         x: (B, N, C), at least fp32, 0 at padding.
         centers: (B, M, C) to begin with.
         mask: (B, N) bool, False at padding.
-        max_iter: rounds at most.
+        max_iter: iterations at most.
         tol: the squared shift, in variances, at which an image is finished; None: never.
 
     Returns:
         Labels (B, N), centers (B, M, C) and inertia (B,), both in float64 (see ``wide``), and
-        rounds (B,).
+        iterations (B,).
     """
     if x.device.type != "cpu" or being_traced():
         return lloyd_tensors(x, centers, mask, max_iter, tol)

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians by expectation maximization, image by image, in one go."""
+"""Batched mixtures of Gaussians by expectation maximization; each image is clustered on its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COVARIANCES = ("diag", "spherical", "full")
 
 
 class GaussianMixtureResult(NamedTuple):
-    """What :func:`gaussian_mixture` finds.
+    """The result of :func:`gaussian_mixture`.
 
     Attributes:
         labels: (B, N) int64, the most probable component of each point; -1 at padding.
@@ -39,7 +39,7 @@ class GaussianMixtureResult(NamedTuple):
         means: (B, M, C).
         covariances: (B, M, C) for "diag", (B, M) for "spherical", (B, M, C, C) for "full".
         lower_bound: (B,), mean log-likelihood of a point in the last E step of the iteration.
-        n_iter: (B,) int64, rounds run.
+        n_iter: (B,) int64, iterations run.
     """
 
     labels: Tensor
@@ -74,7 +74,7 @@ class Rules(NamedTuple):
     Attributes:
         covariance_type: "diag", "spherical" or "full".
         reg_covar: added to all variances.
-        max_iter: rounds at most.
+        max_iter: iterations at most.
         tol: change of the bound at which an image is finished; None: never.
         temperature: see :func:`expectation`.
     """
@@ -87,12 +87,12 @@ class Rules(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What :func:`fit` finds.
+    """The result of :func:`fit`.
 
     Attributes:
         mixture: the last one.
         bound: (B,), mean log-likelihood of a point in the last E step.
-        rounds: (B,) int64.
+        rounds: (B,) int64, iterations run.
         responsibilities: (B, M, N), probabilities of the components, 0 at padding; or None.
     """
 
@@ -118,7 +118,7 @@ def gaussian_mixture(
     random_state: int = 0,
     mask: Tensor | None = None,
 ) -> GaussianMixtureResult:
-    """A Gaussian mixture for every image of a batch for itself.
+    """A Gaussian mixture for each image of a batch on its own.
 
     The same responsibilities and bounds as ``sklearn.mixture.GaussianMixture`` with the same three
     ``*_init``. In float32, an image whose groups are so far apart that rounding would show is
@@ -133,9 +133,9 @@ def gaussian_mixture(
         weights_init: (B, M), sum 1.
         means_init: (B, M, C).
         precisions_init: inverse covariances, of the shape of the result's ``covariances``.
-        max_iter: rounds at most.
+        max_iter: iterations at most.
         tol: an image is finished when its bound changes by less; None: always run ``max_iter``
-            rounds.
+            iterations.
         reg_covar: added to all variances.
         random_state: seed of the k-means start.
         mask: (B, N) bool, False where a point is padding.
@@ -219,7 +219,7 @@ def fit(
         x: (B, N, C), at least fp32, 0 at padding.
         mixture: to begin with.
         mask: (B, N) bool, False at padding.
-        rules: of the rounds.
+        rules: of the iterations.
         responsibilities: compute those of the last mixture, too.
 
     Returns:

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from pacavit.errors import PacavitError
-from pacavit.explain.choice import NUMBERS
+from pacavit.explain.choice import NUMBERS, most_faithful
 from pacavit.explain.evaluation.clusters import AGREEMENT, HEALTH, StageScores
 from pacavit.explain.evaluation.methods import (
     AREA,
@@ -159,7 +159,10 @@ def print_explanation_report(report: ExplanationReport, *, console: Console | No
     for row in report.scores.rows:
         cells = [_cell(row.interval("predicted", name), short=True) for name in shown]
         table.add_row(escape(row.method), *cells, f"{1000 * row.seconds:.1f}")
-    (console or Console()).print(table)
+    console = console or Console()
+    console.print(table)
+    if choice := most_faithful(_record(report)):
+        console.print(choice.note, markup=False, highlight=False, soft_wrap=True)
 
 
 def _measured(scores: ExplanationScores) -> list[str]:
@@ -251,6 +254,7 @@ def _page(report: ExplanationReport) -> str:
         html.data_uri(_picture(report.scores, dark=each), "image/svg+xml") for each in (False, True)
     )
     left_out = report.scores.left_out
+    choice = most_faithful(_record(report))
     meanings = {name: MEASURES[name].meaning for name in _measured(report.scores)}
     if any(stage.agreement for stage in report.scores.clusters):
         meanings |= {name: measure.meaning for name, measure in AGREEMENT.items()}
@@ -263,6 +267,7 @@ def _page(report: ExplanationReport) -> str:
             html.Section(
                 "Results",
                 [
+                    *([html.paragraph(choice.note)] if choice else []),
                     html.picture(
                         light,
                         "Insertion minus deletion of each method, and its time",

@@ -1,4 +1,4 @@
-"""Agglomerative clustering by chains of nearest neighbors."""
+"""Agglomerative clustering by chains of nearest neighbors, compiled for the CPU."""
 
 from __future__ import annotations
 

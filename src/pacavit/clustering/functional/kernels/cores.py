@@ -1,4 +1,4 @@
-"""Density-based clustering."""
+"""Density-based clustering, compiled for the CPU."""
 
 from __future__ import annotations
 

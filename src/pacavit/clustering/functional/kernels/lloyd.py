@@ -1,4 +1,4 @@
-"""Lloyd's algorithm."""
+"""Lloyd's algorithm, compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def lloyd(x, centers, mask, max_iter, tol, labels, inertia, rounds):
         x: (B, N, C), 0 at padding.
         centers: (B, M, C) float64, to begin with; changed.
         mask: (B, N) bool, False at padding.
-        max_iter: rounds at most.
+        max_iter: iterations at most.
         tol: the squared shift, in variances, at which an image is finished; below 0: never.
         labels: (B, N) int64, written.
         inertia: (B,) float64, written.
-        rounds: (B,) int64, written.
+        rounds: (B,) int64, iterations run; written.
     """
     for b in prange(len(x)):
         rounds[b] = _lloyd(x[b], centers[b], mask[b], max_iter, tol, labels[b])
@@ -112,7 +112,7 @@ def _assign(x, columns, mean, norms, mask, centers, scores, label):
         norms: (N,), of the columns.
         mask: (N,) bool.
         centers: (M, C) float64.
-        scores: (M, N), room.
+        scores: (M, N), buffer, overwritten.
         label: (N,), written.
     """
     clusters, points = scores.shape

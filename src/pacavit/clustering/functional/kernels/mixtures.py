@@ -1,4 +1,4 @@
-"""Expectation maximization of mixtures of Gaussians.
+"""Expectation maximization of mixtures of Gaussians, compiled for the CPU.
 
 Log-densities and variances are found from products with the points and their squares, which is
 fast. The rounding error of that grows with the squares over the variances; a component for which it
@@ -31,11 +31,11 @@ def fit_mixtures(x, mask, weights, means, variances, rules, bound, rounds, respo
         weights: (B, M) float64, to begin with; changed, as the next two.
         means: (B, M, C) float64.
         variances: (B, M, C) float64, equal in all channels if there is one a component.
-        rules: whether there is one; what is added to all of them; rounds at most; the change of the
-            bound at which an image is finished, below 0: never; what divides the logarithms of the
-            joint densities.
+        rules: whether there is one; what is added to all of them; iterations at most; the change of
+            the bound at which an image is finished, below 0: never; what divides the logarithms of
+            the joint densities.
         bound: (B,) float64, written.
-        rounds: (B,) int64, written.
+        rounds: (B,) int64, iterations run; written.
         responsibilities: (B, M, N), the last ones, written; or of no image: not wanted.
     """
     images, number, width = x.shape
@@ -111,14 +111,14 @@ def _with_squares(x, mask, both, columns):
 
 
 @compiled(fastmath=FAST)
-def _shows(mean, variance, frame, eps, temperature):
+def _needs_differences(mean, variance, frame, eps, temperature):
     """Whether the rounding error of a component's log-densities by products could show."""
     middle, reach = frame
     total = 0.0
     for c in range(len(mean)):
         far = reach[c] + abs(mean[c] - middle[c])
         total += far * far / variance[c]
-    return not total * eps < _ERROR * temperature  # NaN shows
+    return not total * eps < _ERROR * temperature  # NaN needs them
 
 
 @compiled(fastmath=FAST)
@@ -133,7 +133,7 @@ def _expect(raw, columns, frame, mask, parts, temperature, halves, factors, own)
         parts: weights (M,), means (M, C) and variances (M, C).
         temperature: what divides the logarithms of the joint densities.
         halves: see ``_halves``.
-        factors: (M, 2 C), room.
+        factors: (M, 2 C), buffer, overwritten.
         own: (M, N), written.
     """
     weights, means, variances = parts
@@ -144,7 +144,7 @@ def _expect(raw, columns, frame, mask, parts, temperature, halves, factors, own)
     for m in range(components):
         mean, variance = means[m], variances[m]
         constants[m] = _log_factor(weights[m], variance) / temperature
-        exact[m] = _shows(mean, variance, frame, eps, temperature)
+        exact[m] = _needs_differences(mean, variance, frame, eps, temperature)
         if not exact[m]:
             first, second, distance = factors[fast, :width], factors[fast, width:], 0.0
             for c in range(width):
@@ -268,7 +268,7 @@ def _maximize(x, both, frame, own, moments, parts, spherical, reg_covar, tempera
         both: (N, 2 C), the same around their mean, and the squares of that.
         frame: see ``_expect``.
         own: (M, N), the responsibilities.
-        moments: (M, 2 C), room.
+        moments: (M, 2 C), buffer, overwritten.
         parts: written.
         spherical: one variance a component.
         reg_covar: added to all variances.
@@ -289,7 +289,7 @@ def _maximize(x, both, frame, own, moments, parts, spherical, reg_covar, tempera
             shift = moment[c] / size
             mean[c] = middle[c] + shift
             variance[c] = moment[width + c] / size - shift * shift + reg_covar
-        if variance.min() <= 0 or _shows(mean, variance, frame, eps, temperature):
+        if variance.min() <= 0 or _needs_differences(mean, variance, frame, eps, temperature):
             _fit_by_differences(x, row, size, mean, variance)
             variance += reg_covar
         if spherical:
