@@ -29,6 +29,7 @@ from pacavit.layers import evaluation_mode
 from pacavit.recipes.options import FORBIDDEN_OPTIONS
 from pacavit.recipes.schema import ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
+from pacavit.utils.registry import Plugin, plugins_of
 from pacavit.utils.text import one_line
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "eval_preprocess",
     "image_set",
     "model",
+    "plugins",
     "task",
     "train_loader",
 ]
@@ -130,6 +132,12 @@ def task(recipe: Recipe, info: DataInfo) -> Task:
     """The task around its network, with convolution weights laid out channels-last."""
     built = TASKS.get(recipe.task.name).build(recipe.task, info, partial(model, recipe.model))
     return built.to(memory_format=torch.channels_last)
+
+
+def plugins(task: Task, recipe: Recipe) -> list[Plugin]:
+    """The loaded plug-ins that a task or the data set of its recipe comes from."""
+    classes = {type(module) for module in task.modules()}
+    return plugins_of([*classes, DATASETS.get(recipe.data.name)])
 
 
 def check(task: Task, recipe: Recipe, info: DataInfo) -> None:

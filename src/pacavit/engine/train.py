@@ -27,6 +27,7 @@ from pacavit.engine.run.timer import Timer
 from pacavit.engine.weights import checkpoint
 from pacavit.engine.weights.checkpoint import best_weights
 from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS
+from pacavit.engine.weights.load import naming_plugins
 from pacavit.engine.weights.transfer import initialize
 from pacavit.errors import DataError, Interrupted, PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
@@ -86,6 +87,8 @@ def train(
         if finished:
             say(f"the run in {out} is finished; there is nothing to resume")
         else:
+            if resume:
+                stack.enter_context(naming_plugins(out))
             _train(recipe, out, world, resume=resume, overwrite=overwrite, progress=progress)
             say(f"trained model in {out}; next: {pacavit_command('evaluate', out)}")
     return out
@@ -108,7 +111,14 @@ def _train(
             world.check_same_step(step)
             log = None
             if world.is_main:
-                folder.prepare(out, recipe, trainer.device, world.size, overwrite=overwrite)
+                folder.prepare(
+                    out,
+                    recipe,
+                    trainer.device,
+                    world.size,
+                    plugins=build.plugins(trainer.task, recipe),
+                    overwrite=overwrite,
+                )
                 log = RunLog(
                     out,
                     first_step=step,
