@@ -198,6 +198,7 @@ class Trainer:
         self.total_steps = self.steps_per_epoch * self.config.epochs
 
         self.timer = Timer(self._step_costs(), self.steps_per_epoch)
+        self.degenerations = diagnostics.DegenerationReport(self.config.epochs)
 
         # The module that runs a training step, which ``wrap`` replaces; all else uses the task.
         self.stepper: nn.Module = self.task
@@ -354,8 +355,8 @@ class Trainer:
         with self.world.together():
             if log is not None:
                 log.epoch(row, self.task.main_metric, self.timer)
-                for warning in clusters.warnings():
-                    log.warn(warning)
+                for line in self.degenerations.lines(clusters.degenerate(), progress.epoch):
+                    log.warn(line)
         self._report_broken(log)
         self._save()
         if progress.epoch < self.config.epochs:
