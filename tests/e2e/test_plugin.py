@@ -1,11 +1,14 @@
 """A clustering in a stranger's file: listed, checked, trained, evaluated; no other change."""
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pacavit_cli.main import main
 
 SOURCE = '''
 from torch import nn
@@ -47,7 +50,12 @@ check_clustering(CLUSTERINGS.get("stranger"), {"scale": 2.0})
 
 
 @pytest.mark.slow
-def test_a_plugin_clustering_trains(fast: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_plugin_clustering_trains(
+    fast: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     (tmp_path / "stranger.py").write_text(SOURCE)
 
     settings = (
@@ -72,3 +80,26 @@ def test_a_plugin_clustering_trains(fast: tuple[str, ...], tmp_path: Path) -> No
     listed, _, rest = done.stdout.partition("epoch 1/1")
     assert "stranger" in listed
     assert "accuracy" in rest.rpartition("trained model in")[2]
+
+    # The run names the file, and so do the commands that repeat it.
+    digest = hashlib.sha256(SOURCE.encode()).hexdigest()
+    run = tmp_path / "run"
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["plugins"] == {"stranger.py": digest}
+    page = (run / "report.html").read_text()
+    assert "pacavit --plugin stranger.py train digits --out DIR" in page
+    assert "pacavit --plugin stranger.py evaluate DIR" in page
+    assert digest in page
+    record = json.loads((run / "evaluation-test" / "evaluation.json").read_text())
+    assert record["command"][1:4] == ["--plugin", str(tmp_path / "stranger.py"), "evaluate"]
+
+    # Without the file, which this process has not loaded, the error names it.
+    monkeypatch.chdir(tmp_path)
+    (run / "weights.safetensors").rename(run / "moved.safetensors")
+    resume = ["train", "digits", "--out", "run", "--resume", *options]
+    for command in (["evaluate", "run"], ["evaluate", "run/moved.safetensors"], resume):
+        assert main(command) == 2, command
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        for part in ("plug-in stranger.py", digest[:8], "--plugin", "unknown clustering"):
+            assert part in error, (command, error)

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.engine import train
-from pacavit.engine.diagnostics import collect_statistics
+from pacavit.engine.diagnostics import Degeneration, DegenerationReport, collect_statistics
 from pacavit.engine.run.log import read_metrics
 from pacavit.recipes import Recipe
 from pacavit.types import Grid
@@ -65,9 +66,43 @@ def test_degenerate_clusterings_are_reported_once(
 ) -> None:
     model = {"name": "pacavit_nano", "clustering": "dbscan", "clustering_options": {"eps": 1e6}}
     run = train(make_recipe(model=model, epochs=2), tmp_path / "run")
-    assert capsys.readouterr().out.count("all their patches in one cluster") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("all their patches in one cluster") == 2  # one for each stage
+    for stage in (0, 1):
+        assert f"warning: epoch 2 of 2, clustering of stage {stage}: most images" in printed
+    assert "The trained network has this fault; to mend it, change" in printed
     for row in read_metrics(run):
         assert row["clusters_used"] == 1
+
+
+def test_degenerations_are_reported_after_the_first_epochs_and_again_at_the_end() -> None:
+    one, other = Degeneration("clustering of stage 0", "a"), Degeneration("the clustering", "b")
+    report = DegenerationReport(epochs=30)
+    assert [report.lines([one], epoch) for epoch in (1, 2)] == [[], []]
+    [line] = report.lines([one], 3)
+    assert line.startswith("epoch 3 of 30, clustering of stage 0: a. ")
+    assert "It may still recover, and is reported again at the end" in line
+    assert report.lines([one], 4) == []
+    [line] = report.lines([one, other], 5)
+    assert line.startswith("epoch 5 of 30, the clustering: b. ")
+    [line] = report.lines([one], 30)
+    assert "The trained network has this fault; to mend it, change model.clustering_opt" in line
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(1, 1), (2, 2), (10, 2), (21, 3), (300, 30)])
+def test_short_runs_are_judged_at_their_end(epochs: int, first: int) -> None:
+    found = [Degeneration("the clustering", "a")]
+    report = DegenerationReport(epochs)
+    told = [epoch for epoch in range(1, epochs + 1) if report.lines(found, epoch)]
+    assert told == list(dict.fromkeys([first, epochs]))
+
+
+@pytest.mark.parametrize(("clustering", "stages"), [("conv", ["0", "1"]), ("teacher", ["0", "1"])])
+def test_clusterings_are_named_by_their_stage(clustering: str, stages: list[str]) -> None:
+    network = timm.create_model("pacavit_nano", num_classes=2, clustering=clustering)
+    with collect_statistics(network) as statistics:
+        pass
+    assert list(statistics.names.values()) == [f"clustering of stage {stage}" for stage in stages]
 
 
 def test_every_clustering_is_judged_by_itself() -> None:
@@ -79,16 +114,17 @@ def test_every_clustering_is_judged_by_itself() -> None:
     with collect_statistics(nn.ModuleList([soft, hard])) as statistics:
         soft(x, grid)
         hard(x, grid)
-    assert not statistics.warnings()
+    assert not statistics.degenerate()
     hard.answer = torch.zeros(2, 6, dtype=torch.int64)
     for parameter in soft.parameters():
         nn.init.zeros_(parameter)
     with collect_statistics(nn.ModuleList([soft, hard])) as statistics:
         soft(x, grid)
         hard(x, grid)
-    soft_one, hard_one = statistics.warnings()
-    assert soft_one.endswith("every patch belongs equally to all clusters")
-    assert hard_one.endswith("all their patches in one cluster, or are nothing but noise")
+    soft_one, hard_one = statistics.degenerate()
+    assert soft_one == ("clustering 0", "every patch belongs equally to all clusters")
+    assert hard_one.where == "clustering 1"
+    assert hard_one.what.endswith("all their patches in one cluster, or are nothing but noise")
 
 
 @pytest.mark.parametrize(
@@ -109,8 +145,8 @@ def test_each_kind_of_degenerate_clustering_is_reported(
     module = CLUSTERINGS.create(name, 8, 5, options=options)
     with collect_statistics(module) as statistics:
         module(torch.randn(3, 36, 8), Grid(6, 6))
-    (complaint,) = statistics.warnings()
-    assert message in complaint
+    (complaint,) = statistics.degenerate()
+    assert message in complaint.what
 
 
 @pytest.mark.parametrize("name", ["kmeans", "gmm", "hierarchical", "dbscan"])
@@ -119,14 +155,14 @@ def test_options_as_shipped_are_no_degeneration(name: str) -> None:
     groups = 4 * torch.eye(8)[:5].repeat_interleave(9, 0)
     with collect_statistics(module) as statistics:
         module(groups + torch.randn(3, 45, 8), Grid(5, 9))
-    assert not statistics.warnings()
+    assert not statistics.degenerate()
 
 
 def test_a_single_cluster_is_no_degeneration() -> None:
     module = CLUSTERINGS.get("mlp")(4, 1)
     with collect_statistics(module) as statistics:
         module(torch.randn(2, 6, 4), Grid(2, 3))
-    assert not statistics.warnings()
+    assert not statistics.degenerate()
 
 
 def test_tokens_that_are_no_numbers_have_no_silhouette() -> None:

@@ -62,3 +62,10 @@ def test_names_that_cannot_be_shown_are_escaped_and_still_work(name: bytes) -> N
     text.encode()  # can be written and shown
     shown = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == repr(name)
+
+
+def test_plugins_stand_before_the_verb() -> None:
+    command = pacavit_command("train", "digits", out="DIR")
+    assert command.with_plugins([]) == command
+    found = command.with_plugins(["my own.py", Path("b.py")])
+    assert str(found) == "pacavit --plugin 'my own.py' --plugin b.py train digits --out DIR"

@@ -18,6 +18,7 @@ from pacavit.compare import (
     write_comparison,
 )
 from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.run.environment import needed_plugins
 from pacavit.engine.run.folder import recipe_to_resume
 from pacavit.engine.weights.format import WEIGHTS
 from pacavit.engine.weights.load import load_model
@@ -60,11 +61,13 @@ def compare(
     over = [over] if isinstance(over, str) else over
     plan = make_plan(recipe, over, seeds=seeds, changes=set, out=out)
     results = []
+    plugins: dict[str, None] = {}
     for number, run in enumerate(plan.runs, 1):
         if progress:
             counted = f"run {number} of {len(plan.runs)}"
             print_line(f"{counted}: {run.field}={run.value}, seed {run.seed}")
         results.append(_finish(run, data, progress=progress))
+        plugins |= dict.fromkeys(needed_plugins(run.folder))
     command = pacavit_command(
         "compare",
         recipe,
@@ -73,7 +76,7 @@ def compare(
         out="DIR",
         data=None if data is None else "ROOT",
         set=tuple(set),
-    )
+    ).with_plugins(plugins)
     comparison = compare_runs(plan.fields, plan.runs[0].recipe.name, command, results)
     write_comparison(comparison, out)
     return comparison

@@ -8,6 +8,7 @@ from pathlib import Path
 from pacavit.api._console import print_line
 from pacavit.api._images import find_images
 from pacavit.data import check_split
+from pacavit.engine import build
 from pacavit.engine.run.environment import environment
 from pacavit.engine.system import check_precision, configure, pick_device
 from pacavit.engine.weights.load import load_model, weights_digest
@@ -161,7 +162,7 @@ def explain_evaluate(
         methods=None if methods is None else ",".join(row.method for row in scores.rows),
         precision=None if precision == "fp32" else precision,
         split=None if split == "test" else split,
-    )
+    ).with_plugins(plugin.path.name for plugin in build.plugins(loaded.task, loaded.recipe))
     version = f"{scores.data}, {split} split"
     report = ExplanationReport(
         shown(Path(model).name),

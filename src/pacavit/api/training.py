@@ -15,6 +15,7 @@ from pacavit import engine, recipes
 from pacavit.api._console import print_line
 from pacavit.api.ensembles import evaluate_ensemble
 from pacavit.data import check_split, describe_broken
+from pacavit.engine import build
 from pacavit.engine.distributed import is_main_process
 from pacavit.engine.ensemble import model_names
 from pacavit.engine.evaluate import Evaluation
@@ -298,8 +299,9 @@ def _save_score(
     progress: bool,
 ) -> None:
     """Write an evaluation with the facts needed to repeat it."""
+    plugins = build.plugins(model.task, model.recipe)
     facts = {
-        "command": command.json,
+        "command": command.with_plugins(plugin.path for plugin in plugins).json,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": score.info.name,
         "data": score.info.version,
@@ -307,7 +309,7 @@ def _save_score(
         "split": split,
         "broken_images": list(score.images.broken.values()),
         "weights_sha256": weights_digest(model),
-        "environment": environment(device),
+        "environment": environment(device, plugins),
     }
     report = report_of(model.recipe.task.name)
     title = f"{score.info.version}, {split}"

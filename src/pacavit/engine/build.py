@@ -29,6 +29,7 @@ from pacavit.layers import evaluation_mode
 from pacavit.recipes.options import FORBIDDEN_OPTIONS
 from pacavit.recipes.schema import ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
+from pacavit.utils.registry import Plugin, plugins_of
 from pacavit.utils.text import one_line
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "image_set",
     "model",
     "num_chunks",
+    "plugins",
     "task",
     "train_loader",
 ]
@@ -152,6 +154,12 @@ def enlarged(recipe: Recipe, info: DataInfo) -> str | None:
         f"images are stored with {stored[0]} x {stored[1]} pixels and enlarged to {size} x {size}"
         + (remedy if "image_size" in recipe.data.options else "")
     )
+
+
+def plugins(task: Task, recipe: Recipe) -> list[Plugin]:
+    """The loaded plug-ins that a task or the data set of its recipe comes from."""
+    classes = {type(module) for module in task.modules()}
+    return plugins_of([*classes, DATASETS.get(recipe.data.name)])
 
 
 def check(task: Task, recipe: Recipe, info: DataInfo) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from pacavit.types import Assignment
 __all__ = [
     "PREFIX",
     "ClusterStatistics",
+    "Degeneration",
+    "DegenerationReport",
     "collect_statistics",
     "patch_entropy",
     "used_clusters",
@@ -27,10 +30,69 @@ PREFIX = "clusters_"
 _BATCHES, _SILHOUETTES = 2, 4  # batches per clustering; images per batch for the silhouette
 
 
-class ClusterStatistics:
-    """Means over images for each clustering, collected by :func:`collect_statistics`."""
+_FIRST_EPOCH, _FIRST_FRACTION = 2, 0.1  # before both of them nothing is reported
 
-    def __init__(self) -> None:
+
+class Degeneration(NamedTuple):
+    """What is wrong with a clustering.
+
+    Attributes:
+        where: the stage, or the name of the module.
+        what: in words.
+    """
+
+    where: str
+    what: str
+
+
+class DegenerationReport:
+    """Decides when the degenerate clusterings of a run are reported, and what is said.
+
+    Random initial weights, and a moving average that still contains them, assign patches almost
+    uniformly or all to one cluster. So nothing is reported before a tenth of the epochs, and at
+    least two, are over. Then each degeneration is reported when it is first seen, and again at the
+    end of the training if it lasts.
+
+    Args:
+        epochs: of the whole run.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.first = min(epochs, max(_FIRST_EPOCH, math.ceil(_FIRST_FRACTION * epochs)))
+        self._reported: set[Degeneration] = set()
+
+    def lines(self, found: Sequence[Degeneration], epoch: int) -> list[str]:
+        """Lines to print after an epoch, counted from 1."""
+        last = epoch == self.epochs
+        if epoch < self.first:
+            return []
+        new = [each for each in found if last or each not in self._reported]
+        self._reported.update(new)
+        return [self._line(each, epoch, last=last) for each in new]
+
+    def _line(self, found: Degeneration, epoch: int, *, last: bool) -> str:
+        if last:
+            matters = "The trained network has this fault"
+        else:
+            matters = "It may still recover, and is reported again at the end if it does not"
+        return (
+            f"epoch {epoch} of {self.epochs}, {found.where}: {found.what}. Attention to clusters "
+            f"and explanations by clusters are then worth little. {matters}; to mend it, change "
+            "model.clustering_options (temperature of kmeans and gmm, eps of dbscan), "
+            "train.cluster_lr_scale for learned clusterings, or model.clustering"
+        )
+
+
+class ClusterStatistics:
+    """Means over images for each clustering, collected by :func:`collect_statistics`.
+
+    Args:
+        names: what messages call the clusterings.
+    """
+
+    def __init__(self, names: Mapping[Clustering, str]) -> None:
+        self.names = names
         self.values: defaultdict[Clustering, defaultdict[str, list[float]]]
         self.values = defaultdict(lambda: defaultdict(list))
 
@@ -50,21 +112,24 @@ class ClusterStatistics:
                 gathered[f"{PREFIX}{name}"].append(fmean(numbers))
         return {name: fmean(numbers) for name, numbers in gathered.items()}
 
-    def warnings(self) -> list[str]:
-        """One line for each kind of degenerate clustering."""
+    def degenerate(self) -> list[Degeneration]:
+        """The clusterings that no longer tell patches apart: one entry for each stage and kind."""
         found = []
         for module, values in self.values.items():
             used, entropy = fmean(values["used"]), fmean(values["entropy"])
             if module.num_clusters == 1:
                 continue
+            where = self.names[module]
             if module.soft and entropy > 0.99:  # tested first, because ties count as used clusters
-                found.append("every patch belongs equally to all clusters")
+                found.append(Degeneration(where, "every patch belongs equally to all clusters"))
             elif used < 1.5:
                 one = "most images have all their patches in one cluster"
-                found.append(one if module.soft else f"{one}, or are nothing but noise")
+                noise = one if module.soft else f"{one}, or are nothing but noise"
+                found.append(Degeneration(where, noise))
             elif module.soft and entropy < 0.01:
-                found.append("nearly every patch has one cluster only, though assignments are soft")
-        return [f"a clustering degenerates: {what}" for what in dict.fromkeys(found)]
+                what = "nearly every patch has one cluster only, though assignments are soft"
+                found.append(Degeneration(where, what))
+        return list(dict.fromkeys(found))
 
     @torch.no_grad()
     def record(self, module: Clustering, inputs: tuple[Any, ...], assignment: Assignment) -> None:
@@ -108,14 +173,23 @@ def patch_entropy(membership: Tensor) -> Tensor:
 @contextmanager
 def collect_statistics(network: nn.Module) -> Iterator[ClusterStatistics]:
     """Collect statistics of every clustering in the network from its first few batches."""
-    statistics = ClusterStatistics()
-    hooks = [
-        module.register_forward_hook(statistics.record)
-        for module in network.modules()
+    names = {
+        module: _where(name)
+        for name, module in network.named_modules()
         if isinstance(module, Clustering)
-    ]
+    }
+    statistics = ClusterStatistics(names)
+    hooks = [module.register_forward_hook(statistics.record) for module in names]
     try:
         yield statistics
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _where(name: str) -> str:
+    """The stage of a clustering, from the name of its module; else that name."""
+    stage = re.search(r"\b(?:stages|clusterings)\.(\d+)\b", name)
+    if stage is not None:
+        return f"clustering of stage {stage[1]}"
+    return f"clustering {name}" if name else "the clustering"

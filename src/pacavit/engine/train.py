@@ -39,6 +39,7 @@ from pacavit.engine.weights.format import (
     load_state,
     weights_bytes,
 )
+from pacavit.engine.weights.load import naming_plugins
 from pacavit.engine.weights.transfer import initialize
 from pacavit.errors import DataError, Interrupted, PacavitError
 from pacavit.recipes.schema import Recipe
@@ -102,6 +103,8 @@ def train(
             if finished:
                 announce(f"the run in {out} is finished; there is nothing to resume")
             else:
+                if resume:
+                    stack.enter_context(naming_plugins(out))
                 _train(recipe, out, world, resume=resume, overwrite=overwrite, console=console)
                 announce(f"trained model in {out}; next: {pacavit_command('evaluate', out)}")
     return out
@@ -125,7 +128,14 @@ def _train(
             world.check_same_step(step)
             log = None
             if world.is_main:
-                folder.prepare(out, recipe, trainer.device, world.size, overwrite=overwrite)
+                folder.prepare(
+                    out,
+                    recipe,
+                    trainer.device,
+                    world.size,
+                    plugins=build.plugins(trainer.task, recipe),
+                    overwrite=overwrite,
+                )
                 trainer.duplicates.save(out)
                 log = RunLog(
                     out,
@@ -239,6 +249,7 @@ class Trainer:
             if trained_on is None and world.is_main:
                 self.duplicates = check_duplicates(recipe.data, source, splits)
         self.timer = Timer(self._step_costs(), self.steps_per_epoch)
+        self.degenerations = diagnostics.DegenerationReport(self.config.epochs)
 
         # The module that runs a training step, which ``wrap`` replaces; all else uses the task.
         self.stepper: nn.Module = self.task
@@ -427,8 +438,8 @@ class Trainer:
         with self.world.together():
             if log is not None:
                 log.epoch(row, self.task.main_metric, self.timer)
-                for warning in clusters.warnings():
-                    log.warn(warning)
+                for line in self.degenerations.lines(clusters.degenerate(), progress.epoch):
+                    log.warn(line)
         self._report_broken(log)
         self._save()
         if not self._has_ended():

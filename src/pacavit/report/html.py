@@ -160,11 +160,17 @@ def side_by_side(*parts: Markup) -> Markup:
 def environment(found: Mapping[str, Any]) -> Section:
     """A section with machine and versions, as ``engine.run.environment`` returns them."""
     machine = {
-        name.replace("_", " "): str(value) for name, value in found.items() if name != "versions"
+        name.replace("_", " "): str(value)
+        for name, value in found.items()
+        if name not in ("versions", "plugins")
     }
     versions = {name: str(number) for name, number in found.get("versions", {}).items()}
-    lists = facts(machine, title="machine"), facts(versions, title="versions")
-    return Section("Environment", [side_by_side(*lists)])
+    plugins = {name: f"SHA-256 {digest}" for name, digest in found.get("plugins", {}).items()}
+    lists = [facts(machine, title="machine"), facts(versions, title="versions")]
+    shown = [side_by_side(*lists)]
+    if plugins:
+        shown.append(facts(plugins, title="plug-ins"))
+    return Section("Environment", shown)
 
 
 def picture(light: str, alt: str, caption: str, *, dark: str | None = None) -> Markup:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from pacavit import recipes
 from pacavit.data import Split
+from pacavit.engine import build
 from pacavit.engine.run.environment import ENVIRONMENT, read_environment
 from pacavit.engine.run.log import read_metrics
 from pacavit.engine.selection import describe_outcome, is_finished
@@ -41,6 +42,7 @@ from pacavit.report.tasks.base import left_out
 from pacavit.report.test_time import test_time_section
 from pacavit.utils import files
 from pacavit.utils.command import pacavit_command
+from pacavit.utils.text import shown
 
 __all__ = ["REPORT", "run_page", "write_results_page", "write_run_page"]
 
@@ -90,7 +92,8 @@ def run_page(run: Path, model: LoadedModel) -> str:
         sections.append(calibration_section(model.calibration))
     if others := other_evaluations(run, model):
         sections.append(_other_data(others))
-    sections += [_settings(model.recipe), _repeat(model.recipe)]
+    plugins = [plugin.path.name for plugin in build.plugins(model.task, model.recipe)]
+    sections += [_settings(model.recipe), _repeat(model.recipe, plugins)]
     if (run / ENVIRONMENT).is_file():
         sections.append(html.environment(read_environment(run)))
     return html.page(
@@ -115,7 +118,7 @@ def write_results_page(folder: Path, model: LoadedModel, stored: StoredEvaluatio
     page = folder / RESULTS
     report = report_of(stored.evaluation.task)
     text = html.page(
-        f"{model.recipe.name} on {folder.name}",
+        f"{model.recipe.name} on {shown(folder.name)}",
         f"{model.recipe.model.name}{with_clusterings(model.task.model)}, trained on "
         f"{model.info.version}, measured on {stored.data}.",
         report.sections({_title(stored): stored}),
@@ -139,7 +142,9 @@ def _other_data(others: Sequence[OtherEvaluation]) -> html.Section:
     names = list(report.highlights(others[0].stored.evaluation))
     rows: list[list[str | html.Cell]] = [
         [
-            html.Cell(folder.name, link=html.relative_link(OTHER_DATA, folder.name, RESULTS)),
+            html.Cell(
+                shown(folder.name), link=html.relative_link(OTHER_DATA, folder.name, RESULTS)
+            ),
             stored.data,
             _title(stored),
             *report.highlights(stored.evaluation).values(),
@@ -288,7 +293,7 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _repeat(recipe: Recipe) -> html.Section:
+def _repeat(recipe: Recipe, plugins: Sequence[str]) -> html.Section:
     data = None if recipe.data.root is None else "ROOT"
     training = pacavit_command("train", "recipe.json", out="DIR", data=data)
     note = "Train again, from this run's recipe.json, in another folder DIR:"
@@ -307,12 +312,11 @@ def _repeat(recipe: Recipe) -> html.Section:
         )
     if places:
         note = f"{note.removesuffix(':')}, with {' and '.join(places)}:"
+    measuring = pacavit_command("evaluate", "DIR", data=data)
     return html.Section(
         "How to repeat",
         [
-            html.command(training, note),
-            html.command(
-                pacavit_command("evaluate", "DIR", data=data), "Evaluate it on the test images:"
-            ),
+            html.command(training.with_plugins(plugins), note),
+            html.command(measuring.with_plugins(plugins), "Evaluate it on the test images:"),
         ],
     )

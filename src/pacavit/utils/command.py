@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,11 @@ class Command:
 
     def __str__(self) -> str:
         return " ".join(map(_quoted, self.argv))
+
+    def with_plugins(self, plugins: Iterable[str | Path]) -> Command:
+        """The command with ``--plugin`` for each of these files."""
+        words = (word for plugin in plugins for word in ("--plugin", shown(plugin)))
+        return Command((self.argv[0], *words, *self.argv[1:]))
 
     @property
     def json(self) -> list[str]:

@@ -7,15 +7,15 @@ import importlib.util
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.utils.text import one_line
 
-__all__ = ["Registry", "load_plugin", "rename_options"]
+__all__ = ["Plugin", "Registry", "load_plugin", "plugins_of", "rename_options"]
 
 T = TypeVar("T")
 
@@ -178,6 +178,27 @@ def _where(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+class Plugin(NamedTuple):
+    """A user's Python file that was loaded.
+
+    Attributes:
+        path: of the file.
+        sha256: of its content when it was loaded.
+    """
+
+    path: Path
+    sha256: str
+
+
+_PLUGINS: dict[str, Plugin] = {}  # by the names of their modules
+
+
+def plugins_of(classes: Iterable[type]) -> list[Plugin]:
+    """The plug-ins that define some of these classes, in the order they were loaded."""
+    modules = {each.__module__ for each in classes}
+    return [plugin for name, plugin in _PLUGINS.items() if name in modules]
+
+
 def load_plugin(path: str | Path) -> None:
     """Run a user's Python file, which registers its classes.
 
@@ -195,9 +216,11 @@ def load_plugin(path: str | Path) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise PacavitError(
             f"plugin {path} failed to load: {type(error).__name__}: {error}"
         ) from error
+    _PLUGINS[name] = Plugin(path, digest)

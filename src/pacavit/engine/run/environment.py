@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,21 @@ import torch
 
 from pacavit.errors import CheckpointError
 from pacavit.utils.parsing import read_json
-from pacavit.utils.text import one_line
+from pacavit.utils.registry import Plugin
+from pacavit.utils.text import one_line, shown
 
-__all__ = ["ENVIRONMENT", "environment", "read_environment"]
+__all__ = ["ENVIRONMENT", "environment", "needed_plugins", "read_environment"]
 
 ENVIRONMENT = "environment.json"
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and machine, as plain data for ``environment.json``; no names of host or folder."""
+def environment(device: torch.device, plugins: Sequence[Plugin] = ()) -> dict[str, Any]:
+    """Versions and machine, as plain data for ``environment.json``; no names of host or folder.
+
+    Args:
+        device: where to compute.
+        plugins: that the run needs; their names and SHA-256 are recorded.
+    """
     packages = ("pacavit", "torch", "torchvision", "timm", "torchmetrics", "numpy", "safetensors")
     facts: dict[str, Any] = {
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
@@ -34,7 +41,20 @@ def environment(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda
+    if plugins:
+        facts["plugins"] = {shown(plugin.path.name): plugin.sha256 for plugin in plugins}
     return facts
+
+
+def needed_plugins(run: Path) -> dict[str, str]:
+    """SHA-256 by file name of the plug-ins that a run was trained with; empty if not recorded."""
+    try:
+        found = read_environment(run).get("plugins", {})
+    except CheckpointError:
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {str(name): str(digest) for name, digest in found.items()}
 
 
 def read_environment(run: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pacavit.errors import CheckpointError, RecipeError
 from pacavit.recipes import io
 from pacavit.recipes.schema import Recipe
 from pacavit.utils import files
+from pacavit.utils.registry import Plugin
 
 __all__ = ["check", "lock_run_folder", "prepare", "recipe_to_resume"]
 
@@ -84,7 +85,13 @@ def recipe_to_resume(recipe: Recipe, out: Path) -> Recipe:
 
 
 def prepare(
-    out: Path, recipe: Recipe, device: torch.device, processes: int, *, overwrite: bool
+    out: Path,
+    recipe: Recipe,
+    device: torch.device,
+    processes: int,
+    *,
+    plugins: Sequence[Plugin] = (),
+    overwrite: bool,
 ) -> None:
     """Write recipe and environment into the locked folder; ``overwrite`` removes an old run."""
     with files.writing(out):
@@ -95,5 +102,5 @@ def prepare(
         io.dump(recipe, out / io.RECIPE_FILE)
         # Keep the environment of the first session, which initialized the weights.
         if not (out / ENVIRONMENT).exists():
-            facts = environment(device) | {"processes": processes}
+            facts = environment(device, plugins) | {"processes": processes}
             files.replace_file(out / ENVIRONMENT, json.dumps(facts, indent=2).encode())

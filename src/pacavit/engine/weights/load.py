@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 from pacavit.data.base import DataInfo
 from pacavit.engine import build
+from pacavit.engine.run.environment import needed_plugins
 from pacavit.engine.weights import checkpoint, hub
 from pacavit.engine.weights.fit import build_to_fit
 from pacavit.engine.weights.format import CHECKPOINTS, WEIGHTS, load_state, read_description
 from pacavit.engine.weights.packaged import packaged_file, packaged_names
-from pacavit.errors import CheckpointError, UnknownNameError
+from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
 from pacavit.recipes import io
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks import ImageClassifier, Task
 from pacavit.tasks.classification import Calibration
 from pacavit.utils import files
+from pacavit.utils.text import shown
 
-__all__ = ["LoadedModel", "load_model", "weights_digest"]
+__all__ = ["LoadedModel", "load_model", "naming_plugins", "weights_digest"]
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,12 @@ def load_model(source: str | Path) -> LoadedModel:
     if (path / hub.CONFIG).is_file():
         return _load_file(path / hub.WEIGHTS)
     if path.is_dir():
-        loaded = _load_file(_newest_weights(path))
-        return replace(loaded, recipe=io.load(path))
+        with naming_plugins(path):
+            loaded = _load_file(_newest_weights(path))
+            return replace(loaded, recipe=io.load(path))
     if path.is_file():
-        return _load_file(path)
+        with naming_plugins(path.parent):
+            return _load_file(path)
     name = str(source)
     if isinstance(source, Path) or os.sep in name or name.endswith(".safetensors"):
         raise CheckpointError(f"no run folder or weights file at {path}")
@@ -92,6 +97,25 @@ def weights_digest(model: LoadedModel) -> str:
     """The SHA-256 of a model's file, stored in evaluations to identify the weights."""
     with model.path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def naming_plugins(run: Path) -> Iterator[None]:
+    """Within it, an error about an unknown name also names the plug-ins that the run needs."""
+    try:
+        yield
+    except PacavitError as error:
+        needed = needed_plugins(run)
+        unknown = isinstance(error, UnknownNameError) or isinstance(
+            error.__cause__, UnknownNameError
+        )
+        if not needed or not unknown:
+            raise
+        listed = " and ".join(f"{name} (SHA-256 {digest[:8]}…)" for name, digest in needed.items())
+        raise CheckpointError(
+            f"{shown(run)} was trained with the plug-in {listed}; name it with --plugin FILE.py "
+            f"before the verb, or pacavit.load_plugin: {error}"
+        ) from error
 
 
 def _newest_weights(run: Path) -> Path:
