@@ -61,7 +61,7 @@ def comparison_page(comparison: Comparison) -> str:
         html.picture(
             html.data_uri(bars_svg(comparison), "image/svg+xml"),
             "; ".join(f"{row.value} {_spread(row.score(main))}" for row in comparison.rows),
-            f"{heading.capitalize()} on the test images, one dot per seed; the axis does not begin "
+            f"{heading.capitalize()} on the test images, one dot per seed; the axis may not begin "
             "at 0.",
             dark=html.data_uri(bars_svg(comparison, dark=True), "image/svg+xml"),
         ),
