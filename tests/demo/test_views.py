@@ -7,6 +7,8 @@ from PIL import Image
 
 from pacavit.demo import views
 from pacavit.demo.explaining import Explained, patch_region
+from pacavit.explain import MapChoice
+from pacavit.utils.command import pacavit_command
 
 
 def test_names_of_users_are_text() -> None:
@@ -30,6 +32,18 @@ def test_masks_tell_their_area(ship: Explained) -> None:
     assert "mask: 30.0%" in shown
     assert "evidence for ship" in shown
     assert "for any class" in views.masks(ship, "attention_map", "mass", 0.3)
+
+
+def test_unmeasured_maps_stand_beside_each_other_with_the_command(ship: Explained) -> None:
+    command = pacavit_command("explain-evaluate", "a b")
+    choice = MapChoice(("class_map", "attention_map"), "<b> not measured", command)
+    found = replace(ship, explanation=replace(ship.explanation, choice=choice))
+    shown = views.masks(found, "class_map", "quantile", 0.3)
+    assert shown.count("<figure") == 5
+    assert "attention map over the image" in shown
+    assert "&lt;b&gt; not measured" in shown
+    assert "pacavit explain-evaluate &#39;a b&#39;" in shown
+    assert views.masks(found, "attention_map", "quantile", 0.3).count("<figure") == 4
 
 
 def test_every_stage_with_clusters_has_a_gallery(ship: Explained) -> None:
