@@ -108,14 +108,12 @@ def write_fields_page(path: Path) -> None:
         section = each.name.partition(".")[0] if "." in each.name else ""
         tasks = " or ".join(f'"{task}"' for task in each.tasks)
         title = f"task: with `task.name = {tasks}`" if tasks else titles[section]
-        cells = (
-            f"`{each.name}`",
-            each.type,
-            f"`{each.default}`" if each.default else "required",
-            each.description,
+        kind, meaning = (
+            re.sub(r"([*|\[\]])", r"\\\1", text) for text in (each.type, each.description)
         )
-        escaped = (cell.replace("|", "\\|").replace("*", "\\*") for cell in cells)
-        groups.setdefault(title, []).append(f"| {' | '.join(escaped)} |")
+        default = f"`{each.default}`" if each.default else "required"
+        row = f"| `{each.name}` | {kind} | {default} | {meaning} |"
+        groups.setdefault(title, []).append(row)
     parts = [
         "# Fields of a recipe",
         "Generated from the schema; `pacavit fields [SECTION]` prints the same. Each field can be "
