@@ -33,7 +33,11 @@ import torch
 from pacavit import recipes
 from pacavit.data import DATASETS, MemoryImages
 from pacavit.data.base import DataSource, DataInfo
-from pacavit.engine.train import Trainer
+
+try:
+    from pacavit.engine.trainer import Trainer
+except ImportError:  # in trees of release 0.1
+    from pacavit.engine.train import Trainer
 from pacavit.engine.distributed import World
 
 steps, warm_up, batch = map(int, sys.argv[1:])

@@ -26,7 +26,7 @@ from pacavit import load_plugin
 from pacavit.data import Batch, ImageSet
 from pacavit.data.base import DataSource
 from pacavit.engine.run.log import RunLog
-from pacavit.engine.train import Trainer
+from pacavit.engine.trainer import Trainer
 from pacavit.errors import CheckpointError, DataError
 from pacavit.tasks import ClassificationTask
 from pacavit_cli.main import main

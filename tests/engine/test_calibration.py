@@ -179,7 +179,7 @@ def test_the_temperature_is_that_of_the_kept_weights(
     make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        import_module("pacavit.engine.train"), "is_better", lambda score, best: best is None
+        import_module("pacavit.engine.trainer"), "is_better", lambda score, best: best is None
     )
     run = train(make_recipe(keep="best", ema=None), tmp_path / "run", progress=False)
     model = load_model(run)

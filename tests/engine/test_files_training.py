@@ -16,7 +16,7 @@ from pacavit.data import Batch, FileImages, Loader, Sample, Split
 from pacavit.engine import build, evaluate, load_model, train
 from pacavit.engine.predictor import Predictor
 from pacavit.engine.scoring import score_model
-from pacavit.engine.train import Trainer
+from pacavit.engine.trainer import Trainer
 from pacavit.engine.weights.checkpoint import newest
 from pacavit.errors import DataError, Interrupted, ReadError
 from pacavit.recipes import Recipe, parse

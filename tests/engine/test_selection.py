@@ -36,7 +36,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> None:
             metrics={**found.metrics, "accuracy": torch.tensor(SCORES[epoch], dtype=torch.float64)}
         )
 
-    monkeypatch.setattr(import_module("pacavit.engine.train"), "measure", scripted)
+    monkeypatch.setattr(import_module("pacavit.engine.trainer"), "measure", scripted)
 
 
 def run(recipe: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Path:

@@ -24,7 +24,7 @@ from pacavit.engine import build, load_model, train
 from pacavit.engine.distributed import World
 from pacavit.engine.predictor import Predictor
 from pacavit.engine.run.log import read_metrics
-from pacavit.engine.train import Trainer
+from pacavit.engine.trainer import Trainer
 from pacavit.errors import CheckpointError, Interrupted, UnknownNameError
 from pacavit.recipes import Recipe
 from pacavit.tasks import TASKS

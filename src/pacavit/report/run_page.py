@@ -15,7 +15,7 @@ from pacavit.engine import build
 from pacavit.engine.run.environment import ENVIRONMENT, read_environment
 from pacavit.engine.run.log import read_metrics
 from pacavit.engine.selection import describe_outcome, is_finished
-from pacavit.engine.train import BROKEN_IMAGES
+from pacavit.engine.trainer import BROKEN_IMAGES
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
