@@ -388,12 +388,12 @@ def which_map() -> str:
         )
     header = [
         "map",
-        "CIFAR-10: insertion minus deletion",
-        "class kept",
-        "shapes: insertion minus deletion",
-        "class kept",
-        "highest pixel on the shape",
-        "time, Grad-CAM = 1",
+        "CIFAR-10:<br>difference",
+        "<br>kept",
+        "shapes:<br>difference",
+        "<br>kept",
+        "<br>pointing",
+        "time",
     ]
     return table(header, rows)
 
@@ -402,7 +402,7 @@ def _times(method: str) -> str:
     """The range over networks of the time of a map relative to Grad-CAM."""
     rows = record("explanation_speed")["rows"]
     values = [row["ratio"][1] for row in rows if row["method"] == method]
-    return _range(values, 1 if min(values) > 2 else 2) if values else "0.00"
+    return _range(values, 1 if min(values) > 2 else 2) if values else "-"
 
 
 @_table("which-clustering")
@@ -418,15 +418,15 @@ def which_clustering() -> str:
             above = one["pairs"][DEFAULT]["center"]["difference"][0]
             cells += [f"{above:+.3f}", f"{found(one, DEFAULT)['kept'][0]:.3f}"]
         else:
-            cells += ["not measured"] * 2
-        rows.append([title, *cells, f"{steps[name]:.2f}" if name in steps else "not measured"])
+            cells += ["-"] * 2
+        rows.append([title, *cells, f"{steps[name]:.2f}" if name in steps else "-"])
     header = [
         "clustering",
-        "accuracy, `cifar10_nano`, seed 0",
-        "accuracy, `cifar10_nano_short`, seed 1",
-        "its map: insertion minus deletion, above `center`",
-        "class kept",
-        "training step, `conv` = 1",
+        "accuracy,<br>16 epochs",
+        "accuracy,<br>6 epochs",
+        "map:<br>difference",
+        "map:<br>kept",
+        "time",
     ]
     return table(header, rows)
 

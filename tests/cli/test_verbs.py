@@ -100,23 +100,33 @@ def test_predict_json_is_json(
 def test_explain_passes_everything_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    numbers = {"path": "a.png", "explained": {"class": "cat", "probability": 0.5}}
+    numbers = {
+        "path": "a.png",
+        "explained": {"class": "cat", "probability": 0.5},
+        "note": "not measured.",
+        "measure": ["pacavit", "explain-evaluate", "a b"],
+    }
     good = ExplainedImage(Path("a.png"), tmp_path / "a", numbers)
     broken = ExplainedImage(Path("b.png"), None, {"error": "b.png is broken"}, "b.png is broken")
     explain = Recorder([good, broken])
     monkeypatch.setattr(api, "explain", explain)
     words = ["explain", "model", "a.png", "b.png", "--out", "why", "--class", "cat"]
-    assert main([*words, "--stage", "1", "--method", "edges", "--overwrite"]) == 2
+    assert (
+        main([*words, "--stage", "1", "--method", "edges", "--measured", "m", "--overwrite"]) == 2
+    )
     assert explain.arguments == ("model", [Path("a.png"), Path("b.png")], Path("why"))
     assert explain.options == {
         "label": "cat",
         "stage": 1,
         "method": "edges",
+        "measured": Path("m"),
         "overwrite": True,
         "progress": True,
     }
     captured = capsys.readouterr()
-    assert captured.out.splitlines()[0].startswith("a.png: cat 50.0%, in ")
+    image, note, _ = captured.out.splitlines()
+    assert image.startswith("a.png: cat 50.0%, in ")
+    assert note == "not measured. Measure it: pacavit explain-evaluate 'a b'"
     assert captured.err == "error: b.png is broken\n"
     assert main([*words, "--json"]) == 2
     assert json.loads(capsys.readouterr().out) == [good.numbers, broken.numbers]
