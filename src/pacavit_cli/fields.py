@@ -66,9 +66,5 @@ def _print(fields: Sequence[Mapping[str, Any]]) -> None:
             echo(f"\nwith task.name = {names}:\n" if tasks else "")
         default = f"default {field['default']}" if field["default"] else "required"
         echo(f"{field['name']}  ({field['type']}; {default})")
-        indent = "    "
-        echo(
-            textwrap.fill(
-                field["description"], width, initial_indent=indent, subsequent_indent=indent
-            )
-        )
+        if field["description"]:
+            echo(textwrap.indent(textwrap.fill(field["description"], width - 4), "    "))

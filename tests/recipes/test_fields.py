@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -12,6 +14,7 @@ from pydantic import BaseModel
 import pacavit.recipes
 from pacavit.recipes.fields import FIELDS_FILE, RecipeField, recipe_fields
 from pacavit.recipes.schema import DataConfig, ModelConfig, TrainConfig
+from pacavit.tasks import TASKS, TaskConfig
 from pacavit.tasks.multilabel import MultilabelConfig
 from pacavit_cli.main import main
 
@@ -95,6 +98,33 @@ def test_the_packaged_copy_is_that_of_the_schema() -> None:
 def test_fields_of_one_task_name_it(fields: dict[str, RecipeField]) -> None:
     assert fields["task.threshold"].tasks == ("multilabel",)
     assert fields["task.image_size"].tasks == ()
+
+
+class Kind(Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+class StrangerConfig(TaskConfig):
+    kind: Kind = Kind.SMALL
+    anything: Any
+    margins: tuple[int, ...] = ()
+
+
+def test_a_plug_in_need_not_describe_its_fields(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    TASKS.names()
+    stranger = type("Stranger", (), {"config_type": StrangerConfig})
+    monkeypatch.setitem(TASKS._entries, "stranger", stranger)
+    own = [field for field in recipe_fields() if field.tasks == ("stranger",)]
+    assert [(field.name, field.type, field.default) for field in own] == [
+        ("task.kind", '"small" or "large"', '"small"'),
+        ("task.anything", "any value", ""),
+        ("task.margins", "list of integers", "[]"),
+    ]
+    assert main(["fields", "stranger"]) == 0
+    assert "task.anything  (any value; required)\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class RecipeField(NamedTuple):
         name: dotted, as in ``--set NAME=VALUE``.
         type: what it may contain, in words.
         default: its value if it is left out, as TOML; empty if it must be given.
-        description: its meaning.
+        description: its meaning; empty if a plug-in does not say it.
         tasks: that have this field; empty for fields of every recipe.
     """
 
@@ -87,30 +87,38 @@ class _Model:
     def _fields(self, schema: Mapping[str, Any], prefix: str) -> Iterator[RecipeField]:
         for name, value in schema["properties"].items():
             path = f"{prefix}.{name}"
-            tables = [one for one in _alternatives(value) if "$ref" in one]
+            found = map(self._resolved, _alternatives(value))
+            tables = [one for one in found if "properties" in one]
             # A table that is there by default only shows its fields.
             if not tables or "default" in value:
                 yield self._field(schema, name, path)
             for table in tables:
-                definition = self.definitions[table["$ref"].rpartition("/")[2]]
-                yield from self._fields(definition, path)
+                yield from self._fields(table, path)
 
     def _field(self, schema: Mapping[str, Any], name: str, path: str) -> RecipeField:
         value = schema["properties"][name]
         default = "" if name in schema.get("required", ()) else _toml(value.get("default"))
-        description = " ".join(value["description"].split())
+        description = " ".join(value.get("description", "").split())
         return RecipeField(path, self._type(value), default, description)
+
+    def _resolved(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A definition for a reference to it."""
+        reference = value.get("$ref")
+        return value if reference is None else self.definitions[reference.rpartition("/")[2]]
 
     def _type(self, value: Mapping[str, Any]) -> str:
         texts = dict.fromkeys(map(self._one_type, _alternatives(value)))
         return " or ".join(texts)
 
     def _one_type(self, value: Mapping[str, Any]) -> str:
-        if "$ref" in value:
+        value = self._resolved(value)
+        if "properties" in value:
             return "table"
         if "const" in value or "enum" in value:
             return " or ".join(_toml(item) for item in value.get("enum", [value.get("const")]))
-        kind = value["type"]
+        kind = value.get("type")
+        if kind is None:
+            return "any value"
         if kind == "array":
             if "prefixItems" in value:
                 return f"[{', '.join(map(self._type, value['prefixItems']))}]"
