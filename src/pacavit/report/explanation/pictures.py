@@ -10,7 +10,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 from torch import Tensor
 
-from pacavit.explain.choice import MapChoice
+from pacavit.explain.choice import FOLDER, MapChoice
 from pacavit.explain.core.masks import keep, mask_area, remove
 from pacavit.explain.images import ImageExplanation
 from pacavit.explain.methods.base import METHODS
@@ -23,6 +23,7 @@ from pacavit.explain.render import (
     thumbnail,
 )
 from pacavit.report import html
+from pacavit.utils.command import pacavit_command
 from pacavit.utils.pictures import data_uri, figure_bytes, png_bytes, png_uri
 
 __all__ = ["BORDER", "choice_parts", "write_pictures"]
@@ -40,10 +41,14 @@ _KINDS = {"mask": "mask", "keep": "kept", "remove": "removed"}
 
 
 def choice_parts(choice: MapChoice) -> list[Markup]:
-    """What was measured about the default map, and the command that measures it."""
+    """What was measured about the default map, and the command that measures it.
+
+    Pages are given away, so the run's folder is called DIR in them.
+    """
     parts = [html.paragraph(choice.note)] if choice.note else []
     if choice.command is not None:
-        parts.append(html.command(choice.command, "Measure which map is faithful:"))
+        measure = pacavit_command("explain-evaluate", "DIR", out=f"DIR/{FOLDER}")
+        parts.append(html.command(measure, "Measure which map is faithful:"))
     return parts
 
 
