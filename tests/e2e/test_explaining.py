@@ -43,22 +43,24 @@ def test_the_measured_map_becomes_the_default(
         return capsys.readouterr().out, page
 
     command = f"pacavit explain-evaluate {run} --out {run / 'explain-evaluate'}"
-    for text in explain("before"):
+    on_page = "pacavit explain-evaluate DIR --out DIR/explain-evaluate"  # pages name no folders
+    for text, measure in zip(explain("before"), (command, on_page), strict=True):
         assert "Neither cluster contributions nor relevance was measured on images of digits" in (
             text
         )
-        assert command in text
+        assert measure in text
     assert (tmp_path / "before" / "a" / "relevance.png").is_file()
     report = (run / "report.html").read_text(encoding="utf-8")
     assert "Neither cluster contributions nor relevance was measured" in report
-    assert f"pacavit explain-evaluate {digits_run} --out " in report
+    assert on_page in report
 
-    measure = ["explain-evaluate", str(run), "--out", str(run / "explain-evaluate")]
-    assert main([*measure, "--methods", "class_map,random", "--limit", "10"]) == 0
+    words = ["explain-evaluate", str(run), "--out", str(run / "explain-evaluate")]
+    assert main([*words, "--methods", "class_map,random", "--limit", "10"]) == 0
     assert "The map by class map was the most faithful of 1" in capsys.readouterr().out
     for text in explain("after"):
         assert "The map by class map was the most faithful of 1 measured on 10 images" in text
         assert command not in text
+        assert on_page not in text
     assert not (tmp_path / "after" / "a" / "relevance.png").is_file()
     records = json.loads((tmp_path / "after" / "explanations.json").read_text())
     assert records[0]["method"] == "class_map"
