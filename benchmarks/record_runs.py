@@ -33,6 +33,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", help="of the results file")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders with evaluation-test/")
+    parser.add_argument(
+        "--unlisted",
+        action="store_true",
+        help="leave pacavit reproduce alone: the runs need weights or data that few have",
+    )
     arguments = parser.parse_args()
     path = RESULTS / f"{arguments.name}.json"
     entries = json.loads(path.read_text("utf-8")) if path.exists() else []
@@ -41,8 +46,9 @@ def main() -> None:
         entry = collect(run)
         entries = [old for old in entries if old["commands"] != entry["commands"]]
         entries.append(entry)
-        short = shorten(run, entry)
-        listed[short.name] = short
+        if not arguments.unlisted:
+            short = shorten(run, entry)
+            listed[short.name] = short
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(entries, indent=1) + "\n", "utf-8")
     ordered = [listed[name].model_dump() for name in sorted(listed)]
@@ -56,7 +62,7 @@ def collect(run: Path) -> dict[str, Any]:
     evaluation = json.loads((run / "evaluation-test" / "evaluation.json").read_text("utf-8"))
     epochs = read_metrics(run)
     return {
-        "commands": [training_command(recipe), "pacavit evaluate DIR --data ROOT"],
+        "commands": [str(training_command(recipe)), "pacavit evaluate DIR --data ROOT"],
         "data": evaluation["data"],
         "seed": recipe.train.seed,
         "training_minutes": round(epochs[-1]["elapsed"] / 60, 1),

@@ -25,10 +25,13 @@ from pacavit.report.curves import curves_svg, loss_curves, score_curves
 from pacavit.report.evaluation import RESULTS
 from pacavit.report.publishing.card import with_clusterings
 from pacavit.report.publishing.command import (
+    TEACHER,
     WEIGHTS,
     changed_fields,
+    needs_teacher,
     needs_weights,
     training_command,
+    without_paths,
 )
 from pacavit.report.stored import (
     OTHER_DATA,
@@ -265,12 +268,10 @@ def _in_words(name: str, values: Sequence[float]) -> str:
 def _settings(recipe: Recipe) -> html.Section:
     """All fields of a recipe, section by section."""
     changed = changed_fields(recipe)
-    if needs_weights(recipe):
-        recipe = recipe.model_copy(
-            update={"model": recipe.model.model_copy(update={"init": WEIGHTS})}
-        )
-    lists = {}
-    for section, fields in recipe.model_dump(mode="json", exclude={"name", "description"}).items():
+    lists, shareable = {}, without_paths(recipe)
+    for section, fields in shareable.model_dump(
+        mode="json", exclude={"name", "description"}
+    ).items():
         # Without the data folder, which differs between machines and may be private.
         shown = {name: value for name, value in fields.items() if (section, name) != _DATA_ROOT}
         pairs = {name: _as_text(value) for name, value in recipes.flatten(shown)}
@@ -309,6 +310,12 @@ def _repeat(recipe: Recipe, plugins: Sequence[str]) -> html.Section:
             f"{WEIGHTS} for what model.init in recipe.json names"
             if "recipe.json" in training.argv
             else f"the weights to start from in {WEIGHTS}"
+        )
+    if needs_teacher(recipe):
+        places.append(
+            f"{TEACHER} for what train.teacher in recipe.json names"
+            if "recipe.json" in training.argv
+            else f"the model to imitate in {TEACHER}"
         )
     if places:
         note = f"{note.removesuffix(':')}, with {' and '.join(places)}:"

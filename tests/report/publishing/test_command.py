@@ -25,10 +25,17 @@ def test_an_unchanged_recipe_needs_no_settings() -> None:
     assert str(training_command(recipes.load("digits"))) == "pacavit train digits --out DIR"
 
 
-def test_weights_to_start_from_are_named_only_if_everybody_has_them() -> None:
-    for init, told in (("cifar10_nano_mlp", "cifar10_nano_mlp"), ("/home/me/run", "WEIGHTS")):
-        command = str(training_command(recipes.load("digits", [f"model.init={init}"])))
-        assert command.endswith(f"--set model.init={told}")
+@pytest.mark.parametrize(
+    ("field", "placeholder"), [("model.init", "WEIGHTS"), ("train.teacher", "TEACHER")]
+)
+def test_models_are_named_only_if_everybody_has_them(field: str, placeholder: str) -> None:
+    for source, shown in (
+        ("cifar10_nano_mlp", "cifar10_nano_mlp"),
+        ("timm:resnet18", "timm:resnet18"),
+        ("/home/me/run", placeholder),
+    ):
+        command = str(training_command(recipes.load("digits", [f"{field}={source}"])))
+        assert command.endswith(f"--set {field}={shown}")
 
 
 def test_words_are_not_quoted() -> None:

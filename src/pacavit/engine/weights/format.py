@@ -31,6 +31,7 @@ __all__ = [
     "Description",
     "calibrated_bytes",
     "is_ours",
+    "is_public",
     "load_state",
     "read_description",
     "save_weights",
@@ -113,9 +114,9 @@ def weights_metadata(
         calibration: the temperature of its probabilities; None for 1.
     """
     sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": None})}
-    if not _is_public(recipe.model.init):
+    if not is_public(recipe.model.init):
         sections["model"] = recipe.model.model_copy(update={"init": None})
-    if not _is_public(recipe.train.teacher):
+    if not is_public(recipe.train.teacher):
         sections["train"] = recipe.train.model_copy(update={"teacher": None})
     description = {
         "version": _FORMAT_VERSION,
@@ -130,7 +131,7 @@ def weights_metadata(
     return {_METADATA_KEY: json.dumps(description)}
 
 
-def _is_public(source: str | None) -> bool:
+def is_public(source: str | None) -> bool:
     """Whether a source of weights is the same everywhere."""
     source = source or ""
     return source in packaged_names() or source.startswith(PUBLIC_PREFIXES)

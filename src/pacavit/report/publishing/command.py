@@ -10,15 +10,26 @@ from typing import Any
 from pydantic import BaseModel
 
 from pacavit import recipes
-from pacavit.engine.weights.packaged import packaged_names
+from pacavit.engine.weights.format import is_public
 from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.utils.command import Command, pacavit_command
 
-__all__ = ["WEIGHTS", "changed_fields", "needs_weights", "recipe_changes", "training_command"]
+__all__ = [
+    "TEACHER",
+    "WEIGHTS",
+    "changed_fields",
+    "needs_teacher",
+    "needs_weights",
+    "recipe_changes",
+    "training_command",
+    "without_paths",
+]
 
 WEIGHTS = "WEIGHTS"
-"""Placeholder in commands for initial weights that are not part of the package."""
+"""Placeholder in commands for initial weights that not everybody has."""
+TEACHER = "TEACHER"
+"""Placeholder in commands for a teacher that not everybody has."""
 
 # Words that TOML reads as neither numbers nor dates; its other values are excluded by name.
 _WORD = re.compile(r"[A-Za-z_][\w.:/+-]*", re.ASCII)
@@ -30,7 +41,7 @@ def training_command(recipe: Recipe) -> Command:
     """The command that repeats a run: a packaged recipe and the changes to it.
 
     Paths that differ between machines are placeholders: ROOT for the folder of the data,
-    ``WEIGHTS`` for initial weights that are not part of the package.
+    ``WEIGHTS`` and ``TEACHER`` for models that not everybody has.
 
     Raises:
         RecipeError: a changed field has a value that TOML cannot express.
@@ -52,16 +63,29 @@ def recipe_changes(recipe: Recipe) -> list[str]:
         RecipeError: a changed field has a value that TOML cannot express.
     """
     changes: list[str] = []
-    for field, value in _changes(recipes.load(recipe.name), recipe):
-        if field == "model.init" and needs_weights(recipe):
-            value = WEIGHTS
+    for field, value in _changes(recipes.load(recipe.name), without_paths(recipe)):
         changes += _overrides(field, value)
     return changes
 
 
 def needs_weights(recipe: Recipe) -> bool:
-    """Whether a run starts from weights that are not part of the package."""
-    return recipe.model.init not in (None, *packaged_names())
+    """Whether a run starts from weights that not everybody has."""
+    return recipe.model.init is not None and not is_public(recipe.model.init)
+
+
+def needs_teacher(recipe: Recipe) -> bool:
+    """Whether a run imitates a model that not everybody has."""
+    return recipe.train.teacher is not None and not is_public(recipe.train.teacher)
+
+
+def without_paths(recipe: Recipe) -> Recipe:
+    """The recipe with placeholders for models that not everybody has."""
+    sections: dict[str, Any] = {}
+    if needs_weights(recipe):
+        sections["model"] = recipe.model.model_copy(update={"init": WEIGHTS})
+    if needs_teacher(recipe):
+        sections["train"] = recipe.train.model_copy(update={"teacher": TEACHER})
+    return recipe.model_copy(update=sections)
 
 
 def changed_fields(recipe: Recipe) -> frozenset[str]:
