@@ -1,8 +1,9 @@
-"""The tables of the documents, each made from a recorded file in ``benchmarks/results``."""
+"""The tables on accuracy and explanations, from the recorded files in ``benchmarks/results``."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from pacavit.report.markdown import table
 from pacavit.report.publishing.published import Published, published
 from pacavit.utils.statistics import Interval
 
-__all__ = ["FAITHFUL", "TABLES", "evaluations", "found", "record"]
+__all__ = ["FAITHFUL", "TABLES", "evaluations", "found", "named_table", "record"]
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 CLUSTERINGS = ("conv", "mlp", "kmeans", "gmm", "hierarchical", "dbscan")
@@ -31,7 +32,9 @@ TABLES: dict[str, Callable[[], str]] = {}
 """By name, a function that returns the Markdown of a table."""
 
 
-def _table(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+def named_table(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    """Register a function that returns the Markdown of a table."""
+
     def add(make: Callable[[], str]) -> Callable[[], str]:
         TABLES[name] = make
         return make
@@ -95,7 +98,7 @@ def _recipe(entry: Published) -> str:
     return f"`{entry.recipe}`, {entry.name.removeprefix(entry.recipe + '-')}"
 
 
-@_table("headline")
+@named_table("headline")
 def headline() -> str:
     """The four rows of the README."""
     names = ("cifar10_nano_short-mlp", "cifar10_nano-mlp", "cifar10_nano-kmeans")
@@ -104,7 +107,7 @@ def headline() -> str:
     return table(["recipe, clustering", "minutes", "accuracy"], cells)
 
 
-@_table("recipes")
+@named_table("recipes")
 def recipes() -> str:
     """Recipes with learned clusterings, and the packaged weights."""
     rows = [_published()[name] for name in RECIPES]
@@ -119,7 +122,7 @@ def _study() -> Iterable[tuple[str, str]]:
     yield "full attention, no clusters", "attention_full"
 
 
-@_table("clusterings")
+@named_table("clusterings")
 def clusterings() -> str:
     """All clusterings with the recipe ``cifar10_nano``."""
     rows = [(title, _published()[f"cifar10_nano-{name}"]) for title, name in _study()]
@@ -127,7 +130,7 @@ def clusterings() -> str:
     return table(["", *SCORES, "minutes"], cells)
 
 
-@_table("clusterings-seed-1")
+@named_table("clusterings-seed-1")
 def clusterings_of_seed_1() -> str:
     """All clusterings with the short recipe and another seed."""
     rows = [(title, _published()[f"cifar10_nano_short-{name}-seed_1"]) for title, name in _study()]
@@ -149,7 +152,7 @@ def _difference(text: str) -> str:
     return text.replace("a tie", "not significant")
 
 
-@_table("kmeans-settings")
+@named_table("kmeans-settings")
 def kmeans_settings() -> str:
     """k-means with one setting changed at a time."""
     titles = (
@@ -168,7 +171,7 @@ def kmeans_settings() -> str:
     return table(["", *SCORES, "difference (95 %)", "used clusters", "entropy"], rows)
 
 
-@_table("shared-clustering")
+@named_table("shared-clustering")
 def shared_clustering() -> str:
     """Two blocks that share a clustering, or not."""
     scores, _ = _ablation("recluster_every")
@@ -179,7 +182,7 @@ def shared_clustering() -> str:
     return table(["", *SCORES, "difference (95 %)"], rows)
 
 
-@_table("swaps")
+@named_table("swaps")
 def swaps() -> str:
     """Networks with another clustering than they were trained with."""
     measured = ("kmeans", "gmm", "hierarchical", "dbscan", *CONTROLS)
@@ -193,7 +196,7 @@ def swaps() -> str:
     return table(header, rows)
 
 
-@_table("cluster-numbers")
+@named_table("cluster-numbers")
 def cluster_numbers() -> str:
     """Networks with another number of clusters than they were trained with."""
     models = [row for row in record("swap_matrix")["models"] if row["numbers"]]
@@ -206,6 +209,27 @@ def cluster_numbers() -> str:
 
 
 # Explanations
+
+
+@named_table("street")
+def street() -> str:
+    """Pretrained weights against random ones, on photographs cut out of street scenes."""
+    cells = []
+    for title, run in zip(("random", "ImageNet"), record("street"), strict=True):
+        rate = re.search(r"train\.lr=(\S+)", run["commands"][0])
+        assert rate is not None
+        test = run["test"]
+        cells.append(
+            [
+                title,
+                rate[1],
+                f"{run['val_accuracy_by_epoch'][-1]:.4f}",
+                *(f"{test[name]:.4f}" for name in ("accuracy", "f1_macro")),
+                f"{run['training_minutes']:.1f}",
+            ]
+        )
+    header = ["initial weights", "learning rate", "validation", "accuracy", "F1 (macro)", "minutes"]
+    return table(header, cells)
 
 
 def _pm(value: Sequence[float]) -> str:
@@ -221,7 +245,7 @@ def _title(method: str) -> str:
     return f"control `{method}`" if method in BASELINES else f"`{method}`"
 
 
-@_table("methods")
+@named_table("methods")
 def methods() -> str:
     """All methods on the network with k-means."""
     evaluation = evaluations()["kmeans"]
@@ -236,7 +260,7 @@ def methods() -> str:
     return table(["", *columns], rows)
 
 
-@_table("stability")
+@named_table("stability")
 def stability() -> str:
     """Dependence on the weights and stability under noise, with all clusterings."""
     compared = (DEFAULT, "relevance", "grad_cam")
@@ -272,13 +296,13 @@ def _behind(name: str, method: str, measure: str) -> bool:
     return Interval(*behind).significant
 
 
-@_table("contributions")
+@named_table("contributions")
 def contributions() -> str:
     """The default method with all clusterings; bold: not significantly worse than the best."""
     return _by_clustering(DEFAULT, bold=True)
 
 
-@_table("gradients")
+@named_table("gradients")
 def gradients() -> str:
     """The method with a single pass, with all clusterings."""
     return _by_clustering(QUICK, bold=False)
@@ -303,19 +327,19 @@ def _loss(rival: str, difference: Sequence[float], measure: str) -> str:
     return f"`{rival}` better" if high < 0 else f"`{rival}` n.s."
 
 
-@_table("verdict-contributions")
+@named_table("verdict-contributions")
 def verdict_contributions() -> str:
     """The default method against Grad-CAM and controls."""
     return _verdicts(DEFAULT)
 
 
-@_table("verdict-gradients")
+@named_table("verdict-gradients")
 def verdict_gradients() -> str:
     """The method with a single pass against Grad-CAM and controls."""
     return _verdicts(QUICK)
 
 
-@_table("left-out-clusters")
+@named_table("left-out-clusters")
 def left_out_clusters() -> str:
     """What leaving out a cluster changes."""
     columns = ("used", "entropy", "drop", "top drop", "rank", "rank, contributions")
@@ -327,7 +351,7 @@ def left_out_clusters() -> str:
     return table(["", *columns], rows)
 
 
-@_table("shapes-methods")
+@named_table("shapes-methods")
 def shapes_methods() -> str:
     """All methods on shapes."""
     columns = (*FAITHFUL, *STABLE, "pointing")
@@ -338,7 +362,7 @@ def shapes_methods() -> str:
     return table(["", *columns], rows)
 
 
-@_table("shapes-clusters")
+@named_table("shapes-clusters")
 def shapes_clusters() -> str:
     """Clusters against the masks of shapes."""
     titles = {
@@ -372,7 +396,7 @@ def _spread(method: str, measure: str) -> str:
     return _range([found(one, method)[measure][0] for one in evaluations().values()], 3)
 
 
-@_table("which-map")
+@named_table("which-map")
 def which_map() -> str:
     """The maps in both studies."""
     rows = []
@@ -405,7 +429,7 @@ def _times(method: str) -> str:
     return _range(values, 1 if min(values) > 2 else 2) if values else "-"
 
 
-@_table("which-clustering")
+@named_table("which-clustering")
 def which_clustering() -> str:
     """The clusterings in accuracy, explanations and time."""
     steps = {row["clustering"]: row["ratio"][1] for row in record("clustering_step")["rows"]}
@@ -434,88 +458,8 @@ def which_clustering() -> str:
 # Speed and reliability
 
 
-def _quartiles(values: Sequence[float], digits: int) -> str:
-    low, middle, high = (f"{value:.{digits}f}" for value in values)
-    return f"{middle} ({low} to {high})"
-
-
-@_table("functions-speed")
-def functions_speed() -> str:
-    """Clusterings as functions, against scikit-learn."""
-    rows = [
-        [
-            f"`{row['method']}`",
-            str(row["points"]),
-            f"{row['milliseconds'][1]:.2f}",
-            f"{row['scikit_learn_milliseconds'][1]:.1f}",
-            _quartiles(row["ratio"], 1),
-        ]
-        for row in record("clustering_speed")["rows"]
-    ]
-    header = ["", "points", "milliseconds", "scikit-learn", "times as fast (quartiles)"]
-    return table(header, rows)
-
-
-@_table("step-speed")
-def step_speed() -> str:
-    """A training step with each clustering."""
-    rows = [
-        [
-            f"`{row['clustering']}`",
-            f"{row['milliseconds'][1]:.0f}",
-            _quartiles(row["ratio"], 2),
-        ]
-        for row in record("clustering_step")["rows"]
-    ]
-    return table(["clustering", "milliseconds", "of conv's (quartiles)"], rows)
-
-
-@_table("map-speed")
+@named_table("map-speed")
 def map_speed() -> str:
     """The time of a map."""
     names = ("attention_map", "class_map", "relevance", QUICK, DEFAULT)
     return table(["method", "times Grad-CAM"], [[f"`{name}`", _times(name)] for name in names])
-
-
-@_table("trials")
-def trials() -> str:
-    """Killed runs and wrong inputs."""
-    kills, inputs = record("kill_resume"), record("wrong_inputs")
-    points = kills["points"]
-    same = sum(point["identical"] for point in points)
-    outcomes = inputs["outcomes"]
-    rows = [
-        [
-            "`kill -9` at a random moment of training, then `--resume`",
-            str(len(points)),
-            f"{same} runs end with the same bits as an uninterrupted run; "
-            f"{kills['half_written_checkpoints']} of the kills left a half-written checkpoint",
-            _command(kills),
-        ],
-        [
-            "wrong files and settings",
-            str(inputs["inputs"]),
-            f"{outcomes['one line']} end with one line and exit code 2, {outcomes['works']} work, "
-            f"{len(inputs['failures'])} end in a traceback, hang or run out of memory",
-            _command(inputs),
-        ],
-    ]
-    return table(["trial", "number", "result", "repeat"], rows)
-
-
-def _command(recorded: Any) -> str:
-    return f"`{recorded['command']}`"
-
-
-@_table("wrong-inputs")
-def wrong_inputs() -> str:
-    """Wrong inputs by group."""
-    rows = [
-        [name, *(str(number) for number in (sum(counts.values()), *_outcomes(counts)))]
-        for name, counts in record("wrong_inputs")["groups"].items()
-    ]
-    return table(["group", "inputs", "one line", "works"], rows)
-
-
-def _outcomes(counts: dict[str, int]) -> tuple[int, int]:
-    return counts.get("one line", 0), counts.get("works", 0)

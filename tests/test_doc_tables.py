@@ -35,6 +35,7 @@ def results() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def tables(results: ModuleType) -> ModuleType:
+    load_script("speed_tables")
     return load_script("tables")
 
 

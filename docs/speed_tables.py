@@ -1,0 +1,90 @@
+"""The tables on speed and reliability, from the recorded files in ``benchmarks/results``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from result_tables import named_table, record
+
+from pacavit.report.markdown import table
+
+
+def _quartiles(values: Sequence[float], digits: int) -> str:
+    low, middle, high = (f"{value:.{digits}f}" for value in values)
+    return f"{middle} ({low} to {high})"
+
+
+@named_table("functions-speed")
+def functions_speed() -> str:
+    """Clusterings as functions, against scikit-learn."""
+    rows = [
+        [
+            f"`{row['method']}`",
+            str(row["points"]),
+            f"{row['milliseconds'][1]:.2f}",
+            f"{row['scikit_learn_milliseconds'][1]:.1f}",
+            _quartiles(row["ratio"], 1),
+        ]
+        for row in record("clustering_speed")["rows"]
+    ]
+    header = ["", "points", "milliseconds", "scikit-learn", "times as fast (quartiles)"]
+    return table(header, rows)
+
+
+@named_table("step-speed")
+def step_speed() -> str:
+    """A training step with each clustering."""
+    rows = [
+        [
+            f"`{row['clustering']}`",
+            f"{row['milliseconds'][1]:.0f}",
+            _quartiles(row["ratio"], 2),
+        ]
+        for row in record("clustering_step")["rows"]
+    ]
+    return table(["clustering", "milliseconds", "of conv's (quartiles)"], rows)
+
+
+@named_table("trials")
+def trials() -> str:
+    """Killed runs and wrong inputs."""
+    kills, inputs = record("kill_resume"), record("wrong_inputs")
+    points = kills["points"]
+    same = sum(point["identical"] for point in points)
+    outcomes = inputs["outcomes"]
+    rows = [
+        [
+            "`kill -9` at a random moment of training, then `--resume`",
+            str(len(points)),
+            f"{same} runs end with the same bits as an uninterrupted run; "
+            f"{kills['half_written_checkpoints']} of the kills left a half-written checkpoint",
+            _command(kills),
+        ],
+        [
+            "wrong files and settings",
+            str(inputs["inputs"]),
+            f"{outcomes['one line']} end with one line and exit code 2, {outcomes['works']} work, "
+            f"{len(inputs['failures'])} end in a traceback, hang or run out of memory",
+            _command(inputs),
+        ],
+    ]
+    return table(["trial", "number", "result", "repeat"], rows)
+
+
+def _command(recorded: Any) -> str:
+    return f"`{recorded['command']}`"
+
+
+@named_table("wrong-inputs")
+def wrong_inputs() -> str:
+    """Wrong inputs by group."""
+    rows = [
+        [name, *(str(number) for number in (sum(counts.values()), *_outcomes(counts)))]
+        for name, counts in record("wrong_inputs")["groups"].items()
+    ]
+    return table(["group", "inputs", "one line", "works"], rows)
+
+
+def _outcomes(counts: dict[str, int]) -> tuple[int, int]:
+    return counts.get("one line", 0), counts.get("works", 0)
