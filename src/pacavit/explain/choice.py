@@ -43,6 +43,7 @@ NUMBERS = "faithfulness.json"
 
 _DEFAULT, _BESIDE = "cluster_contributions", "relevance"
 _CHOSEN_ON = "cifar10"  # the data set with which the default was chosen
+_OF_USERS = ("folder", "csv")  # data sets whose names say nothing about the images
 _LIMIT = 16 * 2**20  # bytes of a measurement
 
 
@@ -133,19 +134,20 @@ def _can_explain(network: nn.Module, method: str) -> bool:
 
 
 def _unmeasured(model: LoadedModel, run: Path | None) -> MapChoice:
-    network, data = model.task.model, model.info.name
+    network, name = model.task.model, model.info.name
+    data = "these images" if name in _OF_USERS else f"images of {name}"
     first = default_method(network)
-    if data == _CHOSEN_ON:
+    if name == _CHOSEN_ON:
         return MapChoice((first,))
     if first == _DEFAULT and _can_explain(network, _BESIDE):
         methods: tuple[str, ...] = (first, _BESIDE)
         note = (
-            f"Neither {method_title(first)} nor {method_title(_BESIDE)} was measured on images of "
+            f"Neither {method_title(first)} nor {method_title(_BESIDE)} was measured on "
             f"{data}: either may be the more faithful map. Where they differ, believe neither yet."
         )
     else:
         methods = (first,)
-        note = f"The map by {method_title(first)} was not measured on images of {data}."
+        note = f"The map by {method_title(first)} was not measured on {data}."
     if run is None:
         note += " Once it is, give the folder DIR to pacavit explain with --measured."
     source, out = (model.path, "DIR") if run is None else (run, run / FOLDER)
