@@ -90,4 +90,4 @@ def test_all_other_verbs(
         accuracy=1, precision_macro=1, recall_macro=1, f1_macro=1, num_images=9
     )
     monkeypatch.setattr(api, "reproduce", lambda *_, **__: (api.published()[0], measured))
-    assert "by +-0." in terminal("reproduce", "x")
+    assert "is +-0." in terminal("reproduce", "x")

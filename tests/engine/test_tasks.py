@@ -113,9 +113,10 @@ def test_a_run_whose_task_is_not_registered_is_refused(
     run = api.train(guess(), tmp_path / "run")
     others = {name: kind for name, kind in TASKS._entries.items() if name != "guess"}
     monkeypatch.setattr(TASKS, "_entries", others)
-    for source in (run, run / "weights.safetensors"):
-        with pytest.raises(UnknownNameError, match="unknown task 'guess'"):
-            load_model(source)
+    with pytest.raises(CheckpointError, match=r"with the plug-in tiny\.py .*unknown task 'guess'"):
+        load_model(run)
+    with pytest.raises(UnknownNameError, match="unknown task 'guess'"):
+        load_model(run / "weights.safetensors")
 
 
 def test_every_loss_is_logged(guess: MakeGuess, tmp_path: Path) -> None:
