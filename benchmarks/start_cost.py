@@ -76,12 +76,13 @@ def main() -> None:
             console.print(f"round {number} of {arguments.rounds}")
     # Imported here, because a child process inherits the peak memory of its parent.
     from pacavit.engine import system
+    from pacavit.engine.run.environment import environment
 
     before = [] if arguments.before is None else ["--before ../before/src"]
     record: dict[str, Any] = {
         "command": " ".join(["python benchmarks/start_cost.py", *before]),
         "rounds": arguments.rounds,
-        "environment": system.environment(system.pick_device("cpu")),
+        "environment": environment(system.pick_device("cpu")),
     }
     for (state, name), costs in trials.items():
         figures = {

@@ -46,6 +46,22 @@ def step_speed() -> str:
     return table(["clustering", "milliseconds", "of conv's (quartiles)"], rows)
 
 
+@named_table("start")
+def start() -> str:
+    """Time and memory of commands, before and after libraries were loaded only when needed."""
+    runs = record("start")
+    cells = [[f"`{name}`", *_cost(cost), "", ""] for name, cost in runs["torch"].items()]
+    cells += [
+        [f"`{name}`", *_cost(cost), *_cost(runs["before"][name])]
+        for name, cost in runs["now"].items()
+    ]
+    return table(["", "seconds", "MB", "seconds before", "MB before"], cells)
+
+
+def _cost(cost: dict[str, Sequence[float]]) -> list[str]:
+    return [f"{cost['cpu_seconds'][1]:.2f}", f"{cost['peak_mb'][1]:,.0f}"]
+
+
 @named_table("trials")
 def trials() -> str:
     """Killed runs and wrong inputs."""

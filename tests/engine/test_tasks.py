@@ -113,10 +113,12 @@ def test_a_run_whose_task_is_not_registered_is_refused(
     run = api.train(guess(), tmp_path / "run")
     others = {name: kind for name, kind in TASKS._entries.items() if name != "guess"}
     monkeypatch.setattr(TASKS, "_entries", others)
-    with pytest.raises(CheckpointError, match=r"with the plug-in tiny\.py .*unknown task 'guess'"):
-        load_model(run)
+    for source in (run, run / "weights.safetensors"):
+        with pytest.raises(CheckpointError, match=r"plug-in tiny\.py .*unknown task 'guess'"):
+            load_model(source)
+    elsewhere = (run / "weights.safetensors").rename(tmp_path / "elsewhere.safetensors")
     with pytest.raises(UnknownNameError, match="unknown task 'guess'"):
-        load_model(run / "weights.safetensors")
+        load_model(elsewhere)
 
 
 def test_every_loss_is_logged(guess: MakeGuess, tmp_path: Path) -> None:
