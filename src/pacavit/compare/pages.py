@@ -120,12 +120,13 @@ def _highlights(comparison: Comparison) -> dict[str, str]:
     heading, main = comparison.main
     first, *others = leading_rows(comparison)
     if others:
-        scores = [row.score(main).mean for row in (first, *others)]
+        scores = sorted(row.score(main).mean for row in (first, *others))
+        ends = dict.fromkeys(html.percent(score) for score in (scores[0], scores[-1]))
         return {
             "highest, without significant difference": ", ".join(
                 row.value for row in (first, *others)
             ),
-            f"their {heading}": f"{html.percent(min(scores))} to {html.percent(max(scores))}",
+            f"their {heading}": " to ".join(ends),
         }
     return {
         "best": first.value,
