@@ -29,6 +29,7 @@ from pacavit.layers import evaluation_mode
 from pacavit.recipes.options import FORBIDDEN_OPTIONS
 from pacavit.recipes.schema import ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
+from pacavit.utils.refusals import REFUSALS
 from pacavit.utils.registry import Plugin, plugins_of
 from pacavit.utils.text import one_line
 
@@ -45,18 +46,6 @@ __all__ = [
     "task",
     "train_loader",
 ]
-
-# Errors that networks raise for unsuitable arguments: a width that heads do not divide, an unknown
-# activation, a negative size. Models of other packages do not check their arguments.
-_REFUSALS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 def data_source(
@@ -129,7 +118,7 @@ def model(config: ModelConfig, num_classes: int) -> nn.Module:
         )
     except PacavitError:
         raise
-    except _REFUSALS as error:
+    except REFUSALS as error:
         culprits = f", above all model.options ({', '.join(config.options)})"
         raise RecipeError(
             f"model {config.name!r} refuses its arguments: {_line(error)}; "
@@ -194,7 +183,7 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
                     task.check(torch.randn(2, 3, height, width, device=device))
     except PacavitError:
         raise
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise RecipeError(
             f"model {recipe.model.name!r} fails on {height} x {width} images: {_line(error)}; "
             "check task.image_size and the fields of model"

@@ -11,19 +11,10 @@ from torch import Tensor, nn
 
 from pacavit.errors import CheckpointError
 from pacavit.models.convert import convert_state_dict, is_original, unwrap
+from pacavit.utils.refusals import REFUSALS
 
 __all__ = ["COUNTER", "Match", "architecture_of", "classifier_prefixes", "match_weights"]
 
-# What a filter of timm may raise for names that it was not written for.
-_REFUSALS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 COUNTER = "num_batches_tracked"  # not in files of old releases of torch
 
 
@@ -116,8 +107,8 @@ def _compare(network: nn.Module, layout: str, weights: Mapping[str, Any]) -> Mat
     return Match(
         layout,
         fitting,
-        tuple(n for n in own if n not in fitting and not n.endswith(COUNTER)),
-        tuple(name for name in weights if name not in fitting and not name.endswith(COUNTER)),
+        tuple(n for n in own if n not in fitting and _counts(n)),
+        tuple(name for name in weights if name not in fitting and _counts(name)),
         fits / max(1, sum(backbone.values())),
         next((len(weights[n]) for n in map("{}weight".format, classifiers) if n in weights), None),
     )
@@ -134,7 +125,7 @@ def _filtered(network: nn.Module, weights: dict[str, Tensor]) -> Mapping[str, An
         return None
     try:
         found = rename(dict(weights), network)
-    except _REFUSALS:
+    except REFUSALS:
         return None
     return found if isinstance(found, Mapping) else None
 

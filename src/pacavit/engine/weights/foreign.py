@@ -15,7 +15,7 @@ from torch import nn
 from pacavit.data.base import Channels, Normalization
 from pacavit.data.sources.imagenet import describe_synsets
 from pacavit.engine.weights import hub
-from pacavit.engine.weights.format import is_ours
+from pacavit.engine.weights.format import TIMM, is_ours
 from pacavit.engine.weights.torch_file import read_torch_file
 from pacavit.errors import CheckpointError, UnknownNameError
 from pacavit.models.match import Match
@@ -32,7 +32,6 @@ __all__ = [
     "read_foreign",
 ]
 
-TIMM = "timm:"
 _LEAST = 0.5  # of the backbone's weights that a file must have
 _SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 

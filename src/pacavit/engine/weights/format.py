@@ -26,7 +26,9 @@ from pacavit.utils.text import first_few, one_line
 
 __all__ = [
     "CHECKPOINTS",
+    "HUB",
     "PUBLIC_PREFIXES",
+    "TIMM",
     "WEIGHTS",
     "Description",
     "calibrated_bytes",
@@ -41,7 +43,7 @@ __all__ = [
 ]
 
 WEIGHTS = "weights.safetensors"
-PUBLIC_PREFIXES = ("timm:", "hf-hub:")
+TIMM, HUB = PUBLIC_PREFIXES = ("timm:", "hf-hub:")
 """Beginnings of sources of weights that are the same everywhere."""
 CHECKPOINTS = "checkpoints"
 _FORMAT_VERSION = 1

@@ -20,12 +20,13 @@ from torch import nn
 
 from pacavit.data.base import Normalization
 from pacavit.engine.weights.fit import build_to_fit
-from pacavit.engine.weights.format import load_state
+from pacavit.engine.weights.format import HUB, load_state
 from pacavit.errors import CheckpointError, PacavitError, RecipeError, UnknownNameError
 from pacavit.models import PacaViT
 from pacavit.recipes.options import FORBIDDEN_OPTIONS, check_bounds
 from pacavit.utils import files
 from pacavit.utils.parsing import read_json
+from pacavit.utils.refusals import REFUSALS
 from pacavit.utils.text import one_line
 
 __all__ = [
@@ -41,17 +42,8 @@ __all__ = [
 ]
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-PREFIX = "hf-hub:"
-_REFUSALS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+PREFIX = HUB
+_REFUSALS = (*REFUSALS, OSError)
 # Arguments that matter for training only, and are not stored with the weights.
 _TRAINING_ARGUMENTS = frozenset({"drop_rate", "proj_drop_rate", "drop_path_rate"})
 
