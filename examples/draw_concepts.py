@@ -39,7 +39,11 @@ LAYERS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("engine", "build, train, evaluate, weights", "engine"),),
     (("recipes", "named, complete runs (TOML)", "recipes"),),
     (("tasks", "losses, predictions, metrics", "tasks"),),
-    (("data", "images and targets", "data"), ("models", "networks, as in timm", "models")),
+    (
+        ("heads", "of dense tasks", "models"),
+        ("data", "images, targets", "data"),
+        ("models", "as in timm", "models"),
+    ),
     (("layers", "stem, block, feed-forward", "models"),),
     (("attention", "tokens to tokens", "models"),),
     (("clustering", "patches to clusters", "models"),),

@@ -5,12 +5,14 @@ Importing this package registers the data sources.
 
 from pacavit.data.base import (
     DATASETS,
+    IGNORE_INDEX,
     SPLITS,
     Batch,
     DataInfo,
     DataSource,
     ImageSet,
     LabeledImages,
+    MaskInfo,
     MemoryImages,
     Sample,
     Split,
@@ -22,7 +24,7 @@ from pacavit.data.formats.image import crop_center, decode_image, fit_image, rea
 from pacavit.data.loader import Loader
 from pacavit.data.options import check_options
 from pacavit.data.placement import Placement, Region
-from pacavit.data.preprocess import Preprocess
+from pacavit.data.preprocess import Preprocess, normalize
 from pacavit.data.random import SampleRandom, epoch_order, seeded_generators
 from pacavit.data.sources.cifar10 import Cifar10
 from pacavit.data.sources.csv import CsvLabels
@@ -36,6 +38,7 @@ from pacavit.utils.deprecation import renamed
 
 __all__ = [
     "DATASETS",
+    "IGNORE_INDEX",
     "SPLITS",
     "Batch",
     "Cifar10",
@@ -49,6 +52,7 @@ __all__ = [
     "ImageSet",
     "LabeledImages",
     "Loader",
+    "MaskInfo",
     "MemoryImages",
     "Placement",
     "Preprocess",
@@ -68,6 +72,7 @@ __all__ = [
     "epoch_order",
     "fit_image",
     "hold_out_validation",
+    "normalize",
     "read_image",
     "render_scenes",
     "seeded_generators",

@@ -23,12 +23,14 @@ from pacavit.utils.registry import Registry
 
 __all__ = [
     "DATASETS",
+    "IGNORE_INDEX",
     "SPLITS",
     "Batch",
     "DataInfo",
     "DataSource",
     "ImageSet",
     "LabeledImages",
+    "MaskInfo",
     "MemoryImages",
     "Normalization",
     "Sample",
@@ -40,6 +42,9 @@ __all__ = [
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Channels: TypeAlias = tuple[float, float, float]
+Color: TypeAlias = tuple[int, int, int]
+IGNORE_INDEX = 255
+"""Label of pixels that belong to no class: they are in no loss and in no score."""
 Normalization: TypeAlias = tuple[Channels, Channels]
 """Mean and standard deviation per RGB channel."""
 
@@ -145,6 +150,20 @@ def _map_tensors(function: Callable[[Tensor], Tensor], targets: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class MaskInfo:
+    """How a data set writes down the class of each pixel.
+
+    Attributes:
+        values: the value of each class in the data set's own label images, in label order, each
+            0..255.
+        colors: RGB color of each class, each 0..255; overlays and legends use them.
+    """
+
+    values: tuple[int, ...]
+    colors: tuple[Color, ...]
+
+
+@dataclass(frozen=True)
 class DataInfo:
     """Facts about a data set that a run records and a model needs.
 
@@ -158,6 +177,7 @@ class DataInfo:
             of the training images; ImageNet's for images of the user; that of the weights which
             the training started from, if they are of another library.
         std: standard deviation per RGB channel, likewise.
+        masks: values and colors of the classes; None unless the targets are masks.
     """
 
     name: str
@@ -167,6 +187,7 @@ class DataInfo:
     image_size: tuple[int, int]
     mean: Channels
     std: Channels
+    masks: MaskInfo | None = None
 
     def normalized_by(self, normalization: Normalization | None) -> DataInfo:
         """The same facts with another mean and standard deviation; None: unchanged."""
@@ -215,6 +236,12 @@ class ImageSet(ABC):
     @abstractmethod
     def to(self, device: torch.device) -> ImageSet:
         """The same images, with targets and batches on another device."""
+
+    def blank(self, index: int) -> Sample:
+        """A black image with the target of the image at a position, without decoding that image."""
+        target = self.target(index)
+        size = target.shape if isinstance(target, Tensor) and target.ndim == 2 else (64, 64)
+        return Sample(torch.zeros(3, *size, dtype=torch.uint8), target, index)
 
     def file(self, index: int) -> Path | None:
         """The path of the image at a position, relative to ``root``; None if it has no own file."""
@@ -296,8 +323,12 @@ class MemoryImages(LabeledImages):
         return None if self.files is None else Path(os.fsdecode(self.files[index]))
 
 
-TargetKind = Literal["label", "labels"]
-"""Kind of an image's target: "label" (one class, int64) or "labels" (any, a row of 0 and 1)."""
+TargetKind = Literal["label", "labels", "mask"]
+"""Kind of an image's target.
+
+"label": one class, int64. "labels": any number of classes, a row of 0 and 1. "mask": one class per
+pixel, (H, W) uint8 like the stored image, ``IGNORE_INDEX`` for none.
+"""
 
 
 class DataSource(ABC):

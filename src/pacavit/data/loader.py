@@ -199,9 +199,10 @@ class _Reader:
 
     def _empty(self, position: int) -> Batch:
         """A batch with no images, but with the usual image size and kind of target."""
-        blank = Sample(torch.zeros(3, 64, 64, dtype=torch.uint8), self.images.target(position), 0)
         random = self._random(torch.tensor([0]))
-        batch = self.preprocess.collate([self.preprocess.sample(blank, random)])
+        batch = self.preprocess.collate(
+            [self.preprocess.sample(self.images.blank(position), random)]
+        )
         return self.preprocess.batch(batch, random)[:0]
 
     def _first_readable(

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pacavit.data.base import Batch, Sample
+from pacavit.data.base import Batch, DataInfo, Sample
 from pacavit.data.placement import Placement
 from pacavit.data.random import SampleRandom
 
-__all__ = ["Preprocess"]
+__all__ = ["Preprocess", "normalize"]
 
 
 class Preprocess(ABC):
@@ -66,6 +66,15 @@ class Preprocess(ABC):
             batch: (B, 3, height, width) uint8 images on any device; B may be 0.
             random: the random numbers of its samples.
         """
+
+
+def normalize(pixels: Tensor, info: DataInfo) -> Tensor:
+    """(B, 3, height, width) float in 0..255 -> normalized by the mean and std of the data."""
+    mean, std = (
+        torch.tensor(values, device=pixels.device)[:, None, None]
+        for values in (info.mean, info.std)
+    )
+    return torch.addcmul(-mean / std, pixels, 1 / (255 * std))
 
 
 def _stack_targets(targets: list[object]) -> Tensor | list[object] | None:

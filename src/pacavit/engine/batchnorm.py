@@ -36,8 +36,8 @@ def check_batch_norm(task: Task, recipe: Recipe, info: DataInfo, processes: int)
     if not layers or _smallest_chunk(recipe, processes) != 1:
         return
     smaller = [size for _, size in recipe.train.progressive or ()]
-    for size in dict.fromkeys([recipe.task.image_size, *smaller]):
-        height, width = info.image_size if size is None else (size, size)
+    for size in (None, *smaller):
+        height, width = recipe.task.input_size(info.image_size, size)
         if _gets_single_values(task.model, height, width):
             raise RecipeError(
                 f"model {recipe.model.name!r} has BatchNorm layers, which cannot train on one "

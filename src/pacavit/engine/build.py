@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
 from torch import nn
 
-import pacavit.models  # noqa: F401 (registers the models with timm)
 from pacavit.data import (
     DATASETS,
     DataInfo,
@@ -26,6 +26,7 @@ from pacavit.data import (
 )
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.layers import evaluation_mode
+from pacavit.models import Pyramid, build_pyramid
 from pacavit.recipes.options import FORBIDDEN_OPTIONS
 from pacavit.recipes.schema import ModelConfig, Recipe
 from pacavit.tasks import TASKS, Task
@@ -34,6 +35,7 @@ from pacavit.utils.registry import Plugin, plugins_of
 from pacavit.utils.text import one_line
 
 __all__ = [
+    "Networks",
     "check",
     "data_source",
     "enlarged",
@@ -46,6 +48,8 @@ __all__ = [
     "task",
     "train_loader",
 ]
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 def data_source(
@@ -95,41 +99,66 @@ def image_set(source: DataSource, split: Split, device: torch.device) -> ImageSe
     return source.load(split).to(device)
 
 
-def model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """The timm model of that name, randomly initialized; ``config.init`` is ignored here.
+class Networks:
+    """Builds the network of a recipe, as classifier or as pyramid; randomly initialized.
 
-    Raises:
+    Args:
+        config: the ``[model]`` section; its ``init`` is ignored here.
+
+    Raises, in both methods:
         UnknownNameError: timm has no such model.
         RecipeError: the model refuses an argument, or ``options`` holds one that a recipe may not
             give.
     """
-    if not timm.is_model(config.name):
-        raise UnknownNameError("model", config.name, timm.list_models())
-    arguments = config.model_dump(
-        exclude={"name", "drop_path", "init", "options"}, exclude_none=True
-    )
-    try:
-        network: nn.Module = timm.create_model(
-            config.name,
-            num_classes=num_classes,
-            in_chans=3,
-            drop_path_rate=config.drop_path,
-            **_with_options(arguments, config.options),
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+
+    def __call__(self, *, num_classes: int) -> nn.Module:
+        """The timm model with a head of ``num_classes`` outputs."""
+        return self._build(timm.create_model, {"num_classes": num_classes})
+
+    def pyramid(self, stages: Sequence[int] | None = None) -> Pyramid:
+        """The timm model without its classifier, as the maps of some stages; None: of all.
+
+        Raises:
+            RecipeError: the model has no maps, or no such map.
+        """
+        return self._build(partial(build_pyramid, stages=stages), {})
+
+    def _build(self, make: Callable[..., _Network], fixed: dict[str, Any]) -> _Network:
+        config = self.config
+        if not timm.is_model(config.name):
+            raise UnknownNameError("model", config.name, timm.list_models())
+        arguments = config.model_dump(
+            exclude={"name", "drop_path", "init", "options"}, exclude_none=True
         )
-    except PacavitError:
-        raise
-    except REFUSALS as error:
-        culprits = f", above all model.options ({', '.join(config.options)})"
-        raise RecipeError(
-            f"model {config.name!r} refuses its arguments: {_line(error)}; "
-            f"check the fields of model{culprits if config.options else ''}"
-        ) from error
-    return network
+        try:
+            return make(
+                config.name,
+                in_chans=3,
+                drop_path_rate=config.drop_path,
+                **fixed,
+                **_with_options(arguments, config.options),
+            )
+        except PacavitError:
+            raise
+        except REFUSALS as error:
+            culprits = f", above all model.options ({', '.join(config.options)})"
+            raise RecipeError(
+                f"model {config.name!r} refuses its arguments: {_line(error)}; "
+                f"check the fields of model{culprits if config.options else ''}"
+            ) from error
+
+
+def model(config: ModelConfig, num_classes: int) -> nn.Module:
+    """The classifier of a recipe, see ``Networks``."""
+    return Networks(config)(num_classes=num_classes)
 
 
 def task(recipe: Recipe, info: DataInfo) -> Task:
     """The task around its network, with convolution weights laid out channels-last."""
-    built = TASKS.get(recipe.task.name).build(recipe.task, info, partial(model, recipe.model))
+    built = TASKS.get(recipe.task.name).build(recipe.task, info, Networks(recipe.model))
     return built.to(memory_format=torch.channels_last)
 
 
@@ -174,10 +203,10 @@ def check(task: Task, recipe: Recipe, info: DataInfo) -> None:
     device = next((parameter.device for parameter in task.parameters()), torch.device("cpu"))
     try:
         with evaluation_mode(task), torch.no_grad():
-            for size in dict.fromkeys([recipe.task.image_size, *smaller]):
+            for size in (None, *smaller):
+                height, width = recipe.task.input_size(info.image_size, size)
                 # Raises RecipeError if the images are too small for an augmentation.
                 task.preprocess(recipe.task, info, training=True, image_size=size)
-                height, width = info.image_size if size is None else (size, size)
                 # Networks may draw random numbers in evaluation mode too.
                 with torch.random.fork_rng([device] if device.type == "cuda" else []):
                     task.check(torch.randn(2, 3, height, width, device=device))

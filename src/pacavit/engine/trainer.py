@@ -434,10 +434,9 @@ class Trainer:
 
     def _step_costs(self) -> list[float]:
         """Pixels per image in each epoch; the time of a step is about proportional to them."""
-        own = self.recipe.task.image_size
-        height, width = self.info.image_size if own is None else (own, own)
-        smaller = [self._smaller_size(epoch) for epoch in range(self.config.epochs)]
-        return [height * width if size is None else size**2 for size in smaller]
+        task, stored = self.recipe.task, self.info.image_size
+        epochs = range(self.config.epochs)
+        return [math.prod(task.input_size(stored, self._smaller_size(epoch))) for epoch in epochs]
 
 
 def _not_finite(losses: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 from pacavit.tasks.base import TASKS, NetworkFactory, Task, TaskConfig, TaskPrediction
 from pacavit.tasks.classification import ClassificationTask, ImageClassifier
 from pacavit.tasks.multilabel import MultilabelTask
+from pacavit.tasks.segmentation import SegmentationTask
 
 __all__ = [
     "TASKS",
@@ -10,6 +11,7 @@ __all__ = [
     "ImageClassifier",
     "MultilabelTask",
     "NetworkFactory",
+    "SegmentationTask",
     "Task",
     "TaskConfig",
     "TaskPrediction",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pacavit.data import Batch, DataInfo, ImageSet, Preprocess, TargetKind
 from pacavit.errors import RecipeError
+from pacavit.models import Pyramid
 from pacavit.utils.registry import Registry
 from pacavit.utils.text import shown
 
@@ -38,12 +39,32 @@ class TaskConfig(BaseModel):
         "of the stored images.",
     )
 
+    def input_size(self, stored: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
+        """(height, width) in pixels of the network's input in training.
+
+        Args:
+            stored: (height, width) of the stored images.
+            image_size: replaces the config's own, for training that changes it between epochs.
+        """
+        size = image_size or self.image_size
+        return stored if size is None else (size, size)
+
 
 class NetworkFactory(Protocol):
     """Builds the network that the ``[model]`` section of a recipe describes."""
 
     def __call__(self, *, num_classes: int) -> nn.Module:
         """The timm model with a head of ``num_classes`` outputs, randomly initialized."""
+
+    def pyramid(self, stages: Sequence[int] | None = None) -> Pyramid:
+        """The timm model without its classifier, as maps of several resolutions.
+
+        Args:
+            stages: indices of the maps, in ascending order; None: all.
+
+        Raises:
+            RecipeError: the model has no maps, or no such map.
+        """
 
 
 class TaskPrediction(Protocol):

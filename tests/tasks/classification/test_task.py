@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from pacavit.data import Batch, DataInfo, MemoryImages
 from pacavit.errors import DataError, RecipeError
-from pacavit.tasks import TASKS, ClassificationTask
+from pacavit.tasks import TASKS, ClassificationTask, NetworkFactory
 from pacavit.tasks.classification import (
     ClassificationConfig,
     ClassificationMetrics,
@@ -150,7 +151,7 @@ def test_a_task_builds_a_network_with_one_output_a_class() -> None:
         return nn.Sequential(nn.Flatten(), nn.Linear(12, num_classes))
 
     config = ClassificationConfig(label_smoothing=0.3)
-    task = ClassificationTask.build(config, INFO, network)
+    task = ClassificationTask.build(config, INFO, cast(NetworkFactory, network))
     assert task.predict(make_batch()).logits.shape == (6, 4)
     assert (task.config, task.num_classes) == (config, 4)
 

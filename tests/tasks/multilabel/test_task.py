@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 
 from pacavit.data import Batch, DataInfo, MemoryImages, SampleRandom
 from pacavit.errors import DataError, RecipeError
+from pacavit.tasks import NetworkFactory
 from pacavit.tasks.classification import Predictions
 from pacavit.tasks.classification.config import MixConfig
 from pacavit.tasks.multilabel import MultilabelConfig, MultilabelMetrics, MultilabelTask
@@ -31,7 +34,8 @@ class Flat(nn.Module):
 def make_task(**config: object) -> MultilabelTask:
     torch.manual_seed(0)
     made = MultilabelConfig.model_validate({"name": "multilabel", **config})
-    return MultilabelTask.build(made, INFO, lambda *, num_classes: Flat(num_classes))
+    network = cast(NetworkFactory, lambda *, num_classes: Flat(num_classes))
+    return MultilabelTask.build(made, INFO, network)
 
 
 def make_batch(num: int = 6) -> Batch:

@@ -37,8 +37,7 @@ def describe_data(
     """
     test = files.get("test")
     splits = dict(loaded) if test is None else {**loaded, "test": test}
-    size = recipe.task.image_size
-    height, width = info.image_size if size is None else (size, size)
+    height, width = recipe.task.input_size(info.image_size)
     stored_height, stored_width = info.image_size
     lines = [
         f"data: {info.version}; stored with {stored_width} x {stored_height} pixels, "

@@ -136,8 +136,7 @@ def _limits(model: LoadedModel, evaluation: Evaluation) -> str:
 
 def input_size(model: LoadedModel) -> tuple[int, int]:
     """(height, width) of the network's input in pixels."""
-    size = model.recipe.task.image_size
-    return model.info.image_size if size is None else (size, size)
+    return model.recipe.task.input_size(model.info.image_size)
 
 
 def with_clusterings(network: nn.Module) -> str:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pacavit.data import DataInfo, SampleRandom, crop_center
+from pacavit.data import DataInfo, SampleRandom, crop_center, normalize
 from pacavit.errors import RecipeError
 from pacavit.tasks.classification.augment import RandAugment, RandomErasing
 from pacavit.tasks.classification.config import AugmentConfig, ImageConfig
@@ -32,14 +32,12 @@ class EvalTransform:
     """
 
     def __init__(self, info: DataInfo, image_size: int | None = None) -> None:
-        self.size = _target_size(info, image_size)
-        self.mean, self.std = torch.tensor(info.mean), torch.tensor(info.std)
+        self.size, self.info = _target_size(info, image_size), info
 
     def __call__(self, images: Tensor, random: SampleRandom | None = None) -> Tensor:
         """Transform a batch; ``random`` is ignored, and only there for a common signature."""
         pixels = _resize(_to_float(crop_center(images, self.size)), self.size)
-        mean, std = (_per_channel(fact).to(images.device) for fact in (self.mean, self.std))
-        return torch.addcmul(-mean / std, pixels, 1 / (255 * std))
+        return normalize(pixels, self.info)
 
 
 class TrainTransform:

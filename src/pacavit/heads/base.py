@@ -1,0 +1,56 @@
+"""The interface of segmentation heads: from a pyramid to the logits of each pixel's class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from pacavit.utils.registry import Registry
+
+__all__ = ["HEADS", "HeadOutput", "SegmentationHead"]
+
+
+class HeadOutput(NamedTuple):
+    """What a head returns; the maps are coarser than the image.
+
+    Attributes:
+        logits: (B, classes, H, W).
+        supervised: further logits (B, classes, H', W') by name, each with its own loss in training.
+            Those of :attr:`SegmentationHead.cluster_logits` are returned in evaluation too.
+    """
+
+    logits: Tensor
+    supervised: Mapping[str, Tensor]
+
+
+class SegmentationHead(nn.Module, ABC):
+    """Maps of a pyramid -> logits of classes. Register one with ``@HEADS.register("name")``.
+
+    Args of every constructor: ``channels`` and ``strides`` of the maps (finest first),
+    ``num_classes``, then options of its own.
+
+    Attributes:
+        loss_weights: factor of the loss of each of the ``supervised`` logits, by name.
+        mean_over_labeled: losses are means over the pixels that have a class; if False, over all
+            pixels.
+        cluster_logits: name of the ``supervised`` logits that are those of clusters, of which
+            number m is class m; None for heads without.
+    """
+
+    loss_weights: ClassVar[Mapping[str, float]] = {}
+    mean_over_labeled: ClassVar[bool] = True
+    cluster_logits: ClassVar[str | None] = None
+
+    @abstractmethod
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
+        """Maps (B, C, H, W), finest first -> logits."""
+
+
+HEADS: Registry[SegmentationHead] = Registry("segmentation head")

@@ -1,0 +1,115 @@
+"""The classes of an image's pixels, as the task predicts them and as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+from pacavit.data import DataInfo, Placement
+from pacavit.utils.text import shown
+
+__all__ = ["AreaFraction", "ImageSegmentation", "Segmentation", "enlarge"]
+
+BAR_CELLS = 20  # length of the bar of the whole area
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The class of each pixel of an image.
+
+    Attributes:
+        labels: (H, W) uint8, classes of the pixels of the original.
+        cluster_labels: (H, W) uint8, the class whose cluster is highest at each pixel; None for
+            heads without clusters.
+        logits: (classes, height, width) fp32 of the network, whose map may be coarser.
+        cluster_logits: (classes, height, width) fp32 of the clusters; None for heads without.
+        placement: where the original lies in the network's input.
+    """
+
+    labels: Tensor
+    cluster_labels: Tensor | None
+    logits: Tensor
+    cluster_logits: Tensor | None
+    placement: Placement
+
+    def probabilities(self) -> Tensor:
+        """(classes, H, W): the probabilities at the pixels of the original."""
+        return enlarge(self.logits[None], self.placement)[0].softmax(0)
+
+    def confidence(self) -> Tensor:
+        """(H, W): the probability of each pixel's class."""
+        return self.probabilities().amax(0)
+
+
+def enlarge(logits: Tensor, placement: Placement) -> Tensor:
+    """(B, K, h, w) of the network's input -> (B, K, H, W) of the original, bilinearly.
+
+    First to the size of the input, then to that of the original, as published.
+    """
+    for size in dict.fromkeys((placement.input_size, placement.image_size)):
+        if tuple(logits.shape[2:]) != size:
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    return logits
+
+
+@dataclass(frozen=True)
+class AreaFraction:
+    """A class and the fraction of the image's area that it has, 0..1."""
+
+    name: str
+    area: float
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSegmentation:
+    """The prediction for one image file.
+
+    Attributes:
+        path: the image file.
+        areas: classes in the image with their areas, largest first; empty if there was an error.
+        record: the classes of all pixels; None if there was an error.
+        info: of the data that the model was trained on.
+        error: why the image could not be read, in one line; None if it could.
+    """
+
+    path: Path
+    areas: tuple[AreaFraction, ...]
+    record: Segmentation | None
+    info: DataInfo
+    error: str | None = None
+
+    @classmethod
+    def of(
+        cls, path: Path, record: Segmentation | None, error: str | None, info: DataInfo
+    ) -> ImageSegmentation:
+        """The prediction for an image file, from the record of the task."""
+        if record is None:
+            return cls(path, (), None, info, error)
+        counts = record.labels.flatten().long().bincount(minlength=len(info.class_names))
+        fractions = counts / counts.sum()
+        order = torch.argsort(counts, descending=True, stable=True).tolist()
+        areas = [
+            AreaFraction(info.class_names[label], float(fractions[label]))
+            for label in order
+            if counts[label]
+        ]
+        return cls(path, tuple(areas), record, info)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Path, classes with their fractions of the area, and error."""
+        classes = [{"class": each.name, "area": round(each.area, 6)} for each in self.areas]
+        return {"path": shown(self.path), "classes": classes, "error": self.error}
+
+    def __rich__(self) -> Table:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, area in ((each.name, each.area) for each in self.areas):
+            bar = "█" * round(area * BAR_CELLS)
+            table.add_row(f"{area:7.2%}", escape(name), f"[cyan]{bar}[/cyan]")
+        return table

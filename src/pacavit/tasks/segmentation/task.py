@@ -1,0 +1,206 @@
+"""Semantic segmentation: cross-entropy of every pixel, and intersection over union."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pacavit.data import IGNORE_INDEX, Batch, DataInfo, Placement, Preprocess, Region
+from pacavit.errors import RecipeError
+from pacavit.heads import HEADS
+from pacavit.tasks.base import TASKS, NetworkFactory, Task
+from pacavit.tasks.segmentation.config import SegmentationConfig
+from pacavit.tasks.segmentation.inference import ImageLogits, slide_over
+from pacavit.tasks.segmentation.predictions import ImageSegmentation, Segmentation, enlarge
+from pacavit.tasks.segmentation.preprocess import SegmentationPreprocess
+from pacavit.tasks.segmentation.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from pacavit.tasks.segmentation.metrics import SegmentationMetrics
+
+__all__ = ["SegmentationTask"]
+
+
+@TASKS.register("segmentation")
+class SegmentationTask(Task):
+    """One class per pixel.
+
+    Args:
+        model: backbone and head.
+        config: of the task.
+        num_classes: K.
+
+    Attributes:
+        class_weights: (classes,) float32, of the classes in the losses; None if all count the same.
+    """
+
+    config_type = SegmentationConfig
+    main_metric = "mIoU"
+    target = "mask"
+    model: Segmenter
+    class_weights: Tensor | None
+
+    def __init__(self, model: Segmenter, config: SegmentationConfig, num_classes: int) -> None:
+        super().__init__()
+        self.model, self.config, self.num_classes = model, config, num_classes
+        self.register_buffer("class_weights", None, persistent=False)
+
+    @classmethod
+    def build(cls, config: SegmentationConfig, info: DataInfo, network: NetworkFactory) -> Self:
+        """The task around a backbone, and the head that the config names."""
+        backbone = network.pyramid(config.stages)
+        num_classes = len(info.class_names)
+        head = HEADS.create(
+            config.head,
+            backbone.channels,
+            backbone.strides,
+            num_classes,
+            options=config.head_options,
+        )
+        return cls(Segmenter(backbone, head), config, num_classes)
+
+    @classmethod
+    def preprocess(
+        cls,
+        config: SegmentationConfig,
+        info: DataInfo,
+        *,
+        training: bool,
+        image_size: int | None = None,
+        epochs: int = 1,
+    ) -> Preprocess:
+        """Joint resizing, cropping and augmentation of images and masks."""
+        return SegmentationPreprocess(config, info, training=training, image_size=image_size)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropies of the pixels, as named scalars: of the answer, then those of the head.
+
+        Logits are enlarged to the size of the masks first. They are means over ``loss_weight``.
+        """
+        output = self.model(batch.images)
+        weights = self.model.head.loss_weights
+        total = self.loss_weight(batch).clamp_min(1)
+        losses = {"pixels": self._loss(output.logits, batch.targets, total)}
+        for name, logits in output.supervised.items():
+            losses[name] = weights[name] * self._loss(logits, batch.targets, total)
+        return losses
+
+    def _loss(self, logits: Tensor, masks: Tensor, total: Tensor) -> Tensor:
+        """The cross-entropy of logits (B, K, H, W) and masks (B, height, width) over ``total``."""
+        logits = F.interpolate(
+            logits.float(), size=masks.shape[1:], mode="bilinear", align_corners=False
+        )
+        summed = F.cross_entropy(
+            logits,
+            masks.long(),
+            weight=self.class_weights,
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
+        )
+        return summed / total.to(summed)
+
+    def loss_weight(self, batch: Batch) -> Tensor:
+        """The number of pixels with a class, or of all, as the head has it; or their weights."""
+        masks: Tensor = batch.targets
+        if not self.model.head.mean_over_labeled:
+            return torch.tensor(float(masks.numel()), dtype=torch.float64)
+        labeled = masks[masks != IGNORE_INDEX]
+        if self.class_weights is None:
+            return torch.tensor(float(labeled.numel()), dtype=torch.float64)
+        return self.class_weights[labeled.long()].sum(dtype=torch.float64)
+
+    def set_class_weights(self, weights: Tensor) -> None:
+        """Weigh the classes in the losses: (classes,) float32."""
+        parameter = next(self.model.parameters(), weights)
+        self.class_weights = weights.to(parameter.device, torch.float32)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> list[Segmentation]:
+        """The classes of the pixels of each image, in the original's pixels.
+
+        Images of different sizes are computed apart, without their padding, so that an image's
+        result does not depend on others in the batch.
+        """
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for position in range(len(batch)):
+            size = (batch.images.shape[2], batch.images.shape[3])
+            if batch.placements:
+                size = batch.placements[position].input_size
+            by_size.setdefault(size, []).append(position)
+        records: dict[int, Segmentation] = {}
+        for (height, width), positions in by_size.items():
+            found = self.logits(batch.images[positions, :, :height, :width])
+            for row, position in enumerate(positions):
+                records[position] = _record(found.image(row), batch, position, (height, width))
+        return [records[position] for position in range(len(batch))]
+
+    def logits(self, images: Tensor) -> ImageLogits:
+        """Logits (B, K, ...) of images of one size, whole or by windows, in fp32."""
+        if self.config.slide is None:
+            return self._logits(images)
+        return slide_over(self._logits, images, self.config.slide)
+
+    def _logits(self, images: Tensor) -> ImageLogits:
+        output, name = self.model(images), self.model.head.cluster_logits
+        clusters = None if name is None else output.supervised[name].float()
+        return ImageLogits(output.logits.float(), clusters)
+
+    def prediction(
+        self,
+        path: Path,
+        record: Segmentation | None,
+        error: str | None,
+        info: DataInfo,
+        top_k: int,
+    ) -> ImageSegmentation:
+        """The classes in an image with their areas."""
+        return ImageSegmentation.of(path, record, error, info)
+
+    def metrics(self) -> SegmentationMetrics:
+        """New scores for ``num_classes`` classes."""
+        # torchmetrics is needed for evaluation only, not for prediction.
+        from pacavit.tasks.segmentation.metrics import SegmentationMetrics
+
+        clusters = self.model.head.cluster_logits is not None
+        return SegmentationMetrics(self.num_classes, clusters=clusters)
+
+    def is_finite(self, records: Sequence[Segmentation]) -> bool:
+        """Whether all logits are finite."""
+        return all(bool(record.logits.isfinite().all()) for record in records)
+
+    def check(self, images: Tensor) -> None:
+        """Raise RecipeError unless the head returns logits (B, num_classes, H, W)."""
+        found = tuple(self._logits(images).classes.shape)
+        if found[:2] != (len(images), self.num_classes) or len(found) != 4:
+            raise RecipeError(
+                f"the head {self.config.head!r} returns a tensor of shape {found} for "
+                f"{len(images)} images and must return ({len(images)}, {self.num_classes}, H, W)"
+            )
+
+
+def _record(
+    logits: ImageLogits, batch: Batch, position: int, size: tuple[int, int]
+) -> Segmentation:
+    """The record of one image, from logits (1, K, ...)."""
+    placement = (
+        batch.placements[position]
+        if batch.placements
+        else Placement(size, Region(0, 0, *size), size)
+    )
+    labels, cluster_labels = (
+        None if each is None else enlarge(each, placement)[0].argmax(0).to(torch.uint8)
+        for each in logits
+    )
+    assert labels is not None
+    return Segmentation(
+        labels,
+        cluster_labels,
+        logits.classes[0],
+        None if logits.clusters is None else logits.clusters[0],
+        placement,
+    )
