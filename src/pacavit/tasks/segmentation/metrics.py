@@ -33,11 +33,8 @@ class PixelConfusion(Metric):
     def __init__(self, num_classes: int, *, clusters: bool = False) -> None:
         super().__init__()
         self.num_classes, self.clusters = num_classes, clusters
-        # Collections merge metrics whose states are equal after the first batch, unless their names
-        # differ.
-        self.state = "cluster_matrix" if clusters else "matrix"
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-        self.add_state(self.state, zeros, dist_reduce_fx="sum")
+        self.add_state("matrix", zeros, dist_reduce_fx="sum")
 
     def update(self, records: Sequence[Segmentation], targets: Sequence[Tensor]) -> None:
         """Add the predictions for B images, and their masks (H, W)."""
@@ -48,13 +45,11 @@ class PixelConfusion(Metric):
             known = target != IGNORE_INDEX
             pairs = target[known].long() * self.num_classes + labels[known]
             counts = pairs.bincount(minlength=self.num_classes**2)
-            matrix: Tensor = getattr(self, self.state)
-            matrix += counts.view_as(matrix).to(matrix.device)
+            self.matrix += counts.view_as(self.matrix).to(self.matrix.device)
 
     def compute(self) -> Tensor:
         """The matrix so far."""
-        matrix: Tensor = getattr(self, self.state)
-        return matrix
+        return self.matrix
 
 
 def boundary_region(labels: Tensor) -> Tensor:
