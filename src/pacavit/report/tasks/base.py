@@ -93,6 +93,7 @@ class TaskReport:
             all scores are compared.
         proportions: names of the scores that are fractions of the images.
         paired: display name of the per-image correctness whose differences a comparison tests.
+        counted: what the scores of a class are measured on, in the plural.
     """
 
     files: ClassVar[tuple[str, ...]] = ("per_class.csv",)
@@ -101,6 +102,7 @@ class TaskReport:
     compared: ClassVar[Mapping[str, str]] = {}
     proportions: ClassVar[tuple[str, ...]] = ()
     paired: ClassVar[str] = "correctness"
+    counted: ClassVar[str] = "images"
 
     def observer(self) -> Observer | None:
         """A new observer of predictions, which is passed to ``contents``; None for none."""
@@ -177,7 +179,7 @@ class TaskReport:
                 [row.name, *(f"{each:.4f}" for each in row.scores.values()), str(row.support)]
                 for row in evaluation.per_class
             ]
-            tables.append((["class", *map(self.label, names), "images"], classes))
+            tables.append((["class", *map(self.label, names), self.counted], classes))
         return tables
 
     def card_limits(self, info: DataInfo, evaluation: Evaluation) -> str:
@@ -256,7 +258,7 @@ class TaskReport:
         if not evaluation.per_class:
             return
         classes = Table("class")
-        for name in (*evaluation.per_class[0].scores, "images"):
+        for name in (*evaluation.per_class[0].scores, self.counted):
             classes.add_column(escape(self.label(name)), justify="right")
         for row in evaluation.per_class:
             scores = [f"{score:.4f}" for score in row.scores.values()]
@@ -285,7 +287,7 @@ class TaskReport:
             cells: list[str | html.Cell] = [row.name, *map(_number, others)]
             bar = html.Cell(_number(last), bar=None if isnan(last) else last)
             rows.append([*cells, bar, f"{row.support:,}"])
-        return html.table(caption, ["class", *map(self.label, names), "images"], rows)
+        return html.table(caption, ["class", *map(self.label, names), self.counted], rows)
 
 
 REPORTS: Registry[TaskReport] = Registry("task report")
