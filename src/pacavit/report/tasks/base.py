@@ -25,6 +25,7 @@ from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
+from pacavit.report.prediction import PredictionWriter, TableWriter
 from pacavit.utils.registry import Registry
 from pacavit.utils.statistics import proportion_interval
 from pacavit.utils.tables import csv_bytes
@@ -107,6 +108,19 @@ class TaskReport:
     def observer(self) -> Observer | None:
         """A new observer of predictions, which is passed to ``contents``; None for none."""
         return None
+
+    def prediction_writer(self, out: Path, info: DataInfo, *, overwrite: bool) -> PredictionWriter:
+        """What ``pacavit predict --out`` writes predictions with; by default a table.
+
+        Args:
+            out: file or folder to write.
+            info: of the data that the model was trained on.
+            overwrite: replace what is there.
+
+        Raises:
+            PacavitError: predictions cannot be written there.
+        """
+        return TableWriter(out, overwrite=overwrite)
 
     def choose_few(self, observed: Any) -> list[int]:
         """Positions of the few images for which heatmaps are made; none by default."""

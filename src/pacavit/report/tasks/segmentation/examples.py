@@ -72,7 +72,7 @@ def pick_examples(
         observed: the observer after all batches.
         masks: colors of the classes.
     """
-    scores = {each.index: each for each in observed.scores}
+    scores = {each.position: each for each in observed.scores}
     groups = [
         tuple(_example(score, scores[index], labels, masks) for index, labels in group.items())
         for group in observed.chosen()
@@ -81,7 +81,7 @@ def pick_examples(
 
 
 def _example(score: SplitScore, own: ImageScore, labels: Tensor, masks: MaskInfo) -> MaskExample:
-    sample = score.images[own.index]
+    sample = score.images[own.position]
     image, truth = sample.image.cpu(), sample.target.cpu()
     factor = min(1.0, _MAX_SIDE / max(image.shape[1:]))
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[2] * factor)))
@@ -94,8 +94,8 @@ def _example(score: SplitScore, own: ImageScore, labels: Tensor, masks: MaskInfo
         errors_picture(small, labels, truth),
     )
     texts = (base64_text(jpeg_bytes(picture)) for picture in pictures)
-    name = score.image_name(own.index)
-    return MaskExample(own.index, name, own.iou, own.accuracy, *texts)
+    name = score.image_name(own.position)
+    return MaskExample(own.position, name, own.iou, own.accuracy, *texts)
 
 
 def _shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -23,13 +23,13 @@ class ImageScore(NamedTuple):
     """The scores of one image.
 
     Attributes:
-        index: position in the split.
+        position: in the split.
         iou: mean over the classes in its truth or its prediction; NaN without labeled pixels.
         accuracy: fraction of the labeled pixels that are right; NaN without any.
         labeled: number of pixels with a class.
     """
 
-    index: int
+    position: int
     iou: float
     accuracy: float
     labeled: int
@@ -48,6 +48,7 @@ class SegmentationObserver:
         self._kept: tuple[list[tuple[float, int, Tensor]], ...] = ([], [], [])
 
     def __call__(self, records: Sequence[Segmentation], batch: Batch) -> None:
+        """Add the predictions for a batch."""
         indices = batch.indices.tolist()
         for index, record, target in zip(indices, records, batch.targets, strict=True):
             confusion = image_confusion(record.labels, target, len(record.logits))

@@ -18,9 +18,11 @@ from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
+from pacavit.report.prediction import PredictionWriter
 from pacavit.report.tasks.base import REPORTS, StoredEvaluation, TaskReport
 from pacavit.report.tasks.confusion import confusion_png
 from pacavit.report.tasks.segmentation.examples import MaskExamples, pick_examples
+from pacavit.report.tasks.segmentation.files import SegmentationWriter
 from pacavit.report.tasks.segmentation.observe import SegmentationObserver
 from pacavit.utils.tables import csv_bytes
 
@@ -58,6 +60,10 @@ class SegmentationReport(TaskReport):
         """Keeps the scores of every image, and the classes of a few."""
         return SegmentationObserver()
 
+    def prediction_writer(self, out: Path, info: DataInfo, *, overwrite: bool) -> PredictionWriter:
+        """Writes label images, overlays and areas into a folder."""
+        return SegmentationWriter(out, info, overwrite=overwrite)
+
     def contents(
         self,
         score: SplitScore,
@@ -73,7 +79,7 @@ class SegmentationReport(TaskReport):
         confusion = evaluation.arrays["confusion"].cpu().numpy()
         lines = (
             (
-                score.image_name(each.index),
+                score.image_name(each.position),
                 *("" if isnan(value) else round(value, 6) for value in (each.iou, each.accuracy)),
                 each.labeled,
             )
@@ -111,7 +117,7 @@ class SegmentationReport(TaskReport):
         ]
 
     def results_section(self, stored: Mapping[str, StoredEvaluation]) -> html.Section:
-        """Scores on one or more splits, per class for the first, and the classes that are absent."""
+        """Scores on one or more splits; for the first also per class, and the absent classes."""
         section = super().results_section(stored)
         split, first = next(iter(stored.items()))
         absent = [row.name for row in first.evaluation.per_class if isnan(row.scores["iou"])]
