@@ -200,7 +200,8 @@ def test_dropout_drops_whole_channels(name: str) -> None:
     head.classifier.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     maps = [torch.rand(2, 6, 8, 8), torch.rand(2, 6, 4, 4)]
     head(maps)
-    head.eval()(maps)
+    head.drop.eval()
+    head(maps)
     dropped = (seen[0] == 0).flatten(2).all(2).float().mean().item()
     assert 0.2 < dropped < 0.8
     assert not (seen[1] == 0).flatten(2).all(2).any()
