@@ -68,11 +68,12 @@ def test_padding_is_invisible_in_the_shapes_alone() -> None:
 
 def test_layers_after_the_last_map_are_not_built() -> None:
     pyramid: Any = build_pyramid("pacavit_nano", (0, 1), drop_path_rate=0.3)
-    body = pyramid.body
+    body: Any = pyramid.body
     assert isinstance(body, PacaViT)
-    assert len(body.stages) == 2
+    stages: Any = body.stages
+    assert len(stages) == 2
     assert isinstance(body.head, nn.Identity)
-    assert body.stages[1].blocks[0].drop_path.drop_prob > 0
+    assert stages[1].blocks[0].drop_path.drop_prob > 0
     everything = build_pyramid("pacavit_nano").state_dict().keys()
     assert not any(".head." in name for name in everything)
     names = build_pyramid("resnet10t", (1, 2)).state_dict().keys()
@@ -110,7 +111,6 @@ def test_the_random_generator_does_not_depend_on_the_search_for_maps() -> None:
         ("resnet10t", (), "ascending"),
         ("mixer_s32_224", None, "does not take images of any size"),
         ("maxvit_nano_rw_256", None, "does not take images of any size"),
-        ("convit_tiny", None, "has no maps of several resolutions"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -119,3 +119,12 @@ def test_what_cannot_be_is_one_line(
     with pytest.raises(RecipeError, match=message) as caught:
         build_pyramid(name, stages)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_somebody_may_have_no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(*_args: Any, **arguments: Any) -> nn.Module:
+        raise TypeError("flat_net() got an unexpected keyword argument 'features_only'")
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(RecipeError, match="'flat_net' cannot return maps of its stages"):
+        build_pyramid("flat_net")
