@@ -12,6 +12,7 @@ from torch import nn
 
 from pacavit.errors import RecipeError
 from pacavit.models import PacaViT, build_pyramid
+from pacavit.models.pyramid import same_names
 
 # Strides of the default maps.
 STRIDES = {
@@ -49,7 +50,7 @@ def test_the_maps_are_those_of_the_network(name: str) -> None:
     with torch.no_grad():
         network: Any = timm.create_model(name).eval()
         weights = network.state_dict()
-        names = pyramid.own_names(weights)
+        names = same_names(weights, pyramid.body.state_dict())
         pyramid.body.load_state_dict({names[key]: weights[key] for key in names})
         expected = network.forward_intermediates(images, intermediates_only=True)
         for each, other in zip(pyramid(images), expected[-len(pyramid.strides) :], strict=True):
@@ -85,8 +86,8 @@ def test_layers_after_the_last_map_are_not_built() -> None:
 def test_names_of_the_classifier_are_found(name: str) -> None:
     pyramid = build_pyramid(name)
     weights = pyramid.classifier().state_dict()
-    found = pyramid.own_names(weights)
     own = pyramid.body.state_dict()
+    found = same_names(weights, own)
     assert set(found.values()) == set(own)
     assert all(weights[key].shape == own[found[key]].shape for key in found)
     assert {key.split(".")[0] for key in weights.keys() - found.keys()} <= {"head", "norm"}

@@ -20,7 +20,7 @@ from pacavit.models.variants import ORIGINALS, VARIANTS
 from pacavit.utils.refusals import REFUSALS
 from pacavit.utils.text import one_line
 
-__all__ = ["Pyramid", "build_pyramid"]
+__all__ = ["Pyramid", "build_pyramid", "same_names"]
 
 _DEFAULT_MAPS = 4
 # Arguments by which networks of timm accept images of any size, where they have them.
@@ -79,23 +79,29 @@ class Pyramid(nn.Module):
 
     @property
     def body(self) -> nn.Module:
-        """The part of ``network`` whose modules have the names of the timm model, where it can.
+        """The timm model without what maps do not need.
 
-        Some networks of timm are flattened ("stages_0" for "stages.0"), see ``own_names``.
+        Its modules have the names that they have in the classifier; but those of some networks are
+        flattened ("stages_0" for "stages.0"), see ``same_names``.
         """
         inner = getattr(self.network, "model", None)
         return inner if isinstance(inner, nn.Module) else self.network
-
-    def own_names(self, names: Iterable[str]) -> dict[str, str]:
-        """Names of tensors of the timm model -> those in ``body``, for the ones that it has."""
-        flat = {name.replace(".", "_"): name for name in self.body.state_dict()}
-        found = {name: flat.get(name.replace(".", "_")) for name in names}
-        return {name: own for name, own in found.items() if own is not None}
 
     def classifier(self) -> nn.Module:
         """The timm model with its classifier, without memory for its tensors."""
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return timm.create_model(self.name, **self.arguments)
+
+
+def same_names(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Names of tensors of a timm model -> the names of the same tensors in another form of it.
+
+    The forms are the classifier and what returns its maps. Names without a counterpart are left
+    out.
+    """
+    flat = {name.replace(".", "_"): name for name in others}
+    pairs = ((name, flat.get(name.replace(".", "_"))) for name in names)
+    return {name: other for name, other in pairs if other is not None}
 
 
 class _Map(NamedTuple):
