@@ -26,7 +26,13 @@ from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import CheckpointError
 from pacavit.heads import SegmentationHead
 from pacavit.models import PacaViT, Pyramid, Teacher
-from pacavit.models.match import COUNTER, architecture_of, classifier_prefixes, match_weights
+from pacavit.models.match import (
+    COUNTER,
+    architecture_of,
+    classifier_prefixes,
+    classifiers,
+    match_weights,
+)
 from pacavit.models.pyramid import same_names
 from pacavit.utils.text import first_few
 
@@ -228,7 +234,7 @@ def _shapeless_facts(network: nn.Module) -> dict[str, int | str]:
 def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) -> dict[str, str]:
     """Names of tensors that may be missing in the other model -> the part that they belong to."""
     counterparts = dict(other.named_modules())
-    classifiers = [] if same_classes else _classifiers(model)
+    replaced = () if same_classes else classifiers(model)
     found: dict[str, str] = {}
     for path, module in model.named_modules():
         part: dict[str, str] = {}
@@ -242,18 +248,11 @@ def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) ->
             for name, child in module.named_children():
                 if not hasattr(counterpart, name):
                     part |= _whole(f"{path}.{name}", child)
-        elif (isinstance(module, Teacher) and counterpart is None) or module in classifiers:
+        elif (isinstance(module, Teacher) and counterpart is None) or module in replaced:
             part = _whole(path, module)
         # A part inside of a reported part is not reported again.
         found |= {name: owner for name, owner in part.items() if name not in found}
     return found
-
-
-def _classifiers(model: nn.Module) -> Iterable[nn.Module]:
-    """The modules that timm calls the classifier; distilled networks have two."""
-    get_classifier = getattr(model, "get_classifier", None)
-    found = () if get_classifier is None else get_classifier()
-    return (found,) if isinstance(found, nn.Module) else found
 
 
 def _whole(path: str, module: nn.Module) -> dict[str, str]:
