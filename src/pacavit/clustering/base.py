@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pacavit.clustering.functional._points import at_least_fp32
 from pacavit.errors import RecipeError
 from pacavit.types import Assignment, Grid
+from pacavit.utils.precision import at_least_fp32
 from pacavit.utils.registry import Registry, rename_options
 
 __all__ = ["CLUSTERINGS", "Clustering"]

@@ -1,5 +1,14 @@
 """Heads of dense tasks. Importing this package registers them."""
 
 from pacavit.heads.base import HEADS, HeadOutput, SegmentationHead
+from pacavit.heads.paca import HeadAttention, PacaHead
+from pacavit.heads.upernet import UperNetHead
 
-__all__ = ["HEADS", "HeadOutput", "SegmentationHead"]
+__all__ = [
+    "HEADS",
+    "HeadAttention",
+    "HeadOutput",
+    "PacaHead",
+    "SegmentationHead",
+    "UperNetHead",
+]

@@ -29,7 +29,7 @@ class HeadOutput(NamedTuple):
 class SegmentationHead(nn.Module, ABC):
     """Maps of a pyramid -> logits of classes. Register one with ``@HEADS.register("name")``.
 
-    Args of every constructor: ``channels`` and ``strides`` of the maps (finest first),
+    Args of every constructor: ``in_channels`` and ``strides`` of the maps (finest first),
     ``num_classes``, then options of its own.
 
     Attributes:
@@ -45,7 +45,9 @@ class SegmentationHead(nn.Module, ABC):
     cluster_logits: ClassVar[str | None] = None
 
     @abstractmethod
-    def __init__(self, channels: Sequence[int], strides: Sequence[int], num_classes: int) -> None:
+    def __init__(
+        self, in_channels: Sequence[int], strides: Sequence[int], num_classes: int
+    ) -> None:
         super().__init__()
 
     @abstractmethod

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pacavit.errors import RecipeError
+from pacavit.utils.precision import at_least_fp32
 
 __all__ = [
-    "at_least_fp32",
     "being_traced",
     "center",
     "check_choice",
@@ -120,11 +120,6 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
     """
     if value not in known:
         raise RecipeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-
-
-def at_least_fp32(x: Tensor) -> Tensor:
-    """Half precision as fp32; anything else as it is."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def wide(x: Tensor) -> Tensor:

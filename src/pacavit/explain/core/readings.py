@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pacavit.errors import PacavitError
 from pacavit.types import AttentionRecord
+from pacavit.utils.precision import at_least_fp32
 
 __all__ = ["NoReading", "QkvReading", "Reading", "RecordedReading"]
 
@@ -72,13 +73,13 @@ class QkvReading(Reading):
 
     def record(self) -> AttentionRecord:
         """A = softmax(q k^T / sqrt d); PacavitError if the output does not match."""
-        q, k, v = (_at_least_fp32(tensor) for tensor in (self.q, self.k, self.v))
+        q, k, v = (at_least_fp32(tensor) for tensor in (self.q, self.k, self.v))
         scores = q @ k.transpose(2, 3) * self.scale
         if self.valid is not None:
             scores = scores.masked_fill(~self.valid[:, None, None], -torch.inf)
         attention = scores.softmax(3)
         expected = (attention @ v).transpose(1, 2).flatten(2)
-        mixed = _at_least_fp32(self.mixed)
+        mixed = at_least_fp32(self.mixed)
         tolerance = _TOLERANCE_16_BIT if self.mixed.dtype.itemsize == 2 else _TOLERANCE
         if (
             expected.shape != mixed.shape
@@ -96,8 +97,8 @@ class QkvReading(Reading):
         if self.arrived is None:
             return None
         num_heads = self.v.shape[1]
-        arrived = _at_least_fp32(self.arrived).unflatten(2, (num_heads, -1)).transpose(1, 2)
-        return arrived @ _at_least_fp32(self.v).transpose(2, 3)
+        arrived = at_least_fp32(self.arrived).unflatten(2, (num_heads, -1)).transpose(1, 2)
+        return arrived @ at_least_fp32(self.v).transpose(2, 3)
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ class RecordedReading(Reading):
         fault = self.recorded.fault()
         if fault is not None:
             raise PacavitError(f"the attention {self.name} records {fault}")
-        return AttentionRecord(_at_least_fp32(self.recorded.weights), self.recorded.keys)
+        return AttentionRecord(at_least_fp32(self.recorded.weights), self.recorded.keys)
 
     def gradient(self) -> Tensor | None:
         """The gradient at the weights."""
-        return None if self.arrived is None else _at_least_fp32(self.arrived)
+        return None if self.arrived is None else at_least_fp32(self.arrived)
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,3 @@ class NoReading(Reading):
         """Raises PacavitError."""
         self.record()
         return None
-
-
-def _at_least_fp32(tensor: Tensor) -> Tensor:
-    """Half precision becomes fp32; fp32 and fp64 stay."""
-    return tensor.float() if tensor.dtype.itemsize == 2 else tensor
