@@ -74,7 +74,7 @@ def publish_run(
     )
     header = _header(name, trained, evaluation, license_name)
     card = f"---\n{header}\n---\n\n{text}"
-    info, config = trained.info, trained.recipe.task
+    info, config = trained.info, trained.task.config
     metadata = weights_metadata(trained.recipe, info, trained.metrics, trained.calibration)
     if not isinstance(network, PacaViT):
         return hub.save_task(
