@@ -85,6 +85,8 @@ def data_source(
     parameters = inspect.signature(kind).parameters
     if trained_on is not None and "classes" in parameters:
         options["classes"] = trained_on.class_names
+        if trained_on.masks is not None and "values" in parameters:
+            options["values"] = trained_on.masks.values
     if "image_size" in parameters:
         size = recipe.task.image_size if trained_on is None else trained_on.image_size[0]
         if size is not None:
