@@ -63,7 +63,7 @@ def score_model(
             all splits are wanted of a data set that has its own.
     """
     recipe = model.recipe if split is not None else _without_sizes(model.recipe)
-    source = build.data_source(recipe, root, model.info)
+    source = build.data_source(recipe, root, model.info, split)
     check_classes(source.info, model.info)
     images = (source.load_all() if split is None else source.load(split)).to(device)
     evaluation = evaluate(
