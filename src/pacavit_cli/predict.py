@@ -36,7 +36,9 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write a table FILE.csv or FILE.parquet, or FILE.json, instead."
+            metavar="FILE|DIR",
+            help="Write a table FILE.csv or FILE.parquet, or FILE.json, instead; of a "
+            "segmentation, a folder DIR of label images, overlays and areas.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 and so on.")] = "auto",
@@ -44,9 +46,14 @@ def predict(
         int, typer.Option(metavar="N", help="Images that the network gets at once.")
     ] = 16,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace FILE, or write into a folder DIR that is not empty."
+        ),
+    ] = False,
 ) -> None:
-    """Predict, for example the five most probable classes: pacavit predict runs/digits a.png."""
+    """Predict the classes of images, or of their pixels: pacavit predict runs/digits a.png."""
     from pacavit import api
     from pacavit.report.prediction import predictions_json, print_predictions
     from pacavit.utils.text import shown

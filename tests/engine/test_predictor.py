@@ -18,7 +18,7 @@ from torch import Tensor
 from pacavit import recipes
 from pacavit.data import DATASETS, FileImages
 from pacavit.engine import LoadedModel, build, evaluate
-from pacavit.engine.predictor import Predictor
+from pacavit.engine.predictor import Predictor, decode_input
 from pacavit.errors import CheckpointError, DataError
 from pacavit.recipes import Recipe
 from pacavit.tasks import ClassificationTask
@@ -170,8 +170,8 @@ def test_pillow_images_are_read_as_their_files_are(
     image.save(path, exif=exif)
     predictor = Predictor(trained)
     with Image.open(path) as opened:
-        assert torch.equal(predictor.decode(opened), predictor.decode(path))
-        assert tuple(predictor.decode(opened).shape) == (3, 40, 30)
+        assert torch.equal(decode_input(opened), decode_input(path))
+        assert tuple(decode_input(opened).shape) == (3, 40, 30)
         first, second = predictor([opened, path])
     assert torch.equal(first.record.logits, second.record.logits)
 
@@ -224,7 +224,7 @@ def test_a_wrong_input_is_one_line_and_stops_no_other(
     assert first.error is last.error is None
     assert torch.equal(first.record.logits, last.record.logits)
     with pytest.raises(DataError, match=message):
-        predictor.decode(wrong, "image 1")
+        decode_input(wrong, "image 1")
 
 
 def test_nothing_but_unreadable_images(trained: LoadedModel) -> None:
@@ -266,7 +266,7 @@ def test_threads_share_a_predictor(trained: LoadedModel) -> None:
 
 def test_prepared_images_have_placements(trained: LoadedModel) -> None:
     predictor = Predictor(trained)
-    images = [predictor.decode(noise(30, 40)), predictor.decode(noise(17, 11))]
+    images = [decode_input(noise(30, 40)), decode_input(noise(17, 11))]
     batch = predictor.prepare(images)
     assert [placement.image_size for placement in batch.placements] == [(30, 40), (17, 11)]
     assert all(p.input_size == tuple(batch.images.shape[2:]) for p in batch.placements)

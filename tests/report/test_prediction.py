@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,13 +11,8 @@ import pytest
 from rich.console import Console
 
 from pacavit.errors import PacavitError
-from pacavit.report.prediction import (
-    check_predictions_file,
-    predictions_table,
-    print_predictions,
-    write_predictions,
-)
-from pacavit.tasks.base import RecordPrediction
+from pacavit.report.prediction import TableWriter, predictions_table, print_predictions
+from pacavit.tasks.base import RecordPrediction, TaskPrediction
 from pacavit.tasks.classification import ClassProbability, ImagePrediction
 from pacavit.tasks.multilabel.predictions import LabelsPrediction
 
@@ -26,6 +22,13 @@ PREDICTIONS = [
     ImagePrediction(Path("c.png"), (), "c.png is broken"),
 ]
 HEADER = ["path", "class_1", "probability_1", "class_2", "probability_2", "error"]
+
+
+def write(predictions: Sequence[TaskPrediction], out: Path) -> None:
+    writer = TableWriter(out, overwrite=False)
+    for prediction in predictions:
+        writer.add(prediction, lambda: pytest.fail("a table needs no pixels"))
+    writer.finish()
 
 
 def test_names_and_paths_are_shown_as_they_are() -> None:
@@ -61,7 +64,7 @@ def test_tables_of_other_tasks() -> None:
 
 def test_files_hold_what_was_predicted(tmp_path: Path) -> None:
     for name in ("p.csv", "new/p.json", "p.parquet"):
-        write_predictions(PREDICTIONS, tmp_path / name)
+        write(PREDICTIONS, tmp_path / name)
     with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [
             HEADER,
@@ -77,15 +80,15 @@ def test_files_hold_what_was_predicted(tmp_path: Path) -> None:
 
 
 def test_columns_of_parquet_files_have_types_without_errors_too(tmp_path: Path) -> None:
-    write_predictions(PREDICTIONS[:1], tmp_path / "p.parquet")
+    write(PREDICTIONS[:1], tmp_path / "p.parquet")
     assert str(pq.read_schema(tmp_path / "p.parquet").field("error").type) == "string"
 
 
 def test_files_in_the_way_are_refused(tmp_path: Path) -> None:
     (tmp_path / "old.CSV").touch()
     with pytest.raises(PacavitError, match=r"old\.CSV exists; give --overwrite"):
-        check_predictions_file(tmp_path / "old.CSV", overwrite=False)
-    check_predictions_file(tmp_path / "old.CSV", overwrite=True)
-    check_predictions_file(tmp_path / "new" / "p.parquet", overwrite=False)
+        TableWriter(tmp_path / "old.CSV", overwrite=False)
+    TableWriter(tmp_path / "old.CSV", overwrite=True)
+    TableWriter(tmp_path / "new" / "p.parquet", overwrite=False)
     with pytest.raises(PacavitError, match=r"x\.xlsx; its name must end in"):
-        check_predictions_file(tmp_path / "x.xlsx", overwrite=True)
+        TableWriter(tmp_path / "x.xlsx", overwrite=True)

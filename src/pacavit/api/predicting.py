@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from pacavit.api._images import find_images
 from pacavit.engine.ensemble import load_predictor
-from pacavit.engine.predictor import ImageInput
+from pacavit.engine.predictor import ImageInput, decode_input
 from pacavit.engine.system import pick_device
 from pacavit.engine.test_time import check_tta
 from pacavit.errors import PacavitError
-from pacavit.report.prediction import check_predictions_file, write_predictions
+from pacavit.report.tasks import report_of
 from pacavit.tasks import TaskPrediction
+from pacavit.utils.text import shown
 
 __all__ = ["predict"]
 
@@ -37,7 +39,7 @@ def predict(
     tta: str | None = None,
     progress: bool = False,
 ) -> list[TaskPrediction]:
-    """Predict each image; a classifier returns the ``top_k`` most probable classes.
+    """Predict each image: its most probable classes, or the class of each pixel.
 
     Args:
         model: run folder, weights file or packaged name; or several, as an ensemble, whose
@@ -46,9 +48,10 @@ def predict(
             of a folder of them; the bytes of a file; a PIL image; a uint8 array (H, W, 3) or
             (H, W); a uint8 tensor (3, H, W).
         top_k: number of classes to return; all of them if there are fewer.
-        out: file to write the predictions to as well, as a table in ``.csv`` or ``.parquet``, or as
-            ``.json``.
-        overwrite: replace that file.
+        out: where to write the predictions as well: for classifiers a table in ``.csv`` or
+            ``.parquet``, or ``.json``; for segmentation a folder, which gets pictures of the
+            classes of all pixels.
+        overwrite: replace what is there.
         device: where to compute: "auto", "cpu", "cuda", "cuda:1" and so on.
         batch_size: number of images that the network gets at once.
         tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
@@ -56,9 +59,9 @@ def predict(
         progress: show a progress bar when there are many images.
 
     Returns:
-        One record per image, in order; an ``ImagePrediction`` if the model is a classifier. An
-        image that cannot be read has its ``error`` set. The ``path`` of an image without one is
-        ``image N``, its position.
+        One record per image, in order: an ``ImagePrediction`` if the model is a classifier, an
+        ``ImageSegmentation`` if it segments. An image that cannot be read has its ``error`` set.
+        The ``path`` of an image without one is ``image N``, its position.
 
     Raises:
         PacavitError: the model cannot be loaded, a folder has no images, an option does not fit, or
@@ -68,12 +71,14 @@ def predict(
         if value < 1:
             raise PacavitError(f"{name.replace('_', ' ')} must be at least 1, not {value}")
     check_tta(tta)
-    if out is not None:
-        check_predictions_file(Path(out), overwrite=overwrite)
     picked = pick_device(device, option="device")
     sources = _sources(images, progress=progress)
     predictor = load_predictor(model, picked, batch_size=batch_size, tta=tta)
     loaded = predictor.model
+    writer = None
+    if out is not None:
+        report = report_of(loaded.recipe.task.name)
+        writer = report.prediction_writer(Path(out), loaded.info, overwrite=overwrite)
     found = track(
         predictor.stream(sources),
         description="predicting",
@@ -81,12 +86,14 @@ def predict(
         console=Console(stderr=True),
         disable=not progress or len(sources) <= _MANY,
     )
-    predictions = [
-        loaded.task.prediction(each.source, each.record, each.error, loaded.info, top_k)
-        for each in found
-    ]
-    if out is not None:
-        write_predictions(predictions, Path(out))
+    predictions = []
+    for source, each in zip(sources, found, strict=True):
+        made = loaded.task.prediction(each.source, each.record, each.error, loaded.info, top_k)
+        predictions.append(made)
+        if writer is not None:
+            writer.add(made, partial(decode_input, source, shown(each.source)))
+    if writer is not None:
+        writer.finish()
     return predictions
 
 

@@ -22,7 +22,7 @@ from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError
 from pacavit.utils.text import shown
 
-__all__ = ["ImageInput", "Predicted", "Predictor"]
+__all__ = ["ImageInput", "Predicted", "Predictor", "decode_input"]
 
 ImageInput: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image | Tensor"
 """Path, bytes of a file, uint8 array (H, W) or (H, W, 3), PIL image, or uint8 tensor (3, H, W)."""
@@ -80,37 +80,6 @@ class Predictor:
             yield from self._predict(chunk, first)
             first += len(chunk)
 
-    def decode(self, source: ImageInput, name: str = "the image", *, still: bool = False) -> Tensor:
-        """One input as (3, H, W) uint8, before preprocessing.
-
-        Args:
-            source: the image.
-            name: of an image without a path, in messages.
-            still: refuse animations.
-
-        Raises:
-            DataError: it is missing, broken, too large, or no image.
-        """
-        if isinstance(source, str | Path):
-            return read_image(source, still=still)
-        if isinstance(source, bytes):
-            return decode_image(source, name, still=still)
-        if isinstance(source, Image.Image):
-            return from_pillow(source, name)
-        if isinstance(source, np.ndarray):
-            source = _from_array(source, name)
-        if not isinstance(source, Tensor):
-            raise DataError(
-                f"{name} is a {type(source).__name__}; give a path, the bytes of a file, an array, "
-                "a PIL image or a tensor"
-            )
-        if source.ndim != 3 or source.shape[0] != 3 or source.dtype != torch.uint8:
-            raise DataError(
-                f"{name} is a {source.dtype} tensor of shape {tuple(source.shape)}; give uint8 "
-                "RGB of shape (3, H, W)"
-            )
-        return source
-
     def prepare(self, images: Iterable[Tensor]) -> Batch:
         """Decoded images (3, H, W) -> a batch with placements, on the device."""
         return self._collate([self._fit(image) for image in images])
@@ -143,7 +112,7 @@ class Predictor:
         for position, (source, name) in enumerate(zip(chunk, names, strict=True)):
             try:
                 # Keep the network's input only, because images may be large.
-                samples[position] = self._fit(self.decode(source, shown(name)))
+                samples[position] = self._fit(decode_input(source, shown(name)))
             except DataError as error:
                 errors[position] = str(error)
         records: dict[int, Any] = {}
@@ -163,6 +132,38 @@ class Predictor:
         batch = self.preprocess.collate(samples)
         random = SampleRandom(seed=0, epoch=0, indices=batch.indices)
         return self.preprocess.batch(batch, random).to(self.device)
+
+
+def decode_input(source: ImageInput, name: str = "the image", *, still: bool = False) -> Tensor:
+    """One input as (3, H, W) uint8, before preprocessing.
+
+    Args:
+        source: the image.
+        name: of an image without a path, in messages.
+        still: refuse animations.
+
+    Raises:
+        DataError: it is missing, broken, too large, or no image.
+    """
+    if isinstance(source, str | Path):
+        return read_image(source, still=still)
+    if isinstance(source, bytes):
+        return decode_image(source, name, still=still)
+    if isinstance(source, Image.Image):
+        return from_pillow(source, name)
+    if isinstance(source, np.ndarray):
+        source = _from_array(source, name)
+    if not isinstance(source, Tensor):
+        raise DataError(
+            f"{name} is a {type(source).__name__}; give a path, the bytes of a file, an array, "
+            "a PIL image or a tensor"
+        )
+    if source.ndim != 3 or source.shape[0] != 3 or source.dtype != torch.uint8:
+        raise DataError(
+            f"{name} is a {source.dtype} tensor of shape {tuple(source.shape)}; give uint8 "
+            "RGB of shape (3, H, W)"
+        )
+    return source
 
 
 def _from_array(array: NDArray[Any], name: str) -> Tensor:

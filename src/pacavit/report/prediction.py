@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
+from torch import Tensor
 
 from pacavit.errors import PacavitError
 from pacavit.tasks import TaskPrediction
@@ -17,53 +18,75 @@ from pacavit.utils.tables import csv_bytes
 from pacavit.utils.text import shown
 
 __all__ = [
-    "check_predictions_file",
+    "PredictionWriter",
+    "TableWriter",
     "predictions_json",
     "predictions_table",
     "print_predictions",
-    "write_predictions",
 ]
 
 _SUFFIXES = (".csv", ".json", ".parquet")
 
 
-def check_predictions_file(out: Path, *, overwrite: bool) -> None:
-    """Refuse a file that predictions cannot be written to, before anything is predicted.
+class PredictionWriter(Protocol):
+    """Writes predictions as they are made. Made before the first, so that it can refuse a place."""
+
+    def add(self, prediction: TaskPrediction, image: Callable[[], Tensor]) -> None:
+        """Take the prediction for an image.
+
+        Args:
+            prediction: of the image, or its error.
+            image: decodes the image, (3, H, W) uint8; called only if its pixels are needed.
+        """
+
+    def finish(self) -> None:
+        """Write what is not written yet.
+
+        Raises:
+            CheckpointError: a file cannot be written.
+        """
+
+
+class TableWriter:
+    """Writes the predictions of any task to a file in the format of its suffix.
+
+    Args:
+        out: file in ``.csv``, ``.json`` or ``.parquet``.
+        overwrite: replace it.
 
     Raises:
         PacavitError: the suffix is unknown, or something is in the way.
     """
-    if out.suffix.lower() not in _SUFFIXES:
-        raise PacavitError(
-            f"cannot write predictions to {shown(out)}; its name must end in .csv, .json or "
-            ".parquet"
-        )
-    if out.is_dir():
-        raise PacavitError(f"{shown(out)} is a folder; choose another file")
-    if out.exists() and not overwrite:
-        raise PacavitError(f"{shown(out)} exists; give --overwrite or another file")
-    if out.parent.exists() and not out.parent.is_dir():
-        raise PacavitError(f"{shown(out.parent)} is a file; choose another folder")
 
+    def __init__(self, out: Path, *, overwrite: bool) -> None:
+        if out.suffix.lower() not in _SUFFIXES:
+            raise PacavitError(
+                f"cannot write predictions to {shown(out)}; its name must end in .csv, .json or "
+                ".parquet"
+            )
+        if out.is_dir():
+            raise PacavitError(f"{shown(out)} is a folder; choose another file")
+        if out.exists() and not overwrite:
+            raise PacavitError(f"{shown(out)} exists; give --overwrite or another file")
+        if out.parent.exists() and not out.parent.is_dir():
+            raise PacavitError(f"{shown(out.parent)} is a file; choose another folder")
+        self.out = out
+        self._predictions: list[TaskPrediction] = []
 
-def write_predictions(predictions: Sequence[TaskPrediction], out: Path) -> None:
-    """Write predictions to a file in the format of its suffix; an older one is replaced.
+    def add(self, prediction: TaskPrediction, image: Callable[[], Tensor]) -> None:
+        """Keep the prediction for the table."""
+        self._predictions.append(prediction)
 
-    Args:
-        predictions: of one model.
-        out: checked by ``check_predictions_file``.
-
-    Raises:
-        CheckpointError: the file cannot be written.
-    """
-    kind = out.suffix.lower()
-    if kind == ".json":
-        content = predictions_json(predictions).encode() + b"\n"
-    else:
-        header, rows = predictions_table(predictions)
-        content = csv_bytes(header, rows) if kind == ".csv" else _parquet_bytes(header, rows)
-    with files.writing(out):
-        files.replace_file(out, content)
+    def finish(self) -> None:
+        """Write the file; an older one is replaced."""
+        kind = self.out.suffix.lower()
+        if kind == ".json":
+            content = predictions_json(self._predictions).encode() + b"\n"
+        else:
+            header, rows = predictions_table(self._predictions)
+            content = csv_bytes(header, rows) if kind == ".csv" else _parquet_bytes(header, rows)
+        with files.writing(self.out):
+            files.replace_file(self.out, content)
 
 
 def predictions_json(predictions: Sequence[TaskPrediction]) -> str:

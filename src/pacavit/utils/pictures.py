@@ -20,6 +20,7 @@ __all__ = [
     "data_uri",
     "figure_bytes",
     "from_pillow",
+    "gray_png_bytes",
     "jpeg_bytes",
     "pillow_image",
     "png_bytes",
@@ -32,7 +33,7 @@ _MAX_OPTIMIZED = 3 * 640 * 640
 
 
 def pillow_image(picture: Tensor) -> Image.Image:
-    """(3, H, W) uint8 or (H, W) bool -> a Pillow image, "RGB" or "1"."""
+    """(3, H, W) uint8, (H, W) uint8 or (H, W) bool -> a Pillow image, "RGB", "L" or "1"."""
     pixels = picture.detach().cpu()
     if pixels.ndim == 3:
         pixels = pixels.permute(1, 2, 0).contiguous()
@@ -50,6 +51,11 @@ def png_bytes(picture: Tensor) -> bytes:
     small = picture.numel() <= _MAX_OPTIMIZED
     options: dict[str, Any] = {"optimize": True} if small else {"compress_type": zlib.Z_RLE}
     return _saved(pillow_image(picture), "PNG", **options)
+
+
+def gray_png_bytes(values: Tensor) -> bytes:
+    """(H, W) uint8 -> the bytes of a PNG file with these gray values."""
+    return _saved(pillow_image(values), "PNG")
 
 
 def jpeg_bytes(picture: Tensor, *, quality: int = 88) -> bytes:

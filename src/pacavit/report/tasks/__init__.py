@@ -8,11 +8,13 @@ from pacavit.report.tasks.base import (
 )
 from pacavit.report.tasks.classification import ClassificationReport
 from pacavit.report.tasks.multilabel import MultilabelReport
+from pacavit.report.tasks.segmentation import SegmentationReport
 
 __all__ = [
     "REPORTS",
     "ClassificationReport",
     "MultilabelReport",
+    "SegmentationReport",
     "StoredEvaluation",
     "TaskReport",
     "report_of",

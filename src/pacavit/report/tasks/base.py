@@ -25,6 +25,7 @@ from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
+from pacavit.report.prediction import PredictionWriter, TableWriter
 from pacavit.utils.registry import Registry
 from pacavit.utils.statistics import proportion_interval
 from pacavit.utils.tables import csv_bytes
@@ -93,6 +94,7 @@ class TaskReport:
             all scores are compared.
         proportions: names of the scores that are fractions of the images.
         paired: display name of the per-image correctness whose differences a comparison tests.
+        counted: what the scores of a class are measured on, in the plural.
     """
 
     files: ClassVar[tuple[str, ...]] = ("per_class.csv",)
@@ -101,10 +103,24 @@ class TaskReport:
     compared: ClassVar[Mapping[str, str]] = {}
     proportions: ClassVar[tuple[str, ...]] = ()
     paired: ClassVar[str] = "correctness"
+    counted: ClassVar[str] = "images"
 
     def observer(self) -> Observer | None:
         """A new observer of predictions, which is passed to ``contents``; None for none."""
         return None
+
+    def prediction_writer(self, out: Path, info: DataInfo, *, overwrite: bool) -> PredictionWriter:
+        """What ``pacavit predict --out`` writes predictions with; by default a table.
+
+        Args:
+            out: file or folder to write.
+            info: of the data that the model was trained on.
+            overwrite: replace what is there.
+
+        Raises:
+            PacavitError: predictions cannot be written there.
+        """
+        return TableWriter(out, overwrite=overwrite)
 
     def choose_few(self, observed: Any) -> list[int]:
         """Positions of the few images for which heatmaps are made; none by default."""
@@ -177,7 +193,7 @@ class TaskReport:
                 [row.name, *(f"{each:.4f}" for each in row.scores.values()), str(row.support)]
                 for row in evaluation.per_class
             ]
-            tables.append((["class", *map(self.label, names), "images"], classes))
+            tables.append((["class", *map(self.label, names), self.counted], classes))
         return tables
 
     def card_limits(self, info: DataInfo, evaluation: Evaluation) -> str:
@@ -256,7 +272,7 @@ class TaskReport:
         if not evaluation.per_class:
             return
         classes = Table("class")
-        for name in (*evaluation.per_class[0].scores, "images"):
+        for name in (*evaluation.per_class[0].scores, self.counted):
             classes.add_column(escape(self.label(name)), justify="right")
         for row in evaluation.per_class:
             scores = [f"{score:.4f}" for score in row.scores.values()]
@@ -285,7 +301,7 @@ class TaskReport:
             cells: list[str | html.Cell] = [row.name, *map(_number, others)]
             bar = html.Cell(_number(last), bar=None if isnan(last) else last)
             rows.append([*cells, bar, f"{row.support:,}"])
-        return html.table(caption, ["class", *map(self.label, names), "images"], rows)
+        return html.table(caption, ["class", *map(self.label, names), self.counted], rows)
 
 
 REPORTS: Registry[TaskReport] = Registry("task report")

@@ -14,7 +14,14 @@ from torchmetrics import Metric, MetricCollection
 from pacavit.data import IGNORE_INDEX
 from pacavit.tasks.segmentation.predictions import Segmentation
 
-__all__ = ["BoundaryCounts", "PixelConfusion", "SegmentationMetrics", "boundary_region", "ious"]
+__all__ = [
+    "BoundaryCounts",
+    "PixelConfusion",
+    "SegmentationMetrics",
+    "boundary_region",
+    "image_confusion",
+    "ious",
+]
 
 _BOUNDARY = 0.02  # width of the boundary over the diagonal of the image, as published
 
@@ -33,11 +40,8 @@ class PixelConfusion(Metric):
     def __init__(self, num_classes: int, *, clusters: bool = False) -> None:
         super().__init__()
         self.num_classes, self.clusters = num_classes, clusters
-        # Collections merge metrics whose states are equal after the first batch, unless their names
-        # differ.
-        self.state = "cluster_matrix" if clusters else "matrix"
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-        self.add_state(self.state, zeros, dist_reduce_fx="sum")
+        self.add_state("matrix", zeros, dist_reduce_fx="sum")
 
     def update(self, records: Sequence[Segmentation], targets: Sequence[Tensor]) -> None:
         """Add the predictions for B images, and their masks (H, W)."""
@@ -45,16 +49,27 @@ class PixelConfusion(Metric):
             labels = record.cluster_labels if self.clusters else record.labels
             if labels is None:
                 continue
-            known = target != IGNORE_INDEX
-            pairs = target[known].long() * self.num_classes + labels[known]
-            counts = pairs.bincount(minlength=self.num_classes**2)
-            matrix: Tensor = getattr(self, self.state)
-            matrix += counts.view_as(matrix).to(matrix.device)
+            self.matrix += image_confusion(labels, target, self.num_classes).to(self.matrix.device)
 
     def compute(self) -> Tensor:
         """The matrix so far."""
-        matrix: Tensor = getattr(self, self.state)
-        return matrix
+        return self.matrix
+
+
+def image_confusion(labels: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Pixels of an image by true and predicted class.
+
+    Args:
+        labels: (H, W) uint8, predicted classes.
+        target: (H, W) uint8, true classes, or ``IGNORE_INDEX`` for pixels that do not count.
+        num_classes: K.
+
+    Returns:
+        (K, K) int64, true classes as rows.
+    """
+    known = target != IGNORE_INDEX
+    pairs = target[known].long() * num_classes + labels[known]
+    return pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def boundary_region(labels: Tensor) -> Tensor:
@@ -157,9 +172,9 @@ class SegmentationMetrics(MetricCollection):
             scores["clusters_mIoU"] = ious(counts["clusters"]).nanmean()
         return {
             **scores,
-            "iou_per_class": iou,
             "accuracy_per_class": accuracy,
             "boundary_iou_per_class": boundary,
+            "iou_per_class": iou,
             "support_per_class": support,
             "confusion": confusion,
         }

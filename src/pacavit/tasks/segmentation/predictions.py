@@ -74,25 +74,25 @@ class ImageSegmentation:
     Attributes:
         path: the image file.
         areas: classes in the image with their areas, largest first; empty if there was an error.
-        record: the classes of all pixels; None if there was an error.
+        labels: (H, W) uint8, classes of the pixels of the image; None if there was an error.
         info: of the data that the model was trained on.
         error: why the image could not be read, in one line; None if it could.
     """
 
     path: Path
     areas: tuple[AreaFraction, ...]
-    record: Segmentation | None
+    labels: Tensor | None
     info: DataInfo
     error: str | None = None
 
     @classmethod
     def of(
-        cls, path: Path, record: Segmentation | None, error: str | None, info: DataInfo
+        cls, path: Path, labels: Tensor | None, error: str | None, info: DataInfo
     ) -> ImageSegmentation:
-        """The prediction for an image file, from the record of the task."""
-        if record is None:
+        """The prediction for an image file, from the classes of its pixels (H, W)."""
+        if labels is None:
             return cls(path, (), None, info, error)
-        counts = record.labels.flatten().long().bincount(minlength=len(info.class_names))
+        counts = labels.flatten().long().bincount(minlength=len(info.class_names))
         fractions = counts / counts.sum()
         order = torch.argsort(counts, descending=True, stable=True).tolist()
         areas = [
@@ -100,7 +100,7 @@ class ImageSegmentation:
             for label in order
             if counts[label]
         ]
-        return cls(path, tuple(areas), record, info)
+        return cls(path, tuple(areas), labels.cpu(), info)
 
     def to_dict(self) -> dict[str, Any]:
         """Path, classes with their fractions of the area, and error."""

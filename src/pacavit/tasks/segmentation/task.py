@@ -159,7 +159,8 @@ class SegmentationTask(Task):
         top_k: int,
     ) -> ImageSegmentation:
         """The classes in an image with their areas."""
-        return ImageSegmentation.of(path, record, error, info)
+        labels = None if record is None else record.labels
+        return ImageSegmentation.of(path, labels, error, info)
 
     def metrics(self) -> SegmentationMetrics:
         """New scores for ``num_classes`` classes."""

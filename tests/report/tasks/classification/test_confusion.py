@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from pacavit.report.tasks.classification.confusion import plot_confusion
+from pacavit.report.tasks.confusion import plot_confusion
 
 
 def counts_shown(num_classes: int) -> list[str]:

@@ -28,7 +28,6 @@ from pacavit.report.tasks.base import (
     TaskReport,
 )
 from pacavit.report.tasks.classification import sections
-from pacavit.report.tasks.classification.confusion import confusion_png
 from pacavit.report.tasks.classification.examples import (
     Examples,
     choose_few,
@@ -36,6 +35,7 @@ from pacavit.report.tasks.classification.examples import (
     pick_examples,
 )
 from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
+from pacavit.report.tasks.confusion import confusion_png
 from pacavit.utils.tables import csv_bytes
 
 __all__ = ["ClassificationReport"]

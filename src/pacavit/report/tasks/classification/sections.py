@@ -11,8 +11,8 @@ from pacavit.engine.evaluate import Evaluation
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.pictures import choice_parts
-from pacavit.report.tasks.classification.confusion import MAX_CLASSES_WITH_COUNTS, confusion_png
 from pacavit.report.tasks.classification.examples import NUM_CONFUSIONS, Examples
+from pacavit.report.tasks.confusion import MAX_CLASSES_WITH_COUNTS, confusion_png
 from pacavit.utils.command import pacavit_command
 
 __all__ = [

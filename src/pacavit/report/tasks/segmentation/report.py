@@ -1,0 +1,195 @@
+"""The report of segmentation: IoU of each class, confusions, and images with their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isnan
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pacavit.data import DataInfo
+from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.scoring import SplitScore
+from pacavit.report import html
+from pacavit.report.explanation.heatmaps import Heatmaps
+from pacavit.report.explanation.mistakes import ImageLinks
+from pacavit.report.prediction import PredictionWriter
+from pacavit.report.tasks.base import REPORTS, StoredEvaluation, TaskReport
+from pacavit.report.tasks.confusion import confusion_png
+from pacavit.report.tasks.segmentation.examples import MaskExamples, pick_examples
+from pacavit.report.tasks.segmentation.files import SegmentationWriter
+from pacavit.report.tasks.segmentation.observe import SegmentationObserver
+from pacavit.utils.tables import csv_bytes
+
+__all__ = ["SegmentationReport"]
+
+EXAMPLES, IMAGES = "examples.json", "images.csv"
+_EXAMPLES = pydantic.TypeAdapter(MaskExamples)
+_MOST = 10  # confusions in a table
+
+
+@REPORTS.register("segmentation")
+class SegmentationReport(TaskReport):
+    """IoU, accuracy and boundary IoU of each class, and images with true and predicted classes."""
+
+    files = ("per_class.csv", "confusion.csv", "confusion.png", IMAGES, EXAMPLES)
+    headline: ClassVar[Mapping[str, str]] = {
+        "mIoU": "mIoU",
+        "pixel_accuracy": "pixel accuracy",
+    }
+    compared: ClassVar[Mapping[str, str]] = {
+        "mIoU": "mIoU",
+        "pixel accuracy": "pixel_accuracy",
+        "mean accuracy": "mean_accuracy",
+        "boundary IoU": "boundary_IoU",
+    }
+    counted = "pixels"
+    labels: ClassVar[Mapping[str, str]] = {
+        "iou": "IoU",
+        "boundary_iou": "boundary IoU",
+        "frequency_weighted_IoU": "frequency-weighted IoU",
+        "clusters_mIoU": "mIoU of the clusters alone",
+    }
+
+    def observer(self) -> SegmentationObserver:
+        """Keeps the scores of every image, and the classes of a few."""
+        return SegmentationObserver()
+
+    def prediction_writer(self, out: Path, info: DataInfo, *, overwrite: bool) -> PredictionWriter:
+        """Writes label images, overlays and areas into a folder."""
+        return SegmentationWriter(out, info, overwrite=overwrite)
+
+    def contents(
+        self,
+        score: SplitScore,
+        observed: SegmentationObserver,
+        *,
+        title: str,
+        heatmaps: Heatmaps | None,
+        links: Mapping[int, ImageLinks] | None = None,
+    ) -> dict[str, bytes]:
+        """Tables of classes, confusions and images, a picture, and example images."""
+        evaluation = score.evaluation
+        names = [row.name for row in evaluation.per_class]
+        confusion = evaluation.arrays["confusion"].cpu().numpy()
+        lines = (
+            (
+                score.image_name(each.position),
+                *("" if isnan(value) else round(value, 6) for value in (each.iou, each.accuracy)),
+                each.labeled,
+            )
+            for each in sorted(observed.scores)
+        )
+        assert score.info.masks is not None
+        examples = pick_examples(score, observed, score.info.masks)
+        return {
+            EXAMPLES: _EXAMPLES.dump_json(examples, indent=2) + b"\n",
+            **super().contents(score, observed, title=title, heatmaps=heatmaps),
+            "confusion.csv": csv_bytes(
+                ("true class / predicted class", *names),
+                ((name, *counts) for name, counts in zip(names, confusion.tolist(), strict=True)),
+            ),
+            "confusion.png": confusion_png(
+                _percent(evaluation.arrays["confusion"]),
+                names,
+                title=f"{title}: mIoU {evaluation.scores['mIoU']:.4f}, percent of pixels",
+            ),
+            IMAGES: csv_bytes(("image", "mIoU", "pixel_accuracy", "labeled_pixels"), lines),
+        }
+
+    def read_details(self, folder: Path) -> MaskExamples:
+        """The examples of a stored evaluation."""
+        return _EXAMPLES.validate_json((folder / EXAMPLES).read_bytes())
+
+    def sections(self, stored: Mapping[str, StoredEvaluation]) -> list[html.Section]:
+        """Scores, confusions, and examples."""
+        split, first = next(iter(stored.items()))
+        names = [row.name for row in first.evaluation.per_class]
+        return [
+            self.results_section(stored),
+            _confusion_section(first.evaluation, names, split),
+            _examples_section(first.details, names, split),
+        ]
+
+    def results_section(self, stored: Mapping[str, StoredEvaluation]) -> html.Section:
+        """Scores on one or more splits; for the first also per class, and the absent classes."""
+        section = super().results_section(stored)
+        split, first = next(iter(stored.items()))
+        absent = [row.name for row in first.evaluation.per_class if isnan(row.scores["iou"])]
+        if not absent:
+            return section
+        note = (
+            f"No pixel of the {split} images has, or is predicted as, {', '.join(absent)}; these "
+            "classes are left out of the means."
+        )
+        return html.Section(section.title, [*section.parts, html.paragraph(note)])
+
+    def scores_caption(self) -> str:
+        """The caption of the table of scores."""
+        return "Scores over all pixels; means are over classes"
+
+    def card_limits(self, info: DataInfo, evaluation: Evaluation) -> str:
+        """States that every pixel gets one of the classes."""
+        return (
+            f"The network has {len(info.class_names)} classes and assigns one of them to every "
+            "pixel, whatever it shows. Scores are from one confusion matrix over all pixels of the "
+            "split; pixels without a label do not count."
+        )
+
+    def hub_scores(self, evaluation: Evaluation) -> dict[str, float]:
+        """Mean IoU, and pixel accuracy."""
+        scores = evaluation.scores
+        return {"mean_iou": scores["mIoU"], "accuracy": scores["pixel_accuracy"]}
+
+
+def _confusion_section(evaluation: Evaluation, names: list[str], split: str) -> html.Section:
+    """The matrix as a picture, and its largest fractions off the diagonal."""
+    counts = evaluation.arrays["confusion"]
+    picture = html.picture(
+        html.data_uri(confusion_png(_percent(counts), names), "image/png"),
+        f"Confusion matrix of {len(names)} classes; its largest entries are in the next table",
+        f"{split.capitalize()} images: percent of the pixels of each true class (rows) that are "
+        "predicted as each class (columns).",
+    )
+    totals = counts.sum(1)
+    fractions = (counts / totals.clamp_min(1)[:, None]).fill_diagonal_(0)
+    values, places = fractions.flatten().sort(descending=True, stable=True)
+    rows: list[list[str | html.Cell]] = []
+    for value, place in zip(values[:_MOST].tolist(), places.tolist(), strict=False):
+        if not value:
+            break
+        true, predicted = divmod(place, len(names))
+        pixels = int(counts[true, predicted])
+        cell = html.Cell(html.percent(value), value)
+        rows.append([names[true], names[predicted], f"{pixels:,}", cell])
+    header = ["true class", "predicted class", "pixels", "fraction of class"]
+    caption = f"The most frequent confusions, {split} images"
+    table = html.table(caption, header, rows, text_columns=2)
+    return html.Section("Confusion matrix", [html.side_by_side(picture, table)])
+
+
+def _percent(counts: Tensor) -> NDArray[np.int64]:
+    """(K, K) pixels -> (K, K) percent of each row, rounded."""
+    percent = (100 * counts / counts.sum(1, keepdim=True).clamp_min(1)).round().long()
+    return np.asarray(percent.cpu().numpy())
+
+
+def _examples_section(examples: MaskExamples, names: list[str], split: str) -> html.Section:
+    """Images with their true and predicted classes, and where these differ."""
+    kinds = (
+        ("Lowest scores", examples.worst),
+        ("Highest scores", examples.best),
+        ("Other images", examples.others),
+    )
+    values = {
+        "explanation": f"{split.capitalize()} images. Of each: the image; its true classes; the "
+        "predicted classes; wrong pixels in red, pixels without a label in black.",
+        "legend": list(zip(names, examples.colors, strict=True)),
+        "kinds": [(title, found) for title, found in kinds if found],
+    }
+    return html.Section("Images", [html.render("segmentations.html", values)])
