@@ -51,13 +51,13 @@ def short_warnings() -> Iterator[None]:
     def format_warning(
         message: Warning | str,
         category: type[Warning],
-        file: str,
-        number: int,
+        filename: str,
+        lineno: int,
         line: str | None = None,
     ) -> str:
-        if file.startswith(_PACKAGES):
+        if filename.startswith(_PACKAGES):
             return f"warning: {message}\n"
-        return before(message, category, file, number, line)
+        return before(message, category, filename, lineno, line)
 
     warnings.formatwarning = format_warning
     try:

@@ -183,7 +183,8 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_sizes_of_the_training_data_do_not_hinder_an_evaluation(tmp_path: Path) -> None:
     text = "image,labels,split\na.png,x,train\nb.png,y,val\nc.png,x,test\nd.png,y,test\n"
     path = write(tmp_path, text)
-    for split, number in (("train", 1), ("val", 1), ("test", 2)):
+    numbers: dict[Split, int] = {"train": 1, "val": 1, "test": 2}
+    for split, number in numbers.items():
         source = CsvLabels(path, val_size=9, test_size=9, image_size=8, evaluated=split)
         assert len(labels_of(source, split)) == number
     bare = write(tmp_path, "image,labels\na.png,x\nb.png,y\nc.png,x\nd.png,y\n", "bare.csv")

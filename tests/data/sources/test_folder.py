@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from pacavit.data import FileImages, Folder, MemoryImages
+from pacavit.data import FileImages, Folder, MemoryImages, Split
 from pacavit.data.formats import files as files_module
 from pacavit.data.splits import split_of
 from pacavit.errors import DataError
@@ -88,7 +88,8 @@ def test_sizes_of_the_training_data_do_not_hinder_an_evaluation(make_folder: Mak
     make_folder("data/train", num=10)
     make_folder("data/val", num=2)
     root = make_folder("data/test", num=3).parent
-    for split, number in (("train", 20), ("val", 4), ("test", 6)):
+    numbers: dict[Split, int] = {"train": 20, "val": 4, "test": 6}
+    for split, number in numbers.items():
         source = Folder(root, val_size=3, test_size=3, classes=classes, evaluated=split)
         assert len(source.load(split)) == number
     alone = make_folder("alone/test").parent
