@@ -131,7 +131,7 @@ def test_the_command_names_the_folder_of_its_results(
     assert main(["evaluate", str(run), "--all"]) == 0
     out, err = capsys.readouterr()
     assert f"wrote {run / 'other-data' / 'data-all' / 'results.html'}" in out
-    assert "all images" in out
+    assert "all images" in " ".join(out.split())
     assert "the model was trained on some of them" in err
 
 
