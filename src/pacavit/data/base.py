@@ -346,6 +346,9 @@ class DataSource(ABC):
     Attributes:
         targets: the kinds of targets that its images can have. The constructor of a source with
             several kinds takes the wanted one as the keyword argument ``target``.
+            A constructor may also take ``evaluated``, the only split that will be loaded, to
+            evaluate a trained model; None is for training. Sizes of splits were chosen for the
+            training data, so a source should use them only where that split needs them.
         refuses_duplicates: exact copies of images in two splits are an error, unless a recipe says
             otherwise: right for the user's own images, not for published data sets, whose splits
             are fixed.

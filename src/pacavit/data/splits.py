@@ -152,7 +152,11 @@ def named_holdout(
 
 
 def hold_out_missing(
-    root: Path, folders: Mapping[str, Files], val_size: int | None, test_size: int | None
+    root: Path,
+    folders: Mapping[str, Files],
+    val_size: int | None,
+    test_size: int | None,
+    evaluated: Split | None = None,
 ) -> dict[Split, Files]:
     """The files of each split; those of splits without a folder are held out.
 
@@ -164,6 +168,8 @@ def hold_out_missing(
         folders: files by split; or all under the key "", if there are no split folders.
         val_size: files held out for validation; None: about 15 % of those not for testing.
         test_size: files held out for testing; None: about 15 %, where any are.
+        evaluated: the only split that is needed, of data that the sizes were not given for; a size
+            of a split that has its own folder is then ignored. None: all splits are needed.
 
     Raises:
         DataError: a size is given of a split that has its own folder, or does not fit.
@@ -175,7 +181,7 @@ def hold_out_missing(
     sizes: tuple[tuple[Split, int | None], ...] = (("test", test_size), ("val", val_size))
     for split, size in sizes:
         if split in splits:
-            if size is not None:
+            if size is not None and evaluated is None:
                 raise DataError(
                     f"{split}_size has no effect: {shown(root)} has a folder of {split} images"
                 )
@@ -183,6 +189,8 @@ def hold_out_missing(
             train = splits["train"]
             kept, held = named_holdout(train.files, train.labels, size, split)
             splits["train"], splits[split] = train.at(kept), train.at(held)
+        if split == evaluated:
+            break
     return splits
 
 

@@ -66,7 +66,7 @@ def score_model(
     """
     recipe = model.recipe if split is not None else _without_sizes(model.recipe)
     with show_progress(Console() if progress else None):
-        source = build.data_source(recipe, root, model.info)
+        source = build.data_source(recipe, root, model.info, split)
         check_classes(source.info, model.info)
         images = (source.load_all() if split is None else source.load(split)).to(device)
     evaluation = evaluate(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pacavit.data import MemoryImages, MemoryMasks, Shapes
+from pacavit.data import MemoryImages, Shapes
 from pacavit.errors import DataError
 
 

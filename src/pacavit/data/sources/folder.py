@@ -72,6 +72,9 @@ class Folder(ListedSource):
         classes: class names in label order, such as those of a model to evaluate. Folders are
             matched by name, and other names are refused; a class may have no images. None: all
             classes of the training folder, or of the only folder, sorted; each needs images.
+        evaluated: the only split that is needed, to evaluate a trained model; set by the engine.
+            Sizes of splits that have a folder are then ignored, and those of others are not used.
+            None: for training.
 
     Attributes:
         skipped: files and folders that are not used as images.
@@ -93,6 +96,7 @@ class Folder(ListedSource):
         in_memory: bool = True,
         max_pixels: PositiveInt = MAX_PIXELS,
         classes: tuple[str, ...] | None = None,
+        evaluated: Split | None = None,
     ) -> None:
         if root is None:
             raise DataError("a folder of images is needed: name it with --data ROOT")
@@ -104,7 +108,7 @@ class Folder(ListedSource):
         version = f"folder of {sum(map(len, found.values())):,} images " + (
             f"in {len(shown_classes)} classes ({fingerprint(found)})"
         )
-        listings = hold_out_missing(root, found, val_size, test_size)
+        listings = hold_out_missing(root, found, val_size, test_size, evaluated)
         if classes is None and "train" in listings:
             _check_counts(self.classes, listings["train"], "left to train on")
         super().__init__(
