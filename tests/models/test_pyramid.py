@@ -12,6 +12,7 @@ from torch import nn
 
 from pacavit.errors import RecipeError
 from pacavit.models import PacaViT, build_pyramid
+from pacavit.models.pyramid import same_names
 
 # Strides of the default maps.
 STRIDES = {
@@ -49,7 +50,7 @@ def test_the_maps_are_those_of_the_network(name: str) -> None:
     with torch.no_grad():
         network: Any = timm.create_model(name).eval()
         weights = network.state_dict()
-        names = pyramid.own_names(weights)
+        names = same_names(weights, pyramid.body.state_dict())
         pyramid.body.load_state_dict({names[key]: weights[key] for key in names})
         expected = network.forward_intermediates(images, intermediates_only=True)
         for each, other in zip(pyramid(images), expected[-len(pyramid.strides) :], strict=True):
@@ -68,11 +69,12 @@ def test_padding_is_invisible_in_the_shapes_alone() -> None:
 
 def test_layers_after_the_last_map_are_not_built() -> None:
     pyramid: Any = build_pyramid("pacavit_nano", (0, 1), drop_path_rate=0.3)
-    body = pyramid.body
+    body: Any = pyramid.body
     assert isinstance(body, PacaViT)
-    assert len(body.stages) == 2
+    stages: Any = body.stages
+    assert len(stages) == 2
     assert isinstance(body.head, nn.Identity)
-    assert body.stages[1].blocks[0].drop_path.drop_prob > 0
+    assert stages[1].blocks[0].drop_path.drop_prob > 0
     everything = build_pyramid("pacavit_nano").state_dict().keys()
     assert not any(".head." in name for name in everything)
     names = build_pyramid("resnet10t", (1, 2)).state_dict().keys()
@@ -84,8 +86,8 @@ def test_layers_after_the_last_map_are_not_built() -> None:
 def test_names_of_the_classifier_are_found(name: str) -> None:
     pyramid = build_pyramid(name)
     weights = pyramid.classifier().state_dict()
-    found = pyramid.own_names(weights)
     own = pyramid.body.state_dict()
+    found = same_names(weights, own)
     assert set(found.values()) == set(own)
     assert all(weights[key].shape == own[found[key]].shape for key in found)
     assert {key.split(".")[0] for key in weights.keys() - found.keys()} <= {"head", "norm"}
@@ -110,7 +112,6 @@ def test_the_random_generator_does_not_depend_on_the_search_for_maps() -> None:
         ("resnet10t", (), "ascending"),
         ("mixer_s32_224", None, "does not take images of any size"),
         ("maxvit_nano_rw_256", None, "does not take images of any size"),
-        ("convit_tiny", None, "has no maps of several resolutions"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -119,3 +120,12 @@ def test_what_cannot_be_is_one_line(
     with pytest.raises(RecipeError, match=message) as caught:
         build_pyramid(name, stages)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_somebody_may_have_no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(*_args: Any, **arguments: Any) -> nn.Module:
+        raise TypeError("flat_net() got an unexpected keyword argument 'features_only'")
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(RecipeError, match="'flat_net' cannot return maps of its stages"):
+        build_pyramid("flat_net")

@@ -14,13 +14,13 @@ from timm.layers import Format
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pacavit.errors import PacavitError, RecipeError
+from pacavit.errors import RecipeError
 from pacavit.layers import evaluation_mode
 from pacavit.models.variants import ORIGINALS, VARIANTS
 from pacavit.utils.refusals import REFUSALS
 from pacavit.utils.text import one_line
 
-__all__ = ["Pyramid", "build_pyramid"]
+__all__ = ["Pyramid", "build_pyramid", "same_names"]
 
 _DEFAULT_MAPS = 4
 # Arguments by which networks of timm accept images of any size, where they have them.
@@ -79,18 +79,13 @@ class Pyramid(nn.Module):
 
     @property
     def body(self) -> nn.Module:
-        """The part of ``network`` whose modules have the names of the timm model, where it can.
+        """The timm model without what maps do not need.
 
-        Some networks of timm are flattened ("stages_0" for "stages.0"), see ``own_names``.
+        Its modules have the names that they have in the classifier; but those of some networks are
+        flattened ("stages_0" for "stages.0"), see ``same_names``.
         """
         inner = getattr(self.network, "model", None)
         return inner if isinstance(inner, nn.Module) else self.network
-
-    def own_names(self, names: Iterable[str]) -> dict[str, str]:
-        """Names of tensors of the timm model -> those in ``body``, for the ones that it has."""
-        flat = {name.replace(".", "_"): name for name in self.body.state_dict()}
-        found = {name: flat.get(name.replace(".", "_")) for name in names}
-        return {name: own for name, own in found.items() if own is not None}
 
     def classifier(self) -> nn.Module:
         """The timm model with its classifier, without memory for its tensors."""
@@ -98,11 +93,21 @@ class Pyramid(nn.Module):
             return timm.create_model(self.name, **self.arguments)
 
 
+def same_names(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Names of tensors of a timm model -> the names of the same tensors in another form of it.
+
+    The forms are the classifier and what returns its maps. Names without a counterpart are left
+    out.
+    """
+    flat = {name.replace(".", "_"): name for name in others}
+    pairs = ((name, flat.get(name.replace(".", "_"))) for name in names)
+    return {name: other for name, other in pairs if other is not None}
+
+
 class _Map(NamedTuple):
     """A map that a model has."""
 
-    index: int
-    channels: int
+    stage: int
     stride: int
 
 
@@ -122,24 +127,17 @@ def build_pyramid(name: str, stages: Sequence[int] | None = None, **arguments: A
     arguments = _any_size(name, arguments)
     is_paca = name in VARIANTS or name in ORIGINALS
     if stages is not None:
-        _check_ascending(stages)
+        if not stages or sorted(set(stages)) != list(stages):
+            raise RecipeError(f"task.stages must be ascending indices, not {list(stages)}")
     elif not is_paca:
         stages = _default(_maps(name, arguments))
-    selected = {} if stages is None else {"out_indices": tuple(stages)}
     try:
-        network: Any = timm.create_model(name, features_only=True, **selected, **arguments)
-    except (AssertionError, IndexError, KeyError) as error:
-        known = _maps(name, arguments)
-        if stages is None or set(stages) <= {each.index for each in known}:
-            raise RecipeError(f"model {name!r} has no maps: {one_line(error)}") from error
-        listed = ", ".join(f"{index} (stride {stride})" for index, _, stride in known)
+        network = _features(name, arguments, stages)
+    except (AssertionError, LookupError) as error:
+        listed = ", ".join(f"{one} (stride {stride})" for one, stride in _maps(name, arguments))
         raise RecipeError(
-            f"task.stages {list(stages)}: model {name!r} has the maps {listed}; choose among them"
-        ) from error
-    except (RuntimeError, AttributeError) as error:
-        raise RecipeError(
-            f"model {name!r} has no maps of several resolutions: {one_line(error)}; "
-            "choose another model"
+            f"task.stages {list(stages or ())}: model {name!r} has the maps {listed}; choose among "
+            "them"
         ) from error
     info = network.feature_info
     pyramid = Pyramid(network, info.channels(), info.reduction(), name=name, arguments=arguments)
@@ -163,22 +161,24 @@ def _any_size(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in _ANY_SIZE.items() if key in known} | dict(arguments)
 
 
-def _check_ascending(stages: Sequence[int]) -> None:
-    if not stages or sorted(set(stages)) != list(stages):
-        raise RecipeError(f"task.stages must be ascending indices, not {list(stages)}")
+def _features(name: str, arguments: Mapping[str, Any], stages: Sequence[int] | None = None) -> Any:
+    """The timm model that returns maps of some stages; None: of those that timm chooses."""
+    selected: dict[str, Any] = {} if stages is None else {"out_indices": tuple(stages)}
+    try:
+        return timm.create_model(name, features_only=True, **selected, **arguments)
+    except (RuntimeError, TypeError) as error:
+        if "features_only" not in str(error):
+            raise
+        raise RecipeError(
+            f"model {name!r} cannot return maps of its stages; choose another model"
+        ) from error
 
 
 def _maps(name: str, arguments: Mapping[str, Any]) -> list[_Map]:
-    """All maps of a model; empty if it has none or cannot say."""
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            network: Any = timm.create_model(name, features_only=True, **arguments)
-    except PacavitError:
-        raise
-    except (RuntimeError, AttributeError):
-        return []
-    infos = network.feature_info.info
-    return [_Map(index, info["num_chs"], info["reduction"]) for index, info in enumerate(infos)]
+    """All maps of a model."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        infos = _features(name, arguments).feature_info.info
+    return [_Map(stage, info["reduction"]) for stage, info in enumerate(infos)]
 
 
 def _default(maps: Sequence[_Map]) -> list[int] | None:
@@ -186,7 +186,7 @@ def _default(maps: Sequence[_Map]) -> list[int] | None:
     if len(maps) <= _DEFAULT_MAPS:
         return None
     if len({each.stride for each in maps}) > 1:
-        return [each.index for each in maps[-_DEFAULT_MAPS:]]
+        return [each.stage for each in maps[-_DEFAULT_MAPS:]]
     steps = range(1, _DEFAULT_MAPS + 1)
     return [round(step * len(maps) / _DEFAULT_MAPS) - 1 for step in steps]
 
