@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +49,25 @@ def _reproducible() -> None:
     np.random.seed(0)  # noqa: NPY002 (libraries under test may draw from the global state)
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
+
+
+LoadScript = Callable[[Path], ModuleType]
+
+
+@pytest.fixture(scope="session")
+def load_script() -> LoadScript:
+    """Import a Python file outside of the package, under its own name, without its main()."""
+
+    def load(path: Path) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -10,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -239,19 +238,12 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted(pages)
 
 
-def load_script(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+LoadScript = Callable[[Path], ModuleType]
 
 
 @pytest.fixture(scope="module")
-def build_site() -> ModuleType:
-    return load_script("build_site", ROOT / "docs" / "build_site.py")
+def build_site(load_script: LoadScript) -> ModuleType:
+    return load_script(ROOT / "docs" / "build_site.py")
 
 
 def test_outside_requests_are_found(build_site: ModuleType, tmp_path: Path) -> None:
@@ -345,9 +337,9 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return [(match["language"], match["body"]) for match in FENCED.finditer(text)]
 
 
-def test_docstrings_become_markdown() -> None:
+def test_docstrings_become_markdown(load_script: LoadScript) -> None:
     pytest.importorskip("griffe")
-    docstrings = load_script("docstrings", ROOT / "docs" / "docstrings.py")
+    docstrings = load_script(ROOT / "docs" / "docstrings.py")
     text = "See :func:`~pacavit.testing.check_clustering` and :meth:`scores`::\n\n    scores(x)"
     expected = "See `check_clustering` and `scores`:\n\n    scores(x)"
     assert docstrings.to_markdown(text) == expected

@@ -208,8 +208,9 @@ class TrainConfig(_Section):
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         None,
         description='weights of classes in the loss: "balanced", so that all classes have the '
-        "same total weight (multi-label: of each class, images with and without it), or numbers "
-        "by class name, 1 for classes not named; None: all images count the same",
+        "same total weight (multi-label: of each class, images with and without it; masks: by "
+        "median frequency, Eigen & Fergus 2015), or numbers by class name, 1 for classes not "
+        "named; None: all images, or all pixels, count the same",
     )
     clip: float | None = Field(None, gt=0, description="largest gradient norm; None: no clipping")
     ema: float | None = Field(

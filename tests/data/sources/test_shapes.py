@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pacavit.data import Shapes
+from pacavit.data import MemoryImages, Shapes
 from pacavit.errors import DataError
 
 
@@ -17,6 +17,7 @@ def test_pictures_and_labels_are_those_of_the_scenes() -> None:
     assert images.images.shape == (70, 3, 32, 32)
     scenes = source.scenes("train", torch.tensor([3, 66]))
     assert torch.equal(scenes.images, images.images[[3, 66]])
+    assert isinstance(images, MemoryImages)
     assert torch.equal(scenes.classes[:, 0], images.labels[[3, 66]])
     assert source.info.image_size == (32, 32)
     assert len(source.info.class_names) == 8
