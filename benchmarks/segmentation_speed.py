@@ -87,7 +87,9 @@ def tasks(device: torch.device) -> dict[str, SegmentationTask]:
         found[name] = task.to(device)
     for name in PEERS:
         config = TorchvisionConfig.model_validate({"network": name})
-        peer = TorchvisionSegmentation.build(config, INFO, build.Networks(recipes.load(OURS[0]).model))
+        peer = TorchvisionSegmentation.build(
+            config, INFO, build.Networks(recipes.load(OURS[0]).model)
+        )
         found[name] = peer.to(device, memory_format=torch.channels_last)
     return found
 

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 
 from pacavit_cli.main import main
 
@@ -77,6 +79,29 @@ def shared_dir() -> Path:
     if not folder:
         pytest.skip("set PACAVIT_DATA to the folder that holds data/ and reference/")
     return Path(folder)
+
+
+def write_pairs(
+    images: Path, masks: Path, num: int = 4, *, size: tuple[int, int] = (24, 32), classes: int = 3
+) -> None:
+    """Write noise images and PNG masks of the same names, whose values are 0 to classes - 1."""
+    rng = np.random.default_rng(zlib.crc32("/".join(images.parts[-2:]).encode()))
+    images.mkdir(parents=True, exist_ok=True)
+    masks.mkdir(parents=True, exist_ok=True)
+    for number in range(num):
+        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(images / f"{number}.png")
+        values = rng.integers(0, classes, size, np.uint8)
+        values[0, :classes] = range(classes)
+        Image.fromarray(values).save(masks / f"{number}.png")
+
+
+WritePairs = Callable[..., None]
+
+
+@pytest.fixture(scope="session", name="write_pairs")
+def _write_pairs() -> WritePairs:
+    return write_pairs
 
 
 @pytest.fixture(scope="session")
