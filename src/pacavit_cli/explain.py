@@ -21,7 +21,10 @@ def explain(
     class_: Annotated[
         str | None,
         typer.Option(
-            "--class", metavar="C", help="Class to explain, name or index; default: top-1 class."
+            "--class",
+            metavar="C",
+            help="Class to explain, name or index; default: top-1 class, in segmentation the "
+            "largest classes.",
         ),
     ] = None,
     stage: Annotated[
@@ -44,6 +47,19 @@ def explain(
             "run folder.",
         ),
     ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y",
+            help="Segmentation: explain the region of one class that is connected with this pixel.",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Segmentation: explain the region where this image is not 0."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the explanations in DIR.")
@@ -61,6 +77,8 @@ def explain(
         stage=stage,
         method=method,
         measured=measured,
+        region=None if region is None else _pixel(region),
+        mask=mask,
         overwrite=overwrite,
         progress=True,
     )
@@ -73,3 +91,13 @@ def explain(
             echo(f"error: {image.error}", err=True)
     if any(image.error for image in explained):
         raise typer.Exit(2)
+
+
+def _pixel(text: str) -> tuple[int, int]:
+    """Two numbers "x,y"."""
+    numbers = text.split(",")
+    if len(numbers) != 2 or not all(number.strip().isdecimal() for number in numbers):
+        raise typer.BadParameter(
+            f"{text!r} is not a pixel; write its column and row, as in 120,80", param_hint="--region"
+        )
+    return int(numbers[0]), int(numbers[1])
