@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -95,9 +96,10 @@ def explain(
 
 def _pixel(text: str) -> tuple[int, int]:
     """Two numbers "x,y"."""
-    numbers = text.split(",")
-    if len(numbers) != 2 or not all(number.strip().isdecimal() for number in numbers):
+    found = re.fullmatch(r"(\d{1,9}),(\d{1,9})", text, re.ASCII)
+    if found is None:
         raise typer.BadParameter(
-            f"{text!r} is not a pixel; write its column and row, as in 120,80", param_hint="--region"
+            f"{text!r} is not a pixel; write its column and row, as in 120,80",
+            param_hint="--region",
         )
-    return int(numbers[0]), int(numbers[1])
+    return int(found[1]), int(found[2])

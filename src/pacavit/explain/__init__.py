@@ -33,8 +33,8 @@ from pacavit.explain.core.masks import (
 )
 from pacavit.explain.core.record import BlockRecord, Recording, record
 from pacavit.explain.core.rollout import relevance, rollout
-from pacavit.explain.explainer import Explanation, FailedImage, find_class
-from pacavit.explain.images import explain_images
+from pacavit.explain.explainer import ExplainOptions, Explanation, FailedImage, find_class
+from pacavit.explain.images import explain_images, explainer_of
 from pacavit.explain.methods import METHODS, Method, baselines, contributions, method_title
 from pacavit.explain.regions import RegionScores, connected_region, input_region
 from pacavit.explain.segmentation import (
@@ -47,6 +47,7 @@ __all__ = [
     "METHODS",
     "THRESHOLDS",
     "BlockRecord",
+    "ExplainOptions",
     "Explanation",
     "FailedImage",
     "HeadClusters",
@@ -71,6 +72,7 @@ __all__ = [
     "default_method",
     "explain_images",
     "explain_split",
+    "explainer_of",
     "find_class",
     "has_clusters",
     "heatmaps",

@@ -25,7 +25,7 @@ from pacavit.explain.explainer import (
 )
 from pacavit.utils.text import shown
 
-__all__ = ["explain_images"]
+__all__ = ["explain_images", "explainer_of"]
 
 
 def explain_images(
@@ -70,11 +70,11 @@ def explain_images(
             an option does not fit the task.
     """
     options = ExplainOptions(label, method, stage, measured, region, mask)
-    return _explain_each(paths, _explainer(model)(model, options, device), progress)
+    return _explain_each(paths, explainer_of(model)(model, options, device), progress)
 
 
-def _explainer(model: LoadedModel) -> type[Explainer[Any]]:
-    """The explainer of the model's task; tasks without one are those of plug-ins."""
+def explainer_of(model: LoadedModel) -> type[Explainer[Any]]:
+    """The explainer of a model's task; tasks without one of their own have to classify images."""
     name = model.recipe.task.name
     return EXPLAINERS.get(name) if name in EXPLAINERS else ClassificationExplainer
 
