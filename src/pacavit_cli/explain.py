@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,10 @@ def explain(
     class_: Annotated[
         str | None,
         typer.Option(
-            "--class", metavar="C", help="Class to explain, name or index; default: top-1 class."
+            "--class",
+            metavar="C",
+            help="Class to explain, name or index; default: top-1 class, in segmentation the "
+            "largest classes.",
         ),
     ] = None,
     stage: Annotated[
@@ -43,6 +47,19 @@ def explain(
             "run folder.",
         ),
     ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y",
+            help="Segmentation: explain the region of one class that is connected with this pixel.",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Segmentation: explain the region where this image is not 0."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the explanations in DIR.")
@@ -60,6 +77,8 @@ def explain(
         stage=stage,
         method=method,
         measured=measured,
+        region=None if region is None else _pixel(region),
+        mask=mask,
         overwrite=overwrite,
         progress=True,
     )
@@ -72,3 +91,14 @@ def explain(
             echo(f"error: {image.error}", err=True)
     if any(image.error for image in explained):
         raise typer.Exit(2)
+
+
+def _pixel(text: str) -> tuple[int, int]:
+    """Two numbers "x,y"."""
+    found = re.fullmatch(r"(\d{1,9}),(\d{1,9})", text, re.ASCII)
+    if found is None:
+        raise typer.BadParameter(
+            f"{text!r} is not a pixel; write its column and row, as in 120,80",
+            param_hint="--region",
+        )
+    return int(found[1]), int(found[2])

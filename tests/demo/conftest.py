@@ -43,13 +43,17 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def ship(models: Models, examples: dict[str, Path]) -> Explained:
-    return models.explain(OWN, examples["ship"])
+    found = models.explain(OWN, examples["ship"])
+    assert isinstance(found, Explained)
+    return found
 
 
 @pytest.fixture(scope="session")
 def photograph(models: Models, examples: dict[str, Path]) -> Explained:
     """Wider than high, so that the network does not see all of it."""
-    return models.explain(OWN, examples["photograph"])
+    found = models.explain(OWN, examples["photograph"])
+    assert isinstance(found, Explained)
+    return found
 
 
 @pytest.fixture(scope="module")

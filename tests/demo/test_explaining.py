@@ -27,7 +27,7 @@ def test_own_models_stand_before_the_packaged_ones() -> None:
     models = Models(["cifar10_nano_mlp", "cifar10_nano_mlp"])
     assert models.names[0] == "cifar10_nano_mlp"
     assert sorted(models.names) == sorted(packaged_names())
-    assert models.dataset == "cifar10"
+    assert models.first.info.name == "cifar10"
 
 
 def test_models_that_cannot_be_loaded_are_reported_at_once(tmp_path: Path) -> None:
@@ -46,11 +46,15 @@ def test_only_what_is_offered_is_loaded(models: Models, ship: Explained, tmp_pat
 def test_the_drawn_examples_are_recognized(
     models: Models, examples: dict[str, Path], name: str
 ) -> None:
-    assert models.explain(models.names[0], examples[name]).explanation.top[0].name == name
+    found = models.explain(models.names[0], examples[name])
+    assert isinstance(found, Explained)
+    assert found.explanation.top[0].name == name
 
 
 def test_another_class_can_be_explained(models: Models, ship: Explained) -> None:
-    found = models.explain(models.names[0], ship.source, label="truck").explanation
+    other = models.explain(models.names[0], ship.source, label="truck")
+    assert isinstance(other, Explained)
+    found = other.explanation
     assert (found.top[0].name, found.explained.name) == ("ship", "truck")
 
 

@@ -28,9 +28,9 @@ from pacavit.explain import (
     find_class,
     render,
 )
-from pacavit.explain import images as explain_module
+from pacavit.explain.classification import ClassificationExplainer
 from pacavit.recipes.schema import ModelConfig
-from pacavit.report.explanation import page
+from pacavit.report.explanation import classification as pages
 from pacavit.utils import pictures
 
 CPU = torch.device("cpu")
@@ -356,9 +356,9 @@ def test_an_error_of_the_system_inside_of_inference_is_no_failed_write(
 
     path = draw_square((32, 32), (8, 8, 24, 24))
     with monkeypatch.context() as patch:
-        patch.setattr(explain_module, "_explain_image", fail)
+        patch.setattr(ClassificationExplainer, "explain", fail)
         with pytest.raises(OSError, match=r"Input/output error: 'kernel\.so'"):
             api.explain("cifar10_nano_conv", path, tmp_path / "why")
-    monkeypatch.setattr(page, "write_pictures", fail)
+    monkeypatch.setattr(pages, "write_pictures", fail)
     with pytest.raises(PacavitError, match=r"cannot write .*why: Input/output error"):
         api.explain("cifar10_nano_conv", path, tmp_path / "why", overwrite=True)

@@ -43,6 +43,8 @@ def explain(
     stage: int | None = None,
     method: str | None = None,
     measured: str | Path | None = None,
+    region: tuple[int, int] | None = None,
+    mask: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[ExplainedImage]:
@@ -52,11 +54,16 @@ def explain(
     only or without the masked area, a gallery of clusters per stage), ``explanations.json``, and
     ``index.html``, in which a click on a patch shows the clusters it attends to.
 
+    For a segmentation model, the pictures are the predicted classes, a map for each region that is
+    explained, and the clusters of the head; a click on a pixel shows its class and clusters.
+
     Args:
         model: run folder, weights file or packaged name.
         images: image files of any size and mode, or folders of them; one, or several.
         out: folder to write; one that holds something is refused.
-        label: name or index of the class to explain; None is each image's top-1 class.
+        label: name or index of the class to explain; None is each image's top-1 class. For
+            segmentation, None explains each class with at least 1 % of the image, the six largest
+            first, where it is predicted; with a region or a mask it is the class there.
         stage: index of the stage whose clusters make the map; None is the last with clusters.
         method: registered name, see ``list_names("methods")``; None takes the method that
             ``explain_evaluate`` found most faithful for these weights. If there is no such result,
@@ -65,6 +72,10 @@ def explain(
             beside contributions, because neither was measured on such images.
         measured: a folder written by ``explain_evaluate`` for these weights; None looks for
             ``explain-evaluate`` in the run folder.
+        region: (x, y) in pixels of the images, for segmentation: explain the region of one class
+            that is connected with this pixel.
+        mask: image file of the size of the images, for segmentation: explain the region where it
+            is not 0.
         overwrite: replace the explanations in ``out``.
         progress: show a progress bar; for a single image, a status line.
 
@@ -84,6 +95,8 @@ def explain(
         method=method,
         stage=stage,
         measured=None if measured is None else Path(measured),
+        region=region,
+        mask=None if mask is None else Path(mask),
         device=pick_device("auto"),
         progress=progress,
     )

@@ -12,10 +12,12 @@ import fastapi
 import gradio as gr
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
-from pacavit.demo import views
+from pacavit.demo import segmentation_views, views
 from pacavit.demo.archive import Writer, write_zip
-from pacavit.demo.examples import example_images
+from pacavit.demo.examples import example_images, own_images
 from pacavit.demo.explaining import Explained, Models, best_patch, find_patch
+from pacavit.demo.segment_parts import SegmentParts
+from pacavit.demo.segmenting import Segmented
 from pacavit.errors import PacavitError
 from pacavit.explain import method_title
 
@@ -67,7 +69,9 @@ def web_app(
     """
     examples = folder / "examples"
     examples.mkdir()
-    blocks = build(models, example_images(examples, models.dataset), folder, write=write)
+    first = models.first
+    files = own_images(examples, first) or example_images(examples, first.info.name)
+    blocks = build(models, files, folder, write=write)
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(_Headers)
@@ -128,11 +132,13 @@ class _Page:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self._input_parts()
-            with gr.Column(scale=5, min_width=300), gr.Tabs():
+            with gr.Column(scale=5, min_width=300) as self.classifying, gr.Tabs():
                 self._map_parts()
                 self._cluster_parts()
                 self._patch_parts()
                 self._comparison_parts()
+            with gr.Column(scale=5, min_width=300, visible=False) as self.segmenting:
+                self.segment = SegmentParts()
 
     def _input_parts(self) -> None:
         self.image = gr.Image(
@@ -216,7 +222,7 @@ class _Page:
             self.on_image,
             [
                 *(self.state, self.image, self.model, self.label),
-                *(self.method, self.threshold, self.fraction),
+                *(self.method, self.threshold, self.fraction, self.segment.opacity),
             ],
             self._all_outputs(),
             preprocess=False,  # this package validates the files itself
@@ -251,6 +257,15 @@ class _Page:
             [self.picture, self.patch],
             **quiet,
         )
+        self.segment.picture.select(
+            self.on_pixel,
+            [self.state, self.segment.opacity],
+            [self.state, self.status, *self.segment.outputs],
+            **(_IN_ORDER | {"trigger_mode": "multiple"}),
+        )
+        self.segment.opacity.input(
+            self.on_opacity, [self.state, self.segment.opacity], self.segment.picture, **quiet
+        )
         made = self.make.click(self.on_zip, [self.state, self.other], self.zip, **_IN_ORDER)
         made.success(None, js="() => { document.querySelector('#pv-zip').click(); }")
 
@@ -259,7 +274,7 @@ class _Page:
         return [
             *(self.state, self.status, self.label, self.top, self.method, self.masks),
             *(self.galleries, self.stage, self.row, self.column, self.picture, self.patch),
-            self.make,
+            *(self.make, self.classifying, self.segmenting, *self.segment.outputs),
         ]
 
     def on_example(self, index: int) -> str:
@@ -268,13 +283,14 @@ class _Page:
 
     def on_image(
         self,
-        before: Explained | None,
+        before: Explained | Segmented | None,
         image: Mapping[str, Any] | None,
         model: str,
         label: str,
         method: str,
         threshold: str,
         fraction: float,
+        opacity: float,
     ) -> dict[Any, Any]:
         """Explain the image, or show why it cannot be explained."""
         if image is None:
@@ -286,25 +302,39 @@ class _Page:
             if before is not None and before.matches(model, source, wanted):
                 # Gradio sends some changes twice; the second must not reset later choices.
                 return {self.status: gr.skip()}
-            explained = self.models.explain(model, source, called=called, label=wanted)
+            same = isinstance(before, Segmented) and before.source == source
+            pixel = before.pixel if isinstance(before, Segmented) and same else None
+            explained = self.models.explain(model, source, called=called, label=wanted, pixel=pixel)
         except PacavitError as error:
             return self._emptied(views.message(str(error), error=True))
+        common: dict[Any, Any] = {
+            self.state: explained,
+            self.status: views.message(f"{called}, explained by {model}"),
+            self.label: gr.update(choices=[_TOP1, *explained.classes], value=wanted or _TOP1),
+            self.make: gr.update(interactive=True),
+            self.classifying: gr.update(visible=isinstance(explained, Explained)),
+            self.segmenting: gr.update(visible=isinstance(explained, Segmented)),
+        }
+        if isinstance(explained, Segmented):
+            return {**common, self.top: "", **self.segment.shown(explained, opacity)}
+        return {**common, **self._classified(explained, method, threshold, fraction)}
+
+    def _classified(
+        self, explained: Explained, method: str, threshold: str, fraction: float
+    ) -> dict[Any, Any]:
+        """What the components show of a classified image."""
         maps = explained.explanation.maps
         if method not in maps:
             method = next(iter(maps))
         stages = explained.explanation.stages
         last = stages[-1].stage if stages else None
         return {
-            self.state: explained,
-            self.status: views.message(f"{called}, explained by {model}"),
-            self.label: gr.update(choices=[_TOP1, *explained.classes], value=wanted or _TOP1),
             self.top: views.top(explained),
             self.method: gr.update(
                 choices=[(method_title(name), name) for name in maps], value=method
             ),
             self.masks: views.masks(explained, method, threshold, fraction / 100),
             self.galleries: views.galleries(explained),
-            self.make: gr.update(interactive=True),
             self.stage: gr.update(
                 choices=[(str(one.stage), one.stage) for one in stages], value=last
             ),
@@ -331,6 +361,7 @@ class _Page:
             self.picture: None,
             self.patch: "",
             self.make: gr.update(interactive=False),
+            **self.segment.emptied(),
         }
 
     def on_threshold(
@@ -340,6 +371,29 @@ class _Page:
         if explained is None:
             return ""
         return views.masks(explained, method, threshold, fraction / 100)
+
+    def on_pixel(
+        self, segmented: Segmented | None, opacity: float, event: gr.SelectData
+    ) -> dict[Any, Any]:
+        """The pixel that was clicked: why does its region have its class?"""
+        if segmented is None:
+            return {self.state: None, **self.segment.emptied()}
+        try:
+            found = self.models.explain(
+                segmented.model,
+                segmented.source,
+                called=segmented.explanation.path.name,
+                label=segmented.label,
+                pixel=segmented.image_pixel(*event.index),
+            )
+        except PacavitError as error:
+            return {self.status: views.message(str(error), error=True)}
+        assert isinstance(found, Segmented)
+        return {self.state: found, **self.segment.shown(found, opacity)}
+
+    def on_opacity(self, segmented: Segmented | None, opacity: float) -> Any:
+        """The classes at another opacity."""
+        return None if segmented is None else segmentation_views.picture(segmented, opacity / 100)
 
     def on_click(
         self, explained: Explained | None, stage: int | None, event: gr.SelectData
@@ -382,9 +436,9 @@ class _Page:
             self.patch: views.patch(explained, stage, row, column),
         }
 
-    def on_compare(self, explained: Explained | None, other: str) -> str:
+    def on_compare(self, explained: Explained | Segmented | None, other: str) -> str:
         """The same image, explained by another model."""
-        if explained is None or other == _NONE:
+        if not isinstance(explained, Explained) or other == _NONE:
             return views.message("Choose a second model to see both side by side.")
         try:
             return views.comparison(explained, self._explained_by(other, explained))
@@ -393,15 +447,18 @@ class _Page:
 
     def _explained_by(self, other: str, explained: Explained) -> Explained:
         name = explained.explanation.path.name
-        return self.models.explain(other, explained.source, called=name, label=explained.label)
+        found = self.models.explain(other, explained.source, called=name, label=explained.label)
+        if not isinstance(found, Explained):
+            raise PacavitError(f"{other} segments images; compare with a model that classifies")
+        return found
 
-    def on_zip(self, explained: Explained | None, other: str) -> str:
+    def on_zip(self, explained: Explained | Segmented | None, other: str) -> str:
         """A zip file with everything, including the comparison."""
         if explained is None:
             raise gr.Error(_START, print_exception=False)
         both = [explained]
         try:
-            if other != _NONE:
+            if other != _NONE and isinstance(explained, Explained):
                 both.append(self._explained_by(other, explained))
             return str(write_zip(both, self.folder, self.write))
         except PacavitError as error:

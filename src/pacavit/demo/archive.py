@@ -11,7 +11,8 @@ from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from pacavit.demo.explaining import Explained
-from pacavit.explain import ImageExplanation
+from pacavit.demo.segmenting import Segmented
+from pacavit.explain import Explanation
 from pacavit.utils import files
 from pacavit.utils.text import shown
 
@@ -23,13 +24,11 @@ _LONGEST = 100  # bytes of a name; file systems allow 255, and suffixes are appe
 class Writer(Protocol):
     """Writes explanations as a folder of pictures, JSON and a page."""
 
-    def __call__(
-        self, explanations: Iterable[ImageExplanation], out: Path, *, title: str
-    ) -> object:
+    def __call__(self, explanations: Iterable[Explanation], out: Path, *, title: str) -> object:
         """Write the folder ``out``, which must not exist."""
 
 
-def write_zip(explained: Sequence[Explained], folder: Path, write: Writer) -> Path:
+def write_zip(explained: Sequence[Explained | Segmented], folder: Path, write: Writer) -> Path:
     """Write the explanations of an image by one or several models, with the page, into a zip file.
 
     Args:
@@ -50,7 +49,7 @@ def write_zip(explained: Sequence[Explained], folder: Path, write: Writer) -> Pa
     return file
 
 
-def _write(explained: Sequence[Explained], file: Path, write: Writer) -> None:
+def _write(explained: Sequence[Explained | Segmented], file: Path, write: Writer) -> None:
     named = [
         replace(one.explanation, path=_path(one, alone=len(explained) == 1)) for one in explained
     ]
@@ -67,7 +66,7 @@ def _write(explained: Sequence[Explained], file: Path, write: Writer) -> None:
                 archive.write(path, path.relative_to(folder.parent), how)
 
 
-def _path(one: Explained, *, alone: bool) -> Path:
+def _path(one: Explained | Segmented, *, alone: bool) -> Path:
     path, stem = one.explanation.path, _stem(one.explanation.path)
     if not alone:
         stem += f" by {_shortened(Path(one.model).name)}"

@@ -9,9 +9,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from pacavit.data import DATASETS
+from pacavit.engine import LoadedModel, build
+from pacavit.errors import PacavitError
 from pacavit.utils.pictures import png_bytes
 
-__all__ = ["example_images"]
+__all__ = ["example_images", "own_images"]
 
 _EMBEDDED = ("digits", "shapes")  # data sets that need no files
 _NUMBER = 6
@@ -45,4 +47,28 @@ def example_images(folder: Path, dataset: str) -> list[Path]:
         files[-1].write_bytes(drawn.read_bytes())
     files.append(folder / "photograph.jpg")
     Image.fromarray(load_sample_image("china.jpg")).save(files[-1], quality=90)
+    return files
+
+
+def own_images(folder: Path, model: LoadedModel) -> list[Path]:
+    """Write a few validation images of the data that a segmentation model was trained on.
+
+    Args:
+        folder: where to write.
+        model: of a run, whose recipe names the folder of the data.
+
+    Returns:
+        The files; none for other tasks, for data sets without files, and if the data are missing.
+    """
+    if model.task.target != "mask" or model.info.name in _EMBEDDED:
+        return []
+    try:
+        images = build.data_source(model.recipe, None, model.info).load("val")
+        positions = [index * len(images) // _NUMBER for index in range(_NUMBER)]
+        pictures = {index: images[index].image for index in positions}
+    except PacavitError:
+        return []
+    files = [folder / f"{model.info.name}-{index}.png" for index in pictures]
+    for file, picture in zip(files, pictures.values(), strict=True):
+        file.write_bytes(png_bytes(picture))
     return files

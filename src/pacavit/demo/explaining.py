@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -12,18 +12,21 @@ from threading import Lock
 import torch
 from torch import Tensor
 
+from pacavit.data import read_image
 from pacavit.data.placement import Region
+from pacavit.demo.segmenting import Segmented
 from pacavit.engine.system import pick_device
 from pacavit.engine.weights.load import LoadedModel, load_model
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import DataError, UnknownNameError
 from pacavit.explain import (
-    FailedImage,
+    ExplainOptions,
     ImageExplanation,
     Placement,
+    SegmentationExplanation,
     StageClusters,
     binary_mask,
-    explain_images,
+    explainer_of,
     find_class,
 )
 from pacavit.explain.render import display_size, thumbnail
@@ -91,7 +94,7 @@ class Models:
         names: of all weights.
 
     Raises:
-        PacavitError: one of the user's own cannot be loaded, or is not a classifier.
+        PacavitError: one of the user's own cannot be loaded, or cannot be explained.
     """
 
     def __init__(self, own: Sequence[str] = ()) -> None:
@@ -103,9 +106,9 @@ class Models:
             self._load(name)
 
     @property
-    def dataset(self) -> str:
-        """Registered name of the data set of the first model."""
-        return self._load(self.names[0]).info.name
+    def first(self) -> LoadedModel:
+        """The first model, for whose data the demo has examples."""
+        return self._load(self.names[0])
 
     def classes(self, name: str) -> tuple[str, ...]:
         """All classes of a model.
@@ -116,42 +119,57 @@ class Models:
         return self._load(name).info.class_names
 
     def explain(
-        self, name: str, source: Path, *, called: str | None = None, label: str | None = None
-    ) -> Explained:
+        self,
+        name: str,
+        source: Path,
+        *,
+        called: str | None = None,
+        label: str | None = None,
+        pixel: tuple[int, int] | None = None,
+    ) -> Explained | Segmented:
         """Explain an image file of any size and mode.
 
         Args:
             name: of the weights.
             source: the image file.
             called: the user's name of the file, for messages and pages.
-            label: name of the class to explain; None is the top-1 class.
+            label: name of the class to explain; None is the top-1 class, or that of the pixel.
+            pixel: (x, y) in the image, of whose region a segmentation is explained; None is its
+                center. Classifiers ignore it.
 
         Raises:
             UnknownNameError: there are no such weights, or no such class.
             DataError: the file is not an image, or is broken, animated, too large or too small.
         """
         called = source.name if called is None else called
+        try:
+            image = read_image(source, still=True)
+        except DataError as error:
+            # The path of the file is temporary and unknown to the user.
+            raise DataError(str(error).replace(str(source), called)) from error
         with self._lock:
             model = self._load(name)
-            [found] = explain_images(
-                model,
-                [source],
-                label=None if label is None else find_class(label, model.info),
-                device=pick_device("auto"),
-            )
-        if isinstance(found, FailedImage):
-            # The path of the file is temporary and unknown to the user.
-            raise DataError(found.error.replace(str(source), called))
-        return Explained(
-            name, model.info.class_names, source, label, replace(found, path=Path(called))
-        )
+            if model.task.target != "mask":
+                pixel = None
+            elif pixel is None:
+                pixel = (image.shape[2] // 2, image.shape[1] // 2)
+            chosen = None if label is None else find_class(label, model.info)
+            options = ExplainOptions(label=chosen, region=pixel)
+            explainer = explainer_of(model)(model, options, pick_device("auto"))
+            found = explainer(image, Path(called))
+        classes = model.info.class_names
+        if isinstance(found, SegmentationExplanation):
+            assert pixel is not None
+            return Segmented(name, classes, source, label, pixel, found)
+        assert isinstance(found, ImageExplanation)
+        return Explained(name, classes, source, label, found)
 
     def _load(self, name: str) -> LoadedModel:
         if name not in self.names:  # a manipulated request must not read other files
             raise UnknownNameError("choice of weights", name, self.names)
         if name not in self._loaded:
             model = load_model(name)
-            model.classifier  # noqa: B018 (raises for other tasks)
+            explainer_of(model)(model, ExplainOptions(), pick_device("auto"))  # or says why not
             self._loaded[name] = model
         return self._loaded[name]
 

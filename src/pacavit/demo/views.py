@@ -25,13 +25,17 @@ from pacavit.utils.pictures import data_uri, jpeg_bytes, pillow_image, png_uri
 from pacavit.utils.templates import Templates
 
 __all__ = [
+    "Figure",
     "comparison",
     "galleries",
     "header",
+    "jpeg",
+    "legend_colors",
     "masks",
     "message",
     "patch",
     "patch_picture",
+    "render",
     "style",
     "top",
 ]
@@ -43,7 +47,7 @@ _CLUSTERS = 24  # of a stage, the most important ones
 _ATTENDED = 12  # clusters of a patch
 
 
-class _Figure(NamedTuple):
+class Figure(NamedTuple):
     """A picture with alternative text, caption and note; a bar is 0..1 long."""
 
     picture: str
@@ -52,6 +56,11 @@ class _Figure(NamedTuple):
     note: str = ""
     bar: float | None = None
     color: str | None = None
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Fill a template of the demo; text is escaped."""
+    return _TEMPLATES.render(template, values)
 
 
 def header() -> str:
@@ -83,23 +92,23 @@ def masks(explained: Explained, method: str, threshold: str, fraction: float) ->
             for other in choice.methods[1:]
             if other != method
         ),
-        _Figure(png_uri(inside), "binary mask", f"mask: {area:.1%} of the network's view"),
-        _Figure(_jpeg(keep(explained.picture, inside)), "inside the mask", "kept"),
-        _Figure(_jpeg(remove(explained.picture, inside)), "outside the mask", "removed"),
+        Figure(png_uri(inside), "binary mask", f"mask: {area:.1%} of the network's view"),
+        Figure(jpeg(keep(explained.picture, inside)), "inside the mask", "kept"),
+        Figure(jpeg(remove(explained.picture, inside)), "outside the mask", "removed"),
     ]
     values = {
         "figures": figures,
-        "legend": _legend(),
+        "legend": legend_colors(),
         "note": choice.note,
         "command": str(choice.command) if choice.command else "",
     }
     return _TEMPLATES.render("masks.html", values)
 
 
-def _map(explained: Explained, method: str, caption: str) -> _Figure:
+def _map(explained: Explained, method: str, caption: str) -> Figure:
     """A map over the picture."""
-    return _Figure(
-        _jpeg(heatmap_picture(explained.picture, explained.heatmap(method))),
+    return Figure(
+        jpeg(heatmap_picture(explained.picture, explained.heatmap(method))),
         f"{method_title(method)} over the image",
         caption if METHODS.get(method).class_specific else "for any class",
     )
@@ -128,7 +137,7 @@ def patch(explained: Explained, stage: int, row: int, column: int) -> str:
     found = attended(clusters, row, column)
     colors = _css_colors(clusters)
     figures = [
-        _Figure(
+        Figure(
             _tile(explained, clusters, cluster),
             f"heatmap of cluster {cluster}",
             f"cluster {cluster}",
@@ -158,7 +167,7 @@ def patch_picture(explained: Explained, stage: int, row: int, column: int) -> Im
 def comparison(first: Explained, second: Explained) -> str:
     """Two models on the same image: classes, map, and the partition of every stage."""
     return _TEMPLATES.render(
-        "comparison.html", {"columns": [_column(first), _column(second)], "legend": _legend()}
+        "comparison.html", {"columns": [_column(first), _column(second)], "legend": legend_colors()}
     )
 
 
@@ -171,9 +180,9 @@ def _column(explained: Explained) -> Mapping[str, Any]:
     found = explained.explanation
     method = next(iter(found.maps))
     name = found.explained.name
-    overlay = _jpeg(heatmap_picture(explained.picture, explained.heatmap(method)))
+    overlay = jpeg(heatmap_picture(explained.picture, explained.heatmap(method)))
     alt = f"{method_title(method)} of {explained.model}"
-    figures = [_Figure(overlay, alt, f"evidence for {name}")]
+    figures = [Figure(overlay, alt, f"evidence for {name}")]
     for clusters in reversed(found.stages):
         caption = f"stage {clusters.stage}: {len(clusters.ranking())} clusters"
         figures.append(_partition(explained, clusters)._replace(caption=caption, note=""))
@@ -194,14 +203,14 @@ def _gallery_note(explained: Explained, clusters: StageClusters) -> str:
     )
 
 
-def _partition(explained: Explained, clusters: StageClusters) -> _Figure:
+def _partition(explained: Explained, clusters: StageClusters) -> Figure:
     small = partition_picture(explained.picture, clusters, explained.placement)
-    return _Figure(
-        _jpeg(_reduced(small)), f"partition of stage {clusters.stage}", "partition", "every cluster"
+    return Figure(
+        jpeg(_reduced(small)), f"partition of stage {clusters.stage}", "partition", "every cluster"
     )
 
 
-def _heatmaps(explained: Explained, clusters: StageClusters) -> list[_Figure]:
+def _heatmaps(explained: Explained, clusters: StageClusters) -> list[Figure]:
     importance = clusters.relative_importance()
     largest = float(importance.max().clamp(min=1e-30))
     colors = _css_colors(clusters)
@@ -209,7 +218,7 @@ def _heatmaps(explained: Explained, clusters: StageClusters) -> list[_Figure]:
     for cluster in clusters.ranking()[:_CLUSTERS]:
         fraction = float(importance[cluster])
         figures.append(
-            _Figure(
+            Figure(
                 _tile(explained, clusters, cluster),
                 f"heatmap of cluster {cluster} of stage {clusters.stage}",
                 f"cluster {cluster}",
@@ -225,7 +234,7 @@ def _tile(explained: Explained, clusters: StageClusters, cluster: int) -> str:
     """A small picture with the heatmap of a cluster, as a data URL."""
     picture = _reduced(explained.picture)
     placement = explained.placement.resized((picture.shape[1], picture.shape[2]))
-    return _jpeg(heatmap_picture(picture, clusters.heatmap(cluster, placement)))
+    return jpeg(heatmap_picture(picture, clusters.heatmap(cluster, placement)))
 
 
 def _reduced(picture: Tensor) -> Tensor:
@@ -238,11 +247,12 @@ def _css_colors(clusters: StageClusters) -> Sequence[str]:
 
 
 @cache
-def _legend() -> str:
+def legend_colors() -> str:
     """The colors of maps from 0 to the maximum, for a CSS gradient."""
     colors = (mpl.colormaps[COLORMAP](np.linspace(0, 1, 9))[:, :3] * 255).round().astype(int)
     return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colors.tolist())
 
 
-def _jpeg(picture: Tensor) -> str:
+def jpeg(picture: Tensor) -> str:
+    """(3, H, W) uint8 -> a data URL."""
     return data_uri(jpeg_bytes(picture), "image/jpeg")

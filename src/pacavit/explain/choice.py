@@ -74,6 +74,13 @@ def choose_maps(model: LoadedModel, measured: Path | None = None) -> MapChoice:
         CheckpointError: there is no measurement in ``measured``, it is of other weights, or a
             measurement cannot be read.
     """
+    if model.task.target == "mask" and measured is None:
+        method = default_method(model.task.model)
+        return MapChoice(
+            (method,),
+            f"The map by {method_title(method)} was not measured on segmentation: the rule that "
+            "chose it was measured on classifiers.",
+        )
     run = _run_folder(model)
     if measured is not None:
         numbers = _read(measured / NUMBERS)

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from pacavit.data.placement import Placement
+from pacavit.explain.classification import ImageExplanation, StageClusters
 from pacavit.explain.core.masks import THRESHOLDS, restored_mask
-from pacavit.explain.images import ImageExplanation, StageClusters
 from pacavit.explain.methods.base import METHODS
 from pacavit.utils.pictures import from_pillow, pillow_image
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pacavit.utils.registry import Registry
 
-__all__ = ["HEADS", "HeadOutput", "SegmentationHead"]
+__all__ = ["HEADS", "HeadAttention", "HeadOutput", "SegmentationHead"]
 
 
 class HeadOutput(NamedTuple):
@@ -24,6 +24,22 @@ class HeadOutput(NamedTuple):
 
     logits: Tensor
     supervised: Mapping[str, Tensor]
+
+
+class HeadAttention(NamedTuple):
+    """What the clusters of a head are, and which of them each pixel attends to.
+
+    A pixel here is a position of the finest map; N = H W of them, in rows.
+
+    Attributes:
+        cluster_logits: (B, K, H, W); cluster number k is class k.
+        pixel_weights: (B, K, N) fp32; of each pixel in each cluster, with sum 1 over N.
+        attention: (B, N, K) fp32; of each pixel to each cluster, with sum 1 over K.
+    """
+
+    cluster_logits: Tensor
+    pixel_weights: Tensor
+    attention: Tensor
 
 
 class SegmentationHead(nn.Module, ABC):
@@ -60,6 +76,14 @@ class SegmentationHead(nn.Module, ABC):
         Default: none, so that weights of other classes do not fit.
         """
         return ()
+
+    def attention(self, maps: Sequence[Tensor]) -> HeadAttention | None:
+        """The clusters and the attention of the pixels to them; None for heads without clusters.
+
+        Args:
+            maps: (B, C, H, W), finest first.
+        """
+        return None
 
 
 HEADS: Registry[SegmentationHead] = Registry("segmentation head")

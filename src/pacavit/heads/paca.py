@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pacavit.heads.base import HEADS, HeadOutput, SegmentationHead
+from pacavit.heads.base import HEADS, HeadAttention, HeadOutput, SegmentationHead
 from pacavit.heads.layers import (
     ConvNormAct,
     EnlargedConvNormAct,
@@ -21,23 +21,7 @@ from pacavit.types import Grid
 from pacavit.utils.layout import map_of, tokens_of
 from pacavit.utils.precision import at_least_fp32
 
-__all__ = ["HeadAttention", "PacaHead"]
-
-
-class HeadAttention(NamedTuple):
-    """What the clusters of a PaCa head are, and which of them each pixel attends to.
-
-    A pixel here is a position of the finest map; N = H W of them, in rows.
-
-    Attributes:
-        cluster_logits: (B, K, H, W); cluster number k is class k.
-        pixel_weights: (B, K, N) fp32; of each pixel in each cluster, with sum 1 over N.
-        attention: (B, N, K) fp32; of each pixel to each cluster, with sum 1 over K.
-    """
-
-    cluster_logits: Tensor
-    pixel_weights: Tensor
-    attention: Tensor
+__all__ = ["PacaHead"]
 
 
 class _Parts(NamedTuple):
@@ -133,11 +117,7 @@ class PacaHead(SegmentationHead):
         return (self.to_clusters, self.classifier)
 
     def attention(self, maps: Sequence[Tensor]) -> HeadAttention:
-        """The clusters and the attention of the pixels to them, in differentiable operations.
-
-        Args:
-            maps: (B, C_i, H_i, W_i), finest first.
-        """
+        """The clusters and the attention of the pixels to them, in differentiable operations."""
         logits, weights, queries, keys, _ = self._parts(maps)
         products = queries @ keys.mT
         return HeadAttention(logits, weights.flatten(2), at_least_fp32(products).softmax(2))

@@ -18,7 +18,7 @@ from pacavit import api
 from pacavit.engine.weights.load import load_model
 from pacavit.errors import PacavitError
 from pacavit.explain import explain_images, render
-from pacavit.report.explanation import page as explanation
+from pacavit.report.explanation import classification
 from pacavit.report.explanation import pictures as explanation_pictures
 from pacavit.report.explanation.page import (
     NUMBERS,
@@ -173,7 +173,7 @@ def test_interrupted_explanations_can_be_overwritten(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(explanation, "_numbers", interrupt)
+        patched.setattr(classification, "_numbers", interrupt)
         with pytest.raises(KeyboardInterrupt):
             api.explain(MODEL, image, out, method="edges")
     assert json.loads((out / NUMBERS).read_text()) == []

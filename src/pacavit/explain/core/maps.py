@@ -1,8 +1,8 @@
 """Maps of clusters: heatmaps, the partition, importance, and maps that combine these.
 
 All maps are of the patches of a stage, (..., H, W); :mod:`~pacavit.explain.core.geometry` and
-:meth:`~pacavit.explain.images.ImageExplanation.restored` resample them to the image. They have no
-gradient.
+:meth:`~pacavit.explain.classification.ImageExplanation.restored` resample them to the image. They
+have no gradient.
 """
 
 from __future__ import annotations

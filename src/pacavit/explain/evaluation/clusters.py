@@ -17,6 +17,7 @@ from pacavit.clustering import CLUSTERINGS
 from pacavit.clustering.functional import kmeans
 from pacavit.data import Batch
 from pacavit.engine.diagnostics import collect_statistics, patch_entropy, used_clusters
+from pacavit.explain.classification import has_clusters
 from pacavit.explain.core import maps
 from pacavit.explain.core.geometry import Sampling, samplings, upsample
 from pacavit.explain.core.record import BlockRecord, record, record_until
@@ -31,7 +32,6 @@ from pacavit.explain.evaluation.metrics import (
     rank_correlation,
     stage_clusterings,
 )
-from pacavit.explain.images import has_clusters
 from pacavit.explain.methods.base import frozen_eval
 from pacavit.explain.methods.contributions import cluster_sums, memberships, pixel_contributions
 from pacavit.types import Grid

@@ -14,8 +14,8 @@ from pacavit.engine.scoring import SplitScore
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import PacavitError
 from pacavit.explain import ImageExplanation, explain_split
+from pacavit.report.explanation.classification import explorer_page
 from pacavit.report.explanation.heatmaps import class_label
-from pacavit.report.explanation.page import explorer_page
 from pacavit.utils.pictures import png_bytes
 
 __all__ = ["MISTAKES", "PICTURES", "ImageLinks", "MistakeFiles", "mistake_files"]

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from torch import Tensor
 
 from pacavit.explain.choice import FOLDER, MapChoice
+from pacavit.explain.classification import ImageExplanation
 from pacavit.explain.core.masks import keep, mask_area, remove
-from pacavit.explain.images import ImageExplanation
 from pacavit.explain.methods.base import METHODS
 from pacavit.explain.render import (
     cluster_gallery,
