@@ -25,6 +25,11 @@ from pacavit.report.publishing.command import recipe_changes, training_command
 from pacavit.report.publishing.published import Published, published
 
 RESULTS = Path(__file__).parent / "results"
+SCORES = {
+    "classification": ("accuracy", "precision_macro", "recall_macro", "f1_macro"),
+    "segmentation": ("mIoU", "pixel_accuracy", "mean_accuracy", "boundary_IoU", "clusters_mIoU"),
+}
+"""Scores of ``pacavit reproduce`` by task, the main one first; those that a run has."""
 PUBLISHED = Path(__file__).parents[1] / "src" / "pacavit" / "report" / "published.json"
 
 
@@ -60,14 +65,14 @@ def collect(run: Path) -> dict[str, Any]:
     """One entry; holds no folder names of the machine."""
     recipe = recipes.load(run)
     evaluation = json.loads((run / "evaluation-test" / "evaluation.json").read_text("utf-8"))
-    epochs = read_metrics(run)
+    epochs, main = read_metrics(run), SCORES[recipe.task.name][0]
     return {
         "commands": [str(training_command(recipe)), "pacavit evaluate DIR --data ROOT"],
         "data": evaluation["data"],
         "seed": recipe.train.seed,
         "training_minutes": round(epochs[-1]["elapsed"] / 60, 1),
         "images_per_second_by_epoch": [round(row["images_per_second"]) for row in epochs],
-        "val_accuracy_by_epoch": [round(row["val_accuracy"], 4) for row in epochs],
+        f"val_{main}_by_epoch": [round(row[f"val_{main}"], 4) for row in epochs],
         "trained_with": json.loads((run / "environment.json").read_text("utf-8")),
         "test": {
             **{
@@ -97,10 +102,9 @@ def shorten(run: Path, entry: dict[str, Any]) -> Published:
         changes=tuple(changes),
         data=entry["data"],
         num_images=test["num_images"],
-        accuracy=round(test["accuracy"], 4),
-        precision=round(test["precision_macro"], 4),
-        recall=round(test["recall_macro"], 4),
-        f1=round(test["f1_macro"], 4),
+        scores={
+            score: round(test[score], 4) for score in SCORES[recipe.task.name] if score in test
+        },
         minutes=entry["training_minutes"],
         machine=f"{machine['cpu']}, {machine['threads']} threads",
     )

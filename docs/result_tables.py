@@ -77,8 +77,7 @@ def _published() -> dict[str, Published]:
 
 
 def _scores(entry: Published) -> list[str]:
-    values = (entry.accuracy, entry.precision, entry.recall, entry.f1)
-    return [f"{value:.4f}" for value in values]
+    return [f"{value:.4f}" for value in entry.scores.values()]
 
 
 def _minutes(entry: Published) -> str:
@@ -103,7 +102,7 @@ def headline() -> str:
     """The four rows of the README."""
     names = ("cifar10_nano_short-mlp", "cifar10_nano-mlp", "cifar10_nano-kmeans")
     rows = [_published()[name] for name in (*names, "cifar10_nano_long-mlp")]
-    cells = [[_recipe(row), _minutes(row), f"{row.accuracy:.4f}"] for row in rows]
+    cells = [[_recipe(row), _minutes(row), f"{row.scores['accuracy']:.4f}"] for row in rows]
     return table(["recipe, clustering", "minutes", "accuracy"], cells)
 
 
@@ -436,7 +435,7 @@ def which_clustering() -> str:
     rows = []
     for title, name in _study():
         accuracies = (f"cifar10_nano-{name}", f"cifar10_nano_short-{name}-seed_1")
-        cells = [f"{_published()[each].accuracy:.4f}" for each in accuracies]
+        cells = [f"{_published()[each].scores['accuracy']:.4f}" for each in accuracies]
         if name in CLUSTERINGS:
             one = evaluations()[name]
             above = one["pairs"][DEFAULT]["center"]["difference"][0]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import shutil
+import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +61,25 @@ def _reproducible() -> None:
     torch.set_num_threads(THREADS)
 
 
+LoadScript = Callable[[Path], ModuleType]
+
+
+@pytest.fixture(scope="session")
+def load_script() -> LoadScript:
+    """Import a Python file outside of the package, under its own name, without its main()."""
+
+    def load(path: Path) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder that holds data/ (real images) and reference/ (parity tensors)."""
@@ -64,6 +87,29 @@ def shared_dir() -> Path:
     if not folder:
         pytest.skip("set PACAVIT_DATA to the folder that holds data/ and reference/")
     return Path(folder)
+
+
+def write_pairs(
+    images: Path, masks: Path, num: int = 4, *, size: tuple[int, int] = (24, 32), classes: int = 3
+) -> None:
+    """Write noise images and PNG masks of the same names, whose values are 0 to classes - 1."""
+    rng = np.random.default_rng(zlib.crc32("/".join(images.parts[-2:]).encode()))
+    images.mkdir(parents=True, exist_ok=True)
+    masks.mkdir(parents=True, exist_ok=True)
+    for number in range(num):
+        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(images / f"{number}.png")
+        values = rng.integers(0, classes, size, np.uint8)
+        values[0, :classes] = range(classes)
+        Image.fromarray(values).save(masks / f"{number}.png")
+
+
+WritePairs = Callable[..., None]
+
+
+@pytest.fixture(scope="session", name="write_pairs")
+def _write_pairs() -> WritePairs:
+    return write_pairs
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -10,17 +9,20 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 import pacavit
 from pacavit import api, recipes
+from pacavit_cli.main import main
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -196,6 +198,96 @@ def test_commands_exist(document: str) -> None:
         assert used <= known | {"--help"}, f"{document}: {shlex.join(words)}"
 
 
+# Lines of shell blocks that no test runs or parses, and why.
+NOT_RUN = {
+    "source .venv/bin/activate": "it changes the shell of the reader",
+    "git worktree add": "it needs the history of the repository",
+    "pip download": "it needs the network",
+    "unzip": "it unpacks what pip has downloaded",
+}
+
+
+def shell_commands(document: str) -> Iterator[list[str]]:
+    """The words of every command in shell blocks."""
+    for _, body in snippets(document, "sh"):
+        for line in body.replace("\\\n", " ").splitlines():
+            for command in line.split(" && "):
+                if words := shlex.split(command, comments=True):
+                    yield words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_shell_command_is_checked_or_has_a_reason(document: str) -> None:
+    for program, *words in shell_commands(document):
+        match program:
+            case "pacavit":
+                check_arguments(words)
+            case "torchrun":
+                assert "pacavit_cli" in words
+                check_arguments(words[words.index("pacavit_cli") + 1 :])
+            case "python":
+                check_script(words)
+            case "pip" if words[0] == "install":
+                check_installation(words[1:])
+            case "make":
+                pass  # see test_commands_exist
+            case _:
+                line = shlex.join([program, *words])
+                assert any(line.startswith(start) for start in NOT_RUN), f"{document}: {line}"
+
+
+def check_arguments(words: list[str]) -> None:
+    """Parse the words of a ``pacavit`` command as the command does, without running it."""
+    group = cli_group()
+    with group.make_context("pacavit", list(words)) as context:
+        verb, command, rest = group.resolve_command(context, context._protected_args + context.args)
+        command.make_context(verb, rest, parent=context).close()
+
+
+def check_script(words: list[str]) -> None:
+    """A script exists, and has the options that it is given."""
+    source = (ROOT / words[0]).read_text(encoding="utf-8")
+    for word in words[1:]:
+        if word.startswith("--"):
+            assert f'"{word}"' in source, shlex.join(words)
+
+
+def check_installation(words: list[str]) -> None:
+    """What ``pip install`` is given is the clone or the wheel, with extras that exist."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (requirement,) = words
+    path, _, extras = requirement.rstrip("]").partition("[")
+    wheel = f"{project['name']}-{project['version']}-py3-none-any.whl"
+    assert Path(path).name in ("clone", wheel)
+    assert set(filter(None, extras.split(","))) <= project["optional-dependencies"].keys()
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(
+    fast: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a run but the demo, which is a server, and the comparison, which takes minutes.
+
+    ``tests/demo`` and ``tests/examples/test_quickstart.py`` run these.
+    """
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 40, 40, 3), np.uint8)
+    for number, values in enumerate(pixels):
+        folder = tmp_path / "FOLDER" / ("even", "odd")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(folder / f"{number}.png")
+    Image.fromarray(pixels[0]).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    changes = [word for setting in fast for word in ("--set", setting)]
+    done = []
+    for program, *words in shell_commands("README.md"):
+        if program == "pacavit" and "runs/mine" in words and words[0] != "demo":
+            assert main([*words, *(changes if words[0] == "train" else [])]) == 0, words
+            done.append(words[0])
+    assert done == ["train", "evaluate", "predict", "explain"]
+    for page in ("runs/mine/report.html", "why/index.html"):
+        assert (tmp_path / page).is_file(), page
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_recipes_and_fields_exist(document: str) -> None:
     """Packaged recipes load with the changes that ``train`` and ``compare`` are given."""
@@ -239,19 +331,12 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted(pages)
 
 
-def load_script(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+LoadScript = Callable[[Path], ModuleType]
 
 
 @pytest.fixture(scope="module")
-def build_site() -> ModuleType:
-    return load_script("build_site", ROOT / "docs" / "build_site.py")
+def build_site(load_script: LoadScript) -> ModuleType:
+    return load_script(ROOT / "docs" / "build_site.py")
 
 
 def test_outside_requests_are_found(build_site: ModuleType, tmp_path: Path) -> None:
@@ -345,9 +430,9 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return [(match["language"], match["body"]) for match in FENCED.finditer(text)]
 
 
-def test_docstrings_become_markdown() -> None:
+def test_docstrings_become_markdown(load_script: LoadScript) -> None:
     pytest.importorskip("griffe")
-    docstrings = load_script("docstrings", ROOT / "docs" / "docstrings.py")
+    docstrings = load_script(ROOT / "docs" / "docstrings.py")
     text = "See :func:`~pacavit.testing.check_clustering` and :meth:`scores`::\n\n    scores(x)"
     expected = "See `check_clustering` and `scores`:\n\n    scores(x)"
     assert docstrings.to_markdown(text) == expected

@@ -61,6 +61,7 @@ def test_the_wheel_has_every_file_of_the_packages(built: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert names == files_below(REPOSITORY / "src")
+    assert wheel.name in (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert {"pacavit/py.typed", "pacavit/recipes/library/digits.toml"} <= names
     weights = {name for name in names if name.startswith("pacavit/weights/")}
     assert {f"pacavit/weights/{name}.safetensors" for name in packaged_names()} <= weights

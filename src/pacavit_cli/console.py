@@ -6,14 +6,19 @@ import codecs
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
 
-__all__ = ["echo", "expand_home", "tolerant_output"]
+__all__ = ["echo", "expand_home", "short_warnings", "tolerant_output"]
 
 _ERRORS = "pacavit.plain"  # the name of an error handler of codecs
 _PLAIN = {"█": "#", "±": "+-", "↑": "^", "↓": "v", "…": "..."}
+_PACKAGES = tuple(
+    str(Path(__file__).parents[1] / name) + os.sep for name in ("pacavit", "pacavit_cli")
+)
 _HOME = re.compile(r"([^=]*=){0,2}(?P<path>~.*)", re.DOTALL)
 
 
@@ -36,6 +41,29 @@ def expand_home(word: str) -> str:
         return word
     start = found.start("path")
     return word[:start] + os.path.expanduser(word[start:])  # noqa: PTH111 ("~" alone stays text)
+
+
+@contextmanager
+def short_warnings() -> Iterator[None]:
+    """Print warnings of this package as one line, without a place in its source."""
+    before = warnings.formatwarning
+
+    def format_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if filename.startswith(_PACKAGES):
+            return f"warning: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = format_warning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 @contextmanager

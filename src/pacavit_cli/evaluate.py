@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.options import Ensemble, Model, TestTimeAugmentation
+
 
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
-    ],
+    model: Model,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -25,25 +25,14 @@ def evaluate(
         bool,
         typer.Option("--all", help="Measure all images of the folder, not only those held out."),
     ] = False,
-    ensemble: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL",
-            help="A further model, whose probabilities are averaged with those of MODEL; "
-            "repeatable. Needs --out.",
-        ),
-    ] = None,
-    tta: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Test-time augmentation: flip averages an image and its mirror image. Its "
-            "results are reported apart.",
-        ),
-    ] = None,
+    ensemble: Ensemble = None,
+    tta: TestTimeAugmentation = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for the results; inside a run if not given."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the results; inside the run if not given. An ensemble needs one.",
+        ),
     ] = None,
 ) -> None:
     """Evaluate a model, for example its accuracy and F1: pacavit evaluate runs/digits."""

@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 
 from pacavit_cli.console import echo
+from pacavit_cli.options import Model
 
 
 def explain(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
-    ],
+    model: Model,
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
     ],

@@ -9,12 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from pacavit_cli.console import echo
+from pacavit_cli.options import Model
 
 
 def explain_evaluate(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
-    ],
+    model: Model,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tables and the page.")],
     data: Annotated[
         Path | None, typer.Option(metavar="ROOT", help="Folder with the data set.")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from pacavit_cli.compare import compare
-from pacavit_cli.console import echo, expand_home, tolerant_output
+from pacavit_cli.console import echo, expand_home, short_warnings, tolerant_output
 from pacavit_cli.convert import convert
 from pacavit_cli.demo import demo
 from pacavit_cli.evaluate import evaluate
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Operations that torch lacks on Apple's GPU run on the CPU, instead of being an error.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     words = [expand_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    with tolerant_output():
+    with tolerant_output(), short_warnings():
         return _run(words)
 
 

@@ -8,30 +8,16 @@ from typing import Annotated
 import typer
 
 from pacavit_cli.console import echo
+from pacavit_cli.options import Ensemble, Model, TestTimeAugmentation
 
 
 def predict(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
-    ],
+    model: Model,
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
     ],
-    ensemble: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODEL",
-            help="A further model, whose probabilities are averaged with those of MODEL; "
-            "repeatable.",
-        ),
-    ] = None,
-    tta: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Test-time augmentation: flip averages an image and its mirror image.",
-        ),
-    ] = None,
+    ensemble: Ensemble = None,
+    tta: TestTimeAugmentation = None,
     top_k: Annotated[int, typer.Option(metavar="K", help="Number of classes of each image.")] = 5,
     out: Annotated[
         Path | None,

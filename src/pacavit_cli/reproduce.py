@@ -30,9 +30,10 @@ def reproduce(
 
     if name is None:
         for entry in api.published():
+            scores = ", ".join(f"{key} {value:.4f}" for key, value in entry.scores.items())
             echo(
                 f"{entry.name}\n"
-                f"  accuracy {entry.accuracy:.4f}, F1 {entry.f1:.4f} on {entry.num_images:,} test "
+                f"  {scores} on {entry.num_images:,} test "
                 f"images of {entry.data}; {entry.minutes:g} minutes on {entry.machine}\n"
                 f"  {entry.command}"
             )
@@ -41,15 +42,16 @@ def reproduce(
     table = Table(title=f"{name}, {found.num_images:,} test images", title_justify="left")
     for heading in ("score", "published", "measured", "difference"):
         table.add_column(heading, justify="left" if heading == "score" else "right")
-    for score, before, now in (
-        ("accuracy", entry.accuracy, found.accuracy),
-        ("precision", entry.precision, found.precision_macro),
-        ("recall", entry.recall, found.recall_macro),
-        ("F1", entry.f1, found.f1_macro),
-    ):
+    for score, before in entry.scores.items():
+        now = found.scores[score]
         table.add_row(score, f"{before:.4f}", f"{now:.4f}", f"{now - before:+.4f}")
     Console().print(table)
+    margin = (
+        ""
+        if entry.margin is None
+        else (f"The 95 % interval of the accuracy over test images is ±{entry.margin:.4f}. ")
+    )
     echo(
-        f"The 95 % interval of the accuracy over test images is ±{entry.margin:.4f}. Other "
-        "machines and versions round differently, which has the effect of another seed."
+        f"{margin}Other machines and versions round differently, which has the effect of another "
+        "seed."
     )

@@ -2,12 +2,13 @@
 
 import io
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from pacavit import api
-from pacavit_cli.console import echo, expand_home, tolerant_output
+from pacavit_cli.console import echo, expand_home, short_warnings, tolerant_output
 from pacavit_cli.main import main
 
 
@@ -77,3 +78,12 @@ def test_output_is_replaced_where_the_encoding_lacks_it(
     assert stream.errors == "strict"
     with tolerant_output():
         stream.close()
+
+
+def test_warnings_of_this_package_are_one_line() -> None:
+    own, other = str(Path(api.__file__)), "/elsewhere/torch/serialization.py"
+    with short_warnings():
+        assert warnings.formatwarning("old name", FutureWarning, own, 3) == "warning: old name\n"
+        text = warnings.formatwarning("old name", FutureWarning, other, 3)
+    assert text == f"{other}:3: FutureWarning: old name\n"
+    assert warnings.formatwarning("old", FutureWarning, own, 3).startswith(own)

@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from pacavit.data import SPLITS, Cifar10, Digits, Folder, LabeledImages, MemoryImages, Split
+from pacavit.data import (
+    SPLITS,
+    Cifar10,
+    Digits,
+    Folder,
+    LabeledImages,
+    Masks,
+    MemoryImages,
+    Split,
+)
 from pacavit.data.duplicates import describe_duplicates, duplicates_csv, find_duplicates
 
 
@@ -92,6 +102,27 @@ def test_plain_images_of_different_colors_are_no_duplicates() -> None:
         "val": MemoryImages(colors[1::2], labels),
     }
     assert find_duplicates(splits, {}) == []
+
+
+def test_images_with_masks(tmp_path: Path, write_pairs: Callable[..., None]) -> None:
+    for split, num in (("train", 6), ("val", 5), ("test", 4)):
+        write_pairs(tmp_path / "images" / split, tmp_path / "masks" / split, num)
+    copy = (tmp_path / "images" / "train" / "2.png").read_bytes()
+    (tmp_path / "images" / "test" / "1.png").write_bytes(copy)
+    Image.open(tmp_path / "images" / "train" / "4.png").resize((64, 48)).save(
+        tmp_path / "images" / "val" / "3.png"
+    )
+    Image.new("L", (64, 48)).save(tmp_path / "masks" / "val" / "3.png")
+    source = Masks(tmp_path)
+    files = {split: source.files(split) for split in SPLITS}
+    found = find_duplicates(
+        {"train": source.load("train"), "val": source.load("val")},
+        {split: images for split, images in files.items() if images is not None},
+    )
+    assert [(Path(each.image).name, each.split, each.exact) for each in found] == [
+        ("1.png", "test", True),
+        ("3.png", "val", False),
+    ]
 
 
 def test_similar_images_of_a_class_are_no_duplicates() -> None:

@@ -93,6 +93,23 @@ def test_a_plugin_clustering_trains(
     record = json.loads((run / "evaluation-test" / "evaluation.json").read_text())
     assert record["command"][1:4] == ["--plugin", str(tmp_path / "stranger.py"), "evaluate"]
 
+    # Another version of the file is used, with a warning of one line.
+    (tmp_path / "stranger.py").write_text(SOURCE + "# changed\n")
+    changed = hashlib.sha256((SOURCE + "# changed\n").encode()).hexdigest()
+    done = subprocess.run(
+        [sys.executable, "-m", "pacavit_cli", "--plugin", "stranger.py", "evaluate", "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "stranger.py" in line]
+    assert line == (
+        f"warning: the plug-in stranger.py (SHA-256 {changed[:8]}…) is not the one that run was "
+        f"trained with, stranger.py (SHA-256 {digest[:8]}…): results may differ"
+    )
+
     # Without the file, which this process has not loaded, the error names it.
     monkeypatch.chdir(tmp_path)
     (run / "weights.safetensors").rename(run / "moved.safetensors")

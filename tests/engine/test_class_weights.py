@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from pacavit.data import Batch, DataInfo, MemoryImages
+from pacavit.data import Batch, DataInfo, MemoryImages, MemoryMasks
 from pacavit.engine import build, train
 from pacavit.engine.class_weights import (
     balanced_weights,
+    median_frequency_weights,
     named_weights,
     weigh_classes,
 )
@@ -52,6 +53,16 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
 def test_balanced_weights_of_several_labels_are_negatives_by_positives() -> None:
     labels = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.uint8)
     torch.testing.assert_close(balanced_weights(labels, 3), torch.tensor([1 / 3, 3.0, 4.0]))
+
+
+def test_weights_of_masks_are_median_by_own_frequency() -> None:
+    masks = torch.zeros(2, 10, 10, dtype=torch.uint8)
+    masks[0, :2], masks[0, 2:3], masks[1, :1] = 1, 2, 255
+    images = torch.zeros(2, 3, 10, 10, dtype=torch.uint8)
+    # Class 0: 70 + 90 of 200 pixels, 1: 20 of 100, 2: 10 of 100; class 3 does not occur.
+    expected = torch.tensor([0.2 / 0.8, 1.0, 0.2 / 0.1, 1.0])
+    weights = median_frequency_weights(MemoryMasks(images, masks, 4).statistics)
+    torch.testing.assert_close(weights, expected)
 
 
 def test_weights_by_name() -> None:

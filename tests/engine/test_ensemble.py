@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -129,8 +130,33 @@ def test_an_evaluation_has_the_mean_of_all_models(
     assert [each["scores"]["accuracy"] for each in record["ensemble"]] == [
         each.accuracy for each in alone
     ]
-    assert record["command"][2:5] == [str(runs[0]), "--ensemble", str(runs[1])]
+    assert [Path(word).name for word in record["command"][1:3]] == ["--plugin", "tiny.py"]
+    assert record["command"][3:7] == ["evaluate", str(runs[0]), "--ensemble", str(runs[1])]
     assert not (runs[0] / "evaluation-test").exists()
+
+
+def test_an_ensemble_has_a_page_with_the_scores_of_its_members(
+    runs: tuple[Path, Path], images: Path, tmp_path: Path
+) -> None:
+    together = pacavit.evaluate(runs, all_images=True, out=tmp_path / "together")
+    alone = [
+        pacavit.evaluate(run, all_images=True, out=tmp_path / str(number))
+        for number, run in enumerate(runs)
+    ]
+    assert together.num_images == 60
+    record = json.loads((tmp_path / "together" / "evaluation.json").read_text())
+    assert record["split"] == "all"
+    assert "--all" in record["command"]
+    page = (tmp_path / "together" / "results.html").read_text()
+    members = page.partition("Scores of the ensemble, and of each model alone")[2]
+    rows = re.findall(r'<th scope="row"[^>]*>(.*?)</th>(.*?)</tr>', members, re.DOTALL)
+    found = {name: re.findall(r"<td[^>]*>([\d.]+)</td>", cells)[0] for name, cells in rows[:3]}
+    assert found == {
+        "ensemble": f"{together.accuracy:.4f}",
+        **{str(run): f"{each.accuracy:.4f}" for run, each in zip(runs, alone, strict=True)},
+    }
+    assert "Confusion matrix" in page
+    assert f"--ensemble {runs[1]} --all" in page
 
 
 def test_models_follow_the_order_of_the_first(runs: tuple[Path, Path]) -> None:
@@ -199,6 +225,9 @@ def test_ensembles_on_the_command_line(
     captured = capsys.readouterr()
     assert "ensemble of" in captured.out
     assert f"{runs[1]} alone: accuracy" in captured.err
+    assert f"wrote {tmp_path / 'out' / 'results.html'}" in captured.out
+    assert main(["evaluate", *words, "--all", "--out", str(tmp_path / "all")]) == 0
+    assert "60 images" in capsys.readouterr().out
     assert main(["predict", *words, str(images / "dark" / "00.png"), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     expected = probabilities(runs, images / "dark" / "00.png")

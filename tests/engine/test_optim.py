@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ from torch import nn
 
 from pacavit.engine import build, optim
 from pacavit.errors import RecipeError, UnknownNameError
+from pacavit.heads import PacaHead
 from pacavit.recipes import Recipe
+from pacavit.tasks.segmentation import Segmenter
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -123,6 +127,91 @@ def test_a_factor_for_clusterings_needs_one_that_learns(
 ) -> None:
     recipe = make_recipe(model={"name": "pacavit_nano", **model}, cluster_lr_scale=10.0)
     with pytest.raises(RecipeError, match="cluster_lr_scale has no effect"):
+        optim.create_optimizer(build.model(recipe.model, 3), recipe.train)
+
+
+@pytest.mark.parametrize(
+    ("clustering", "last"),
+    [
+        ("conv", "to_clusters"),
+        ("mlp", "fc2"),
+        ("linear", "to_clusters"),
+        ("teacher", "to_clusters"),
+    ],
+)
+def test_the_last_layer_of_a_clustering_is_known(
+    clustering: str, last: str, make_recipe: MakeRecipe
+) -> None:
+    model = {"name": "pacavit_nano", "clustering": clustering, "num_clusters": [4, 4, 4]}
+    recipe = make_recipe(model=model, cluster_lr_scale=10.0, cluster_lr_layers="last")
+    found = rates(build.model(recipe.model, 3), recipe)
+    pattern = re.compile(rf"\.clusterings?(\.\d)?\.{last}\.(weight|bias)")
+    expected = {name for name in found if pattern.search(name)}
+    assert len({name.rpartition(".")[0] for name in expected}) == 3
+    assert {name for name, rate in found.items() if rate == 10.0} == expected
+    assert set(found.values()) == {1.0, 10.0}
+
+
+def test_the_classifier_has_a_rate_of_its_own(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(
+        model={"name": "pacavit_nano"}, head_lr_scale=10.0, lr_scales={"head.bias": 0.5}
+    )
+    found = rates(build.model(recipe.model, 3), recipe)
+    assert {name: rate for name, rate in found.items() if rate != 1.0} == {
+        "head.weight": 10.0,
+        "head.bias": 5.0,
+    }
+    recipe = make_recipe(head_lr_scale=10.0)  # tiny_net does not say what its classifier is
+    with pytest.raises(RecipeError, match="head_lr_scale has no effect"):
+        optim.create_optimizer(build.model(recipe.model, 3), recipe.train)
+
+
+def test_a_head_on_a_pyramid_has_a_rate_of_its_own(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(model={"name": "pacavit_nano"}, head_lr_scale=10.0, cluster_lr_scale=2.0)
+    pyramid = build.Networks(recipe.model).pyramid()
+    network = Segmenter(pyramid, PacaHead(pyramid.channels, pyramid.strides, 3, channels=8))
+    for name, rate in rates(network, recipe).items():
+        inside = 2.0 if ".clustering." in name else 1.0
+        assert rate == (10.0 if name.startswith("head.") else inside), name
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_only_layer_norms_may_be_free_of_decay(optimizer: str, make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(
+        model={"name": "pacavit_nano"},
+        weight_decay=0.3,
+        weight_decay_exempt="layer_norms",
+        optimizer=optimizer,
+    )
+    model = build.model(recipe.model, 3)
+    found = {
+        each: group["weight_decay"]
+        for group in optim.create_optimizer(model, recipe.train).param_groups
+        for each in group["params"]
+    }
+    assert found.keys() == set(model.parameters())
+    for path, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            assert found[parameter] == (0.0 if isinstance(module, nn.LayerNorm) else 0.3), path
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cluster_lr_layers": "last"}, "cluster_lr_layers 'last' has no effect without"),
+        ({"weight_decay_exempt": "layer_norms", "weight_decay": 0.0}, "weight_decay is 0"),
+        (
+            {"cluster_lr_layers": "last", "cluster_lr_scale": 2.0, "model": {"clustering": "grid"}},
+            "parameters to learn in a last layer",
+        ),
+    ],
+)
+def test_settings_without_effect_are_refused(
+    settings: dict[str, Any], message: str, make_recipe: MakeRecipe
+) -> None:
+    model = {"name": "pacavit_nano"} | settings.pop("model", {})
+    recipe = make_recipe(model=model, **settings)
+    with pytest.raises(RecipeError, match=message):
         optim.create_optimizer(build.model(recipe.model, 3), recipe.train)
 
 

@@ -1,6 +1,5 @@
 """The complete scripts in examples/, as modules."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,15 +10,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture
-def load_example() -> Callable[[str], ModuleType]:
+def load_example(load_script: Callable[[Path], ModuleType]) -> Callable[[str], ModuleType]:
     """Import examples/NAME.py without running its main()."""
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+    return lambda name: load_script(EXAMPLES / f"{name}.py")

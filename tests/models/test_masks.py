@@ -19,6 +19,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"num_clusters": (5, 3, 0)},
     {"num_clusters": 3, "clustering": "linear"},
     {"num_clusters": 3, "clustering": "mlp", "stem_dims": (6, 5), "transition_convs": 2},
+    {"num_clusters": 3, "stem_dims": (6,), "stem_stride": 4, "transition_convs": 1},
     {"attention": "full"},
 ]
 CANVAS = (64, 80)

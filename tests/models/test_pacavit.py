@@ -108,6 +108,34 @@ def test_features_only_answers_maps_and_feature_info() -> None:
     ]
 
 
+def test_a_coarser_stem_has_the_same_weights() -> None:
+    fine: Any = timm.create_model("pacavit_nano").eval()
+    coarse: Any = timm.create_model("pacavit_nano", stem_stride=4).eval()
+    coarse.load_state_dict(fine.state_dict())
+    assert [info["reduction"] for info in coarse.feature_info] == [4, 8, 16]
+    assert coarse.settings["stem_stride"] == 4
+    images = torch.randn(1, 3, 37, 50)
+    maps = coarse.forward_intermediates(images, intermediates_only=True)
+    assert [tuple(each.shape[2:]) for each in maps] == [(10, 13), (5, 7), (3, 4)]
+    # The first convolution, whose maps are pooled before the BatchNorm.
+    conv, norm, act = fine.stages[0].embed.convs[0]
+    pooled = torch.nn.functional.max_pool2d(conv(images), 2, ceil_mode=True)
+    torch.testing.assert_close(coarse.stages[0].embed.convs[0](images), act(norm(pooled)))
+    assert timm.create_model("pacavit_tiny", stem_stride=4) is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stem_stride": 2}, "stem_stride of the paper's stem must be 4, not 2"),
+        ({"stem_dims": (6,), "stem_stride": 8}, "must be 2 or 4, not 8"),
+    ],
+)
+def test_strides_that_a_stem_cannot_have_raise(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(PacavitError, match=message):
+        small(**settings)
+
+
 def test_classifier_can_be_replaced_and_removed() -> None:
     model, images = small().eval(), torch.randn(2, 3, 32, 32)
     assert model(images).shape == (2, 3)

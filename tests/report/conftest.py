@@ -119,7 +119,7 @@ def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def run(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on digits, of one epoch; a copy, into which evaluations may be written."""
+    """A finished run on digits, of one epoch; a copy, which the test may change."""
     return shutil.copytree(digits_run, tmp_path_factory.mktemp("runs") / "run")

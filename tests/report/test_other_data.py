@@ -131,7 +131,7 @@ def test_the_command_names_the_folder_of_its_results(
     assert main(["evaluate", str(run), "--all"]) == 0
     out, err = capsys.readouterr()
     assert f"wrote {run / 'other-data' / 'data-all' / 'results.html'}" in out
-    assert "all images" in out
+    assert "all images" in " ".join(out.split())
     assert "the model was trained on some of them" in err
 
 
@@ -142,6 +142,39 @@ def test_all_images_ignore_sizes_of_splits_that_do_not_fit(tmp_path: Path) -> No
     with pytest.raises(DataError, match="cannot hold out"):
         api.evaluate(run, data=few)
     assert api.evaluate(run, data=few, all_images=True).num_images == 4
+
+
+@pytest.fixture(scope="module")
+def sized_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on bare class folders with given sizes of the splits."""
+    base = tmp_path_factory.mktemp("sized")
+    data = write_images(base / "data", NUM, seed=0)
+    settings = ["train.epochs=1", "train.batch_size=8", "data.options.image_size=32"]
+    settings += ["task.image_size=32", "data.val_size=4", "data.options.test_size=6"]
+    return api.train("folder_nano", base / "run", data=data, set=settings)
+
+
+@pytest.mark.parametrize(
+    ("folders", "num", "numbers"),
+    [
+        (["test"], 5, {"test": 10}),
+        (["train", "test"], 5, {"test": 10, "val": 4, "train": 6}),
+        (["train", "val", "test"], 5, {"test": 10, "val": 10, "train": 10}),
+        (["train"], NUM, {"test": 6, "val": 4}),
+        ([""], NUM, {"test": 6, "val": 4}),
+    ],
+)
+def test_folders_of_every_layout_can_be_evaluated(
+    sized_run: Path, tmp_path: Path, folders: list[str], num: int, numbers: dict[str, int]
+) -> None:
+    other = tmp_path / "other"
+    for seed, name in enumerate(folders):
+        write_images(other / name, num, seed=seed)
+    for split, number in numbers.items():
+        out = tmp_path / split
+        assert api.evaluate(sized_run, data=other, split=split, out=out).num_images == number
+    models = [sized_run, sized_run]
+    assert api.evaluate(models, data=other, out=tmp_path / "together").num_images == numbers["test"]
 
 
 def test_predictions_name_the_files(folder_run: Path) -> None:

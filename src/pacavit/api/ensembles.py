@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from pacavit.api._console import print_line
 from pacavit.data import check_split, describe_broken
+from pacavit.engine import build
 from pacavit.engine.ensemble import Ensemble, score_ensemble
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.environment import environment
@@ -16,7 +18,9 @@ from pacavit.engine.system import pick_device
 from pacavit.engine.test_time import augment_test_time
 from pacavit.engine.weights.load import load_model, weights_digest
 from pacavit.errors import PacavitError
-from pacavit.report.evaluation import write_evaluation
+from pacavit.report.evaluation import read_evaluation, write_evaluation
+from pacavit.report.results_page import write_ensemble_page
+from pacavit.report.stored import ALL
 from pacavit.report.tasks import report_of
 from pacavit.report.test_time import test_time_name
 from pacavit.utils.command import pacavit_command
@@ -30,6 +34,7 @@ def evaluate_ensemble(
     *,
     data: str | Path | None,
     split: str,
+    all_images: bool,
     out: str | Path | None,
     tta: str | None,
     progress: bool,
@@ -40,6 +45,7 @@ def evaluate_ensemble(
         models: two or more run folders, weights files or packaged names.
         data: folder with the data set, instead of the one that the first model was trained on.
         split: "train", "val" or "test".
+        all_images: use the images of all splits instead.
         out: folder for the results, outside of the runs.
         tta: name of a test-time augmentation.
         progress: show a progress bar for each model, and its score.
@@ -56,7 +62,12 @@ def evaluate_ensemble(
     observed = report.observer()
     root = None if data is None else Path(data)
     score, members = score_ensemble(
-        ensemble, chosen, root=root, device=device, observe=observed, progress=progress
+        ensemble,
+        None if all_images else chosen,
+        root=root,
+        device=device,
+        observe=observed,
+        progress=progress,
     )
     if progress:
         notes = [score.note] if score.note else []
@@ -69,21 +80,25 @@ def evaluate_ensemble(
         ]
         for text in notes:
             print_line(text, stderr=True)
+    used = (build.plugins(model.task, model.recipe) for model in ensemble.models)
+    plugins = list(dict.fromkeys(itertools.chain.from_iterable(used)))
     command = pacavit_command(
         "evaluate",
         models[0],
         ensemble=[str(model) for model in models[1:]],
         data=data,
         split=None if split == "test" else split,
+        all=all_images,
         tta=tta,
         out=folder,
-    )
+    ).with_plugins(plugin.path for plugin in plugins)
+    measured = test_time_name(ALL if all_images else split, tta)
     facts = {
         "command": command.json,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": score.info.name,
         "data": score.info.version,
-        "split": test_time_name(split, tta),
+        "split": measured,
         "broken_images": list(score.images.broken.values()),
         "ensemble": [
             {
@@ -94,10 +109,14 @@ def evaluate_ensemble(
             }
             for name, model, member in zip(models, ensemble.models, members, strict=True)
         ],
-        "environment": environment(device),
+        "environment": environment(device, plugins),
     }
-    title = f"{score.info.version}, {test_time_name(split, tta)}, ensemble of {len(models)}"
+    title = f"{score.info.version}, {measured}, ensemble of {len(models)}"
     write_evaluation(score, folder, title=title, facts=facts, observed=observed)
+    stored = read_evaluation(folder, None)
+    assert stored is not None
+    names = [shown(str(model)) for model in models]
+    write_ensemble_page(folder, names, members, stored, command)
     return replace(score.evaluation, folder=folder)
 
 

@@ -32,7 +32,8 @@ from pacavit.report.curves import plot_curves
 from pacavit.report.evaluation import read_evaluation, write_evaluation
 from pacavit.report.explanation.heatmaps import make_heatmaps
 from pacavit.report.explanation.mistakes import mistake_files
-from pacavit.report.run_page import REPORT, write_results_page, write_run_page
+from pacavit.report.results_page import write_results_page
+from pacavit.report.run_page import REPORT, write_run_page
 from pacavit.report.stored import (
     ALL,
     OTHER_DATA,
@@ -115,7 +116,7 @@ def evaluate(
     Args:
         model: run folder, weights file or packaged name; or several, as an ensemble, whose
             probabilities are averaged. An ensemble needs ``out``, outside of the runs, and is
-            evaluated on the data of its first model.
+            evaluated on the data of its first model; its page shows the scores of each model too.
         data: folder with the data set, instead of the one the model was trained on. If it holds
             class folders directly, only the images held out for the split are used.
         split: "train", "val" or "test".
@@ -139,11 +140,14 @@ def evaluate(
         )
     model, *others = model_names(model)
     if others:
-        if all_images:
-            raise PacavitError("an ensemble is measured by split; leave all images out")
-        models = [model, *others]
         return evaluate_ensemble(
-            models, data=data, split=split, out=out, tta=tta, progress=progress
+            [model, *others],
+            data=data,
+            split=split,
+            all_images=all_images,
+            out=out,
+            tta=tta,
+            progress=progress,
         )
     folder = results_folder(model, split=split, out=out, tta=tta)
     if folder is not None and out is None:

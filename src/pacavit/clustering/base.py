@@ -132,6 +132,10 @@ class Clustering(nn.Module):
     def init_weights(self) -> None:
         """Initialize own layers, after the network's general initialization; default: nothing."""
 
+    def last_layer(self) -> nn.Module | None:
+        """The layer that computes a score per cluster; default: None, there is none."""
+        return None
+
     def extra_repr(self) -> str:
         """Width and number of clusters, for ``print(model)``."""
         return f"dim={self.dim}, num_clusters={self.num_clusters}"

@@ -42,6 +42,10 @@ class ConvClustering(Clustering):
         for layer in (self.pointwise, self.to_clusters):
             nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.out_features))
 
+    def last_layer(self) -> nn.Module:
+        """The layer that computes a score per cluster."""
+        return self.to_clusters
+
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, M, N)."""
         x, _ = tokens_of(self.act(self.depthwise(map_of(x, grid))))

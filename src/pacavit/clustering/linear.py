@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.types import Grid
@@ -28,6 +28,10 @@ class LinearClustering(Clustering):
     def __init__(self, dim: int, num_clusters: int) -> None:
         super().__init__(dim, num_clusters)
         self.to_clusters = Linear(dim, num_clusters, bias=False)
+
+    def last_layer(self) -> nn.Module:
+        """The layer that computes a score per cluster."""
+        return self.to_clusters
 
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, M, N)."""

@@ -38,6 +38,10 @@ class MlpClustering(Clustering):
         self.act = nn.GELU()
         self.fc2 = Linear(hidden, num_clusters)
 
+    def last_layer(self) -> nn.Module:
+        """The layer that computes a score per cluster."""
+        return self.fc2
+
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, M, N)."""
         return self.fc2(self.act(self.fc1(x))).transpose(1, 2)

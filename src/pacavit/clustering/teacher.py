@@ -29,6 +29,10 @@ class TeacherClustering(Clustering):
         super().__init__(dim, num_clusters)
         self.to_clusters = nn.Conv2d(dim, num_clusters, 1)
 
+    def last_layer(self) -> nn.Module:
+        """The layer that computes a score per cluster."""
+        return self.to_clusters
+
     def scores(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, N, C) -> (B, M, N)."""
         layer = self.to_clusters

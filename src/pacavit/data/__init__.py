@@ -21,16 +21,21 @@ from pacavit.data.base import (
 )
 from pacavit.data.formats.files import FileImages, describe_broken
 from pacavit.data.formats.image import crop_center, decode_image, fit_image, read_image
+from pacavit.data.formats.masks import MaskFiles, read_mask
 from pacavit.data.loader import Loader
+from pacavit.data.masks import MaskedImages, MaskStatistics, MemoryMasks
 from pacavit.data.options import check_options
+from pacavit.data.palette import class_colors
 from pacavit.data.placement import Placement, Region
 from pacavit.data.preprocess import Preprocess, normalize
 from pacavit.data.random import SampleRandom, epoch_order, seeded_generators
+from pacavit.data.sources.ade20k import Ade20k
 from pacavit.data.sources.cifar10 import Cifar10
 from pacavit.data.sources.csv import CsvLabels
 from pacavit.data.sources.digits import Digits
 from pacavit.data.sources.folder import Folder
 from pacavit.data.sources.imagenet import ImageNet
+from pacavit.data.sources.masks import Masks
 from pacavit.data.sources.shapes import Scenes, Shapes, render_scenes
 from pacavit.data.splits import hold_out_validation, stratified_holdout
 from pacavit.data.workers import available_cores
@@ -40,6 +45,7 @@ __all__ = [
     "DATASETS",
     "IGNORE_INDEX",
     "SPLITS",
+    "Ade20k",
     "Batch",
     "Cifar10",
     "CsvLabels",
@@ -52,8 +58,13 @@ __all__ = [
     "ImageSet",
     "LabeledImages",
     "Loader",
+    "MaskFiles",
     "MaskInfo",
+    "MaskStatistics",
+    "MaskedImages",
+    "Masks",
     "MemoryImages",
+    "MemoryMasks",
     "Placement",
     "Preprocess",
     "Region",
@@ -66,6 +77,7 @@ __all__ = [
     "available_cores",
     "check_options",
     "check_split",
+    "class_colors",
     "crop_center",
     "decode_image",
     "describe_broken",
@@ -74,6 +86,7 @@ __all__ = [
     "hold_out_validation",
     "normalize",
     "read_image",
+    "read_mask",
     "render_scenes",
     "seeded_generators",
     "stratified_holdout",

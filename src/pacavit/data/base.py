@@ -155,7 +155,7 @@ class MaskInfo:
 
     Attributes:
         values: the value of each class in the data set's own label images, in label order, each
-            0..255.
+            0..65535.
         colors: RGB color of each class, each 0..255; overlays and legends use them.
     """
 
@@ -236,6 +236,10 @@ class ImageSet(ABC):
     @abstractmethod
     def to(self, device: torch.device) -> ImageSet:
         """The same images, with targets and batches on another device."""
+
+    def image(self, index: int) -> Tensor:
+        """The image at a position, (3, H, W) uint8, for those who need no target."""
+        return self[index].image
 
     def blank(self, index: int) -> Sample:
         """A black image with the target of the image at a position, without decoding that image."""
@@ -342,6 +346,9 @@ class DataSource(ABC):
     Attributes:
         targets: the kinds of targets that its images can have. The constructor of a source with
             several kinds takes the wanted one as the keyword argument ``target``.
+            A constructor may also take ``evaluated``, the only split that will be loaded, to
+            evaluate a trained model; None is for training. Sizes of splits were chosen for the
+            training data, so a source should use them only where that split needs them.
         refuses_duplicates: exact copies of images in two splits are an error, unless a recipe says
             otherwise: right for the user's own images, not for published data sets, whose splits
             are fixed.
@@ -377,7 +384,7 @@ class DataSource(ABC):
     def load(self, split: Split) -> ImageSet:
         """One split; "train" and "val" are disjoint subsets of the original training set."""
 
-    def files(self, split: Split) -> LabeledImages | None:
+    def files(self, split: Split) -> ImageSet | None:
         """The images of a split as files, without reading any; None if they are not in files.
 
         Training counts and compares the images of splits that it does not load.

@@ -82,7 +82,7 @@ class _Looks:
 
 
 def find_duplicates(
-    splits: Mapping[Split, ImageSet], files: Mapping[Split, LabeledImages]
+    splits: Mapping[Split, ImageSet], files: Mapping[Split, ImageSet]
 ) -> list[Duplicate]:
     """The images of each split that are in an earlier split too, exact copies first.
 
@@ -138,7 +138,7 @@ def duplicates_csv(duplicates: Sequence[Duplicate]) -> str:
 
 
 def _exact_pairs(
-    names: Sequence[Split], splits: Mapping[Split, ImageSet], files: Mapping[Split, LabeledImages]
+    names: Sequence[Split], splits: Mapping[Split, ImageSet], files: Mapping[Split, ImageSet]
 ) -> Iterator[tuple[Place, Place]]:
     """Each image that is in an earlier split, and the first of its copies there."""
     if files:
@@ -161,7 +161,7 @@ def _exact_pairs(
 def _divided(
     groups: Sequence[Sequence[Place]],
     key: Callable[[Path], object],
-    files: Mapping[Split, LabeledImages],
+    files: Mapping[Split, ImageSet],
 ) -> list[list[Place]]:
     """Divide groups of files by a key; those with files in several splits."""
     divided: dict[object, list[Place]] = defaultdict(list)
@@ -201,6 +201,13 @@ def _pixels(split: Split, images: ImageSet) -> Iterator[tuple[int, bytes]]:
             yield position, np.array(image.shape).tobytes() + image.cpu().numpy().tobytes()
 
 
+def _image(images: ImageSet, position: int) -> Tensor:
+    """One image (1, 3, height, width), as sets with labels fit it to one size."""
+    if isinstance(images, LabeledImages):
+        return images.batch(torch.tensor([position]))[0]
+    return images.image(position)[None]
+
+
 class _Images(NamedTuple):
     """Some images: (B, 3, height, width) uint8, and their positions."""
 
@@ -214,7 +221,7 @@ def _batches(split: Split, images: ImageSet) -> Iterator[_Images]:
             yield _Images(indices.tolist(), images.batch(indices)[0])
         return
     for position in progress(range(len(images)), _what(split), len(images)):
-        yield _Images([position], images[position].image[None])
+        yield _Images([position], images.image(position)[None])
 
 
 def _what(split: Split) -> str:
@@ -222,7 +229,7 @@ def _what(split: Split) -> str:
 
 
 def _looks(
-    split: Split, splits: Mapping[Split, ImageSet], files: Mapping[Split, LabeledImages]
+    split: Split, splits: Mapping[Split, ImageSet], files: Mapping[Split, ImageSet]
 ) -> _Looks:
     """The hashes and thumbnails of a split."""
     images = splits.get(split)
@@ -239,7 +246,7 @@ def _looks(
     return _Looks(positions, hashes, np.concatenate([look.thumbnails for look in found]))
 
 
-def _looks_of_files(split: Split, files: LabeledImages) -> _Looks:
+def _looks_of_files(split: Split, files: ImageSet) -> _Looks:
     num = len(files)
     read = map_in_workers(_FileLook(files), range(num), num_workers=available_cores())
     positions, hashes, thumbnails = [], [], []
@@ -263,12 +270,12 @@ class _Look(NamedTuple):
 class _FileLook:
     """The look of a file, None if it is broken; runs inside workers."""
 
-    def __init__(self, files: LabeledImages) -> None:
+    def __init__(self, files: ImageSet) -> None:
         self.files = files
 
     def __call__(self, position: int) -> _Look | None:
         try:
-            return _look(self.files.batch(torch.tensor([position]))[0])
+            return _look(_image(self.files, position))
         except DataError:
             return None
 

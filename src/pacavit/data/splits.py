@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacavit.data.base import MemoryImages, Split
+from pacavit.data.base import SPLITS, MemoryImages, Split
 from pacavit.data.random import epoch_order
 from pacavit.errors import DataError
+from pacavit.utils.text import shown
 
 __all__ = [
     "SPLIT_NAMES",
+    "FileList",
+    "hold_out_missing",
     "hold_out_validation",
     "named_holdout",
     "split_of",
@@ -31,6 +37,27 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
 }
 """Common names of splits, in lower case."""
 _SPLIT_SUFFIX = re.compile(r"[ _-]*(set|\d{4})$")  # "train2017", "test_set"
+
+
+class FileList(Protocol):
+    """Files that can be divided among splits."""
+
+    @property
+    def files(self) -> NDArray[np.bytes_]:
+        """(num,) paths."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(num,) int64, of which each split gets the same fractions."""
+
+    def __len__(self) -> int:
+        """Number of files."""
+
+    def at(self, positions: Tensor) -> Self:
+        """The entries at (num,) int64 positions."""
+
+
+Files = TypeVar("Files", bound=FileList)
 
 
 def split_of(name: str) -> Split | None:
@@ -122,6 +149,49 @@ def named_holdout(
         if len(members) > 1 and not held[members].any():
             held[members[scores[members].argmin()]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def hold_out_missing(
+    root: Path,
+    folders: Mapping[str, Files],
+    val_size: int | None,
+    test_size: int | None,
+    evaluated: Split | None = None,
+) -> dict[Split, Files]:
+    """The files of each split; those of splits without a folder are held out.
+
+    Test files are held out only if there are no split folders at all, or ``test_size`` says how
+    many. They are chosen by their names, see ``named_holdout``.
+
+    Args:
+        root: of the data, for messages.
+        folders: files by split; or all under the key "", if there are no split folders.
+        val_size: files held out for validation; None: about 15 % of those not for testing.
+        test_size: files held out for testing; None: about 15 %, where any are.
+        evaluated: the only split that is needed, of data that the sizes were not given for; a size
+            of a split that has its own folder is then ignored. None: all splits are needed.
+
+    Raises:
+        DataError: a size is given of a split that has its own folder, or does not fit.
+    """
+    splits: dict[Split, Files] = {split: folders[split] for split in SPLITS if split in folders}
+    whole = "" in folders
+    if whole:
+        splits["train"] = folders[""]
+    sizes: tuple[tuple[Split, int | None], ...] = (("test", test_size), ("val", val_size))
+    for split, size in sizes:
+        if split in splits:
+            if size is not None and evaluated is None:
+                raise DataError(
+                    f"{split}_size has no effect: {shown(root)} has a folder of {split} images"
+                )
+        elif "train" in splits and (whole or split == "val" or size is not None):
+            train = splits["train"]
+            kept, held = named_holdout(train.files, train.labels, size, split)
+            splits["train"], splits[split] = train.at(kept), train.at(held)
+        if split == evaluated:
+            break
+    return splits
 
 
 def take(images: MemoryImages, positions: Tensor) -> MemoryImages:

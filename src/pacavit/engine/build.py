@@ -53,7 +53,10 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def data_source(
-    recipe: Recipe, root: Path | None = None, trained_on: DataInfo | None = None
+    recipe: Recipe,
+    root: Path | None = None,
+    trained_on: DataInfo | None = None,
+    evaluated: Split | None = None,
 ) -> DataSource:
     """The data set of a recipe, with the targets that its task learns from; loads no images yet.
 
@@ -63,6 +66,8 @@ def data_source(
         trained_on: data facts of the trained model that the data are for; None: the data are for
             training. Gives the classes to sources that otherwise find out what they hold, and the
             size of the stored images.
+        evaluated: the only split that will be loaded, for a trained model; the recipe's sizes of
+            splits need not fit the others.
 
     Raises:
         UnknownNameError: no data set has that name, or it has no such option.
@@ -83,8 +88,12 @@ def data_source(
         fixed["target"] = wanted
     options = check_options(kind, config.options)
     parameters = inspect.signature(kind).parameters
+    if "evaluated" in parameters:
+        fixed["evaluated"] = evaluated
     if trained_on is not None and "classes" in parameters:
         options["classes"] = trained_on.class_names
+        if trained_on.masks is not None and "values" in parameters:
+            options["values"] = trained_on.masks.values
     if "image_size" in parameters:
         size = recipe.task.image_size if trained_on is None else trained_on.image_size[0]
         if size is not None:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pacavit.data import DataInfo, ImageSet, LabeledImages
+from pacavit.data import DataInfo, ImageSet, LabeledImages, MaskedImages, MaskStatistics
 from pacavit.errors import RecipeError, UnknownNameError
 from pacavit.recipes.schema import TrainConfig
 from pacavit.tasks import Task
 
-__all__ = ["balanced_weights", "named_weights", "weigh_classes"]
+__all__ = ["balanced_weights", "median_frequency_weights", "named_weights", "weigh_classes"]
 
 
 def weigh_classes(task: Task, config: TrainConfig, info: DataInfo, images: ImageSet) -> list[str]:
@@ -29,7 +29,8 @@ def weigh_classes(task: Task, config: TrainConfig, info: DataInfo, images: Image
 
     Raises:
         UnknownNameError: a name is no class.
-        RecipeError: the task does not weigh classes, or the images have no labels to count.
+        RecipeError: the task does not weigh classes, or the images have no labels or masks to
+            count.
     """
     wanted = config.class_weights
     if wanted is None:
@@ -38,9 +39,11 @@ def weigh_classes(task: Task, config: TrainConfig, info: DataInfo, images: Image
         weights = named_weights(wanted, info)
     elif isinstance(images, LabeledImages):
         weights = balanced_weights(images.labels, len(info.class_names))
+    elif isinstance(images, MaskedImages):
+        weights = median_frequency_weights(images.statistics)
     else:
         raise RecipeError(
-            "train.class_weights 'balanced' needs images with class labels; leave it out"
+            "train.class_weights 'balanced' needs images with class labels or masks; leave it out"
         )
     task.set_class_weights(weights)
     low, high = int(weights.argmin()), int(weights.argmax())
@@ -78,3 +81,21 @@ def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
         return len(labels) / ((counts > 0).sum() * counts.clamp_min(1)).float()
     positives = labels.sum(0, dtype=torch.int64)
     return (len(labels) - positives) / positives.clamp_min(1).float()
+
+
+def median_frequency_weights(counts: MaskStatistics) -> Tensor:
+    """(classes,) float32: the median frequency of classes by the frequency of each.
+
+    The frequency of a class is its fraction of all pixels of the images that show it. D. Eigen and
+    R. Fergus: "Predicting depth, surface normals and semantic labels with a common multi-scale
+    convolutional architecture", ICCV 2015. A class without pixels has the weight 1, and is not in
+    the median.
+
+    Args:
+        counts: of the training masks.
+    """
+    shown = counts.pixels > 0
+    frequency = counts.pixels[shown] / counts.shown_in[shown]
+    weights = torch.ones(len(shown))
+    weights[shown] = frequency.quantile(0.5) / frequency
+    return weights

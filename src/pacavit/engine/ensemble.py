@@ -142,7 +142,7 @@ class EnsembleScore(NamedTuple):
 
 def score_ensemble(
     ensemble: Ensemble,
-    split: Split,
+    split: Split | None,
     *,
     root: Path | None = None,
     device: torch.device,
@@ -153,7 +153,7 @@ def score_ensemble(
 
     Args:
         ensemble: of the models.
-        split: which images.
+        split: which images; None: those of all splits.
         root: folder with the data, instead of that of the first model's recipe.
         device: where to compute.
         observe: is called once with all predictions, and a batch without pixels.
@@ -174,10 +174,11 @@ def score_ensemble(
         )
         columns.append(collected.gather())
     indices, _, targets = columns[0]
+    which = "images" if split is None else f"{split} images"
     for model, (own_indices, _, own_targets) in zip(ensemble.models, columns, strict=True):
         if not (torch.equal(own_indices, indices) and torch.equal(own_targets, targets)):
             raise DataError(
-                f"{shown(model.path)} does not find the same {split} images as "
+                f"{shown(model.path)} does not find the same {which} as "
                 f"{shown(first.path)}; give the folder of the data for all models"
             )
     mean = mean_predictions([predictions for _, predictions, _ in columns])

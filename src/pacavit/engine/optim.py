@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import timm.optim
@@ -14,6 +15,8 @@ from torch import nn
 
 from pacavit.clustering import Clustering
 from pacavit.errors import RecipeError, UnknownNameError
+from pacavit.models import Pyramid
+from pacavit.models.match import classifiers
 from pacavit.recipes.schema import TrainConfig
 from pacavit.utils.text import one_line
 
@@ -21,14 +24,16 @@ __all__ = ["create_average", "create_optimizer", "lr_at", "set_lr"]
 
 
 def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The timm optimizer of that name; vectors and ``no_weight_decay()`` get no weight decay.
+    """The timm optimizer of that name, with a weight decay and a learning rate per parameter.
 
-    ``lr_scale`` of each parameter group is the product of its factors: ``layer_decay`` by timm's
-    ``group_matcher``, ``lr_scales`` by name, ``cluster_lr_scale`` for the layers that cluster.
+    By default, vectors and ``no_weight_decay()`` get no weight decay. ``lr_scale`` of each
+    parameter group is the product of its factors: ``layer_decay`` by timm's ``group_matcher``,
+    ``lr_scales`` by name, ``head_lr_scale`` outside the backbone, ``cluster_lr_scale`` for the
+    layers that cluster.
 
     Raises:
         UnknownNameError: timm has no such optimizer.
-        RecipeError: it does not take these options, or one of the factors has no effect.
+        RecipeError: it does not take these options, or one of the settings has no effect.
     """
     known = [str(name) for name in timm.optim.list_optimizers()]
     if config.optimizer not in known:
@@ -49,7 +54,14 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
         )
     except (TypeError, ValueError, RuntimeError, ImportError) as error:
         raise RecipeError(f"train.optimizer {config.optimizer!r}: {one_line(error)}") from error
-    if config.lr_scales or config.cluster_lr_scale != 1:
+    if config.weight_decay_exempt == "layer_norms":
+        _decay_all_but_layer_norms(optimizer, model, config)
+    if config.cluster_lr_layers != "all" and config.cluster_lr_scale == 1:
+        raise RecipeError(
+            f"train.cluster_lr_layers {config.cluster_lr_layers!r} has no effect without "
+            "train.cluster_lr_scale; leave it out"
+        )
+    if config.lr_scales or config.cluster_lr_scale != 1 or config.head_lr_scale != 1:
         _scale_groups(optimizer, model, config)
     return optimizer
 
@@ -60,47 +72,96 @@ def _num_layers(model: nn.Module) -> int:
     return 0 if matcher is None else len(group_parameters(model, matcher()))
 
 
+def _decay_all_but_layer_norms(
+    optimizer: torch.optim.Optimizer, model: nn.Module, config: TrainConfig
+) -> None:
+    if config.weight_decay == 0:
+        raise RecipeError(
+            "train.weight_decay_exempt has no effect: train.weight_decay is 0; leave it out"
+        )
+    exempt = {
+        parameter
+        for module in model.modules()
+        if isinstance(module, nn.LayerNorm)
+        for parameter in module.parameters()
+    }
+    groups = []
+    for group in optimizer.param_groups:
+        for decay in (config.weight_decay, 0.0):
+            members = [each for each in group["params"] if (each in exempt) == (decay == 0)]
+            if members:
+                groups.append({**group, "params": members, "weight_decay": decay})
+    optimizer.param_groups[:] = groups
+
+
 def _scale_groups(optimizer: torch.optim.Optimizer, model: nn.Module, config: TrainConfig) -> None:
     """Split each parameter group by the factor of the learning rate."""
-    clustering = _clustering_parameters(model) if config.cluster_lr_scale != 1 else set()
-    # The first pattern that a name matches, and whether the parameter is of a clustering.
+    clustering = _clustering_parameters(model, config) if config.cluster_lr_scale != 1 else set()
+    head = _head_parameters(model) if config.head_lr_scale != 1 else set()
+    # The first pattern that a name matches, and whether the parameter is of a clustering or head.
     kind_of = {
         parameter: (
             next((pattern for pattern in config.lr_scales if fnmatchcase(name, pattern)), None),
             parameter in clustering,
+            parameter in head,
         )
         for name, parameter in model.named_parameters()
     }
     for pattern in config.lr_scales:
-        if not any(first == pattern for first, _ in kind_of.values()):
+        if not any(kind[0] == pattern for kind in kind_of.values()):
             raise RecipeError(f"train.lr_scales: no parameter is left for {pattern!r}")
     factors: dict[str | None, float] = {None: 1.0} | dict(config.lr_scales)
     groups = []
     for group in optimizer.param_groups:
-        for kind in itertools.product(factors, (False, True)):
+        for kind in itertools.product(factors, (False, True), (False, True)):
             members = [each for each in group["params"] if kind_of[each] == kind]
             if members:
-                factor = factors[kind[0]] * (config.cluster_lr_scale if kind[1] else 1.0)
-                scale = factor * group.get("lr_scale", 1.0)
+                named, clusters, outside = kind
+                scale = group.get("lr_scale", 1.0) * factors[named]
+                scale *= config.cluster_lr_scale if clusters else 1.0
+                scale *= config.head_lr_scale if outside else 1.0
                 groups.append({**group, "params": members, "lr_scale": scale})
     optimizer.param_groups[:] = groups
 
 
-def _clustering_parameters(model: nn.Module) -> set[nn.Parameter]:
-    """The parameters of all clusterings in a model."""
-    found = {
-        parameter
-        for module in model.modules()
-        if isinstance(module, Clustering)
-        for parameter in module.parameters()
-        if parameter.requires_grad
-    }
+def _clustering_parameters(model: nn.Module, config: TrainConfig) -> set[nn.Parameter]:
+    """The parameters of all clusterings in a model, or of their last layers."""
+    clusterings = [module for module in model.modules() if isinstance(module, Clustering)]
+    layers: Sequence[nn.Module | None] = clusterings
+    if config.cluster_lr_layers == "last":
+        layers = [clustering.last_layer() for clustering in clusterings]
+    found = _to_learn(layer for layer in layers if layer is not None)
     if not found:
         raise RecipeError(
             "train.cluster_lr_scale has no effect: no clustering of this model has parameters "
-            "to learn; leave it out"
+            f"to learn{' in a last layer' * (config.cluster_lr_layers == 'last')}; leave it out"
         )
     return found
+
+
+def _head_parameters(model: nn.Module) -> set[nn.Parameter]:
+    """The parameters outside the backbone."""
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, Pyramid):
+        found = _to_learn([model]) - _to_learn([backbone])
+    else:
+        found = _to_learn(classifiers(model))
+    if not found:
+        raise RecipeError(
+            "train.head_lr_scale has no effect: it is not known which layers of this model are its "
+            "head; leave it out, or use train.lr_scales"
+        )
+    return found
+
+
+def _to_learn(modules: Iterable[nn.Module]) -> set[nn.Parameter]:
+    """The parameters of modules that get a gradient."""
+    return {
+        parameter
+        for module in modules
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    }
 
 
 def lr_at(step: int, total: int, config: TrainConfig) -> float:

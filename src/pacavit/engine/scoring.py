@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from rich.console import Console
 
 from pacavit.data import DataInfo, ImageSet, Split
 from pacavit.engine import build
@@ -13,6 +14,7 @@ from pacavit.engine.evaluate import Evaluation, Observer, evaluate
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import DataError
 from pacavit.recipes.schema import Recipe
+from pacavit.utils.progress import show_progress
 from pacavit.utils.text import shown
 
 __all__ = ["SplitScore", "check_classes", "score_model"]
@@ -63,9 +65,10 @@ def score_model(
             all splits are wanted of a data set that has its own.
     """
     recipe = model.recipe if split is not None else _without_sizes(model.recipe)
-    source = build.data_source(recipe, root, model.info)
-    check_classes(source.info, model.info)
-    images = (source.load_all() if split is None else source.load(split)).to(device)
+    with show_progress(Console() if progress else None):
+        source = build.data_source(recipe, root, model.info, split)
+        check_classes(source.info, model.info)
+        images = (source.load_all() if split is None else source.load(split)).to(device)
     evaluation = evaluate(
         model.task,
         build.eval_loader(model.recipe, images, model.info),

@@ -18,7 +18,7 @@ from pacavit.engine.weights.format import (
     CHECKPOINTS,
     WEIGHTS,
 )
-from pacavit.engine.weights.load import naming_plugins
+from pacavit.engine.weights.load import naming_plugins, warn_of_changed_plugins
 from pacavit.recipes.schema import Recipe
 from pacavit.utils.command import pacavit_command
 from pacavit.utils.progress import announce, show_progress
@@ -91,6 +91,8 @@ def _train(
             intact = checkpoint.newest_intact(out / CHECKPOINTS, world)
         trained_on = None if intact.path is None else checkpoint.data_info(intact.path)
         trainer = Trainer(recipe, out, world, trained_on=trained_on)
+        if resume and world.is_main:
+            warn_of_changed_plugins(out, trainer.task, recipe)
         if intact.path is not None:
             checkpoint.load(intact.path, trainer.state)
     step = trainer.progress.step

@@ -70,6 +70,13 @@ class SegmentationHead(nn.Module, ABC):
     def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
         """Maps (B, C, H, W), finest first -> logits."""
 
+    def classifiers(self) -> Sequence[nn.Module]:
+        """The layers with an output per class; a run with other classes starts them anew.
+
+        Default: none, so that weights of other classes do not fit.
+        """
+        return ()
+
     def attention(self, maps: Sequence[Tensor]) -> HeadAttention | None:
         """The clusters and the attention of the pixels to them; None for heads without clusters.
 

@@ -112,6 +112,10 @@ class PacaHead(SegmentationHead):
         x = self.drop(self.proj.act(self.proj.norm(x)))
         return HeadOutput(self.classifier(x), {"clusters": logits})
 
+    def classifiers(self) -> Sequence[nn.Module]:
+        """The logits of clusters, and those of pixels."""
+        return (self.to_clusters, self.classifier)
+
     def attention(self, maps: Sequence[Tensor]) -> HeadAttention:
         """The clusters and the attention of the pixels to them, in differentiable operations."""
         logits, weights, queries, keys, _ = self._parts(maps)

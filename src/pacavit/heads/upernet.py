@@ -100,6 +100,12 @@ class UperNetHead(SegmentationHead):
             return HeadOutput(logits, {})
         return HeadOutput(logits, {"auxiliary": self.auxiliary(finer[-1])})
 
+    def classifiers(self) -> Sequence[nn.Module]:
+        """The last layers of both heads."""
+        return (
+            (self.classifier,) if self.auxiliary is None else (self.classifier, self.auxiliary[2])
+        )
+
     def _context(self, x: Tensor) -> Tensor:
         """Pyramid pooling: (B, C0, H, W) -> (B, C, H, W)."""
         pooled = [

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pacavit.errors import RecipeError
 from pacavit.types import Grid
 from pacavit.utils.layout import tokens_of
 
@@ -80,29 +82,45 @@ class PatchStem(nn.Module):
 
 
 class _ConvBnAct(nn.Sequential):
-    """3x3 convolution, 2x2 max-pooling where asked for, BatchNorm, activation."""
+    """3x3 convolution, 2x2 max-pooling where asked for, BatchNorm, activation.
+
+    Args:
+        in_chans: channels before.
+        dim: channels after.
+        act_layer: activation.
+        pool: pool after the convolution.
+        numbered: the pooling counts as a layer of the sequence. Where it does not, the layers after
+            it have the same names as without pooling.
+    """
 
     def __init__(
-        self, in_chans: int, dim: int, act_layer: type[nn.Module], *, pool: bool = False
+        self,
+        in_chans: int,
+        dim: int,
+        act_layer: type[nn.Module],
+        *,
+        pool: bool = False,
+        numbered: bool = True,
     ) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(in_chans, dim, 3, padding=1, bias=False)]
-        if pool:
-            layers.append(nn.MaxPool2d(2, ceil_mode=True))
-        super().__init__(*layers, nn.BatchNorm2d(dim), act_layer())
-
+        pools = (nn.MaxPool2d(2, ceil_mode=True),) if pool else ()
+        super().__init__(
+            nn.Conv2d(in_chans, dim, 3, padding=1, bias=False),
+            *(pools if numbered else ()),
+            nn.BatchNorm2d(dim),
+            act_layer(),
+        )
+        self.pools = pools  # a tuple is no submodule
         self.stride = 2 if pool else 1
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C0, H, W) -> (B, C, H / stride, W / stride); ``mask`` (B, H, W)."""
-        if mask is None:
-            return super().forward(x)
-        conv, *pool, norm, act = self
-        x = conv(fill_padding(x, mask))
-        if pool:
-            x = pool[0](fill_padding(x, mask, -math.inf))
-            mask = reduce_mask(mask, self.stride)
+        norm, act = self[-2], self[-1]
+        x = self[0](fill_padding(x, mask))
+        for pool in self.pools:
+            x = pool(fill_padding(x, mask, -math.inf))
+            mask = None if mask is None else reduce_mask(mask, self.stride)
             x = fill_padding(x, mask)
-        return act(_norm_without_padding(norm, x, mask))
+        return act(norm(x) if mask is None else _norm_without_padding(norm, x, mask))
 
 
 def _norm_without_padding(norm: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
@@ -128,29 +146,39 @@ def _convolve(convs: nn.Sequential, x: Tensor, mask: Tensor | None) -> Tensor:
 class ConvStem(nn.Module):
     """Dense convolutions for small images: (B, in_chans, H, W) -> (B, N, C).
 
-    A patch is 2 x 2 pixels: the second convolution is followed by a max-pooling. For images of
-    32 x 32 pixels, the same computing time gains more accuracy in such a stem than in blocks, and
-    dense convolutions are the fastest layers on a CPU.
+    The second convolution is followed by a max-pooling; with a stride of 4, the first one too. For
+    images of 32 x 32 pixels, the same computing time gains more accuracy in such a stem than in
+    blocks, and dense convolutions are the fastest layers on a CPU.
 
     Args:
         in_chans: channels of the image.
         dims: widths of the convolutions, at least two; the last is C.
         act_layer: activation after each BatchNorm.
+        stride: side of a patch in pixels, 2 or 4; the weights have the same shapes.
+
+    Raises:
+        RecipeError: there is no such stride.
     """
 
-    stride: ClassVar[int] = 2
-
     def __init__(
-        self, in_chans: int, dims: Sequence[int], act_layer: type[nn.Module] = nn.GELU
+        self,
+        in_chans: int,
+        dims: Sequence[int],
+        act_layer: type[nn.Module] = nn.GELU,
+        stride: int = 2,
     ) -> None:
         super().__init__()
-        widths = (in_chans, *dims)
-        self.convs = nn.Sequential(
-            *(
-                _ConvBnAct(widths[i], widths[i + 1], act_layer, pool=i == 1)
-                for i in range(len(dims))
+        if stride not in (2, 4):
+            raise RecipeError(
+                f"stem_stride of a stem for small images must be 2 or 4, not {stride}"
             )
-        )
+        self.stride = stride
+        convs = []
+        for index, (before, after) in enumerate(pairwise((in_chans, *dims))):
+            # The first pooling is not numbered, so that names are those of a stem of stride 2.
+            pool = index == 1 or (index == 0 and stride == 4)
+            convs.append(_ConvBnAct(before, after, act_layer, pool=pool, numbered=index == 1))
+        self.convs = nn.Sequential(*convs)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Grid]:
         """(B, in_chans, H, W) -> (B, N, C) and the grid; ``mask`` (B, H, W) is False at padding."""

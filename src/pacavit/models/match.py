@@ -13,7 +13,14 @@ from pacavit.errors import CheckpointError
 from pacavit.models.convert import convert_state_dict, is_original, unwrap
 from pacavit.utils.refusals import REFUSALS
 
-__all__ = ["COUNTER", "Match", "architecture_of", "classifier_prefixes", "match_weights"]
+__all__ = [
+    "COUNTER",
+    "Match",
+    "architecture_of",
+    "classifier_prefixes",
+    "classifiers",
+    "match_weights",
+]
 
 COUNTER = "num_batches_tracked"  # not in files of old releases of torch
 
@@ -49,6 +56,13 @@ def classifier_prefixes(network: nn.Module) -> tuple[str, ...]:
     """Beginnings of the names of the classifier's tensors; distilled networks have two."""
     found = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
     return tuple(f"{name}." for name in ([found] if isinstance(found, str) else found))
+
+
+def classifiers(network: nn.Module) -> tuple[nn.Module, ...]:
+    """The modules that timm calls the classifier; distilled networks have two."""
+    get_classifier = getattr(network, "get_classifier", None)
+    found = () if get_classifier is None else get_classifier()
+    return (found,) if isinstance(found, nn.Module) else tuple(found)
 
 
 def match_weights(network: nn.Module, checkpoint: Mapping[str, Any]) -> Match:

@@ -6,7 +6,8 @@ from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 
-from pacavit.models.pacavit import PacaViT, create_variant, imagenet_cfg
+from pacavit.models.factories import create_variant, imagenet_cfg
+from pacavit.models.pacavit import PacaViT
 from pacavit.models.variants import ORIGINALS, VARIANTS, release_url
 
 __all__: list[str] = []  # timm adds the names

@@ -1,25 +1,22 @@
 """PaCa-ViT: a pyramid vision transformer with patch-to-cluster attention.
 
 Grainger et al., "PaCa-ViT: Learning Patch-to-Cluster Attention in Vision Transformers", CVPR
-2023, https://arxiv.org/abs/2203.11987. Importing this module registers the models with timm.
+2023, https://arxiv.org/abs/2203.11987.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import calculate_drop_path_rates, get_act_layer
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from pacavit.errors import CheckpointError, RecipeError
+from pacavit.errors import RecipeError
 from pacavit.layers import (
     Block,
     ConvStem,
@@ -30,23 +27,15 @@ from pacavit.layers import (
     init_weights,
     reduce_mask,
 )
-from pacavit.models.convert import (
-    convert_state_dict,
-    is_original,
-    name_faults,
-)
 from pacavit.models.mixers import (
     Options,
     PerStage,
-    drop_idle_defaults,
     per_stage,
     plan_mixers,
 )
 from pacavit.models.stage import Stage
 from pacavit.models.teacher import TeacherOutputs, build_teacher
-from pacavit.models.variants import VARIANTS, release_url
 from pacavit.types import StageOutput
-from pacavit.utils.text import first_few
 
 __all__ = ["PacaViT"]
 
@@ -82,6 +71,8 @@ class PacaViT(nn.Module):
         attention_options: further named options of the attention, per stage.
         stem_dims: widths of the inner convolutions of a dense stem for small images, with
             patches of 2 x 2 pixels; empty for the paper's stem, with patches of 4 x 4.
+        stem_stride: side of a patch in pixels. None is the stem's own; a dense stem may have 2 or
+            4, with the same weights, so that a network for small images fits larger ones.
         transition_convs: dense convolutions in each transition, the first with max-pooling; 0
             is the paper's single strided convolution.
         act_layer: activation of feed-forward layers and dense convolutions; class or timm's name.
@@ -114,6 +105,7 @@ class PacaViT(nn.Module):
         attention: PerStage[str] = "paca",
         attention_options: PerStage[Options] | None = None,
         stem_dims: Sequence[int] = (),
+        stem_stride: int | None = None,
         transition_convs: int = 0,
         act_layer: str | type[nn.Module] = "gelu",
         drop_rate: float = 0.0,
@@ -162,11 +154,10 @@ class PacaViT(nn.Module):
             if index:
                 embed = _transition(embed_dims[index - 1], dim, transition_convs, activation)
             else:
-                embed = _stem(in_chans, dim, stem_dims, activation)
+                embed = stem = _stem(in_chans, dim, stem_dims, stem_stride, activation)
             self.stages.append(Stage(embed, blocks, dim))
-            reduction = (2 if stem_dims else 4) * 2**index
             self.feature_info.append(
-                {"num_chs": dim, "reduction": reduction, "module": f"stages.{index}"}
+                {"num_chs": dim, "reduction": stem.stride * 2**index, "module": f"stages.{index}"}
             )
         self.teacher = build_teacher(embed_dims, mixers, self.teacher_options)
         self.head_drop = nn.Dropout(drop_rate)
@@ -390,10 +381,18 @@ class PacaViT(nn.Module):
 
 
 def _stem(
-    in_chans: int, dim: int, stem_dims: Sequence[int], act_layer: type[nn.Module]
-) -> nn.Module:
+    in_chans: int,
+    dim: int,
+    stem_dims: Sequence[int],
+    stride: int | None,
+    act_layer: type[nn.Module],
+) -> ConvStem | PatchStem:
     if stem_dims:
-        return ConvStem(in_chans, (*stem_dims, dim), act_layer)
+        return ConvStem(in_chans, (*stem_dims, dim), act_layer, 2 if stride is None else stride)
+    if stride not in (None, PatchStem.stride):
+        raise RecipeError(
+            f"stem_stride of the paper's stem must be {PatchStem.stride}, not {stride}"
+        )
     return PatchStem(in_chans, dim)
 
 
@@ -403,121 +402,3 @@ def _transition(in_chans: int, dim: int, convs: int, act_layer: type[nn.Module])
     if convs:
         return PoolTransition(in_chans, dim, convs, act_layer)
     return Transition(in_chans, dim)
-
-
-def imagenet_cfg(**settings: Any) -> dict[str, Any]:
-    """Timm's default configuration of a model."""
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.9,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "stages.0.embed.proj",
-        "classifier": "head",
-        "fixed_input_size": False,
-        "license": "apache-2.0",
-    } | settings
-
-
-def _small_cfg() -> dict[str, Any]:
-    """Timm's default configuration of a model for 32 x 32 images, CIFAR-10's mean and std."""
-    return imagenet_cfg(
-        num_classes=10,
-        input_size=(3, 32, 32),
-        pool_size=(4, 4),
-        crop_pct=1.0,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.247, 0.2435, 0.2616),
-        first_conv="stages.0.embed.convs.0.0",
-    )
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "pacavit_tiny.in1k": imagenet_cfg(url=release_url("pacavit_tiny_p2cconv_100_0")),
-        "pacavit_small.in1k": imagenet_cfg(url=release_url("pacavit_small_p2cconv_100_0")),
-        "pacavit_base.in1k": imagenet_cfg(url=release_url("pacavit_base_p2cconv_100_0")),
-        "pacavit_nano.untrained": _small_cfg(),
-        "pacavit_mini.untrained": _small_cfg(),
-        "pacavit_large32.untrained": _small_cfg(),
-    }
-)
-
-
-def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Convert original weights; timm calls it on every state dict that it loads.
-
-    Raises:
-        CheckpointError: a layer other than the head is missing or unexpected. timm itself does not
-            check that if the number of classes differs, or for ``features_only``.
-    """
-    weights = convert_state_dict(state_dict) if is_original(state_dict) else state_dict
-    faults = name_faults(model.state_dict(), weights)
-    faults = [fault for fault in faults if not fault.startswith("head.")]
-    if faults:
-        raise CheckpointError(f"the pretrained weights do not fit the model: {first_few(faults)}")
-    return weights
-
-
-_ARGUMENTS = frozenset(inspect.signature(PacaViT).parameters)
-
-
-def create_variant(
-    variant: str, pretrained: bool, defaults: Mapping[str, Any], settings: Mapping[str, Any]
-) -> PacaViT:
-    """Build a variant; the caller's settings take precedence over the variant's defaults.
-
-    Clustering defaults are dropped where the caller's settings leave no stage with clusters.
-    """
-    num_stages = len(settings.get("embed_dims", defaults["embed_dims"]))
-    settings = {**drop_idle_defaults(defaults, settings, num_stages), **settings}
-    model: Any = build_model_with_cfg(
-        PacaViT,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": tuple(range(num_stages)), "feature_cls": "getter"},
-        **settings,
-    )
-    model.settings = {name: settings[name] for name in settings if name in _ARGUMENTS}
-    return model
-
-
-@register_model
-def pacavit_tiny(pretrained: bool = False, **settings: Any) -> PacaViT:
-    """PaCa-ViT tiny, 12.2 M parameters; Grainger et al. 2023."""
-    return create_variant("pacavit_tiny", pretrained, VARIANTS["pacavit_tiny"], settings)
-
-
-@register_model
-def pacavit_small(pretrained: bool = False, **settings: Any) -> PacaViT:
-    """PaCa-ViT small, 22.0 M parameters; Grainger et al. 2023."""
-    return create_variant("pacavit_small", pretrained, VARIANTS["pacavit_small"], settings)
-
-
-@register_model
-def pacavit_base(pretrained: bool = False, **settings: Any) -> PacaViT:
-    """PaCa-ViT base, 46.9 M parameters; Grainger et al. 2023."""
-    return create_variant("pacavit_base", pretrained, VARIANTS["pacavit_base"], settings)
-
-
-@register_model
-def pacavit_nano(pretrained: bool = False, **settings: Any) -> PacaViT:
-    """PaCa-ViT for 32 x 32 images on a CPU, 1.9 M parameters."""
-    return create_variant("pacavit_nano", pretrained, VARIANTS["pacavit_nano"], settings)
-
-
-@register_model
-def pacavit_mini(pretrained: bool = False, **settings: Any) -> PacaViT:
-    """PaCa-ViT for 32 x 32 images on a small GPU."""
-    return create_variant("pacavit_mini", pretrained, VARIANTS["pacavit_mini"], settings)
-
-
-@register_model
-def pacavit_large32(pretrained: bool = False, **settings: Any) -> PacaViT:
-    """PaCa-ViT for 32 x 32 images on a large GPU."""
-    return create_variant("pacavit_large32", pretrained, VARIANTS["pacavit_large32"], settings)

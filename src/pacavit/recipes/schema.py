@@ -179,11 +179,27 @@ class TrainConfig(_Section):
         description="factor of the learning rate from each layer to the one before it, for "
         "fine-tuning; None: the same for all layers",
     )
+    head_lr_scale: float = Field(
+        1.0,
+        gt=0,
+        description="factor of the learning rate of all layers outside the backbone: the head of a "
+        "dense task, or a classifier's last layer",
+    )
     cluster_lr_scale: float = Field(
         1.0, gt=0, description="factor of the learning rate of the layers that cluster"
     )
+    cluster_lr_layers: Literal["all", "last"] = Field(
+        "all",
+        description="which layers of a clustering cluster_lr_scale is for: all, or the last, which "
+        "computes a score per cluster",
+    )
     weight_decay: float = Field(
-        0.05, ge=0, description="of matrices and filters only: biases and norms are exempt"
+        0.05, ge=0, description="of all parameters but those that weight_decay_exempt names"
+    )
+    weight_decay_exempt: Literal["vectors", "layer_norms"] = Field(
+        "vectors",
+        description="without weight decay: all vectors, such as biases and the scales of norms, or "
+        "the parameters of LayerNorms alone",
     )
     warmup: Fraction = Field(0.1, description="fraction of all steps in which the rate increases")
     schedule: Literal["linear", "cosine"] = Field(
@@ -192,8 +208,9 @@ class TrainConfig(_Section):
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         None,
         description='weights of classes in the loss: "balanced", so that all classes have the '
-        "same total weight (multi-label: of each class, images with and without it), or numbers "
-        "by class name, 1 for classes not named; None: all images count the same",
+        "same total weight (multi-label: of each class, images with and without it; masks: by "
+        "median frequency, Eigen & Fergus 2015), or numbers by class name, 1 for classes not "
+        "named; None: all images, or all pixels, count the same",
     )
     clip: float | None = Field(None, gt=0, description="largest gradient norm; None: no clipping")
     ema: float | None = Field(

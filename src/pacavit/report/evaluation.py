@@ -42,8 +42,7 @@ def write_evaluation(
         title: of pictures: data and split.
         facts: needed to repeat the evaluation (command, data, split, machine, versions); JSON
             values, stored before the scores in ``evaluation.json``. Reports need "data", "date"
-            and "weights_sha256", and use "broken_images"
-            and "split".
+            and, of a single model, "weights_sha256"; they use "broken_images" and "split".
         observed: the task report's observer after all batches.
         heatmaps: of a few of the images, for reports; None leaves them out.
         mistakes: files that lead to some of the mistakes.
@@ -69,12 +68,13 @@ def write_evaluation(
             files.replace_file(folder / name, content)
 
 
-def read_evaluation(folder: Path, digest: str) -> StoredEvaluation | None:
+def read_evaluation(folder: Path, digest: str | None) -> StoredEvaluation | None:
     """Read the evaluation in a folder; None if there is none, or it is of other weights.
 
     Args:
         folder: of the evaluation.
-        digest: of the weights, compared with ``weights_sha256`` in the facts of the evaluation.
+        digest: of the weights, compared with ``weights_sha256`` in the facts of the evaluation;
+            None for an ensemble, whose facts name those of its models instead.
 
     Raises:
         CheckpointError: a file is missing or broken.

@@ -39,6 +39,7 @@ from pacavit.report.stored import (
     OtherEvaluation,
     evaluations,
     other_evaluations,
+    split_title,
 )
 from pacavit.report.tasks import StoredEvaluation, report_of
 from pacavit.report.tasks.base import left_out
@@ -47,7 +48,7 @@ from pacavit.utils import files
 from pacavit.utils.command import pacavit_command
 from pacavit.utils.text import shown
 
-__all__ = ["REPORT", "run_page", "write_results_page", "write_run_page"]
+__all__ = ["REPORT", "run_page", "write_run_page"]
 
 REPORT = "report.html"
 _DATA_ROOT = ("data", "root")
@@ -107,38 +108,6 @@ def run_page(run: Path, model: LoadedModel) -> str:
     )
 
 
-def write_results_page(folder: Path, model: LoadedModel, stored: StoredEvaluation) -> Path:
-    """Write the results of an evaluation on other data as a page beside its files.
-
-    Args:
-        folder: with the files of the evaluation.
-        model: that was evaluated.
-        stored: the evaluation.
-
-    Raises:
-        CheckpointError: the page cannot be written.
-    """
-    page = folder / RESULTS
-    report = report_of(stored.evaluation.task)
-    text = html.page(
-        f"{model.recipe.name} on {shown(folder.name)}",
-        f"{model.recipe.model.name}{with_clusterings(model.task.model)}, trained on "
-        f"{model.info.version}, measured on {stored.data}.",
-        report.sections({_title(stored): stored}),
-        highlights=report.highlights(stored.evaluation),
-    )
-    with files.writing(page):
-        files.replace_file(page, text.encode())
-    return page
-
-
-def _title(stored: StoredEvaluation) -> str:
-    """The name of the images of an evaluation, such as "validation" or "all"."""
-    return {str(split): title for split, title in SPLIT_TITLES.items()}.get(
-        stored.split, stored.split
-    )
-
-
 def _other_data(others: Sequence[OtherEvaluation]) -> html.Section:
     """Scores on data other than the splits of the run; they are not in its headline."""
     report = report_of(others[0].stored.evaluation.task)
@@ -149,7 +118,7 @@ def _other_data(others: Sequence[OtherEvaluation]) -> html.Section:
                 shown(folder.name), link=html.relative_link(OTHER_DATA, folder.name, RESULTS)
             ),
             stored.data,
-            _title(stored),
+            split_title(stored),
             *report.highlights(stored.evaluation).values(),
             f"{stored.evaluation.num_images:,}",
             f"{stored.date:%Y-%m-%d}",

@@ -25,6 +25,7 @@ __all__ = [
     "evaluations",
     "other_evaluations",
     "other_folder",
+    "split_title",
 ]
 
 ALL = "all"
@@ -98,6 +99,13 @@ def other_evaluations(run: Path, model: LoadedModel) -> list[OtherEvaluation]:
         if stored is not None:
             found.append(OtherEvaluation(folder, stored))
     return found
+
+
+def split_title(stored: StoredEvaluation) -> str:
+    """The name of the images of an evaluation, such as "validation" or "all"."""
+    return {str(split): title for split, title in SPLIT_TITLES.items()}.get(
+        stored.split, stored.split
+    )
 
 
 def _version(folder: Path) -> str | None:

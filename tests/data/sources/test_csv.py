@@ -178,3 +178,18 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         CsvLabels(path, test_size=1)
     with pytest.raises(DataError, match="has no test images"):
         CsvLabels(path, image_size=8).load("test")
+
+
+def test_sizes_of_the_training_data_do_not_hinder_an_evaluation(tmp_path: Path) -> None:
+    text = "image,labels,split\na.png,x,train\nb.png,y,val\nc.png,x,test\nd.png,y,test\n"
+    path = write(tmp_path, text)
+    numbers: dict[Split, int] = {"train": 1, "val": 1, "test": 2}
+    for split, number in numbers.items():
+        source = CsvLabels(path, val_size=9, test_size=9, image_size=8, evaluated=split)
+        assert len(labels_of(source, split)) == number
+    bare = write(tmp_path, "image,labels\na.png,x\nb.png,y\nc.png,x\nd.png,y\n", "bare.csv")
+    held = CsvLabels(bare, val_size=1, test_size=2, image_size=8)
+    source = CsvLabels(bare, val_size=9, test_size=2, image_size=8, evaluated="test")
+    assert source._listings["test"].files.tolist() == held._listings["test"].files.tolist()
+    with pytest.raises(DataError, match="cannot hold out 9 of 2"):
+        CsvLabels(bare, val_size=9, test_size=2, evaluated="val")

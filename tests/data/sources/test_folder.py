@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from pacavit.data import FileImages, Folder, MemoryImages
+from pacavit.data import FileImages, Folder, MemoryImages, Split
 from pacavit.data.formats import files as files_module
 from pacavit.data.splits import split_of
 from pacavit.errors import DataError
@@ -81,6 +81,28 @@ def test_folders_for_some_splits(make_folder: MakeFolder) -> None:
         source.load("test")
     alone = make_folder("other/test").parent
     assert sizes(Folder(alone)) == {"train": 0, "val": 0, "test": 12}
+
+
+def test_sizes_of_the_training_data_do_not_hinder_an_evaluation(make_folder: MakeFolder) -> None:
+    classes = ("ant", "bee")
+    make_folder("data/train", num=10)
+    make_folder("data/val", num=2)
+    root = make_folder("data/test", num=3).parent
+    numbers: dict[Split, int] = {"train": 20, "val": 4, "test": 6}
+    for split, number in numbers.items():
+        source = Folder(root, val_size=3, test_size=3, classes=classes, evaluated=split)
+        assert len(source.load(split)) == number
+    alone = make_folder("alone/test").parent
+    assert len(Folder(alone, test_size=3, classes=classes, evaluated="test").load("test")) == 12
+    # Held out as in the training, if that fits what the split needs.
+    bare = make_folder("bare", num=10)
+    trained = Folder(bare, val_size=3, test_size=4, in_memory=False)
+    found = Folder(bare, val_size=99, test_size=4, in_memory=False, evaluated="test")
+    assert names(found, "test") == names(trained, "test")
+    found = Folder(bare, val_size=3, test_size=4, in_memory=False, evaluated="val")
+    assert names(found, "val") == names(trained, "val")
+    with pytest.raises(DataError, match="cannot hold out 99 of 16"):
+        Folder(bare, val_size=99, test_size=4, evaluated="val")
 
 
 def test_a_class_may_be_called_train(make_folder: MakeFolder) -> None:

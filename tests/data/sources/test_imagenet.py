@@ -81,3 +81,9 @@ def test_system_folders_are_no_synsets(root: Path) -> None:
     source = ImageNet(root, val_size=8)
     assert len(source.load("train")) == 16
     assert source.note == (f"skipped in {root}: 1 hidden or system entry (train/n01440764/@eaDir)")
+
+
+def test_a_few_training_images_do_not_hinder_an_evaluation(root: Path) -> None:
+    assert len(ImageNet(root, evaluated="test").load("test")) == 8
+    with pytest.raises(DataError, match="cannot hold out 10000 of 24 images"):
+        ImageNet(root, evaluated="val")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pacavit.data import Shapes
+from pacavit.data import MemoryImages, MemoryMasks, Shapes
 from pacavit.errors import DataError
 
 
@@ -17,6 +17,7 @@ def test_pictures_and_labels_are_those_of_the_scenes() -> None:
     assert images.images.shape == (70, 3, 32, 32)
     scenes = source.scenes("train", torch.tensor([3, 66]))
     assert torch.equal(scenes.images, images.images[[3, 66]])
+    assert isinstance(images, MemoryImages)
     assert torch.equal(scenes.classes[:, 0], images.labels[[3, 66]])
     assert source.info.image_size == (32, 32)
     assert len(source.info.class_names) == 8
@@ -36,6 +37,20 @@ def test_mean_and_std_are_near_those_of_the_pictures() -> None:
     info = small().info
     torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.tensor(info.mean), atol=0.05, rtol=0)
     torch.testing.assert_close(pixels.std((0, 2, 3)), torch.tensor(info.std), atol=0.05, rtol=0)
+
+
+def test_as_masks_every_shape_counts_and_the_background_is_the_first_class() -> None:
+    source = Shapes(train_size=70, test_size=5, val_size=6, image_size=32, target="mask")
+    images = source.load("train")
+    assert isinstance(images, MemoryMasks)
+    scenes = source.scenes("train", torch.tensor([3, 66]))
+    assert torch.equal(images.masks[[3, 66]], scenes.semantic)
+    assert torch.equal(images.images, small().load("train").images)
+    counts = images.masks.flatten().long().bincount(minlength=9)
+    assert torch.equal(images.pixel_counts, counts)
+    assert source.info.class_names == ("background", *small().info.class_names)
+    assert source.info.masks is not None
+    assert source.info.masks.values == tuple(range(9))
 
 
 def test_what_a_user_can_get_wrong() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pacavit.data import DataInfo, Folder, ImageSet, MemoryImages, Split
+from pacavit.data import DataInfo, Folder, ImageSet, MemoryImages, MemoryMasks, Split
 from pacavit.engine.run.summary import describe_data, describe_training
 from pacavit.recipes import Recipe, load
 
@@ -53,6 +53,24 @@ def test_images_with_several_labels_count_for_each(recipe: Recipe) -> None:
         "  class  train",
         "  ant        1",
         "  bee        2",
+    ]
+
+
+def test_classes_of_masks_are_a_table_of_pixels_and_images(recipe: Recipe) -> None:
+    masks = torch.zeros(3, 10, 10, dtype=torch.uint8)
+    masks[0, :1], masks[0, 1:3], masks[2] = 1, 255, 255
+    train = MemoryMasks(torch.zeros(3, 3, 10, 10, dtype=torch.uint8), masks, 2)
+    lines = describe_data(recipe, INFO, {"train": train}, {})
+    assert lines == [
+        "data: folder of 60 images; stored with 64 x 48 pixels, crops in training 64 x 48",
+        "images: 3 train",
+        "  class  train pixels  images",
+        "  ant          94.44%       2",
+        "  bee           5.56%       1",
+        "imbalance: ant has 17 times as many training pixels as bee; "
+        "train.class_weights=balanced weighs them by median frequency",
+        "unlabeled pixels, in no loss and no score: 40.00% of train",
+        "train images without a labeled pixel: 1, image 2",
     ]
 
 

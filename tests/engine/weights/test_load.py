@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pacavit.data import Batch
-from pacavit.engine import load_model, packaged_names, save_weights
+from pacavit.engine import load_model, packaged_names, save_weights, train
 from pacavit.engine.run.log import read_metrics
 from pacavit.engine.weights import format as weights
 from pacavit.engine.weights.fit import build_to_fit
@@ -41,6 +41,31 @@ def test_a_run_folder_and_its_weights_file_give_the_same_model(finished: Path) -
         folder.classifier.predict(batch).logits, file.classifier.predict(batch).logits
     )
     assert folder.metrics["val_accuracy"] == read_metrics(finished)[-1]["val_accuracy"]
+
+
+def test_a_plugin_that_has_changed_is_named(
+    finished: Path, make_recipe: MakeRecipe, recwarn: pytest.WarningsRecorder
+) -> None:
+    file = finished / "environment.json"
+    facts = json.loads(file.read_text())
+    (now,) = facts["plugins"].values()
+    then = "0123456789" + now[10:]
+    weights = finished / "weights.safetensors"
+    load_model(finished)
+    assert not recwarn.list
+    for recorded in ("tiny.py", "before.py"):
+        file.write_text(json.dumps(facts | {"plugins": {recorded: then}}))
+        for source in (finished, weights):
+            with pytest.warns(UserWarning, match="plug-in") as caught:
+                load_model(source)
+            assert [str(each.message) for each in caught] == [
+                f"the plug-in tiny.py (SHA-256 {now[:8]}…) is not the one that {finished} was "
+                f"trained with, {recorded} (SHA-256 01234567…): results may differ"
+            ]
+    weights.unlink()
+    with pytest.warns(UserWarning, match=r"the plug-in tiny\.py .*: results may differ"):
+        train(make_recipe(), finished, resume=True, progress=False)
+    assert json.loads(file.read_text())["plugins"] == {"before.py": then}
 
 
 def test_weights_of_earlier_releases_call_the_version_of_the_data_copy(

@@ -15,9 +15,11 @@ from pacavit.tasks.classification.config import CropConfig
 
 
 @pytest.fixture(scope="module")
-def folder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hub") / "digits-paca"
-    return pacavit.save_pretrained(run, folder, repository="someone/digits-paca", license="mit")
+    return pacavit.save_pretrained(
+        digits_run, folder, repository="someone/digits-paca", license="mit"
+    )
 
 
 def test_everybody_loads_a_published_run(run: Path, folder: Path) -> None:

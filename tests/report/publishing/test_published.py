@@ -13,7 +13,7 @@ def test_every_published_number_has_a_recipe_that_loads() -> None:
     assert len(set(names)) == len(names) > 4
     for entry in published():
         assert recipes.load(entry.recipe, entry.changes).name == entry.recipe
-        assert 0 < entry.margin < 0.02
+        assert entry.margin is None or 0 < entry.margin < 0.02
         assert str(entry.command).startswith(f"pacavit train {entry.recipe} ")
 
 

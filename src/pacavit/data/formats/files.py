@@ -16,6 +16,7 @@ from torch import Tensor
 from pacavit.data.base import LabeledImages, MemoryImages, Sample
 from pacavit.data.formats.image import MAX_PIXELS, fit_image, read_image, read_size
 from pacavit.data.formats.walk import Skipped, is_image, is_system, sub_folders, walk_folders
+from pacavit.data.splits import FileList
 from pacavit.data.workers import available_cores, map_in_workers
 from pacavit.errors import DataError, ReadError
 from pacavit.utils.progress import progress
@@ -277,7 +278,7 @@ def list_images(
     return Listing(files, torch.tensor([label for label, _ in pairs]))
 
 
-def fingerprint(listings: Mapping[str, Listing], *, beside: Iterable[str] = ()) -> str:
+def fingerprint(listings: Mapping[str, FileList], *, beside: Iterable[str] = ()) -> str:
     """Eight hexadecimal digits that change when a file is added, renamed or removed.
 
     Args:

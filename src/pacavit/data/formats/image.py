@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import time
 import warnings
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -41,13 +42,18 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "center_region",
+    "check_pixels",
     "crop_center",
     "decode_image",
+    "decoding",
     "fit_image",
     "from_pillow",
+    "read_file",
     "read_image",
     "read_size",
 ]
+
+Decoded = TypeVar("Decoded")
 
 MAX_PIXELS = 64_000_000
 """Images with more pixels are refused unless the caller asks for more."""
@@ -78,6 +84,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """The transposition that makes an image upright, by its EXIF orientation."""
+_SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = False) -> Tensor:
@@ -101,13 +108,29 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, still: bool = 
         DataError: the file is missing, a folder, a pipe or device, not an image, broken, too large
             or animated; one line with the path.
     """
+    return read_file(
+        path, lambda file, name: decode_image(file, name, max_pixels=max_pixels, still=still)
+    )
+
+
+def read_file(path: str | Path, decode: Callable[[BinaryIO, str], Decoded]) -> Decoded:
+    """Open an image file and decode it; once more if the system fails to read it.
+
+    Args:
+        path: file to read.
+        decode: is called with the open file, and its name in error messages.
+
+    Raises:
+        ReadError: the system failed to read the file, twice.
+        DataError: the file is missing, a folder, a pipe or device; or ``decode`` raises it.
+    """
     path = Path(path)
     try:
-        return _open_and_decode(path, max_pixels, still)
+        return _open_and_decode(path, decode)
     except OSError:
         time.sleep(_RETRY_SECONDS)
     try:
-        return _open_and_decode(path, max_pixels, still)
+        return _open_and_decode(path, decode)
     except OSError as error:
         raise ReadError(
             f"cannot read {shown(path)}: {error.strerror or error}; check the disk or the network, "
@@ -131,18 +154,34 @@ def decode_image(
         DataError: it is not an image, broken, too large or animated.
     """
     stream = BytesIO(file) if isinstance(file, bytes) else file
+    with decoding(name):
+        try:
+            pixels = _decode(stream, name, max_pixels, still)
+        except Exception as error:
+            if isinstance(error, DataError | Image.DecompressionBombError) or _is_failed_read(
+                error
+            ):
+                raise
+            pixels = _decode_without_metadata(stream, name, max_pixels, still, error)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on a file's content into a DataError of one line.
+
+    Args:
+        name: of the image in error messages.
+
+    Raises:
+        OSError: the system failed to read the file.
+        DataError: it is not an image, broken or too large.
+    """
     with warnings.catch_warnings():
         # Pillow warns of odd metadata and large images; those that matter are errors below.
         warnings.simplefilter("ignore")
         try:
-            try:
-                pixels = _decode(stream, name, max_pixels, still)
-            except Exception as error:
-                if isinstance(error, DataError | Image.DecompressionBombError) or _is_failed_read(
-                    error
-                ):
-                    raise
-                pixels = _decode_without_metadata(stream, name, max_pixels, still, error)
+            yield
         except DataError:
             raise
         except UnidentifiedImageError:
@@ -155,7 +194,6 @@ def decode_image(
             if _is_failed_read(error):
                 raise
             raise DataError(f"{name} is a broken image: {one_line(error)}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def from_pillow(image: Image.Image, name: str) -> Tensor:
@@ -201,22 +239,29 @@ def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
-def read_size(path: str | Path) -> tuple[int, int] | None:
-    """(height, width) of an image file as it is stored, from its header; None if it is broken."""
+def read_size(path: str | Path, *, upright: bool = False) -> tuple[int, int] | None:
+    """(height, width) of an image file, from its header; None if it is broken.
+
+    Args:
+        path: file to read.
+        upright: of the image that ``read_image`` returns; otherwise as it is stored.
+    """
     path = Path(path)
     try:
         with warnings.catch_warnings(), _open(path, shown(path)) as file:
             warnings.simplefilter("ignore")
             with Image.open(file, formats=_FORMATS) as image:
+                if upright and _turn_upright(image) in _SIDEWAYS:
+                    return image.width, image.height
                 return image.height, image.width
     except Exception:  # for broken files Pillow raises errors of any class
         return None
 
 
-def _open_and_decode(path: Path, max_pixels: int, still: bool) -> Tensor:
+def _open_and_decode(path: Path, decode: Callable[[BinaryIO, str], Decoded]) -> Decoded:
     name = shown(path)
     with _open(path, name) as file:
-        return decode_image(file, name, max_pixels=max_pixels, still=still)
+        return decode(file, name)
 
 
 def _open(path: Path, name: str) -> BinaryIO:
@@ -235,7 +280,7 @@ def _open(path: Path, name: str) -> BinaryIO:
 def _decode(stream: IO[bytes], name: str, max_pixels: int, still: bool) -> NDArray[np.uint8]:
     """(H, W, 3) pixels of an image file; raises whatever Pillow raises."""
     with Image.open(stream, formats=_FORMATS) as image:
-        _check_size(image, name, max_pixels)
+        check_pixels(image, name, max_pixels)
         if still and image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
             raise DataError(f"{name} is an animation; save the frame you mean by itself")
         if image.format == "TIFF":
@@ -282,7 +327,8 @@ def _is_failed_read(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+def check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
+    """Raise DataError if an open image has more than ``max_pixels``."""
     width, height = image.size
     if width * height > max_pixels:
         raise DataError(

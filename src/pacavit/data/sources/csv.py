@@ -66,6 +66,9 @@ class CsvLabels(ListedSource):
         target: "label" for one class per image, "labels" for a row of 0 and 1; set by the task.
         classes: class names in label order, such as those of a model to evaluate; the file may
             contain only these. None: the classes in the file, sorted.
+        evaluated: the only split that is needed, to evaluate a trained model; set by the engine.
+            Sizes of splits that the file names are then ignored, and those of others are not
+            used. None: for training.
 
     Raises:
         DataError: the file is missing or broken, images are missing, or a size does not fit.
@@ -85,6 +88,7 @@ class CsvLabels(ListedSource):
         max_pixels: PositiveInt = MAX_PIXELS,
         target: TargetKind = "label",
         classes: tuple[str, ...] | None = None,
+        evaluated: Split | None = None,
     ) -> None:
         if root is None:
             raise DataError("a CSV file of labels is needed: name it with --data FILE.csv")
@@ -119,7 +123,7 @@ class CsvLabels(ListedSource):
             version=f"{shown(file.name)} with {len(rows):,} images in {len(self.classes)} classes "
             f"({fingerprint({'': full}, beside=(' '.join(row.classes) for row in rows))})",
             class_names=self.classes,
-            listings=_splits(name, rows, full, self.classes, val_size, test_size),
+            listings=_splits(name, rows, full, self.classes, val_size, test_size, evaluated),
             folder=file.parent,
             image_size=(image_size, image_size),
             in_memory=in_memory,
@@ -256,6 +260,7 @@ def _splits(
     classes: Sequence[str],
     val_size: int | None,
     test_size: int | None,
+    evaluated: Split | None,
 ) -> dict[Split, Listing]:
     """The images of each split: as in the column ``split``, else held out by their names."""
     rarest = _rarest(rows, classes)
@@ -267,18 +272,18 @@ def _splits(
         )
         for split in SPLITS
     }
-    if named and test_size is not None:
+    if evaluated is None and named and test_size is not None:
         raise DataError(f"test_size has no effect: {name} has a column of splits")
-    if len(places["val"]) and val_size is not None:
+    if evaluated is None and len(places["val"]) and val_size is not None:
         raise DataError(f"val_size has no effect: {name} has validation images")
     missing: list[tuple[Split, int | None]] = [] if named else [("test", test_size)]
-    if not len(places["val"]) and len(places["train"]):
+    if not len(places["val"]) and len(places["train"]) and evaluated != "test":
         missing.append(("val", val_size))
     for split, size in missing:
         train = places["train"]
         kept, held = named_holdout(full.files[train.numpy()], rarest[train], size, split)
         places["train"], places[split] = train[kept], train[held]
-    if not len(places["train"]) and not named:
+    if not len(places["train"]) and not named and evaluated is None:
         raise DataError(f"{name} leaves no images to train on")
     return {split: full.at(positions) for split, positions in places.items()}
 

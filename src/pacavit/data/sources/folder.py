@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from pacavit.data.base import DATASETS, SPLITS, Split
+from pacavit.data.base import DATASETS, Split
 from pacavit.data.formats.files import (
     Listing,
     class_folders,
@@ -20,7 +20,7 @@ from pacavit.data.formats.files import (
 from pacavit.data.formats.image import MAX_PIXELS
 from pacavit.data.formats.walk import Skipped
 from pacavit.data.sources.listed import ListedSource
-from pacavit.data.splits import SPLIT_NAMES, named_holdout, split_of
+from pacavit.data.splits import SPLIT_NAMES, hold_out_missing, split_of
 from pacavit.errors import DataError
 from pacavit.utils.text import first_few, shown
 
@@ -72,6 +72,9 @@ class Folder(ListedSource):
         classes: class names in label order, such as those of a model to evaluate. Folders are
             matched by name, and other names are refused; a class may have no images. None: all
             classes of the training folder, or of the only folder, sorted; each needs images.
+        evaluated: the only split that is needed, to evaluate a trained model; set by the engine.
+            Sizes of splits that have a folder are then ignored, and those of others are not used.
+            None: for training.
 
     Attributes:
         skipped: files and folders that are not used as images.
@@ -93,6 +96,7 @@ class Folder(ListedSource):
         in_memory: bool = True,
         max_pixels: PositiveInt = MAX_PIXELS,
         classes: tuple[str, ...] | None = None,
+        evaluated: Split | None = None,
     ) -> None:
         if root is None:
             raise DataError("a folder of images is needed: name it with --data ROOT")
@@ -104,7 +108,7 @@ class Folder(ListedSource):
         version = f"folder of {sum(map(len, found.values())):,} images " + (
             f"in {len(shown_classes)} classes ({fingerprint(found)})"
         )
-        listings = _hold_out_missing(root, found, val_size, test_size)
+        listings = hold_out_missing(root, found, val_size, test_size, evaluated)
         if classes is None and "train" in listings:
             _check_counts(self.classes, listings["train"], "left to train on")
         super().__init__(
@@ -192,28 +196,6 @@ def _split_folders(root: Path, skipped: Skipped) -> dict[str, Path]:
         beside.add("beside", inside[name])
     skipped.update(beside)
     return folders
-
-
-def _hold_out_missing(
-    root: Path, listings: dict[str, Listing], val_size: int | None, test_size: int | None
-) -> dict[Split, Listing]:
-    """The images of the splits that have any; those of missing split folders are held out."""
-    splits: dict[Split, Listing] = {split: listings[split] for split in SPLITS if split in listings}
-    whole = "" in listings
-    if whole:
-        splits["train"] = listings[""]
-    sizes: tuple[tuple[Split, int | None], ...] = (("test", test_size), ("val", val_size))
-    for split, size in sizes:
-        if split in splits:
-            if size is not None:
-                raise DataError(
-                    f"{split}_size has no effect: {shown(root)} has a folder of {split} images"
-                )
-        elif "train" in splits and (whole or split == "val" or size is not None):
-            train = splits["train"]
-            kept, held = named_holdout(train.files, train.labels, size, split)
-            splits["train"], splits[split] = train.at(kept), train.at(held)
-    return splits
 
 
 def _check_counts(classes: Sequence[str], listing: Listing, where: str) -> None:

@@ -50,6 +50,8 @@ class ImageNet(ListedSource):
         max_pixels: images with more pixels are left out, like broken ones.
         classes: class names in label order, such as those of a model to evaluate; the synsets in
             ROOT must be among them. None: all synsets of ROOT/train, sorted.
+        evaluated: the only split that is needed, to evaluate a trained model; set by the engine.
+            "test" leaves ``val_size`` unused. None: for training.
 
     Attributes:
         skipped: files and folders that are not used as images.
@@ -68,6 +70,7 @@ class ImageNet(ListedSource):
         image_size: PositiveInt = 224,
         max_pixels: PositiveInt = MAX_PIXELS,
         classes: tuple[str, ...] | None = None,
+        evaluated: Split | None = None,
     ) -> None:
         if root is None:
             raise DataError(f"ImageNet is not downloaded; name its folder with --data: {_LAYOUT}")
@@ -85,7 +88,10 @@ class ImageNet(ListedSource):
             synsets = _order_synsets(root, found, classes)
         full = {name: list_images(root, root / name, synsets, self.skipped) for name in _FULL_SIZES}
         train = full["train"]
-        val_size = self.default_val_size if val_size is None else val_size
+        if evaluated == "test":
+            val_size = 0
+        elif val_size is None:
+            val_size = self.default_val_size
         kept, held = named_holdout(train.files, train.labels, val_size, "val")
         super().__init__(
             root,

@@ -9,7 +9,17 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from pacavit.data.base import DATASETS, DataInfo, DataSource, MemoryImages, Split
+from pacavit.data.base import (
+    DATASETS,
+    DataInfo,
+    DataSource,
+    MaskInfo,
+    MemoryImages,
+    Split,
+    TargetKind,
+)
+from pacavit.data.masks import MemoryMasks
+from pacavit.data.palette import class_colors
 from pacavit.data.sources.scenes import SHAPE_NAMES, Scenes, render_scenes
 from pacavit.errors import DataError
 
@@ -18,6 +28,7 @@ __all__ = ["Scenes", "Shapes", "render_scenes"]
 # First scene number of each split; they are so far apart that splits never share a scene.
 _FIRST_SCENE: dict[Split, int] = {"train": 0, "val": 1 << 32, "test": 2 << 32}
 _CHUNK = 64
+_MASK_NAMES = ("background", *SHAPE_NAMES)
 _MEAN, _STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
@@ -26,7 +37,8 @@ class Shapes(DataSource):
     """Colored, textured shapes on a cluttered background; rendered, needs no files.
 
     The class of a picture is that of its subject, the largest shape; up to three smaller shapes of
-    any class are distractors. ``scenes`` returns the boxes and masks of all of them.
+    any class are distractors. As masks, all shapes count, and the background is a class of its own,
+    the first. ``scenes`` returns the boxes and masks of all shapes.
 
     Args:
         root: must be None.
@@ -35,11 +47,14 @@ class Shapes(DataSource):
         test_size: scenes for testing.
         image_size: side in pixels.
         seed: of the scenes.
+        target: "label" for the class of the subject, "mask" for that of every pixel; set by the
+            task.
 
     Raises:
         DataError: a root is given.
     """
 
+    targets = ("label", "mask")
     default_val_size: ClassVar[int] = 1000
 
     def __init__(
@@ -51,6 +66,7 @@ class Shapes(DataSource):
         test_size: PositiveInt = 2000,
         image_size: PositiveInt = 64,
         seed: int = 0,
+        target: TargetKind = "label",
     ) -> None:
         super().__init__(root, val_size=val_size)
         if root is not None:
@@ -60,34 +76,49 @@ class Shapes(DataSource):
             "val": self.val_size,
             "test": test_size,
         }
-        self.image_size, self.seed = image_size, seed
-        self._splits: dict[Split, MemoryImages] = {}
+        self.image_size, self.seed, self.target = image_size, seed, target
+        self._splits: dict[Split, MemoryImages | MemoryMasks] = {}
 
     @property
     def info(self) -> DataInfo:
         """Facts about the data; mean and std are round numbers near those of the pictures."""
+        names: tuple[str, ...] = SHAPE_NAMES
+        masks = None
+        if self.target == "mask":
+            names = _MASK_NAMES
+            masks = MaskInfo(tuple(range(len(names))), class_colors(names))
         return DataInfo(
             name="shapes",
             version=f"shapes ({self.image_size} x {self.image_size}, seed {self.seed})",
-            class_names=SHAPE_NAMES,
+            class_names=names,
             image_size=(self.image_size, self.image_size),
             mean=_MEAN,
             std=_STD,
+            masks=masks,
         )
 
-    def load(self, split: Split) -> MemoryImages:
+    def load(self, split: Split) -> MemoryImages | MemoryMasks:
         """The pictures of one split, (num, 3, size, size) uint8; rendered once and kept."""
         num = self._sizes[split]
         if num == 0:
             raise DataError("shapes has no validation images because val_size is 0")
         if split not in self._splits:
-            images = torch.empty(num, 3, self.image_size, self.image_size, dtype=torch.uint8)
-            labels = torch.empty(num, dtype=torch.int64)
-            for chunk in torch.arange(num).split(_CHUNK):
-                scenes = self.scenes(split, chunk)
-                images[chunk], labels[chunk] = scenes.images, scenes.classes[:, 0]
-            self._splits[split] = MemoryImages(images, labels)
+            self._splits[split] = self._render(split, num)
         return self._splits[split]
+
+    def _render(self, split: Split, num: int) -> MemoryImages | MemoryMasks:
+        size = (self.image_size, self.image_size)
+        images = torch.empty(num, 3, *size, dtype=torch.uint8)
+        labels = torch.empty(num, dtype=torch.int64)
+        masks = torch.empty(num if self.target == "mask" else 0, *size, dtype=torch.uint8)
+        for chunk in torch.arange(num).split(_CHUNK):
+            scenes = self.scenes(split, chunk)
+            images[chunk], labels[chunk] = scenes.images, scenes.classes[:, 0]
+            if self.target == "mask":
+                masks[chunk] = scenes.semantic
+        if self.target == "mask":
+            return MemoryMasks(images, masks, len(_MASK_NAMES))
+        return MemoryImages(images, labels)
 
     def scenes(self, split: Split, indices: Tensor) -> Scenes:
         """Pictures of a split with their ground truth.

@@ -6,8 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from pacavit.data import DataInfo, FileImages, ImageSet, LabeledImages, Split
+from pacavit.data import (
+    DataInfo,
+    FileImages,
+    ImageSet,
+    LabeledImages,
+    MaskedImages,
+    MaskFiles,
+    MaskStatistics,
+    Split,
+)
 from pacavit.recipes.schema import Recipe
+from pacavit.utils.text import first_few
 
 __all__ = ["describe_data", "describe_training"]
 
@@ -18,6 +28,7 @@ _MOSTLY = 0.5
 _IMBALANCE = 3.0  # times as many training images of one class as of another
 _NAME_WIDTH = 40
 _REMEDY = "train.class_weights=balanced gives classes the same weight"
+_PIXEL_REMEDY = "train.class_weights=balanced weighs them by median frequency"
 
 
 def describe_data(
@@ -26,7 +37,7 @@ def describe_data(
     loaded: Mapping[Split, ImageSet],
     files: Mapping[Split, ImageSet | None],
 ) -> list[str]:
-    """Lines with the images per class and split, the imbalance, and the sizes of images.
+    """Lines with the images or pixels per class and split, the imbalance, and sizes of images.
 
     Args:
         recipe: of the run.
@@ -39,21 +50,63 @@ def describe_data(
     splits = dict(loaded) if test is None else {**loaded, "test": test}
     height, width = recipe.task.input_size(info.image_size)
     stored_height, stored_width = info.image_size
+    masks = {
+        split: images.statistics
+        for split, images in loaded.items()
+        if isinstance(images, MaskedImages)
+    }
+    what = "crops in training" if masks else "network input"
     lines = [
         f"data: {info.version}; stored with {stored_width} x {stored_height} pixels, "
-        f"network input {width} x {height}"
+        f"{what} {width} x {height}"
     ]
     counts = {split: _per_class(images, len(info.class_names)) for split, images in splits.items()}
     known = {split: count for split, count in counts.items() if count is not None}
     numbers = [f"{len(images):,} {split}" for split, images in splits.items()]
     lines.append(f"images: {', '.join(numbers)}")
-    lines += _sizes(files.get("train"), (height, width))
+    lines += _sizes(files.get("train"), None if masks else (height, width))
+    weighted = recipe.train.class_weights is not None
+    if masks:
+        return lines + _describe_masks(info.class_names, masks, weighted=weighted)
     if len(info.class_names) <= _MOST_CLASSES and known:
-        lines += _table(info.class_names, known)
+        lines += _table(
+            info.class_names,
+            [(split, [f"{count:,}" for count in column]) for split, column in known.items()],
+        )
     if "train" in known:
-        weighted = recipe.train.class_weights is not None
         remedy = "" if weighted else f"; {_REMEDY}"
-        lines += _imbalance(info.class_names, known["train"], remedy)
+        lines += _imbalance(info.class_names, known["train"], "images", remedy)
+    return lines
+
+
+def _describe_masks(
+    names: Sequence[str], splits: Mapping[Split, MaskStatistics], *, weighted: bool
+) -> list[str]:
+    """Lines with the pixels and images of each class, the imbalance, and unlabeled pixels."""
+    lines = []
+    if len(names) <= _MOST_CLASSES:
+        columns: list[tuple[str, list[str]]] = []
+        for split, counts in splits.items():
+            fractions = counts.pixels / counts.pixels.sum()
+            columns += [
+                (f"{split} pixels", [f"{fraction:.2%}" for fraction in fractions.tolist()]),
+                ("images", [f"{number:,}" for number in counts.images.tolist()]),
+            ]
+        lines += _table(names, columns)
+    if "train" in splits:
+        remedy = "" if weighted else f"; {_PIXEL_REMEDY}"
+        lines += _imbalance(names, splits["train"].pixels.tolist(), "pixels", remedy)
+    unlabeled = [
+        f"{counts.unlabeled / (counts.unlabeled + int(counts.pixels.sum())):.2%} of {split}"
+        for split, counts in splits.items()
+    ]
+    lines.append(f"unlabeled pixels, in no loss and no score: {', '.join(unlabeled)}")
+    for split, counts in splits.items():
+        if counts.empty:
+            lines.append(
+                f"{split} images without a labeled pixel: {len(counts.empty):,}, "
+                f"{first_few(counts.empty)}"
+            )
     return lines
 
 
@@ -92,14 +145,14 @@ def _per_class(images: ImageSet, num_classes: int) -> list[int] | None:
     return [int(count) for count in counts.tolist()]
 
 
-def _sizes(files: ImageSet | None, size: tuple[int, int]) -> list[str]:
+def _sizes(files: ImageSet | None, size: tuple[int, int] | None) -> list[str]:
     """A line with the sizes of image files, and how many are enlarged for the network.
 
     Args:
-        files: training images; sizes are only known of ``FileImages``.
-        size: height and width of the network's input.
+        files: training images; sizes are known of sets in files only.
+        size: height and width of the network's input; None if images are not enlarged to it.
     """
-    found = files.sample_sizes(_MOST_SIZES) if isinstance(files, FileImages) else []
+    found = files.sample_sizes(_MOST_SIZES) if isinstance(files, FileImages | MaskFiles) else []
     if not found:
         return []
     sides = sorted(min(each) for each in found)
@@ -108,6 +161,8 @@ def _sizes(files: ImageSet | None, size: tuple[int, int]) -> list[str]:
         f"sizes: shorter sides of {sides[0]} to {sides[-1]} pixels, median "
         f"{sides[len(sides) // 2]}; longest side {longest}"
     )
+    if size is None:
+        return [line]
     small = sum(side < min(size) for side in sides) / len(sides)
     if small:
         line += f"; {small:.0%} of the images are enlarged to {size[1]} x {size[0]}"
@@ -116,16 +171,13 @@ def _sizes(files: ImageSet | None, size: tuple[int, int]) -> list[str]:
     return [line]
 
 
-def _table(names: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[str]:
-    """A row for each class, a column for each split."""
+def _table(names: Sequence[str], columns: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """A row for each class, with its texts in columns, each a title and a text per class."""
     shown = [
         name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..." for name in names
     ]
-    header = ["class", *counts]
-    rows = [
-        [name, *(f"{counts[split][label]:,}" for split in counts)]
-        for label, name in enumerate(shown)
-    ]
+    header = ["class", *(title for title, _ in columns)]
+    rows = [[name, *(texts[label] for _, texts in columns)] for label, name in enumerate(shown)]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     return [
         "  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
@@ -133,8 +185,8 @@ def _table(names: Sequence[str], counts: Mapping[Split, Sequence[int]]) -> list[
     ]
 
 
-def _imbalance(names: Sequence[str], counts: Sequence[int], remedy: str) -> list[str]:
-    """Lines about classes with many or few training images, with an end that names a remedy."""
+def _imbalance(names: Sequence[str], counts: Sequence[int], what: str, remedy: str) -> list[str]:
+    """Lines about classes with many or few training images or pixels, and a remedy at the end."""
     order = sorted(range(len(names)), key=lambda label: counts[label])
     few, many = counts[order[0]], counts[order[-1]]
     lines = []
@@ -144,10 +196,10 @@ def _imbalance(names: Sequence[str], counts: Sequence[int], remedy: str) -> list
             f"{word}: {', '.join(f'{names[label]} {counts[label]:,}' for label in labels)}"
             for word, labels in ends
         ]
-        lines.append(f"  {len(names):,} classes; training images, {'; '.join(texts)}")
+        lines.append(f"  {len(names):,} classes; training {what}, {'; '.join(texts)}")
     if few and many >= _IMBALANCE * few:
         lines.append(
-            f"imbalance: {names[order[-1]]} has {many / few:.0f} times as many training images as "
+            f"imbalance: {names[order[-1]]} has {many / few:.0f} times as many training {what} as "
             f"{names[order[0]]}{remedy}"
         )
     return lines

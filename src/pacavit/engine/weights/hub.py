@@ -39,6 +39,7 @@ __all__ = [
     "from_pretrained",
     "read_normalization",
     "save_pretrained",
+    "save_task",
 ]
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -75,13 +76,49 @@ def save_pretrained(
     folder = Path(folder)
     check_folder(folder)
     config = _config(model, class_names, facts or {})
+    _write(folder, model, config, card, metadata)
+    return folder
+
+
+def save_task(
+    model: nn.Module,
+    folder: Path,
+    card: str,
+    *,
+    task: str,
+    class_names: Sequence[str],
+    metadata: Mapping[str, str],
+) -> Path:
+    """Write the network of a dense task as a folder that ``load_model`` and all commands take.
+
+    Timm has no such networks, so it cannot load the folder, and ``from_pretrained`` refuses it.
+
+    Args:
+        model: of the task.
+        folder: created if needed; in an earlier folder of this kind the three files are replaced.
+        card: Markdown of the model card.
+        task: registered name.
+        class_names: one per class, in label order.
+        metadata: recipe and facts, from which the network can be built, see ``weights_metadata``.
+
+    Raises:
+        CheckpointError: the folder holds something else, or cannot be written.
+    """
+    check_folder(folder)
+    config = {"library_name": "pacavit", "task": task, "label_names": list(class_names)}
+    _write(folder, model, json.dumps(config, indent=2) + "\n", card, metadata)
+    return folder
+
+
+def _write(
+    folder: Path, model: nn.Module, config: str, card: str, metadata: Mapping[str, str] | None
+) -> None:
     weights = files.tensor_bytes(model.state_dict(), metadata)
     with files.writing(folder):
         files.remove_leftovers(folder)
         files.replace_file(folder / WEIGHTS, weights)
         files.replace_file(folder / CONFIG, config.encode())
         files.replace_file(folder / CARD, card.encode())
-    return folder
 
 
 def from_pretrained(source: str | Path, **settings: Any) -> nn.Module:
@@ -240,7 +277,13 @@ class _Config(pydantic.BaseModel):
 def _read_config(path: Path) -> _Config:
     """The ``config.json``, checked; its model must be registered with timm."""
     try:
-        config = _Config.model_validate(read_json(path))
+        content = read_json(path)
+        if isinstance(content, dict) and "task" in content and "architecture" not in content:
+            raise CheckpointError(
+                f"{path.parent} holds a network of the task {content['task']!r}, which is no model "
+                "of timm; give the folder to pacavit.predict and the other functions"
+            )
+        config = _Config.model_validate(content)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read a model from {path}: {one_line(error)}") from error
     if not timm.is_model(config.architecture):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +26,13 @@ from pacavit.tasks.classification import Calibration
 from pacavit.utils import files
 from pacavit.utils.text import shown
 
-__all__ = ["LoadedModel", "load_model", "naming_plugins", "weights_digest"]
+__all__ = [
+    "LoadedModel",
+    "load_model",
+    "naming_plugins",
+    "warn_of_changed_plugins",
+    "weights_digest",
+]
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ def load_model(source: str | Path) -> LoadedModel:
         source: a run folder (for an unfinished run, its newest checkpoint is loaded), a folder of
             ``save_pretrained``, ``hf-hub:USER/NAME`` for such a folder on the Hugging Face hub, a
             weights file, or the name of packaged weights, which takes precedence over a folder of
-            that name (``./NAME``). Half-precision weights become fp32.
+            that name (``./NAME``). Half-precision weights become fp32. A warning names plug-ins
+            that have changed since the run was trained.
 
     Raises:
         UnknownNameError: no packaged weights have that name.
@@ -83,10 +91,14 @@ def load_model(source: str | Path) -> LoadedModel:
     if path.is_dir():
         with naming_plugins(path):
             loaded = _load_file(_newest_weights(path))
-            return replace(loaded, recipe=io.load(path))
+            loaded = replace(loaded, recipe=io.load(path))
+        warn_of_changed_plugins(path, loaded.task, loaded.recipe)
+        return loaded
     if path.is_file():
         with naming_plugins(path.parent):
-            return _load_file(path)
+            loaded = _load_file(path)
+        warn_of_changed_plugins(path.parent, loaded.task, loaded.recipe)
+        return loaded
     name = str(source)
     if isinstance(source, Path) or os.sep in name or name.endswith(".safetensors"):
         raise CheckpointError(f"no run folder or weights file at {path}")
@@ -111,11 +123,35 @@ def naming_plugins(run: Path) -> Iterator[None]:
         )
         if not needed or not unknown:
             raise
-        listed = " and ".join(f"{name} (SHA-256 {digest[:8]}…)" for name, digest in needed.items())
         raise CheckpointError(
-            f"{shown(run)} was trained with the plug-in {listed}; name it with --plugin FILE.py "
-            f"before the verb, or pacavit.load_plugin: {error}"
+            f"{shown(run)} was trained with the plug-in {_listed(needed)}; name it with "
+            f"--plugin FILE.py before the verb, or pacavit.load_plugin: {error}"
         ) from error
+
+
+def warn_of_changed_plugins(run: Path, task: Task, recipe: Recipe) -> None:
+    """Warn of each plug-in in use whose content is not that which a run was trained with.
+
+    Args:
+        run: its folder; nothing is compared if it records no plug-ins.
+        task: built from the run's recipe.
+        recipe: of the run.
+    """
+    needed = needed_plugins(run)
+    for plugin in build.plugins(task, recipe) if needed else []:
+        if plugin.sha256 in needed.values():
+            continue
+        name = shown(plugin.path.name)
+        before = {name: needed[name]} if name in needed else needed
+        warnings.warn(
+            f"the plug-in {_listed({name: plugin.sha256})} is not the one that {shown(run)} was "
+            f"trained with, {_listed(before)}: results may differ",
+        )
+
+
+def _listed(plugins: Mapping[str, str]) -> str:
+    """Names of plug-ins with the first digits of their SHA-256."""
+    return " and ".join(f"{name} (SHA-256 {digest[:8]}…)" for name, digest in plugins.items())
 
 
 def _newest_weights(run: Path) -> Path:

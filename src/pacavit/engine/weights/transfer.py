@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import timm
 from torch import nn
@@ -18,27 +19,38 @@ from pacavit.engine.weights.foreign import (
     is_foreign,
     read_foreign,
 )
-from pacavit.engine.weights.format import load_state
+from pacavit.engine.weights.format import load_state, shape_faults
 from pacavit.engine.weights.hub import PREFIX
 from pacavit.engine.weights.load import load_model
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import CheckpointError
-from pacavit.models import Teacher
-from pacavit.models.match import COUNTER, architecture_of, classifier_prefixes, match_weights
+from pacavit.heads import SegmentationHead
+from pacavit.models import PacaViT, Pyramid, Teacher
+from pacavit.models.match import (
+    COUNTER,
+    architecture_of,
+    classifier_prefixes,
+    classifiers,
+    match_weights,
+)
+from pacavit.models.pyramid import same_names
 from pacavit.utils.text import first_few
 
 __all__ = ["initialize"]
 
 
 def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
-    """Copy trained weights into a network whose clusterings and classes may differ.
+    """Copy trained weights into a network whose clusterings, classes and task may differ.
 
-    Weights of other libraries may lack anything, as long as they fit half of the backbone.
+    Between a classifier and a network with a head on a pyramid, the backbone is copied. Of weights
+    of other libraries, too, it is the backbone that a pyramid gets; they may lack anything, as long
+    as they fit half of it.
 
     Of weights of this package, the following parts may differ, and then keep their random
     initialization:
 
     - the classifier, if the classes differ by name or order;
+    - the head on a pyramid, if it is another one; its classifiers, if the classes differ;
     - a clustering: all of it if its method differs, else the layers whose sizes differ;
     - a teacher that the trained network lacks;
     - a part of an attention that the trained network lacks, such as the norm of clusters.
@@ -62,19 +74,83 @@ def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
         return _from_foreign(model, info, source)
     loaded = load_model(source)
     trained, same_classes = loaded.task.model, loaded.info.class_names == info.class_names
-    _refuse_other_arithmetic(model, trained, loaded.path)
-    fresh = _parts_of_its_own(model, trained, same_classes)
-    unused = _parts_of_its_own(trained, model, same_classes)
-    tensors = {name: value for name, value in trained.state_dict().items() if name not in unused}
-    tensors |= {name: value for name, value in model.state_dict().items() if name in fresh}
-    load_state(model, tensors, f"model.init: {loaded.path}")
-    lines = [f"started from {loaded.path}, trained on {loaded.info.version}"]
-    if fresh:
-        lines.append(f"newly initialized: {', '.join(dict.fromkeys(fresh.values()))}")
-    left_out = dict.fromkeys(part for part in unused.values() if part not in fresh.values())
-    if left_out:
-        lines.append(f"left out: {', '.join(left_out)}")
-    return lines
+    own, other = _backbone(model), _backbone(trained)
+    _refuse_other_arithmetic(own, other, loaded.path)
+    same_classifier = same_classes and own is model and other is trained
+    fresh = _parts_of_its_own(own, other, same_classifier)
+    unused = _parts_of_its_own(other, own, same_classifier)
+    given = {name: value for name, value in other.state_dict().items() if name not in unused}
+    renamed = same_names(given, own.state_dict())
+    if own is not model:
+        unused |= _beyond_the_maps(own, other, given.keys() - renamed.keys())
+    tensors = {
+        renamed.get(name, name): value for name, value in given.items() if name not in unused
+    }
+    tensors |= {name: value for name, value in own.state_dict().items() if name in fresh}
+    load_state(own, tensors, f"model.init: {loaded.path}")
+    parts = list(fresh.values())
+    if own is not model:
+        parts += _copy_head(model, trained, same_classes)
+    left_out = [part for part in unused.values() if part not in fresh.values()]
+    return [
+        f"started from {loaded.path}, trained on {loaded.info.version}",
+        *_other_stride(own, other),
+        *_lines("newly initialized", parts),
+        *_lines("left out", left_out),
+    ]
+
+
+def _backbone(model: nn.Module) -> nn.Module:
+    """The timm model in a network with a pyramid; any other network itself."""
+    pyramid = getattr(model, "backbone", None)
+    return pyramid.body if isinstance(pyramid, Pyramid) else model
+
+
+def _beyond_the_maps(own: nn.Module, other: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Names of tensors that maps do not need, with the part that they belong to.
+
+    These are layers after the last map; of a PaCa-ViT, whose layers are known, nothing else.
+    """
+    if not (isinstance(own, PacaViT) and isinstance(other, PacaViT)):
+        return {name: name.split(".")[0] for name in names}
+    later = [f"stages.{index}" for index in range(len(own.stages), len(other.stages))]
+    return {name: part for part in later for name in names if name.startswith(f"{part}.")}
+
+
+def _copy_head(model: nn.Module, trained: nn.Module, same_classes: bool) -> list[str]:
+    """Copy the head on a pyramid if it is the same but for its classes; returns what is fresh."""
+    own: Any = getattr(model, "head", None)
+    other: Any = getattr(trained, "head", None)
+    if not isinstance(own, SegmentationHead) or type(other) is not type(own):
+        return ["head"]
+    paths = {module: path for path, module in own.named_modules()}
+    fresh = [] if same_classes else [paths[layer] for layer in own.classifiers()]
+    prefixes = tuple(f"{path}." for path in fresh)
+    state = own.state_dict()
+    given = {n: value for n, value in other.state_dict().items() if not n.startswith(prefixes)}
+    kept = {name: value for name, value in state.items() if name.startswith(prefixes)}
+    if shape_faults(own, {n: tuple(value.shape) for n, value in (given | kept).items()}):
+        return ["head"]
+    load_state(own, given | kept, "model.init")
+    return [f"head.{path}" for path in fresh]
+
+
+def _other_stride(own: nn.Module, other: nn.Module) -> list[str]:
+    """A line if the stem has another stride than it was trained at."""
+    strides = [
+        network.feature_info[0]["reduction"]
+        for network in (own, other)
+        if isinstance(network, PacaViT)
+    ]
+    if len(set(strides)) < 2:
+        return []
+    return [f"stem_stride {strides[0]}: the stem's weights were trained at stride {strides[1]}"]
+
+
+def _lines(title: str, parts: Iterable[str]) -> list[str]:
+    """A line with the parts, each once; none without parts."""
+    listed = ", ".join(dict.fromkeys(parts))
+    return [f"{title}: {listed}"] if listed else []
 
 
 def _refuse_unusual(source: str) -> None:
@@ -94,27 +170,32 @@ def _refuse_unusual(source: str) -> None:
 def _from_foreign(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
     foreign = read_foreign(source)
     origin = f"model.init: {foreign.origin}"
+    own, pyramid = _backbone(model), getattr(model, "backbone", None)
+    # Files hold classifiers: their names are found by means of one.
+    classifier = pyramid.classifier() if isinstance(pyramid, Pyramid) else model
     if foreign.network is not None:
-        _refuse_other_arithmetic(model, foreign.network, foreign.origin)
+        _refuse_other_arithmetic(classifier, foreign.network, foreign.origin)
     try:
-        match = match_weights(model, foreign.weights)
+        match = match_weights(classifier, foreign.weights)
     except CheckpointError as error:
         raise CheckpointError(f"{origin}: {error}") from error
-    check_match(match, origin, architecture_of(model))
-    same_classes = info.class_names == imagenet_classes()
-    fresh_prefixes = () if same_classes else classifier_prefixes(model)
+    check_match(match, origin, architecture_of(classifier))
+    same_classes = own is model and info.class_names == imagenet_classes()
+    fresh_prefixes = () if same_classes else classifier_prefixes(classifier)
     fitting = {n: value for n, value in match.fitting.items() if not n.startswith(fresh_prefixes)}
-    own = model.state_dict()
-    load_state(model, own | fitting, origin)
-    fresh = dict.fromkeys(
-        _layer(name) for name in own if name not in fitting and not name.endswith(COUNTER)
-    )
+    state = own.state_dict()
+    renamed = same_names(fitting, state)
+    loaded = {renamed[name]: value for name, value in fitting.items() if name in renamed}
+    load_state(own, state | loaded, origin)
+    fresh = [_layer(name) for name in state if name not in loaded and not name.endswith(COUNTER)]
+    if own is not model:
+        fresh.append("head")
     left_out = [name for name in match.unexpected if not name.startswith(fresh_prefixes)]
     lines = [
         f"started from {foreign.origin} ({match.layout}): {match.fraction:.1%} of the backbone"
     ]
     if fresh:
-        lines.append(f"newly initialized: {first_few(list(fresh))}")
+        lines.append(f"newly initialized: {first_few(list(dict.fromkeys(fresh)))}")
     if left_out:
         lines.append(f"left out: {first_few(left_out)}")
     return lines
@@ -153,7 +234,7 @@ def _shapeless_facts(network: nn.Module) -> dict[str, int | str]:
 def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) -> dict[str, str]:
     """Names of tensors that may be missing in the other model -> the part that they belong to."""
     counterparts = dict(other.named_modules())
-    classifiers = [] if same_classes else _classifiers(model)
+    replaced = () if same_classes else classifiers(model)
     found: dict[str, str] = {}
     for path, module in model.named_modules():
         part: dict[str, str] = {}
@@ -167,18 +248,11 @@ def _parts_of_its_own(model: nn.Module, other: nn.Module, same_classes: bool) ->
             for name, child in module.named_children():
                 if not hasattr(counterpart, name):
                     part |= _whole(f"{path}.{name}", child)
-        elif (isinstance(module, Teacher) and counterpart is None) or module in classifiers:
+        elif (isinstance(module, Teacher) and counterpart is None) or module in replaced:
             part = _whole(path, module)
         # A part inside of a reported part is not reported again.
         found |= {name: owner for name, owner in part.items() if name not in found}
     return found
-
-
-def _classifiers(model: nn.Module) -> Iterable[nn.Module]:
-    """The modules that timm calls the classifier; distilled networks have two."""
-    get_classifier = getattr(model, "get_classifier", None)
-    found = () if get_classifier is None else get_classifier()
-    return (found,) if isinstance(found, nn.Module) else found
 
 
 def _whole(path: str, module: nn.Module) -> dict[str, str]:

@@ -76,7 +76,7 @@ def evaluate_explanations(
     else:
         names = [METHODS.canonical(name) for name in methods]
     kinds = {name: METHODS.get(name) for name in names}
-    source = build.data_source(model.recipe, root, model.info)
+    source = build.data_source(model.recipe, root, model.info, split)
     check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
     loader = build.eval_loader(model.recipe, images, model.info, shuffle=True)

@@ -12,10 +12,12 @@ from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.weights import hub
 from pacavit.engine.weights.load import LoadedModel
+from pacavit.heads import HEADS, SegmentationHead
 from pacavit.models import count_macs
 from pacavit.report import markdown
 from pacavit.report.publishing.command import training_command
 from pacavit.report.tasks import report_of
+from pacavit.tasks import ImageClassifier
 from pacavit.utils.command import Command, pacavit_command
 
 __all__ = ["card_summary", "input_size", "model_card", "with_clusterings"]
@@ -54,7 +56,7 @@ def model_card(
         f"`{model.recipe.model.name}`{with_clusterings(model.task.model)}, trained on "
         f"{info.version}: {report_of(evaluation.task).card_summary(evaluation)} "
         f"({evaluation.num_images:,} images, no test-time augmentation).",
-        _use(source or name),
+        _use(source or name, model),
         _results(evaluation, evaluation_command, "half" if half else "full"),
         _training(model, environment, seconds, outcome),
         _limits(model, evaluation),
@@ -69,13 +71,16 @@ def card_summary(card: str) -> str:
     return " ".join(card.split("\n\n")[1].split()).replace("`", "")
 
 
-def _use(source: str) -> str:
-    python = ["import pacavit", "", f'pacavit.predict("{source}", ["IMAGE.png"])']
-    if source.startswith(hub.PREFIX):
+def _use(source: str, model: LoadedModel) -> str:
+    classifies = isinstance(model.task, ImageClassifier)
+    folder = {} if classifies else {"out": "DIR"}
+    call = f'pacavit.predict("{source}", ["IMAGE.png"]'
+    python = ["import pacavit", "", f"{call})" if classifies else f'{call}, out="DIR")']
+    if classifies and source.startswith(hub.PREFIX):
         python.append(f'network = pacavit.from_pretrained("{source}")  # for timm and torch')
     return (
         "## Use\n\n"
-        f"{markdown.shell(pacavit_command('predict', source, 'IMAGE.png'))}\n\n"
+        f"{markdown.shell(pacavit_command('predict', source, 'IMAGE.png', **folder))}\n\n"
         f"{markdown.code('python', *python)}"
     )
 
@@ -125,12 +130,11 @@ def _training(
 
 
 def _limits(model: LoadedModel, evaluation: Evaluation) -> str:
-    height, width = input_size(model)
+    report = report_of(evaluation.task)
     return (
         "## Limits\n\n"
-        f"{report_of(evaluation.task).card_limits(model.info, evaluation)} Images are resized to "
-        f"{width} x {height} pixels, so small objects in larger images are lost. Scores vary with "
-        "the seed of the training."
+        f"{report.card_limits(model.info, evaluation)} {report.card_input(input_size(model))} "
+        "Scores vary with the seed of the training."
     )
 
 
@@ -142,8 +146,20 @@ def input_size(model: LoadedModel) -> tuple[int, int]:
 def with_clusterings(network: nn.Module) -> str:
     """A suffix for a network's name, such as " with conv clustering (16, 16 clusters)".
 
-    Empty for networks without an attention of this package.
+    It names the head of a dense task too, as in ", paca head". Empty for classifiers without an
+    attention of this package.
     """
+    head = next((each for each in network.children() if isinstance(each, SegmentationHead)), None)
+    return _clusterings(network) + ("" if head is None else f", {_name_of(head)} head")
+
+
+def _name_of(head: SegmentationHead) -> str:
+    """The registered name of a head; that of its class if there is none."""
+    names = (name for name in HEADS if HEADS.get(name) is type(head))
+    return next(names, type(head).__name__)
+
+
+def _clusterings(network: nn.Module) -> str:
     modules = [module for module in network.modules() if isinstance(module, Clustering)]
     if not modules:
         attends = any(isinstance(module, Attention) for module in network.modules())

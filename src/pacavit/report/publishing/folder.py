@@ -15,6 +15,7 @@ from pacavit.models import PacaViT
 from pacavit.report.publishing.card import model_card
 from pacavit.report.publishing.packaging import run_facts, score_for_card
 from pacavit.report.tasks import report_of
+from pacavit.tasks import ImageClassifier
 
 __all__ = ["publish_run"]
 
@@ -53,7 +54,8 @@ def publish_run(
     trained = load_model(run)
     facts = run_facts(run, trained)
     network = trained.task.model
-    if not isinstance(network, PacaViT):
+    classifies = isinstance(trained.task, ImageClassifier)
+    if classifies and not isinstance(network, PacaViT):
         raise CheckpointError(
             f"{trained.recipe.model.name} is not a PaCa-ViT; publish it with "
             "timm.models.push_to_hf_hub"
@@ -71,12 +73,18 @@ def publish_run(
         license_name=license_name,
     )
     header = _header(name, trained, evaluation, license_name)
-    info, config = trained.info, trained.classifier.config
-    size, crop = config.image_size, config.crop
+    card = f"---\n{header}\n---\n\n{text}"
+    info, config = trained.info, trained.task.config
+    metadata = weights_metadata(trained.recipe, info, trained.metrics, trained.calibration)
+    if not isinstance(network, PacaViT):
+        return hub.save_task(
+            network, folder, card, task=config.name, class_names=info.class_names, metadata=metadata
+        )
+    size, crop = config.image_size, getattr(config, "crop", None)
     return hub.save_pretrained(
         network,
         folder,
-        f"---\n{header}\n---\n\n{text}",
+        card,
         class_names=info.class_names,
         facts={
             "input_size": (3, *(info.image_size if size is None else (size, size))),
@@ -86,13 +94,13 @@ def publish_run(
             "crop_pct": 1.0 if crop is None else crop.eval_part,
             "license": license_name,
         },
-        metadata=weights_metadata(trained.recipe, info, trained.metrics, trained.calibration),
+        metadata=metadata,
     )
 
 
 def _header(name: str, model: LoadedModel, evaluation: Evaluation, license_name: str) -> str:
     """The metadata of a card for the hub, as YAML."""
-    kind = "image-classification"
+    kind = report_of(evaluation.task).hub_task
     scores = report_of(evaluation.task).hub_scores(evaluation)
     results = [
         EvalResult(
@@ -109,7 +117,7 @@ def _header(name: str, model: LoadedModel, evaluation: Evaluation, license_name:
         license=license_name,
         library_name="pacavit",
         pipeline_tag=kind,
-        tags=[kind, "pacavit", "timm"],
+        tags=[kind, "pacavit", *(["timm"] if isinstance(model.task, ImageClassifier) else [])],
         metrics=list(scores),
         model_name=name,
         eval_results=results,

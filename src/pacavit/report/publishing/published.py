@@ -17,7 +17,7 @@ __all__ = ["Published", "find_published", "published"]
 
 
 class Published(BaseModel):
-    """A published result of a classifier: one run and its scores on the test images.
+    """A published result: one run and its scores on the test images.
 
     Attributes:
         name: of the result.
@@ -25,10 +25,8 @@ class Published(BaseModel):
         changes: ``"field.path=value"`` changes of the recipe.
         data: version of the data.
         num_images: number of test images.
-        accuracy: 0 to 1, without test-time augmentation.
-        precision: 0 to 1, mean over classes.
-        recall: 0 to 1, mean over classes.
-        f1: 0 to 1, mean over classes.
+        scores: 0 to 1, by their names in evaluations, the main one first; without test-time
+            augmentation.
         minutes: duration of the training.
         machine: on which the network was trained.
     """
@@ -40,10 +38,7 @@ class Published(BaseModel):
     changes: tuple[str, ...]
     data: str
     num_images: int
-    accuracy: float
-    precision: float
-    recall: float
-    f1: float
+    scores: dict[str, float]
     minutes: float
     machine: str
 
@@ -53,9 +48,13 @@ class Published(BaseModel):
         return pacavit_command("train", self.recipe, data="ROOT", out="DIR", set=self.changes)
 
     @property
-    def margin(self) -> float:
-        """Half the width of the 95 % interval of the accuracy over other test images."""
-        return proportion_margin(self.accuracy, self.num_images)
+    def margin(self) -> float | None:
+        """Half the width of the 95 % interval of the accuracy over other test images.
+
+        None for results whose main score is no fraction of the images.
+        """
+        accuracy = self.scores.get("accuracy")
+        return None if accuracy is None else proportion_margin(accuracy, self.num_images)
 
 
 @cache

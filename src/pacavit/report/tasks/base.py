@@ -95,6 +95,7 @@ class TaskReport:
         proportions: names of the scores that are fractions of the images.
         paired: display name of the per-image correctness whose differences a comparison tests.
         counted: what the scores of a class are measured on, in the plural.
+        hub_task: name of the task on the Hugging Face hub.
     """
 
     files: ClassVar[tuple[str, ...]] = ("per_class.csv",)
@@ -104,6 +105,7 @@ class TaskReport:
     proportions: ClassVar[tuple[str, ...]] = ()
     paired: ClassVar[str] = "correctness"
     counted: ClassVar[str] = "images"
+    hub_task: ClassVar[str] = "image-classification"
 
     def observer(self) -> Observer | None:
         """A new observer of predictions, which is passed to ``contents``; None for none."""
@@ -199,6 +201,17 @@ class TaskReport:
     def card_limits(self, info: DataInfo, evaluation: Evaluation) -> str:
         """The limitations of the task for a model card, in one or two sentences."""
         return f"The network knows the {len(info.class_names)} classes it was trained on."
+
+    def card_input(self, size: tuple[int, int]) -> str:
+        """A sentence on what happens to images, for a model card.
+
+        Args:
+            size: (height, width) of the network's input in training.
+        """
+        return (
+            f"Images are resized to {size[1]} x {size[0]} pixels, so small objects in larger "
+            "images are lost."
+        )
 
     def hub_scores(self, evaluation: Evaluation) -> dict[str, float]:
         """Scores by their names on the Hugging Face hub."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pacavit.data import DataInfo
 from pacavit.errors import PacavitError
-from pacavit.report.prediction import predictions_json
 from pacavit.tasks.base import TaskPrediction
 from pacavit.tasks.segmentation import ImageSegmentation
 from pacavit.tasks.segmentation.pictures import overlay, with_legend
@@ -53,7 +54,7 @@ class SegmentationWriter:
         self.out, self.info, self.masks = out, info, info.masks
         self._values = torch.tensor(info.masks.values, dtype=torch.uint8)
         self._used: Counter[str] = Counter()
-        self._predictions: list[TaskPrediction] = []
+        self._records: list[dict[str, Any]] = []
 
     def add(self, prediction: TaskPrediction, image: Callable[[], Tensor]) -> None:
         """Write the files of an image.
@@ -61,7 +62,8 @@ class SegmentationWriter:
         Raises:
             CheckpointError: a file cannot be written.
         """
-        self._predictions.append(prediction)
+        record = prediction.to_dict()
+        self._records.append(record)
         if not isinstance(prediction, ImageSegmentation) or prediction.labels is None:
             return
         name = self._name(prediction.path)
@@ -73,13 +75,14 @@ class SegmentationWriter:
             f"{name}.labels.png": gray_png_bytes(self._values[labels.long()]),
             f"{name}.overlay.jpg": jpeg_bytes(with_legend(picture, entries)),
         }
+        record["files"] = list(contents)
         for file, content in contents.items():
             with files.writing(self.out / file):
                 files.replace_file(self.out / file, content)
 
     def finish(self) -> None:
         """Write the areas of the classes of all images."""
-        content = predictions_json(self._predictions).encode() + b"\n"
+        content = json.dumps(self._records, indent=2).encode() + b"\n"
         with files.writing(self.out / PREDICTIONS):
             files.replace_file(self.out / PREDICTIONS, content)
 

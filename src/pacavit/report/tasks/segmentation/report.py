@@ -49,6 +49,7 @@ class SegmentationReport(TaskReport):
         "boundary IoU": "boundary_IoU",
     }
     counted = "pixels"
+    hub_task = "image-segmentation"
     labels: ClassVar[Mapping[str, str]] = {
         "iou": "IoU",
         "boundary_iou": "boundary IoU",
@@ -139,6 +140,13 @@ class SegmentationReport(TaskReport):
             f"The network has {len(info.class_names)} classes and assigns one of them to every "
             "pixel, whatever it shows. Scores are from one confusion matrix over all pixels of the "
             "split; pixels without a label do not count."
+        )
+
+    def card_input(self, size: tuple[int, int]) -> str:
+        """States the size of the crops in training; images of any size are predicted."""
+        return (
+            f"Images of any size are predicted as a whole; it was trained on {size[1]} x {size[0]} "
+            "pixels at a time, and objects of other sizes than there are found less well."
         )
 
     def hub_scores(self, evaluation: Evaluation) -> dict[str, float]:

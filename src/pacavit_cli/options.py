@@ -1,0 +1,27 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["Ensemble", "Model", "TestTimeAugmentation"]
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
+]
+Ensemble = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODEL",
+        help="A further model, whose probabilities are averaged with those of MODEL; repeatable.",
+    ),
+]
+TestTimeAugmentation = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Test-time augmentation: flip averages an image and its mirror image.",
+    ),
+]
