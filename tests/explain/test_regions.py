@@ -89,8 +89,8 @@ def test_only_pixels_of_the_region_explain_a_network_of_single_pixels(pixels: Se
     # Windows of two pixels that hold a pixel of the region reach one pixel beyond it.
     near = F.max_pool2d(region.float(), 3, stride=1, padding=1) > 0
     assert torch.equal(occluded(images, torch.tensor([1])) > 0, near)
-    # A region that is bright has not the class of dark pixels, so removing it helps that class.
-    assert (occluded(images, torch.tensor([0])) == 0).all()
+    # Every pixel of the region speaks against class 0, so nothing explains it but rounding.
+    assert occluded(images, torch.tensor([0])).max() < 1e-6
 
 
 @pytest.mark.parametrize("name", ["pacavit_nano", "resnet10t"])
@@ -122,8 +122,8 @@ def test_maps_depend_on_the_region() -> None:
 
 
 def test_layers_of_any_backbone_are_its_maps() -> None:
-    scores = RegionScores(network("resnet10t"), some_regions(1))
-    images, classes = torch.randn(1, 3, *SIZE), torch.tensor([1])
+    scores = RegionScores(network("resnet10t", "upernet"), some_regions(1))
+    images, classes = torch.randn(1, 3, *SIZE).repeat(3, 1, 1, 1), torch.arange(3)
     coarsest, finest = (
         METHODS.create("grad_cam", scores, options=options)(images, classes)
         for options in ({}, {"layer": "maps.0"})
