@@ -175,7 +175,7 @@ def attention_figure(explanation: SegmentationExplanation, clusters: HeadCluster
     height, width = matrix.shape
     figure = Figure(figsize=(2.4 + 0.42 * width, 1.5 + 0.34 * height), layout="constrained")
     axis = figure.subplots()
-    axis.imshow(matrix, cmap=COLORMAP, vmin=0, vmax=1, aspect="auto")
+    axis.imshow(matrix.numpy(), cmap=COLORMAP, vmin=0, vmax=1, aspect="auto")
     axis.set_xticks(range(width), [_text(names[k]) for k in strongest.tolist()], rotation=90)
     axis.set_yticks(range(height), [_text(names[label]) for label, _ in rows])
     axis.tick_params(labelsize=8)
