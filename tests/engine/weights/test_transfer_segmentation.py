@@ -98,7 +98,7 @@ def test_a_classifier_gives_its_backbone(tmp_path: Path) -> None:
     lines = initialize(network, info, path)
     names = {name for name, _ in network.named_parameters()}
     assert copied(network, trained(path)) == {n for n in names if n.startswith("backbone.")}
-    assert lines[1:] == ["newly initialized: head", "left out: head"]
+    assert lines[1:] == ["newly initialized: head", "left out: classifier"]
 
 
 def test_other_clusters_stages_and_strides_are_named(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_other_clusters_stages_and_strides_are_named(tmp_path: Path) -> None:
     assert lines[1:] == [
         "stem_stride 4: the stem's weights were trained at stride 2",
         "newly initialized: stages.1.blocks.0.clustering.to_clusters, head",
-        "left out: head, stages.2",
+        "left out: classifier, stages.2",
     ]
 
 
@@ -192,7 +192,7 @@ def test_packaged_weights_start_segmentation() -> None:
     assert lines[1:] == [
         "stem_stride 4: the stem's weights were trained at stride 2",
         "newly initialized: head",
-        "left out: head",
+        "left out: classifier",
     ]
     stored: Any = load_model("cifar10_nano_conv").task.model
     for name, value in network.backbone.body.state_dict().items():

@@ -92,6 +92,9 @@ def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
     if own is not model:
         parts += _copy_head(model, trained, same_classes)
     left_out = [part for part in unused.values() if part not in fresh.values()]
+    if own is not model:  # "head" there would be the head on the pyramid
+        replaced = {path for path, module in other.named_modules() if module in classifiers(other)}
+        left_out = ["classifier" if part in replaced else part for part in left_out]
     return [
         f"started from {loaded.path}, trained on {loaded.info.version}",
         *_other_stride(own, other),
