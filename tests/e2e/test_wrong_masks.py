@@ -251,6 +251,12 @@ ROWS: list[tuple[str, str, Change, list[str]]] = [
         ["values 0 and 255 only", "VALUE NAME"],
     ),
     (
+        "0 and 255 with names",
+        TRAIN,
+        both(write("sky\nroad\n"), save(gray(0)), save(gray(255), range(10))),
+        ["show only the class 'sky'", "unlabeled", "255, as VALUE NAME"],
+    ),
+    (
         "nothing labeled",
         TRAIN,
         both(write("sky\nroad\n"), save(gray(255))),
