@@ -112,7 +112,9 @@ class SegmentationTask(Task):
         labeled = masks[masks != IGNORE_INDEX]
         if self.class_weights is None:
             return torch.tensor(float(labeled.numel()), dtype=torch.float64)
-        return self.class_weights[labeled.long()].sum(dtype=torch.float64)
+        # Counts, because a sum over many pixels in fp32 is not exact, and Apple's GPUs lack float64.
+        counts = labeled.long().bincount(minlength=self.num_classes)
+        return (counts * self.class_weights).sum()
 
     def set_class_weights(self, weights: Tensor) -> None:
         """Weigh the classes in the losses: (classes,) float32."""
