@@ -65,10 +65,10 @@ class AppleGpu(TorchFunctionMode):
         own = args[0] if args and isinstance(args[0], Tensor) else None
         if func is torch.device or name == "_parse_to":
             return func(*args, **(kwargs or {}))
-        if func == Tensor.device.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.device.__get__:
             return MPS if _marked(own) else func(*args)
-        if func == Tensor.data.__set__ and own is not None and _marked(args[1]):
-            _mark(own)
+        if func == Tensor.data.__set__ and own is not None:  # type: ignore[attr-defined]
+            own = _mark(own) if _marked(args[1]) else own
         tensors = list(_tensors([*args, kwargs]))
         on_device = [tensor for tensor in tensors if _marked(tensor)]
         if on_device:

@@ -112,7 +112,7 @@ class SegmentationTask(Task):
         labeled = masks[masks != IGNORE_INDEX]
         if self.class_weights is None:
             return torch.tensor(float(labeled.numel()), dtype=torch.float64)
-        # Counts, because a sum over many pixels in fp32 is not exact, and Apple's GPUs lack float64.
+        # By counts: a sum over all pixels would need float64, which Apple's GPUs lack.
         counts = labeled.long().bincount(minlength=self.num_classes)
         return (counts * self.class_weights).sum()
 
