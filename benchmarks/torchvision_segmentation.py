@@ -2,8 +2,8 @@
 
 ::
 
-    pacavit --plugin benchmarks/torchvision_segmentation.py train benchmarks/camvid/lraspp.toml \
-        --data ROOT --out DIR
+    pacavit --plugin benchmarks/torchvision_segmentation.py train camvid_nano_paca --data ROOT --out DIR \
+        --set task.name=torchvision-segmentation --set task.network=lraspp_mobilenet_v3_large
 """
 
 from __future__ import annotations

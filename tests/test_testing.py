@@ -1,14 +1,16 @@
 """The conformance checks notice what they promise to notice."""
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pacavit.attention import Attention, QkvAttention
 from pacavit.clustering import Clustering
-from pacavit.testing import check_attention, check_clustering
+from pacavit.heads import HeadOutput, SegmentationHead
+from pacavit.testing import check_attention, check_clustering, check_head
 from pacavit.types import Assignment, AttentionRecord, Grid, StageState
 
 
@@ -132,3 +134,54 @@ def test_broken_records_are_noticed(fault: str, promise: str) -> None:
     broken = type("Broken", (Recorder,), {"fault": fault})
     with pytest.raises(AssertionError, match=promise):
         check_attention(broken)
+
+
+class Linear1x1(SegmentationHead):
+    """One convolution of the finest map, and one of each coarser map; wrong as ``fault`` wants."""
+
+    fault: ClassVar[str] = ""
+    loss_weights: ClassVar[Mapping[str, float]] = {"coarse": 1.0}
+
+    def __init__(
+        self, in_channels: Sequence[int], strides: Sequence[int], num_classes: int
+    ) -> None:
+        super().__init__(in_channels, strides, num_classes)
+        self.layers = nn.ModuleList(nn.Conv2d(number, num_classes, 1) for number in in_channels)
+        if self.fault == "unused":
+            self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
+        if self.fault == "map":
+            maps = [each.detach() for each in maps]
+        finest, middle, coarsest = (
+            layer(each) for layer, each in zip(self.layers, maps, strict=True)
+        )
+        axes = (0, 2, 3) if self.fault == "batch" else (2, 3)
+        logits = finest + middle.mean(axes, keepdim=True)
+        if self.fault == "shape":
+            logits = logits.flatten(2)
+        name = "unknown" if self.fault == "weight" else "coarse"
+        return HeadOutput(logits, {name: coarsest})
+
+    def classifiers(self) -> Sequence[nn.Module]:
+        return list(self.layers)
+
+
+def test_a_sound_head_is_accepted() -> None:
+    check_head(Linear1x1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "promise"),
+    [
+        ("batch", "depends on its batch"),
+        ("shape", "logits are"),
+        ("weight", "no factor for 'unknown'"),
+        ("map", "no gradient reaches a map"),
+        ("unused", "gets no gradient"),
+    ],
+)
+def test_broken_heads_are_noticed(fault: str, promise: str) -> None:
+    broken = type("Broken", (Linear1x1,), {"fault": fault})
+    with pytest.raises(AssertionError, match=promise):
+        check_head(broken)

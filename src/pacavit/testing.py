@@ -1,4 +1,4 @@
-"""Conformance checks for clusterings, attentions and backbones, here and in other projects.
+"""Conformance checks for clusterings, attentions, backbones and heads, here and elsewhere.
 
 Each check takes a class or a model, and raises AssertionError with the requirement that is
 violated. The checks import only the types of this package, so that other projects can run them on
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from pacavit.types import Assignment, AttentionRecord, Grid, StageState
 
-__all__ = ["check_attention", "check_backbone", "check_clustering"]
+__all__ = ["check_attention", "check_backbone", "check_clustering", "check_head"]
 
 _DIM, _CLUSTERS = 12, 5
+_MAP_CHANNELS, _MAP_STRIDES, _CLASSES = (12, 20, 16), (4, 8, 16), 5
 _GRIDS = (Grid(6, 6), Grid(5, 9), Grid(1, 7), Grid(1, 1), Grid(2, 2))
 
 
@@ -122,10 +123,73 @@ def check_backbone(model: Any, image_size: tuple[int, int] = (48, 64)) -> None:
             assert feature.shape == expected, f"map {tuple(feature.shape)}, not {expected}"
     model.train()
     model(torch.randn(2, 3, height, width)).square().sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, f"parameter {name} gets no gradient"
-        assert parameter.grad.isfinite().all(), f"gradient of {name} is not finite"
+    _check_parameters(model)
     model.zero_grad()
+
+
+def check_head(cls: Callable[..., Any], options: Mapping[str, Any] | None = None) -> None:
+    """Check that a class fulfills the contract of segmentation heads.
+
+    Args:
+        cls: built as ``cls(in_channels, strides, num_classes, **options)``, for three maps.
+        options: named options to build it with.
+
+    Raises:
+        AssertionError: names the requirement that is violated.
+    """
+    torch.manual_seed(0)
+    head = cls(_MAP_CHANNELS, _MAP_STRIDES, _CLASSES, **dict(options or {}))
+    # Moves the statistics of norms away from their first values.
+    head.train()(_maps(3, (64, 96)))
+    clusters = getattr(head, "cluster_logits", None)
+    for size in ((64, 96), (57, 90), (16, 16)):
+        maps = _maps(3, size)
+        with torch.no_grad():
+            output, alone = head.eval()(maps), head([each[1:2] for each in maps])
+        expected = (3, _CLASSES)
+        assert output.logits.shape[:2] == expected, f"logits are {tuple(output.logits.shape)}"
+        assert output.logits.ndim == 4, f"logits are {tuple(output.logits.shape)}"
+        assert output.logits.isfinite().all(), "logits are not finite"
+        torch.testing.assert_close(
+            alone.logits,
+            output.logits[1:2],
+            atol=1e-4,
+            rtol=1e-4,
+            msg=_say("an image depends on its batch"),
+        )
+        assert clusters is None or clusters in output.supervised, (
+            f"cluster_logits={clusters!r} are not returned in evaluation"
+        )
+    maps = [each.requires_grad_() for each in _maps(3, (57, 90))]
+    output = head.train()(maps)
+    loss = output.logits.square().sum()
+    for name, logits in output.supervised.items():
+        assert name in head.loss_weights, f"loss_weights has no factor for {name!r}"
+        assert logits.ndim == 4, f"supervised {name!r} are {tuple(logits.shape)}"
+        assert logits.shape[:2] == (3, _CLASSES), f"supervised {name!r} are {tuple(logits.shape)}"
+        loss = loss + logits.square().sum()
+    loss.backward()
+    assert any(each.grad is not None for each in maps), "no gradient reaches a map"
+    _check_parameters(head)
+    _check_classifiers(head)
+
+
+def _check_classifiers(head: Any) -> None:
+    """The layers that a head names have an output per class, and are its own."""
+    own = set(head.modules())
+    for layer in head.classifiers():
+        assert layer in own, "classifiers() returns a layer that is not the head's"
+        sizes = {parameter.shape[0] for parameter in layer.parameters()}
+        assert sizes == {_CLASSES}, "classifiers() returns a layer without an output per class"
+
+
+def _maps(batch: int, size: tuple[int, int]) -> list[Tensor]:
+    """The maps of images with ``size`` = (height, width)."""
+    generator = torch.Generator().manual_seed(size[0])
+    return [
+        torch.randn(batch, channels, *(-(-side // stride) for side in size), generator=generator)
+        for channels, stride in zip(_MAP_CHANNELS, _MAP_STRIDES, strict=True)
+    ]
 
 
 def _check_record(module: Any, grid: Grid) -> None:
@@ -265,6 +329,10 @@ def _check_clustering_gradients(module: nn.Module) -> None:
 def _check_gradients(module: nn.Module, x: Tensor) -> None:
     assert x.grad is not None, "no gradient reaches the tokens"
     assert x.grad.isfinite().all(), "gradient of the tokens is not finite"
+    _check_parameters(module)
+
+
+def _check_parameters(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, f"parameter {name} gets no gradient"
         assert parameter.grad.isfinite().all(), f"gradient of {name} is not finite"

@@ -19,6 +19,7 @@ __all__ = ["packaged_entries", "packaged_fields"]
 _REGISTRIES = {
     "clusterings": ("CLUSTERINGS", "clustering"),
     "attentions": ("ATTENTIONS", "attention"),
+    "heads": ("HEADS", "heads"),
     "methods": ("METHODS", "explain/methods"),
     "datasets": ("DATASETS", "data/sources"),
     "tasks": ("TASKS", "tasks"),

@@ -31,6 +31,7 @@ def test_public_names_exist() -> None:
         ("models", "pacavit_nano"),
         ("clusterings", "conv"),
         ("attentions", "paca"),
+        ("heads", "upernet"),
         ("recipes", "digits"),
         ("datasets", "digits"),
     ],

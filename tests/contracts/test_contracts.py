@@ -9,9 +9,10 @@ import torch
 import pacavit.models  # noqa: F401 - registers the models
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
+from pacavit.heads import HEADS
 from pacavit.models import PacaViT
 from pacavit.models.variants import ORIGINALS
-from pacavit.testing import check_attention, check_backbone, check_clustering
+from pacavit.testing import check_attention, check_backbone, check_clustering, check_head
 
 SMALL: dict[str, Any] = {
     "embed_dims": (8, 12, 16),
@@ -54,6 +55,12 @@ def test_clustering_keeps_its_contract_with_options(name: str, options: dict[str
 @pytest.mark.parametrize("name", ATTENTIONS.names())
 def test_attention_keeps_its_contract(name: str) -> None:
     check_attention(ATTENTIONS.get(name))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("name", HEADS.names())
+def test_head_keeps_its_contract(name: str, norm: str) -> None:
+    check_head(HEADS.get(name), {"channels": 16, "norm": norm})
 
 
 @pytest.mark.parametrize("name", CLUSTERINGS.names())

@@ -114,7 +114,7 @@ def as_ade20k(text: str) -> Change:
 ROWS: list[tuple[str, str, Change, list[str]]] = [
     # what is wrong, the words, the change, what the line must name
     ("no folder named", TRAIN.split(" --data")[0], nothing, ["--data ROOT", "masks/"]),
-    ("no such folder", TRAIN + "s", nothing, ["no data folder", "datas"]),
+    ("no such folder", TRAIN + "_old", nothing, ["no data folder", "data_old"]),
     (
         "no masks folder",
         TRAIN,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -72,3 +73,30 @@ def test_every_size_of_progressive_training_is_tried() -> None:
     changes = ("train.batch_size=1", "task.image_size=64", "train.progressive=[[0.5,32]]")
     with pytest.raises(RecipeError, match="one 32 x 32 image"):
         check_batch_norm(*made(*changes), 1)
+
+
+def segmenter(**options: Any) -> tuple[Task, Recipe, DataInfo]:
+    recipe = recipes.parse(
+        {
+            "name": "test",
+            "task": {
+                "name": "segmentation",
+                "image_size": 64,
+                "head": "upernet",
+                "head_options": {"channels": 8} | options,
+            },
+            "data": {"name": "shapes"},
+            "model": {"name": "pacavit_nano"},
+            "train": {"epochs": 1, "batch_size": 1, "lr": 0.01},
+        },
+        "the test",
+    )
+    return build.task(recipe, INFO), recipe, INFO
+
+
+def test_heads_that_pool_to_one_pixel_say_what_to_do() -> None:
+    with pytest.raises(
+        RecipeError, match=r"batch_size 1, or set task\.head_options\.norm = \"group\"$"
+    ):
+        check_batch_norm(*segmenter(), 1)
+    check_batch_norm(*segmenter(norm="group"), 1)

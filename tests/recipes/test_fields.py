@@ -23,7 +23,8 @@ PACKAGE = Path(pacavit.recipes.__path__[0])
 
 @pytest.fixture
 def fields() -> dict[str, RecipeField]:
-    return {field.name: field for field in recipe_fields()}
+    # Of the fields of one name in several tasks, the first task's.
+    return {field.name: field for field in reversed(recipe_fields())}
 
 
 def dotted(model: type[BaseModel], prefix: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pacavit.engine.run.loggers import LOGGERS
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import UnknownNameError
 from pacavit.explain import METHODS
+from pacavit.heads import HEADS
 from pacavit.recipes.fields import RecipeField, recipe_fields
 from pacavit.report.publishing.card import card_summary
 from pacavit.tasks import TASKS
@@ -36,8 +37,8 @@ def list_names(kind: str) -> list[Entry]:
     """The entries of a kind, sorted by name.
 
     Args:
-        kind: models, clusterings, attentions, methods, recipes, datasets, tasks,
-            loggers or weights.
+        kind: models, clusterings, attentions, heads, methods, recipes, datasets, tasks, loggers
+            or weights.
 
     Raises:
         UnknownNameError: there is no such kind.
@@ -75,6 +76,7 @@ _LISTS: dict[str, Callable[[], list[Entry]]] = {
     "models": _models,
     "clusterings": lambda: _registered(CLUSTERINGS),
     "attentions": lambda: _registered(ATTENTIONS),
+    "heads": lambda: _registered(HEADS),
     "methods": lambda: _registered(METHODS),
     "recipes": _recipes,
     "datasets": lambda: _registered(DATASETS),

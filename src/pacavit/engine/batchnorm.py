@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pacavit.data import DataInfo
 from pacavit.errors import RecipeError
+from pacavit.heads import SegmentationHead
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks import Task
 
@@ -42,6 +44,7 @@ def check_batch_norm(task: Task, recipe: Recipe, info: DataInfo, processes: int)
             raise RecipeError(
                 f"model {recipe.model.name!r} has BatchNorm layers, which cannot train on one "
                 f"{height} x {width} image at a time: {_remedy(recipe, processes)}"
+                + _remedy_of_heads(task)
             )
 
 
@@ -60,6 +63,17 @@ def _remedy(recipe: Recipe, processes: int) -> str:
         return f"raise train.micro_batch {train.micro_batch} or train.batch_size {train.batch_size}"
     remedy = f"raise train.batch_size {train.batch_size}"
     return remedy if processes == 1 else f"{remedy}, or start fewer than {processes} processes"
+
+
+def _remedy_of_heads(task: Task) -> str:
+    """Another remedy, if the head on a pyramid is what has an option for it."""
+    head = getattr(task.model, "head", None)
+    if (
+        not isinstance(head, SegmentationHead)
+        or "norm" not in inspect.signature(type(head)).parameters
+    ):
+        return ""
+    return ', or set task.head_options.norm = "group"'
 
 
 def _gets_single_values(model: nn.Module, height: int, width: int) -> bool:

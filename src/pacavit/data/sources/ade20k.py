@@ -28,7 +28,7 @@ from pacavit.data.splits import hold_out_missing
 from pacavit.errors import DataError
 from pacavit.utils.text import shown
 
-__all__ = ["Ade20k"]
+__all__ = ["Ade20k", "published_classes"]
 
 _LISTS = ("objectInfo150.txt", "objectInfo.txt")
 _LAYOUT = (
@@ -159,7 +159,7 @@ def _unlisted(root: Path, pairs: Mapping[str, Pairs]) -> tuple[tuple[ListedClass
     paths = [root / os.fsdecode(mask) for each in pairs.values() for mask in each.masks]
     largest = max((v for v in find_values(paths).values if v not in _UNLABELED), default=0)
     where = f"{shown(root)} has no {' or '.join(_LISTS)}"
-    published = _published()
+    published = published_classes()
     if largest == len(published):
         return published, f"{where}: classes have the names that ADE20K published"
     return (
@@ -169,7 +169,7 @@ def _unlisted(root: Path, pairs: Mapping[str, Pairs]) -> tuple[tuple[ListedClass
 
 
 @cache
-def _published() -> tuple[ListedClass, ...]:
+def published_classes() -> tuple[ListedClass, ...]:
     """The 150 classes of scene parsing with their published colors; two colors are the same."""
     text = resources.files(__package__).joinpath("ade20k.csv").read_text(encoding="utf-8")
     return tuple(
@@ -180,7 +180,7 @@ def _published() -> tuple[ListedClass, ...]:
 
 def _colors(classes: Sequence[ListedClass]) -> tuple[Color, ...]:
     """The colors of the list, the published ones for the published names, or default ones."""
-    published = {entry.name: entry.color for entry in _published()}
+    published = {entry.name: entry.color for entry in published_classes()}
     names = [entry.name for entry in classes]
     known = published if set(names) == set(published) else {}
     defaults = class_colors(names)

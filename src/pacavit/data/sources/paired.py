@@ -19,7 +19,8 @@ from pacavit.data.base import (
     Split,
 )
 from pacavit.data.formats.files import fingerprint
-from pacavit.data.formats.masks import MaskCoding, MaskFiles
+from pacavit.data.formats.mask_files import MaskFiles
+from pacavit.data.formats.masks import MaskCoding
 from pacavit.data.formats.pairs import Pairs, Unpaired, pair_folders
 from pacavit.data.formats.walk import Skipped, sub_folders
 from pacavit.data.splits import SPLIT_NAMES, split_of

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,29 @@ from typing import Any
 import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import nn
+from torch import Tensor, nn
 
-from pacavit.data.base import DataInfo
+from pacavit.data.base import DataInfo, MaskInfo
+from pacavit.data.formats.class_list import ListedClass
+from pacavit.data.palette import class_colors
+from pacavit.data.sources.ade20k import published_classes
 from pacavit.engine import build
 from pacavit.engine.weights.foreign import Foreign, check_match, imagenet_classes, read_foreign
 from pacavit.engine.weights.format import save_weights
 from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
-from pacavit.models.convert import convert_state_dict, is_original, recognize
+from pacavit.heads.convert import HEAD_PREFIXES, convert_head, recognize_head
+from pacavit.models.convert import convert_state_dict, infer_settings, is_original, recognize
 from pacavit.models.match import architecture_of, match_weights
 from pacavit.models.variants import ORIGINALS
 from pacavit.recipes import io
 from pacavit.recipes.schema import ModelConfig, Recipe
+from pacavit.tasks.segmentation import Segmenter
 
 __all__ = ["Conversion", "convert_checkpoint"]
 
 _IMAGENET_CLASSES = 1000
 _IMAGE_SIZE = 224
+_USUAL_SIZE = (512, 683)  # of images in ADE20K
 _PUBLISHED = "imagenet_tiny"  # recipe with which all original classifiers were trained
 
 
@@ -95,20 +102,74 @@ def convert_checkpoint(
 
 def _convert_original(foreign: Foreign, out: Path, model: str | None) -> Conversion:
     weights = convert_state_dict(foreign.weights)
+    if any(name.startswith(HEAD_PREFIXES) for name in weights):
+        return _convert_segmentation(weights, out, model)
     original, name, settings = _named(model) if model else recognize(weights)
     recipe = _recipe(original, name, settings)
     num_classes = len(weights["head.weight"]) if "head.weight" in weights else _IMAGENET_CLASSES
     network = _build(recipe, num_classes)
+    return _write(out, network, weights, recipe, _data_info(num_classes), original, settings)
+
+
+def _convert_segmentation(
+    weights: Mapping[str, Tensor], out: Path, model: str | None
+) -> Conversion:
+    head = {name: value for name, value in weights.items() if name.startswith(HEAD_PREFIXES)}
+    backbone = {name: value for name, value in weights.items() if name not in head}
+    facts = recognize_head(head)
+    if model is None:
+        original, name, settings = recognize(backbone)
+    else:
+        original, name, settings = _named(model)
+        settings["num_clusters"] = infer_settings(backbone)["num_clusters"]
+    published = f"ade20k_{name.removeprefix('pacavit_')}_{facts.name}"
+    if published not in io.names():
+        raise CheckpointError(f"{name} was not published for segmentation")
+    document = io.load(published).model_dump(mode="json")
+    recipe = io.parse(
+        document
+        | {
+            "description": "trained by the authors of PaCa-ViT",
+            "task": document["task"] | {"head_options": dict(facts.options)},
+            "model": _model_section(name, settings, document["model"]["drop_path"]),
+        },
+        f"the recipe of {name}",
+    )
+    info = _segmentation_info(facts.num_classes)
+    with _same_random_weights():
+        network = build.task(recipe, info).model
+    assert isinstance(network, Segmenter)
+    paths = {module: path for path, module in network.named_modules()}
+    body = paths[network.backbone.body]
+    renamed = {f"{body}.{key}": value for key, value in backbone.items()}
+    renamed |= {
+        key if key.startswith(HEAD_PREFIXES) else f"head.{key}": value
+        for key, value in convert_head(head, network.head).items()
+    }
+    return _write(out, network, renamed, recipe, info, original, settings)
+
+
+def _write(
+    out: Path,
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    recipe: Recipe,
+    info: DataInfo,
+    original: str | None,
+    settings: Mapping[str, Any],
+) -> Conversion:
+    """Load what fits into a network, and write it."""
     own = network.state_dict()
     fitting = {
         key: value for key, value in weights.items() if key in own and value.shape == own[key].shape
     }
+    name = recipe.model.name
     if not fitting:
         raise CheckpointError(
             f"no weight of the file fits {original or name}; choose another --model"
         )
     network.load_state_dict(fitting, strict=False)
-    save_weights(out, network, recipe, _data_info(num_classes), {})
+    save_weights(out, network, recipe, info, {})
     return Conversion(
         path=out,
         original=original,
@@ -147,9 +208,16 @@ def _convert_other(foreign: Foreign, out: Path, name: str) -> Conversion:
     )
 
 
-def _build(recipe: Recipe, num_classes: int) -> nn.Module:
+@contextmanager
+def _same_random_weights() -> Iterator[None]:
+    """Random weights inside the context are the same in every conversion."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # random weights are the same in every conversion
+        torch.manual_seed(0)
+        yield
+
+
+def _build(recipe: Recipe, num_classes: int) -> nn.Module:
+    with _same_random_weights():
         return build.model(recipe.model, num_classes)
 
 
@@ -160,8 +228,6 @@ def _named(name: str) -> tuple[str, str, dict[str, Any]]:
 
 def _recipe(original: str | None, model: str, settings: Mapping[str, Any]) -> Recipe:
     """The recipe with which the model was published."""
-    fields = {key: value for key, value in settings.items() if key in ModelConfig.model_fields}
-    options = {key: value for key, value in settings.items() if key not in fields}
     drop_path = ORIGINALS[original].drop_path if original else 0.1
     name = original or model
     published = io.load(_PUBLISHED).model_dump(mode="json")
@@ -170,10 +236,17 @@ def _recipe(original: str | None, model: str, settings: Mapping[str, Any]) -> Re
         | {
             "name": name,
             "description": "trained by the authors of PaCa-ViT",
-            "model": {"name": model, **fields, "drop_path": drop_path, "options": options},
+            "model": _model_section(model, settings, drop_path),
         },
         f"the recipe of {name}",
     )
+
+
+def _model_section(model: str, settings: Mapping[str, Any], drop_path: float) -> dict[str, Any]:
+    """The section of a recipe for one of our models with other settings."""
+    fields = {key: value for key, value in settings.items() if key in ModelConfig.model_fields}
+    options = {key: value for key, value in settings.items() if key not in fields}
+    return {"name": model, **fields, "drop_path": drop_path, "options": options}
 
 
 def _recipe_of_timm(name: str, facts: Mapping[str, Any]) -> Recipe:
@@ -208,4 +281,27 @@ def _data_info(num_classes: int) -> DataInfo:
         image_size=(_IMAGE_SIZE, _IMAGE_SIZE),
         mean=IMAGENET_DEFAULT_MEAN,
         std=IMAGENET_DEFAULT_STD,
+    )
+
+
+def _segmentation_info(num_classes: int) -> DataInfo:
+    """Facts about ADE20K or, if the number of classes differs, about unknown data."""
+    classes, version = published_classes(), "ADE20K scene parsing"
+    if num_classes != len(classes):
+        numbers = range(1, num_classes + 1)
+        classes = tuple(ListedClass(f"class {number}", number) for number in numbers)
+        version = f"images of {num_classes} classes unknown to us"
+    names = tuple(entry.name for entry in classes)
+    colors = zip(classes, class_colors(names), strict=True)
+    return DataInfo(
+        name="ade20k",
+        version=version,
+        class_names=names,
+        image_size=_USUAL_SIZE,
+        mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD,
+        masks=MaskInfo(
+            tuple(entry.value or 0 for entry in classes),
+            tuple(entry.color or default for entry, default in colors),
+        ),
     )
