@@ -179,6 +179,7 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory, noise_image: Path) -> Pa
     output = task.model((pixels / 255 - 0.5) / 0.25)
     layers = ((head.classifier, output.logits), (head.to_clusters, output.supervised["clusters"]))
     for layer, logits in layers:
+        assert layer.bias is not None
         layer.bias.data -= logits.mean((0, 2, 3))
     path = tmp_path_factory.mktemp("segmenter") / "segmenter.safetensors"
     save_weights(path, task.model, recipe, info, {})

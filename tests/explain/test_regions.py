@@ -1,7 +1,6 @@
 """Scores of regions: what they are, that methods explain them, and how regions are found."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -22,8 +21,6 @@ FLOW_METHODS = {"rollout", "relevance"}
 
 class PixelHead(SegmentationHead):
     """Logits of a pixel depend on this pixel only: class 1 is its first channel, class 0 minus."""
-
-    loss_weights: Mapping[str, float] = MappingProxyType({})
 
     def __init__(
         self, in_channels: Sequence[int], strides: Sequence[int], num_classes: int

@@ -158,7 +158,7 @@ def test_wrong_questions_are_told_in_a_line(
         ({"measured": tmp_path}, "no measurement at"),
     ):
         with pytest.raises(PacavitError, match=told):
-            explain_images(model, [noise_image], device=CPU, **options)  # type: ignore[arg-type]
+            explain_images(model, [noise_image], device=CPU, **options)
     with pytest.raises(UnknownNameError, match="did you mean 'grad_cam'"):
         explain_images(model, [noise_image], device=CPU, method="gradcam")
     classifier = load_model("cifar10_nano_conv")
@@ -183,7 +183,8 @@ def test_pictures_have_one_tile_per_cluster_and_answer(found: SegmentationExplan
     assert render_segmentation.region_picture(found, found.regions[0]).shape == (3, 240, 320)
     # Six tiles of 150 x 200 in a row, of which each has a caption and a margin.
     assert render_segmentation.cluster_gallery(found, clusters).shape == (3, 181, 6 * 206 + 6)
-    assert render_segmentation.alone_picture(found, clusters).shape == (3, 331, 3 * 406 + 6)
+    alone = render_segmentation.alone_picture(found, clusters)  # with a legend below
+    assert alone.shape == (3, 331 + 13 + 3 * 6, 3 * 406 + 6)
     figure = render_segmentation.attention_figure(found, clusters)
     assert figure is not None
     assert len(figure.axes[0].get_yticks()) == 3
