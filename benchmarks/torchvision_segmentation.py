@@ -2,8 +2,9 @@
 
 ::
 
-    pacavit --plugin benchmarks/torchvision_segmentation.py train camvid_nano_paca --data ROOT --out DIR \
-        --set task.name=torchvision-segmentation --set task.network=lraspp_mobilenet_v3_large
+    pacavit --plugin benchmarks/torchvision_segmentation.py train camvid_nano_paca \
+        --data ROOT --out DIR --set model.init=null --set task.name=torchvision-segmentation \
+        --set task.network=lraspp_mobilenet_v3_large
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from pacavit.engine.predictor import ImageInput, decode_input
 from pacavit.engine.system import pick_device
 from pacavit.engine.test_time import check_tta
 from pacavit.errors import PacavitError
-from pacavit.report.tasks import report_of
 from pacavit.tasks import TaskPrediction
 from pacavit.utils.text import shown
 
@@ -77,6 +76,9 @@ def predict(
     loaded = predictor.model
     writer = None
     if out is not None:
+        # Reports draw pictures, with libraries that a prediction alone does not need.
+        from pacavit.report.tasks import report_of
+
         report = report_of(loaded.recipe.task.name)
         writer = report.prediction_writer(Path(out), loaded.info, overwrite=overwrite)
     found = track(

@@ -54,7 +54,7 @@ def png_bytes(picture: Tensor) -> bytes:
 
 
 def gray_png_bytes(values: Tensor) -> bytes:
-    """(H, W) uint8 -> the bytes of a PNG file with these gray values."""
+    """(H, W) uint8 or uint16 -> the bytes of a PNG file with these gray values."""
     return _saved(pillow_image(values), "PNG")
 
 

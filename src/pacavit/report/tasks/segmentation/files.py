@@ -29,7 +29,7 @@ class SegmentationWriter:
     """Writes ``NAME.labels.png`` and ``NAME.overlay.jpg`` of each image, and ``predictions.json``.
 
     Label images have the size of the image (as it is displayed, see EXIF) and the data set's own
-    numbers of the classes as gray values. The JSON file has the areas of the classes and the names
+    numbers of the classes as gray values, of 16 bits if one is above 255. The JSON file has the areas of the classes and the names
     of the files. Images of the same name get a number behind it.
 
     Args:
@@ -52,7 +52,8 @@ class SegmentationWriter:
             )
         assert info.masks is not None
         self.out, self.info, self.masks = out, info, info.masks
-        self._values = torch.tensor(info.masks.values, dtype=torch.uint8)
+        kind = torch.uint8 if max(info.masks.values) <= 255 else torch.uint16
+        self._values = torch.tensor(info.masks.values, dtype=kind)
         self._used: Counter[str] = Counter()
         self._records: list[dict[str, Any]] = []
 
