@@ -18,7 +18,15 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
+from torch.nn import functional as F
 
+from pacavit import recipes
+from pacavit.data import DataInfo, MaskInfo
+from pacavit.engine import build
+from pacavit.engine.weights.format import save_weights
+from pacavit.heads import PacaHead
+from pacavit.recipes.schema import ModelConfig
+from pacavit.tasks.segmentation import SegmentationConfig, SegmentationTask
 from pacavit_cli.main import main
 
 if TYPE_CHECKING:
@@ -122,6 +130,60 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             words = [word for change in changes for word in ("--set", change)]
             assert main(["train", "digits", "--out", str(run), *words]) == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def noise_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Smooth noise of 60 x 80 pixels; tests must not change it."""
+    coarse = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(3))
+    pixels = F.interpolate(coarse, (60, 80), mode="bicubic").clamp(0, 1)
+    path = tmp_path_factory.mktemp("images") / "noise.png"
+    Image.fromarray((255 * pixels[0]).byte().permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def segmenter(tmp_path_factory: pytest.TempPathFactory, noise_image: Path) -> Path:
+    """Weights of a segmentation network that was not trained, with a PaCa head, three classes.
+
+    Its biases are such that it finds each class in ``noise_image``; tests must not change it.
+    """
+    torch.manual_seed(0)
+    config = SegmentationConfig(head_options={"channels": 16})
+    model = ModelConfig.model_validate(
+        {
+            "name": "pacavit_nano",
+            "options": {
+                "embed_dims": [24, 32, 48],
+                "num_heads": [2, 2, 2],
+                "stem_dims": [8, 24],
+            },
+        }
+    )
+    recipe = recipes.load("digits").model_copy(update={"task": config, "model": model})
+    info = DataInfo(
+        name="scenes",
+        version="made by hand",
+        class_names=("sky", "road", "a <b>/car"),
+        image_size=(48, 64),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        masks=MaskInfo((1, 2, 3), ((0, 0, 255), (90, 90, 90), (255, 0, 0))),
+    )
+    task = build.task(recipe, info).eval()
+    assert isinstance(task, SegmentationTask)
+    head = task.model.head
+    assert isinstance(head, PacaHead)
+    with Image.open(noise_image) as opened:
+        pixels = torch.from_numpy(np.array(opened)).permute(2, 0, 1)[None]
+    output = task.model((pixels / 255 - 0.5) / 0.25)
+    layers = ((head.classifier, output.logits), (head.to_clusters, output.supervised["clusters"]))
+    for layer, logits in layers:
+        assert layer.bias is not None
+        layer.bias.data -= logits.mean((0, 2, 3))
+    path = tmp_path_factory.mktemp("segmenter") / "segmenter.safetensors"
+    save_weights(path, task.model, recipe, info, {})
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,7 @@ def as_ade20k(text: str) -> Change:
 ROWS: list[tuple[str, str, Change, list[str]]] = [
     # what is wrong, the words, the change, what the line must name
     ("no folder named", TRAIN.split(" --data")[0], nothing, ["--data ROOT", "masks/"]),
-    ("no such folder", TRAIN + "s", nothing, ["no data folder", "datas"]),
+    ("no such folder", TRAIN + "_old", nothing, ["no data folder", "data_old"]),
     (
         "no masks folder",
         TRAIN,
@@ -249,6 +249,12 @@ ROWS: list[tuple[str, str, Change, list[str]]] = [
         TRAIN,
         both(save(gray(0)), save(gray(255), range(10))),
         ["values 0 and 255 only", "VALUE NAME"],
+    ),
+    (
+        "0 and 255 with names",
+        TRAIN,
+        both(write("sky\nroad\n"), save(gray(0)), save(gray(255), range(10))),
+        ["show only the class 'sky'", "unlabeled", "255, as VALUE NAME"],
     ),
     (
         "nothing labeled",

@@ -21,7 +21,8 @@ from pacavit.data.base import (
 )
 from pacavit.data.formats.files import FileImages, describe_broken
 from pacavit.data.formats.image import crop_center, decode_image, fit_image, read_image
-from pacavit.data.formats.masks import MaskFiles, read_mask
+from pacavit.data.formats.mask_files import MaskFiles
+from pacavit.data.formats.masks import read_mask
 from pacavit.data.loader import Loader
 from pacavit.data.masks import MaskedImages, MaskStatistics, MemoryMasks
 from pacavit.data.options import check_options

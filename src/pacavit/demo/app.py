@@ -261,7 +261,7 @@ class _Page:
             self.on_pixel,
             [self.state, self.segment.opacity],
             [self.state, self.status, *self.segment.outputs],
-            **(_IN_ORDER | {"trigger_mode": "multiple"}),
+            **{**_IN_ORDER, "trigger_mode": "multiple"},
         )
         self.segment.opacity.input(
             self.on_opacity, [self.state, self.segment.opacity], self.segment.picture, **quiet

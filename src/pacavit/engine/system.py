@@ -32,12 +32,8 @@ def pick_device(name: str, *, float64: bool = False, option: str = "train.device
     """The device of a name; "auto" is the first NVIDIA GPU, else Apple's GPU (mps), else the CPU.
 
     Args:
-        name: of the device, or "auto".
-        float64: "auto" must be a device with float64, which Apple's GPUs are not.
-        option: that the name was given for, for error messages.
-
-    Args:
         name: "auto", or a name of torch.
+        float64: "auto" must be a device with float64, which Apple's GPUs are not.
         option: what the user calls it, for messages.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,12 +29,15 @@ from pacavit.tasks.segmentation.preprocess import resize_mask
 from pacavit.utils.pictures import from_pillow, pillow_image
 
 __all__ = [
+    "LETTERS",
     "alone_picture",
     "attended_classes",
     "attention_figure",
+    "class_entries",
     "class_picture",
     "class_picture_with_legend",
     "cluster_gallery",
+    "cluster_label_picture",
     "cluster_picture",
     "marked",
     "region_map",
@@ -44,7 +47,9 @@ __all__ = [
 
 _TILE = 200  # pixels of the longer side of a picture in a sheet
 _COLUMNS = 6
-_LETTERS, _PAD = 13, 6  # pixels
+LETTERS = 13
+"""Height of letters of captions in pixels."""
+_PAD = 6  # pixels
 _MATRIX = 30  # most rows and columns of a matrix of attention
 
 
@@ -129,19 +134,47 @@ def cluster_gallery(explanation: SegmentationExplanation, clusters: HeadClusters
 
 def alone_picture(explanation: SegmentationExplanation, clusters: HeadClusters) -> Tensor:
     """The final classes, those by the clusters alone, and where they differ: (3, H, W) uint8."""
-    size = fitted_size(explanation.placement.image_size, 2 * _TILE)
+    longer = 2 * _TILE
+    size = fitted_size(explanation.placement.image_size, longer)
     final, alone = (resize_mask(each, size) for each in (explanation.labels, clusters.labels))
     small = thumbnail(explanation.image, size)
-    return sheet(
+    by_clusters = cluster_label_picture(explanation, clusters, longer)
+    found = sheet(
         [
             _Tile(_classes(explanation, explanation.labels, size), "final answer"),
-            _Tile(_classes(explanation, clusters.labels, size), "argmax of the clusters alone"),
+            _Tile(by_clusters, "argmax of the clusters alone"),
             _Tile(
                 errors_picture(small, alone, final),
                 f"different in {1 - clusters.agreement:.1%} of the pixels",
             ),
         ]
     )
+    labels = torch.cat([explanation.labels, clusters.labels]).unique()
+    return with_legend(found, class_entries(explanation, labels), LETTERS)
+
+
+def class_entries(
+    explanation: SegmentationExplanation, labels: Iterable[Tensor | int]
+) -> list[tuple[str, tuple[int, int, int]]]:
+    """Names and colors of classes for a legend, each once, in their order."""
+    return [
+        (explanation.names[label], explanation.colors[label])
+        for label in sorted({int(label) for label in labels})
+    ]
+
+
+def cluster_label_picture(
+    explanation: SegmentationExplanation, clusters: HeadClusters, longer: int
+) -> Tensor:
+    """The image with the classes of the clusters alone in color: (3, H, W) uint8.
+
+    Args:
+        explanation: of the image.
+        clusters: of the head.
+        longer: pixels of the longer side of the picture.
+    """
+    size = fitted_size(explanation.placement.image_size, longer)
+    return _classes(explanation, clusters.labels, size)
 
 
 def attended_classes(
@@ -175,7 +208,7 @@ def attention_figure(explanation: SegmentationExplanation, clusters: HeadCluster
     height, width = matrix.shape
     figure = Figure(figsize=(2.4 + 0.42 * width, 1.5 + 0.34 * height), layout="constrained")
     axis = figure.subplots()
-    axis.imshow(matrix, cmap=COLORMAP, vmin=0, vmax=1, aspect="auto")
+    axis.imshow(matrix.numpy(), cmap=COLORMAP, vmin=0, vmax=1, aspect="auto")
     axis.set_xticks(range(width), [_text(names[k]) for k in strongest.tolist()], rotation=90)
     axis.set_yticks(range(height), [_text(names[label]) for label, _ in rows])
     axis.tick_params(labelsize=8)
@@ -196,12 +229,12 @@ def sheet(tiles: Sequence[tuple[Tensor, str]], columns: int = _COLUMNS) -> Tenso
     """Pictures (3, h, w) uint8 of one size, with captions below, in rows: (3, H, W) uint8."""
     height, width = tiles[0][0].shape[1:]
     columns = min(columns, len(tiles))
-    row_height = height + _LETTERS + 2 * _PAD
+    row_height = height + LETTERS + 2 * _PAD
     rows = math.ceil(len(tiles) / columns)
     canvas = Image.new(
         "RGB", (columns * (width + _PAD) + _PAD, rows * row_height + _PAD), (255, 255, 255)
     )
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(_LETTERS)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(LETTERS)
     for number, (picture, caption) in enumerate(tiles):
         row, column = divmod(number, columns)
         x, y = _PAD + column * (width + _PAD), _PAD + row * row_height

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -89,8 +90,8 @@ class _ConvBnAct(nn.Sequential):
         dim: channels after.
         act_layer: activation.
         pool: pool after the convolution.
-        numbered: the pooling counts as a layer of the sequence. Where it does not, the layers after
-            it have the same names as without pooling.
+        numbered: the pooling has a number as its name, as all other layers. Where it has not, the
+            layers after it have the same names as without pooling.
     """
 
     def __init__(
@@ -102,25 +103,25 @@ class _ConvBnAct(nn.Sequential):
         pool: bool = False,
         numbered: bool = True,
     ) -> None:
-        pools = (nn.MaxPool2d(2, ceil_mode=True),) if pool else ()
-        super().__init__(
-            nn.Conv2d(in_chans, dim, 3, padding=1, bias=False),
-            *(pools if numbered else ()),
-            nn.BatchNorm2d(dim),
-            act_layer(),
-        )
-        self.pools = pools  # a tuple is no submodule
+        layers: dict[str, nn.Module] = {"0": nn.Conv2d(in_chans, dim, 3, padding=1, bias=False)}
+        if pool:
+            layers["1" if numbered else "pool"] = nn.MaxPool2d(2, ceil_mode=True)
+        first = 2 if pool and numbered else 1
+        layers |= {str(first): nn.BatchNorm2d(dim), str(first + 1): act_layer()}
+        super().__init__(OrderedDict(layers))
         self.stride = 2 if pool else 1
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C0, H, W) -> (B, C, H / stride, W / stride); ``mask`` (B, H, W)."""
-        norm, act = self[-2], self[-1]
-        x = self[0](fill_padding(x, mask))
-        for pool in self.pools:
-            x = pool(fill_padding(x, mask, -math.inf))
-            mask = None if mask is None else reduce_mask(mask, self.stride)
+        if mask is None:
+            return super().forward(x)
+        conv, *pool, norm, act = self
+        x = conv(fill_padding(x, mask))
+        if pool:
+            x = pool[0](fill_padding(x, mask, -math.inf))
+            mask = reduce_mask(mask, self.stride)
             x = fill_padding(x, mask)
-        return act(norm(x) if mask is None else _norm_without_padding(norm, x, mask))
+        return act(_norm_without_padding(norm, x, mask))
 
 
 def _norm_without_padding(norm: nn.Module, x: Tensor, mask: Tensor) -> Tensor:

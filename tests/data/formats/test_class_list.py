@@ -59,6 +59,7 @@ def test_forms(tmp_path: Path, name: str, text: str, expected: list[tuple[object
         ("a.txt", "sky 300 0 0\n", "'300 0 0' is no color"),
         ("a.txt", "\n".join(f"class {number}" for number in range(256)), "256 classes.*255"),
         ("a.csv", "name,r,g,b\nsky,255\n", "line 2: 2 cells instead of 4"),
+        ("a.csv", "id,name\n1,sky\n2,\n", "has a class without a name"),
         ("a.json", "{", "is not JSON"),
         ("a.json", "3", "holds no list of classes, but int"),
         ("a.json", "[3]", "class 1 is neither a name nor"),

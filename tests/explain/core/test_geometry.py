@@ -21,19 +21,22 @@ THREE_STAGES: dict[str, Any] = {
     "num_clusters": 3,
 }
 SMALL_IMAGES: dict[str, Any] = {"stem_dims": (4, 4), "transition_convs": 2}
+COARSER: dict[str, Any] = SMALL_IMAGES | {"stem_stride": 4}
 
 
 def test_where_patches_lie() -> None:
     assert samplings(PacaViT(**THREE_STAGES)) == [(4, 0), (8, 0), (16, 0)]
     small = PacaViT(**THREE_STAGES, **SMALL_IMAGES)
     assert samplings(small) == [(2, 0.5), (4, 1.5), (8, 3.5)]
+    coarser = PacaViT(**THREE_STAGES, **COARSER)
+    assert samplings(coarser) == [(4, 1.5), (8, 3.5), (16, 7.5)]
     with pytest.raises(PacavitError, match="Linear is not a network of this package"):
         samplings(nn.Linear(2, 2))
     with pytest.raises(PacavitError, match="not square"):
         windows(nn.Conv2d(1, 1, (3, 5)))
 
 
-@pytest.mark.parametrize("settings", [{}, SMALL_IMAGES])
+@pytest.mark.parametrize("settings", [{}, SMALL_IMAGES, COARSER])
 def test_a_patch_is_centerd_on_what_its_stage_reads(settings: dict[str, Any]) -> None:
     """The middle of the pixels that reach a patch is where the sampling says."""
     model = PacaViT(**THREE_STAGES, **settings).eval()

@@ -104,6 +104,8 @@ def check_class_list(where: str, classes: Sequence[ListedClass]) -> None:
     """
     if not classes:
         raise DataError(f"{where} has no classes; write one a line")
+    if not all(entry.name.strip() for entry in classes):
+        raise DataError(f"{where} has a class without a name; name it, or remove it")
     for what in ("name", "value", "color"):
         found = [getattr(entry, what) for entry in classes]
         missing = [entry.name for entry in classes if getattr(entry, what) is None]

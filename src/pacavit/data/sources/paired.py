@@ -19,7 +19,8 @@ from pacavit.data.base import (
     Split,
 )
 from pacavit.data.formats.files import fingerprint
-from pacavit.data.formats.masks import MaskCoding, MaskFiles
+from pacavit.data.formats.mask_files import MaskFiles
+from pacavit.data.formats.masks import MaskCoding
 from pacavit.data.formats.pairs import Pairs, Unpaired, pair_folders
 from pacavit.data.formats.walk import Skipped, sub_folders
 from pacavit.data.splits import SPLIT_NAMES, split_of
@@ -113,14 +114,28 @@ class PairedSource(DataSource):
         return "\n".join(lines) or None
 
     def load(self, split: Split) -> MaskFiles:
-        """One split, whose masks have been checked; checked once and kept."""
+        """One split, whose masks have been checked; checked once and kept.
+
+        Raises:
+            DataError: there are no such images, masks do not fit, or those to train on have one
+                class only.
+        """
         if split not in self._loaded:
             files = self.files(split)
             if files is None:
                 raise DataError(
                     f"{shown(self.folder)} has no {split} images with masks{self._remedy(split)}"
                 )
-            files.scan(f"{split} masks")
+            counts = files.scan(f"{split} masks")
+            shown_classes = counts.pixels.nonzero().flatten().tolist()
+            if split == "train" and len(shown_classes) == 1:
+                fraction = counts.unlabeled / (counts.unlabeled + int(counts.pixels.sum()))
+                raise DataError(
+                    f"{shown(self.folder)}: the training masks show only the class "
+                    f"{self._info.class_names[shown_classes[0]]!r}, and {fraction:.0%} of their "
+                    f"pixels are unlabeled; list every value that is a class, perhaps "
+                    f"{IGNORE_INDEX}, as VALUE NAME"
+                )
             self._loaded[split] = files
         return self._loaded[split]
 

@@ -61,15 +61,20 @@ def errors_picture(image: Tensor, labels: Tensor, truth: Tensor) -> Tensor:
     return picture.round().to(torch.uint8)
 
 
-def with_legend(picture: Tensor, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Tensor:
+def with_legend(
+    picture: Tensor,
+    entries: Sequence[tuple[str, tuple[int, int, int]]],
+    letters: int | None = None,
+) -> Tensor:
     """(3, H, W) uint8 -> a picture with names and colors of classes in rows below it.
 
     Args:
-        picture: at any size; letters are in proportion to it.
+        picture: at any size.
         entries: name and RGB color of each class, in order.
+        letters: their height in pixels; None is in proportion to the picture.
     """
     height, width = picture.shape[1:]
-    size = max(_FEWEST, round(max(height, width) / 40))
+    size = letters or max(_FEWEST, round(max(height, width) / 40))
     font = ImageFont.load_default(size)
     pad, swatch = size // 2, size
     places: list[tuple[int, int]] = []

@@ -112,7 +112,9 @@ class SegmentationTask(Task):
         labeled = masks[masks != IGNORE_INDEX]
         if self.class_weights is None:
             return torch.tensor(float(labeled.numel()), dtype=torch.float64)
-        return self.class_weights[labeled.long()].sum(dtype=torch.float64)
+        # By counts: a sum over all pixels would need float64, which Apple's GPUs lack.
+        counts = labeled.long().bincount(minlength=self.num_classes)
+        return (counts * self.class_weights).sum()
 
     def set_class_weights(self, weights: Tensor) -> None:
         """Weigh the classes in the losses: (classes,) float32."""
