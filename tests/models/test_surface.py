@@ -39,6 +39,7 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "attention": {"attention": ("full", "paca", "paca")},
     "attention_options": {"attention_options": {"window": 3}},  # no attention has options yet
     "stem_dims": {"stem_dims": (4,)},
+    "stem_stride": {"stem_dims": (4,), "stem_stride": 4},
     "transition_convs": {"transition_convs": 1},
     "act_layer": {"act_layer": "relu"},
     "drop_rate": {"drop_rate": 0.1},

@@ -93,8 +93,9 @@ class UperNetHead(SegmentationHead):
             projected = lateral(each)
             x = projected + enlarge(x, projected.shape[2:])
             levels.append(smooth(x))
-        size = levels[-1].shape[2:]
-        fused = self.fuse(torch.cat([enlarge(level, size) for level in reversed(levels)], 1))
+        *coarser, finest = levels
+        enlarged = [enlarge(level, finest.shape[2:]) for level in reversed(coarser)]
+        fused = self.fuse(torch.cat([finest, *enlarged], 1))
         logits = self.classifier(self.drop(fused))
         if self.auxiliary is None or not self.training:
             return HeadOutput(logits, {})
