@@ -4,8 +4,8 @@
 
     make tables
 
-A page marks the place of a table by its name, a function of ``result_tables.py`` or
-``speed_tables.py``, and everything between the two comments is replaced::
+A page marks the place of a table by its name, a function of ``result_tables.py``,
+``speed_tables.py`` or ``study_tables.py``, and everything between the two comments is replaced::
 
     <!-- table: NAME -->
 
@@ -20,6 +20,7 @@ import re
 from pathlib import Path
 
 import speed_tables  # noqa: F401 (registers its tables)
+import study_tables  # noqa: F401 (likewise)
 from result_tables import TABLES
 
 ROOT = Path(__file__).parents[1]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import statistics
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ from pacavit.report.publishing.published import published
 
 ROOT = Path(__file__).parents[1]
 LoadScript = Callable[[Path], ModuleType]
+Recorded = Callable[[str, Any], None]
 SIX = ("insertion", "deletion", "difference", "kept", "removed", "ROAD")
 
 
@@ -25,7 +28,8 @@ def results(load_script: LoadScript) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def tables(results: ModuleType, load_script: LoadScript) -> ModuleType:
-    load_script(ROOT / "docs" / "speed_tables.py")
+    for name in ("speed_tables", "study_tables"):
+        load_script(ROOT / "docs" / f"{name}.py")
     return load_script(ROOT / "docs" / "tables.py")
 
 
@@ -142,3 +146,117 @@ def test_claims_about_speed(results: ModuleType) -> None:
     ratios = [row["ratio"][1] for row in results.record("clustering_speed")["rows"]]
     claim = f"{min(ratios):.0f} to {max(ratios):.0f} times as fast as a loop over scikit-learn"
     assert claim in sentence("docs/concepts/clusterings.md")
+
+
+@pytest.fixture
+def recorded(
+    results: ModuleType, tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Recorded:
+    """Writes a record that stands in place of all others."""
+    study = sys.modules["study_tables"]
+    for module in (results, study):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    results.record.cache_clear()
+
+    def write(name: str, content: Any) -> None:
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        results.record.cache_clear()
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _no_records_of_other_tests(results: ModuleType) -> Iterator[None]:
+    yield
+    results.record.cache_clear()
+
+
+def test_studies_that_nobody_has_run_say_so(results: ModuleType, recorded: Recorded) -> None:
+    for name in ("distillation", "seeds-accuracy", "seeds-explanations"):
+        assert results.TABLES[name]() == "Not measured yet."
+    assert "between seeds was not measured" in results.TABLES["seeds-claim"]()
+
+
+def test_the_table_of_distillation(results: ModuleType, recorded: Recorded) -> None:
+    runs = [
+        {
+            "kind": kind,
+            "epochs": epochs,
+            "seed": seed,
+            "val_accuracy_by_epoch": [0.5, accuracy - 0.01],
+            "test": {"accuracy": accuracy},
+            "training_minutes": 10 + seed,
+        }
+        for kind, epochs, values in (("plain", 8, (0.88, 0.87)), ("distilled", 6, (0.89, 0.885)))
+        for seed, accuracy in enumerate(values)
+    ]
+    recorded("distillation", {"targets": "hard", "runs": runs})
+    text = results.TABLES["distillation"]()
+    assert (
+        "| labels only | 8 | 0, 1 | 0.8700, 0.8600 | 0.8800, 0.8700 | 0.8750 | 10.0, 11.0 |" in text
+    )
+    assert "| teacher, hard targets | 6 | 0, 1 |" in text
+    assert "by +0.0125 on average of 2 seeds (+0.0100, +0.0150: the same sign" in text
+    recorded("distillation", {"targets": "hard", "runs": runs[:1]})
+    assert "The runs are not complete." in results.TABLES["distillation"]()
+
+
+def seeds_of(numbers: dict[str, list[float]]) -> dict[str, Any]:
+    """A record of seeds: a number for each clustering and seed, which all scores have."""
+    measures = (*SIX, "randomized", "sensitivity")
+    names = ("accuracy", "precision_macro", "recall_macro", "f1_macro")
+
+    def spread(values: list[float]) -> list[float | None]:
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return [statistics.mean(values), deviation]
+
+    return {
+        "explained_images": 250,
+        "clusterings": {
+            name: {
+                "seeds": list(range(len(values))),
+                **{score: spread(values) for score in names},
+                "explanations": {
+                    "cluster_contributions": {each: spread(values) for each in measures}
+                },
+            }
+            for name, values in numbers.items()
+        },
+        "runs": [
+            {
+                "clustering": name,
+                "seed": seed,
+                "explanations": {"cluster_contributions": {"difference": value}},
+            }
+            for name, values in numbers.items()
+            for seed, value in enumerate(values)
+        ],
+    }
+
+
+def test_the_tables_of_seeds(results: ModuleType, recorded: Recorded) -> None:
+    recorded("seeds", seeds_of({"kmeans": [0.5, 0.6], "conv": [0.4], "gmm": [0.5, 0.54]}))
+    text = results.TABLES["seeds-accuracy"]()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [row.partition(" |")[0] for row in rows] == ["| `conv`", "| `kmeans`", "| `gmm`"]
+    assert "| `conv` | 1 | 0.4000 |" in text
+    assert "| `kmeans` | 2 | 0.5500 ± 0.0707 |" in text
+    assert "between seeds is 0.0283 to 0.0707; the means of the clusterings differ by up to" in text
+    maps = results.TABLES["seeds-explanations"]()
+    assert "| `cluster_contributions` | `gmm` | 2 | 0.520 ± 0.028 |" in maps
+    assert "class_map" not in maps
+    assert maps.endswith("Measured on the same 250 test images for all networks.")
+    claim = results.TABLES["seeds-claim"]()
+    assert "a standard deviation of 0.028 to 0.071 in the difference" in claim
+    assert "of every network" not in claim
+    recorded("seeds", seeds_of({"kmeans": [0.5]}))
+    assert "between seeds was not measured" in results.TABLES["seeds-claim"]()
+
+
+@pytest.mark.parametrize(("learned", "words"), [(0.4, "was larger than"), (0.55, "not always")])
+def test_the_claim_about_groups(
+    results: ModuleType, recorded: Recorded, learned: float, words: str
+) -> None:
+    classic = {name: [0.5, 0.6] for name in ("kmeans", "gmm", "hierarchical")}
+    recorded("seeds", seeds_of({**classic, "conv": [0.3, 0.31], "mlp": [0.3, learned]}))
+    assert words in results.TABLES["seeds-claim"]()
