@@ -36,6 +36,7 @@ LEAST_AREA = 0.02
 
 
 def main() -> None:
+    """Read the command line, measure, and print a line per method."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model")
     parser.add_argument("--data", type=Path)
@@ -72,12 +73,13 @@ def main() -> None:
                 ).items():
                     scores[name][key].append(value)
                 scores[name]["seconds"].append(seconds)
-        print(f"{position}: {len(scores['region']['insertion'])} regions", flush=True)
+        print(f"{position}: {len(scores['region']['insertion'])} regions", flush=True)  # noqa: T201
     for name, rows in scores.items():
         means = {key: sum(values) / len(values) for key, values in rows.items()}
         _, low, high = mean_interval(torch.tensor(rows["difference"]))
         texts = (f"{key} {value:.3f}" for key, value in means.items())
-        print(f"{name:22}", "  ".join(texts), f"  difference {low:.3f} to {high:.3f}")
+        interval = f"  difference {low:.3f} to {high:.3f}"
+        print(f"{name:22}", "  ".join(texts), interval)  # noqa: T201
 
 
 def measure(

@@ -29,8 +29,8 @@ class SegmentationWriter:
     """Writes ``NAME.labels.png`` and ``NAME.overlay.jpg`` of each image, and ``predictions.json``.
 
     Label images have the size of the image (as it is displayed, see EXIF) and the data set's own
-    numbers of the classes as gray values, of 16 bits if one is above 255. The JSON file has the areas of the classes and the names
-    of the files. Images of the same name get a number behind it.
+    numbers of the classes as gray values, of 16 bits if one is above 255. The JSON file has the
+    areas of the classes and the names of the files. Images of the same name get a number behind it.
 
     Args:
         out: folder, created if needed.
