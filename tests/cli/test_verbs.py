@@ -106,7 +106,7 @@ def test_explain_passes_everything_on(
         "note": "not measured.",
         "measure": ["pacavit", "explain-evaluate", "a b"],
     }
-    good = ExplainedImage(Path("a.png"), tmp_path / "a", numbers)
+    good = ExplainedImage(Path("a.png"), tmp_path / "a", numbers, line="cat 50.0%")
     broken = ExplainedImage(Path("b.png"), None, {"error": "b.png is broken"}, "b.png is broken")
     explain = Recorder([good, broken])
     monkeypatch.setattr(api, "explain", explain)
@@ -120,6 +120,8 @@ def test_explain_passes_everything_on(
         "stage": 1,
         "method": "edges",
         "measured": Path("m"),
+        "region": None,
+        "mask": None,
         "overwrite": True,
         "progress": True,
     }
