@@ -20,9 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from pacavit import recipes
+from pacavit.engine import load_model
 from pacavit.engine.run.log import read_metrics
+from pacavit.models import count_macs
+from pacavit.recipes.schema import Recipe
 from pacavit.report.publishing.command import recipe_changes, training_command
 from pacavit.report.publishing.published import Published, published
+from pacavit.utils.registry import load_plugin
 
 RESULTS = Path(__file__).parent / "results"
 SCORES = {
@@ -30,6 +34,7 @@ SCORES = {
     "segmentation": ("mIoU", "pixel_accuracy", "mean_accuracy", "boundary_IoU", "clusters_mIoU"),
 }
 """Scores of ``pacavit reproduce`` by task, the main one first; those that a run has."""
+PLUGIN_TASKS = {"torchvision-segmentation": "segmentation"}
 PUBLISHED = Path(__file__).parents[1] / "src" / "pacavit" / "report" / "published.json"
 
 
@@ -37,6 +42,7 @@ def main() -> None:
     """Read the command line, collect, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", help="of the results file")
+    parser.add_argument("--plugin", type=Path, action="append", default=[], help="of the runs")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders with evaluation-test/")
     parser.add_argument(
         "--unlisted",
@@ -44,6 +50,8 @@ def main() -> None:
         help="leave pacavit reproduce alone: the runs need weights or data that few have",
     )
     arguments = parser.parse_args()
+    for plugin in arguments.plugin:
+        load_plugin(plugin)
     path = RESULTS / f"{arguments.name}.json"
     entries = json.loads(path.read_text("utf-8")) if path.exists() else []
     listed = {entry.name: entry for entry in published()}
@@ -65,11 +73,15 @@ def collect(run: Path) -> dict[str, Any]:
     """One entry; holds no folder names of the machine."""
     recipe = recipes.load(run)
     evaluation = json.loads((run / "evaluation-test" / "evaluation.json").read_text("utf-8"))
-    epochs, main = read_metrics(run), SCORES[recipe.task.name][0]
+    epochs, main = read_metrics(run), _scores(recipe)[0]
+    model = load_model(run)
+    network = model.task.model
     return {
         "commands": [str(training_command(recipe)), "pacavit evaluate DIR --data ROOT"],
         "data": evaluation["data"],
         "seed": recipe.train.seed,
+        "parameters": sum(each.numel() for each in network.parameters()),
+        "macs": count_macs(network, recipe.task.input_size(model.info.image_size)),
         "training_minutes": round(epochs[-1]["elapsed"] / 60, 1),
         "images_per_second_by_epoch": [round(row["images_per_second"]) for row in epochs],
         f"val_{main}_by_epoch": [round(row[f"val_{main}"], 4) for row in epochs],
@@ -102,12 +114,15 @@ def shorten(run: Path, entry: dict[str, Any]) -> Published:
         changes=tuple(changes),
         data=entry["data"],
         num_images=test["num_images"],
-        scores={
-            score: round(test[score], 4) for score in SCORES[recipe.task.name] if score in test
-        },
+        scores={score: round(test[score], 4) for score in _scores(recipe) if score in test},
         minutes=entry["training_minutes"],
         machine=f"{machine['cpu']}, {machine['threads']} threads",
     )
+
+
+def _scores(recipe: Recipe) -> tuple[str, ...]:
+    task = recipe.task.name
+    return SCORES[PLUGIN_TASKS.get(task, task)]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
     make tables
 
 A page marks the place of a table by its name, a function of ``result_tables.py``,
-``speed_tables.py`` or ``study_tables.py``, and everything between the two comments is replaced::
+``segmentation_tables.py``, ``speed_tables.py`` or ``study_tables.py``, and everything between the two
+comments is replaced::
 
     <!-- table: NAME -->
 
@@ -19,7 +20,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import speed_tables  # noqa: F401 (registers its tables)
+import segmentation_tables  # noqa: F401 (registers its tables)
+import speed_tables  # noqa: F401 (likewise)
 import study_tables  # noqa: F401 (likewise)
 from result_tables import TABLES
 

@@ -28,7 +28,7 @@ def results(load_script: LoadScript) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def tables(results: ModuleType, load_script: LoadScript) -> ModuleType:
-    for name in ("speed_tables", "study_tables"):
+    for name in ("segmentation_tables", "speed_tables", "study_tables"):
         load_script(ROOT / "docs" / f"{name}.py")
     return load_script(ROOT / "docs" / "tables.py")
 
@@ -153,8 +153,7 @@ def recorded(
     results: ModuleType, tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Recorded:
     """Writes a record that stands in place of all others."""
-    study = sys.modules["study_tables"]
-    for module in (results, study):
+    for module in (results, sys.modules["study_tables"], sys.modules["segmentation_tables"]):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     results.record.cache_clear()
 
@@ -260,3 +259,51 @@ def test_the_claim_about_groups(
     classic = {name: [0.5, 0.6] for name in ("kmeans", "gmm", "hierarchical")}
     recorded("seeds", seeds_of({**classic, "conv": [0.3, 0.31], "mlp": [0.3, learned]}))
     assert words in results.TABLES["seeds-claim"]()
+
+
+def camvid_run(change: str, miou: float, seed: int = 0, **facts: Any) -> dict[str, Any]:
+    test = {"mIoU": miou, "pixel_accuracy": 0.9, "boundary_IoU": 0.4, "clusters_mIoU": miou - 0.01}
+    per_class = [{"name": "sky", "iou": miou}, {"name": "pole", "iou": None}]
+    command = f"pacavit train {change} --data ROOT --out DIR"
+    return {
+        "commands": [command, "pacavit evaluate DIR"],
+        "seed": seed,
+        "parameters": 2_170_000,
+        "macs": 5.7e9,
+        "training_minutes": 88.4,
+        "test": {**test, "per_class": per_class},
+        **facts,
+    }
+
+
+def test_the_tables_of_segmentation(results: ModuleType, recorded: Recorded) -> None:
+    names = ("camvid", "camvid-classes", "camvid-starts", "camvid-clusterings")
+    for name in (*names, "segmentation-speed"):
+        assert results.TABLES[name]() == "Not measured yet."
+    short = "camvid_nano_short"
+    runs = [
+        camvid_run("camvid_nano_paca", 0.57),
+        camvid_run("camvid_nano_paca --set model.name=resnet18", 0.5, seed=1),
+        *(camvid_run(short, 0.4 + seed / 100, seed) for seed in range(3)),
+        camvid_run(f"{short} --set model.init=null", 0.3),
+        camvid_run(f"{short} --set model.clustering=kmeans", 0.41),
+    ]
+    recorded("camvid", runs)
+    tables = [results.TABLES[name]() for name in names]
+    assert "| nano, PaCa head | 2.17 | 5.70 | 88 | 0.5700 | 0.9000 | 0.4000 | 0.5600 |" in tables[0]
+    assert "| ResNet-18 from random weights, PaCa head, seed 1 |" in tables[0]
+    assert "| sky | 0.570 | 0.500 |" in tables[1]
+    assert "| pole |  |  |" in tables[1]
+    assert "| CIFAR-10 weights | 3 | 0.4100 | 0.0100 |" in tables[2]
+    assert "| random weights | 1 | 0.3000 |  |" in tables[2]
+    assert "| `kmeans` | 1 | 0.4100 |  |" in tables[3]
+    row = {
+        "network": "camvid_nano_paca",
+        "kind": "inference",
+        "precision": "fp32",
+        "batch_size": 1,
+        "images_per_second": [9.0, 10.0, 11.0],
+        "ratio": [1.1, 1.2, 1.3],
+    }
+    recorded("segmentation_speed", {"rows": [row]})
+    assert "| 1 | 10.0 | 1.20 (1.10 to 1.30) |" in results.TABLES["segmentation-speed"]()
