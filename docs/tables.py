@@ -5,8 +5,8 @@
     make tables
 
 A page marks the place of a table by its name, a function of ``result_tables.py``,
-``segmentation_tables.py``, ``speed_tables.py`` or ``study_tables.py``, and everything between the two
-comments is replaced::
+``segmentation_tables.py``, ``speed_tables.py`` or ``study_tables.py``, and everything between the
+two comments is replaced::
 
     <!-- table: NAME -->
 
