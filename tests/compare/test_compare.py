@@ -24,7 +24,7 @@ from pacavit.compare.pictures import draw_bars
 from pacavit.compare.results import leading_rows
 from pacavit.engine.evaluate import ClassScores, Evaluation
 from pacavit.errors import CheckpointError, Interrupted, RecipeError
-from pacavit.report.tasks.base import ImagesCorrect
+from pacavit.report.tasks.base import PairedScores
 from pacavit.tasks import ClassificationTask
 from pacavit.utils.command import pacavit_command
 from pacavit_cli.main import main
@@ -54,7 +54,7 @@ def result(value: str, correct: list[int], *, seed: int = 0, entropy: float | No
     if entropy is not None:
         epochs[-1] |= {"clusters_used": 7.0, "clusters_entropy": entropy}
     folder = Path(f"{value}-seed{seed}")
-    paired = ImagesCorrect(tuple((str(number), "a") for number in range(len(right))), right)
+    paired = PairedScores(tuple((str(number), "a") for number in range(len(right))), right)
     return RunResult(value, seed, folder, evaluation, paired, epochs, 1234, 5_600_000)
 
 
@@ -186,7 +186,7 @@ def test_a_comparison_resumes_where_it_stopped(
         assert row.score("accuracy").mean == stored["scores"]["accuracy"]
         paired = row.runs[0].paired
         assert paired is not None
-        assert row.score("accuracy").mean == pytest.approx(fmean(paired.correct))
+        assert row.score("accuracy").mean == pytest.approx(fmean(paired.values))
         assert row.clusters("used") is not None
     with pytest.raises(RecipeError, match="another recipe"):
         api.compare("digits", over, out, set=[*fast, "train.lr=0.5"])

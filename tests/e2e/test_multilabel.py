@@ -143,7 +143,7 @@ def test_an_image_is_correct_at_the_threshold_of_the_task(labels: Path, tmp_path
     settings = [*FAST, "train.epochs=1", "task.threshold=0.3"]
     run = api.train("multilabel_nano", tmp_path / "run", data=labels, set=settings)
     found = api.evaluate(run)
-    correct = MultilabelReport().images_correct(run / "evaluation-test").correct
+    correct = MultilabelReport().paired_scores(run / "evaluation-test").values
     assert correct.mean() == pytest.approx(found.scores["exact_match"])
     for row in read(run / "evaluation-test" / "predictions.csv"):
         called = {name for name in SHAPE_NAMES if float(row[name]) >= 0.3}

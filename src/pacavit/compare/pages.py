@@ -19,14 +19,17 @@ from pacavit.utils.statistics import Spread
 __all__ = ["PAGE", "TEXT", "print_comparison", "write_comparison"]
 
 PAGE, TEXT, CURVES, BARS = "comparison.html", "comparison.md", "curves.png", "accuracy.png"
-_NOTE = (
-    "Scores are measured on the test images; {caption}{seeds}. "
-    "Differences are of {paired} to the first row, paired by image, with the 95 % "
-    "interval of McNemar's test, which covers other images but not other seeds. A difference is "
-    "significant if its interval does not contain 0. MACs are those of layers, without the "
-    "iterations of classic clusterings. Speeds depend on the machine and on its load at the time. "
-    "Whiskers of the bars are the 95 % interval (Wilson) of each score over other images."
+_SCORES = "Scores are measured on the test images; {caption}{seeds}. "
+_DIFFERENCES = (
+    "Differences are of {paired} to the first row, paired by image, with the 95 % interval{test}, "
+    "which covers other images but not other seeds. A difference is significant if its interval "
+    "does not contain 0. "
 )
+_COSTS = (
+    "MACs are those of layers, without the iterations of classic clusterings. Speeds depend on the "
+    "machine and on its load at the time."
+)
+_WHISKERS = " Whiskers of the bars are the 95 % interval (Wilson) of each score over other images."
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
@@ -230,6 +233,12 @@ def _sentence(comparison: Comparison) -> str:
     number = len(comparison.rows[0].runs)
     seeds = f", and over {number} seeds, with their standard deviations" if number > 1 else ""
     caption = comparison.report.scores_caption()
-    return _NOTE.format(
-        caption=caption[:1].lower() + caption[1:], seeds=seeds, paired=comparison.report.paired
-    )
+    report, paired = comparison.report, comparison.rows[0].runs[0].paired
+    parts = [_SCORES.format(caption=caption[:1].lower() + caption[1:], seeds=seeds)]
+    if paired is not None:
+        test = " of McNemar's test" if paired.values.dtype == bool else ""
+        parts.append(_DIFFERENCES.format(paired=report.paired, test=test))
+    parts.append(_COSTS)
+    if comparison.main[1] in report.proportions:
+        parts.append(_WHISKERS)
+    return "".join(parts)

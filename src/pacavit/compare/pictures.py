@@ -19,7 +19,7 @@ __all__ = ["bars_png", "bars_svg", "curves_png", "curves_svg", "draw_bars"]
 
 
 def bars_png(comparison: Comparison) -> bytes:
-    """A bar per row with its 95 % interval over images and a dot per seed, as a PNG picture."""
+    """A bar per row and a dot per seed, as a PNG picture; see ``draw_bars``."""
     return _png(comparison, draw_bars)
 
 
@@ -49,15 +49,20 @@ def _svg(comparison: Comparison, draw: Callable[[Axes, Comparison], None], *, da
 
 
 def draw_bars(axes: Axes, comparison: Comparison) -> None:
-    """A bar per row, its 95 % interval, and a dot per seed where there are several."""
+    """A bar per row, and a dot per seed where there are several.
+
+    Scores that are proportions of the images have whiskers, the 95 % interval over other images.
+    """
     rows = comparison.rows[::-1]  # the first row on top
     heading, main = comparison.main
-    intervals = [_interval(row, main) for row in rows]
+    known = main in comparison.report.proportions
+    intervals = [_interval(row, main, known=known) for row in rows]
     means = [each.mean for each in intervals]
+    whiskers = [(each.mean - each.low, each.high - each.mean) for each in intervals]
     axes.barh(
         [row.value for row in rows],
         means,
-        xerr=np.array([(each.mean - each.low, each.high - each.mean) for each in intervals]).T,
+        xerr=np.array(whiskers).T if known else None,
         color="C0",
         ecolor="0.5",
         capsize=3,
@@ -83,8 +88,11 @@ def draw_bars(axes: Axes, comparison: Comparison) -> None:
     axes.set_axisbelow(True)
 
 
-def _interval(row: Row, name: str) -> Interval:
-    """A mean score and its 95 % interval over other test images, as of a proportion of them."""
+def _interval(row: Row, name: str, *, known: bool) -> Interval:
+    """A mean score with its 95 % interval over other test images, if that is known."""
+    if not known:
+        mean = row.score(name).mean
+        return Interval(mean, mean, mean)
     return proportion_interval(row.score(name).mean, row.runs[0].evaluation.num_images)
 
 

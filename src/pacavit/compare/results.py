@@ -21,7 +21,7 @@ from pacavit.report.evaluation import read_evaluation
 from pacavit.report.publishing.card import input_size
 from pacavit.report.stored import evaluation_folder
 from pacavit.report.tasks import TaskReport, report_of
-from pacavit.report.tasks.base import ImagesCorrect
+from pacavit.report.tasks.base import PairedScores
 from pacavit.utils.command import Command
 from pacavit.utils.statistics import Interval, Spread, normal_interval, spread
 
@@ -37,7 +37,7 @@ class RunResult:
         seed: of the training.
         folder: run folder.
         evaluation: on the test images.
-        paired: which test images are correct, for paired tests; None for tasks without that.
+        paired: a score of each test image, for paired tests; None for tasks without that.
         epochs: rows of ``metrics.jsonl``.
         parameters: number of parameters of the network.
         macs: multiply-accumulates per image, without the iterations of classic clusterings.
@@ -47,7 +47,7 @@ class RunResult:
     seed: int
     folder: Path
     evaluation: Evaluation
-    paired: ImagesCorrect | None
+    paired: PairedScores | None
     epochs: Sequence[Mapping[str, Any]]
     parameters: int
     macs: int
@@ -74,9 +74,9 @@ class Row:
     Attributes:
         value: label of the row: the value of the first compared field, FIELD=VALUE for others.
         runs: one per seed.
-        difference: of the fraction of correct images to the first row, paired by image; None in
-            the first row, and for tasks without per-image correctness. Its interval is that of
-            McNemar's test and does not cover other seeds.
+        difference: of the mean score of the images to the first row, paired by image; None in the
+            first row, and for tasks without a score per image. Its interval (McNemar's test, where
+            images are correct or not) does not cover other seeds.
     """
 
     value: str
@@ -165,8 +165,8 @@ def read_run(value: str, seed: int, folder: Path, model: LoadedModel) -> RunResu
     network, epochs = model.task.model, read_metrics(folder)
     if not epochs:
         raise CheckpointError(f"{folder} holds no metrics of its epochs; train it again")
-    paired = _images_correct(stored.evaluation.task, measured)
-    if paired is not None and len(paired.correct) != stored.evaluation.num_images:
+    paired = _paired_scores(stored.evaluation.task, measured)
+    if paired is not None and len(paired.values) != stored.evaluation.num_images:
         raise CheckpointError(f"{measured} is not complete; remove it, and evaluate {folder} again")
     return RunResult(
         value,
@@ -198,16 +198,16 @@ def compare_runs(
 
 
 def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Interval | None:
-    """Fraction of correct images of the second group minus that of the first, paired by image.
+    """Mean score of the images in the second group minus that in the first, paired by image.
 
-    With one run each the interval is that of McNemar's test: images on which both are correct, or
-    both incorrect, add no variance. With several runs, each image counts with its mean over seeds.
-    None for tasks without per-image correctness.
+    Where an image is correct or not, and with one run each, the interval is that of McNemar's test:
+    images on which both are correct, or both incorrect, add no variance. With several runs, each
+    image counts with its mean over seeds. None for tasks without a score per image.
 
     Raises:
         CheckpointError: the runs were not measured on the same images.
     """
-    groups: list[list[ImagesCorrect]] = []
+    groups: list[list[PairedScores]] = []
     for runs in (first, second):
         group = [run.paired for run in runs if run.paired is not None]
         if len(group) < len(runs):
@@ -219,13 +219,15 @@ def difference(first: Sequence[RunResult], second: Sequence[RunResult]) -> Inter
                 f"{run.folder} and {first[0].folder} were measured on different images; "
                 "evaluate them on the same data"
             )
-    one, other = (np.mean([each.correct for each in group], axis=0) for group in groups)
+    one, other = (
+        np.mean([each.values.astype(float) for each in group], axis=0) for group in groups
+    )
     return normal_interval(other - one)
 
 
-def _images_correct(task: str, folder: Path) -> ImagesCorrect | None:
+def _paired_scores(task: str, folder: Path) -> PairedScores | None:
     try:
-        return report_of(task).images_correct(folder)
+        return report_of(task).paired_scores(folder)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"the predictions in {folder} cannot be read; evaluate the run again"

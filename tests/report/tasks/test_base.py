@@ -83,7 +83,7 @@ def test_its_files_hold_the_scores(tmp_path: Path) -> None:
     assert found is not None
     assert found.evaluation.to_dict() == evaluation.to_dict()
     assert found.details is None
-    assert report_of(evaluation.task).images_correct(tmp_path) is None
+    assert report_of(evaluation.task).paired_scores(tmp_path) is None
 
 
 def test_the_console_shows_every_score(tmp_path: Path) -> None:

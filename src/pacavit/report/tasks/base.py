@@ -32,7 +32,7 @@ from pacavit.utils.tables import csv_bytes
 
 __all__ = [
     "REPORTS",
-    "ImagesCorrect",
+    "PairedScores",
     "StoredEvaluation",
     "TaskReport",
     "left_out",
@@ -48,16 +48,16 @@ INTERVAL = "95 % interval"
 _FEW = 10  # rows of a table of the lowest scores
 
 
-class ImagesCorrect(NamedTuple):
-    """Which images of a split were predicted correctly, for paired tests.
+class PairedScores(NamedTuple):
+    """A score of each image of a split, for tests of differences that are paired by image.
 
     Attributes:
-        images: position and target of each image, as text.
-        correct: (images,) bool.
+        images: name or position and target of each image, as text.
+        values: (images,): bool where an image is correct or not; else float, higher is better.
     """
 
     images: tuple[tuple[str, str], ...]
-    correct: NDArray[np.bool_]
+    values: NDArray[np.generic]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class TaskReport:
         compared: names of the scores in a comparison by display name; the first is drawn. If empty,
             all scores are compared.
         proportions: names of the scores that are fractions of the images.
-        paired: display name of the per-image correctness whose differences a comparison tests.
+        paired: display name of the score per image whose differences a comparison tests.
         counted: what the scores of a class are measured on, in the plural.
         hub_task: name of the task on the Hugging Face hub.
     """
@@ -163,8 +163,8 @@ class TaskReport:
         """
         return None
 
-    def images_correct(self, folder: Path) -> ImagesCorrect | None:
-        """Which images are correct, from the files of an evaluation; None for tasks without that.
+    def paired_scores(self, folder: Path) -> PairedScores | None:
+        """A score of each image, from the files of an evaluation; None for tasks without that.
 
         Raises:
             OSError, ValueError, KeyError: a file is missing or broken.

@@ -23,7 +23,7 @@ from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.report.tasks.base import (
     INTERVAL,
     REPORTS,
-    ImagesCorrect,
+    PairedScores,
     StoredEvaluation,
     TaskReport,
 )
@@ -123,13 +123,13 @@ class ClassificationReport(TaskReport):
         """The examples of a stored evaluation."""
         return _EXAMPLES.validate_json((folder / EXAMPLES).read_bytes())
 
-    def images_correct(self, folder: Path) -> ImagesCorrect:
+    def paired_scores(self, folder: Path) -> PairedScores:
         """Which images have the true class as their top-1 class, from ``predictions.csv``."""
         text = (folder / PREDICTIONS).read_text(encoding="utf-8")
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         correct = [row["true_class"] == row["predicted_class"] for row in rows]
         images = tuple((row["image"], row["true_class"]) for row in rows)
-        return ImagesCorrect(images, np.array(correct, dtype=bool))
+        return PairedScores(images, np.array(correct, dtype=bool))
 
     def sections(self, stored: Mapping[str, StoredEvaluation]) -> list[html.Section]:
         """Scores, confusion matrix, examples, and heatmaps where there are some."""

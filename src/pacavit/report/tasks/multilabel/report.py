@@ -23,7 +23,7 @@ from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.report.tasks.base import (
     REPORTS,
-    ImagesCorrect,
+    PairedScores,
     StoredEvaluation,
     TaskReport,
 )
@@ -120,13 +120,13 @@ class MultilabelReport(TaskReport):
             PREDICTIONS: csv_bytes(header, lines),
         }
 
-    def images_correct(self, folder: Path) -> ImagesCorrect:
+    def paired_scores(self, folder: Path) -> PairedScores:
         """Which images have exactly their true classes predicted at the task's threshold."""
         text = (folder / PREDICTIONS).read_text(encoding="utf-8")
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         correct = [row["true_classes"] == row["predicted_classes"] for row in rows]
         images = tuple((row["image"], row["true_classes"]) for row in rows)
-        return ImagesCorrect(images, np.array(correct, dtype=bool))
+        return PairedScores(images, np.array(correct, dtype=bool))
 
     def sections(self, stored: Mapping[str, StoredEvaluation]) -> list[html.Section]:
         """Scores, and the thresholds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
@@ -19,7 +21,7 @@ from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.report.prediction import PredictionWriter
-from pacavit.report.tasks.base import REPORTS, StoredEvaluation, TaskReport
+from pacavit.report.tasks.base import REPORTS, PairedScores, StoredEvaluation, TaskReport
 from pacavit.report.tasks.confusion import confusion_png
 from pacavit.report.tasks.segmentation.examples import MaskExamples, pick_examples
 from pacavit.report.tasks.segmentation.files import SegmentationWriter
@@ -48,6 +50,7 @@ class SegmentationReport(TaskReport):
         "mean accuracy": "mean_accuracy",
         "boundary IoU": "boundary_IoU",
     }
+    paired = "the mean IoU per image"
     counted = "pixels"
     hub_task = "image-segmentation"
     labels: ClassVar[Mapping[str, str]] = {
@@ -106,6 +109,14 @@ class SegmentationReport(TaskReport):
     def read_details(self, folder: Path) -> MaskExamples:
         """The examples of a stored evaluation."""
         return _EXAMPLES.validate_json((folder / EXAMPLES).read_bytes())
+
+    def paired_scores(self, folder: Path) -> PairedScores:
+        """The IoU of each image, the mean over its classes; 0 for images without a label."""
+        text = (folder / IMAGES).read_text(encoding="utf-8")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        values = [float(row["mIoU"] or 0) for row in rows]
+        images = tuple((row["image"], row["labeled_pixels"]) for row in rows)
+        return PairedScores(images, np.array(values))
 
     def sections(self, stored: Mapping[str, StoredEvaluation]) -> list[html.Section]:
         """Scores, confusions, and examples."""
