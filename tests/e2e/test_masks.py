@@ -15,6 +15,7 @@ from pacavit_cli.main import main
 WritePairs = Callable[..., None]
 FAST = (
     "train.epochs=1",
+    "model.init=null",
     "train.batch_size=4",
     "task.head_options.channels=8",
     "model.options={embed_dims = [24, 32, 48], num_heads = [2, 2, 2], stem_dims = [8, 24]}",

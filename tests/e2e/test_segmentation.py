@@ -23,6 +23,7 @@ from pacavit_cli.main import main
 BACKGROUND, SHAPE, UNLABELED = 20, 70, 255
 FAST = [
     "train.epochs=1",
+    "model.init=null",
     "train.batch_size=8",
     "task.crop_size=[32, 40]",
     "task.head_options={channels = 16}",
