@@ -1,4 +1,4 @@
-"""Masks and lists of classes that do not suit: one clear line, exit code 2, nothing is written."""
+"""Masks, class lists, heads, sizes that do not suit: one clear line, exit code 2, no folder."""
 
 from __future__ import annotations
 
@@ -323,6 +323,48 @@ ROWS: list[tuple[str, str, Change, list[str]]] = [
         TRAIN + " --set data.name=folder",
         nothing,
         ["'folder' has no targets for the task 'segmentation'"],
+    ),
+    (
+        "text as an option of a head",
+        TRAIN + " --set task.head_options.channels=many",
+        nothing,
+        ["head 'paca' refuses its arguments", "TypeError", "task.head_options (channels)"],
+    ),
+    (
+        "fraction as an option of a head",
+        TRAIN + " --set task.head_options.channels=1.5",
+        nothing,
+        ["head 'paca' refuses its arguments", "task.head_options (channels)"],
+    ),
+    (
+        "number instead of a list",
+        TRAIN + " --set task.head=upernet --set task.head_options.pool_sizes=3",
+        nothing,
+        ["head 'upernet' refuses its arguments", "task.head_options (", "pool_sizes"],
+    ),
+    (
+        "no such map",
+        TRAIN + " --set task.stages=[7]",
+        nothing,
+        ["task.stages [7]", "0 (stride 2), 1 (stride 4), 2 (stride 8)"],
+    ),
+    (
+        "windows below a cell",
+        TRAIN + " --set task.slide={{window=[16,4],stride=[4,4]}}",
+        nothing,
+        ["task.slide.window has 16 x 4 pixels", "8 x 8", "crops"],
+    ),
+    (
+        "image_size of one pixel",
+        TRAIN + " --set task.image_size=1",
+        nothing,
+        ["images are resized to 1 x 1 pixels at least", "raise task.image_size"],
+    ),
+    (
+        "longest_side of one pixel",
+        TRAIN + " --set task.image_size=16 --set task.longest_side=1",
+        nothing,
+        ["too small", "task.longest_side"],
     ),
 ]
 

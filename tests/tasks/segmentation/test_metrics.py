@@ -72,13 +72,15 @@ def test_scores_equal_an_independent_count() -> None:
     assert scores["support_per_class"].tolist() == truth.tolist()
 
 
-def independent_boundary(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Each class's mask without its erosion, as published."""
+def independent_boundary(labels: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Each class's mask without its erosion, as published; unknown pixels erode no class."""
     reach = max(1, round(0.02 * math.hypot(*labels.shape)))
     found = np.zeros(labels.shape, dtype=bool)
     for label in np.unique(labels):
-        mask = labels == label
-        inside = ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=reach, border_value=0)
+        mask = (labels == label) & known
+        inside = ndimage.binary_erosion(
+            mask | ~known, np.ones((3, 3)), iterations=reach, border_value=0
+        )
         found |= mask & ~inside
     return found
 
@@ -86,8 +88,25 @@ def independent_boundary(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def test_boundaries_are_masks_without_their_erosion() -> None:
     for labels in pictures()[0]:
         large = labels.repeat_interleave(4, 0).repeat_interleave(4, 1)
-        expected = independent_boundary(large.numpy())
-        assert np.array_equal(boundary_region(large).numpy(), expected)
+        known = large != IGNORE_INDEX
+        expected = independent_boundary(large.numpy(), known.numpy())
+        assert np.array_equal(boundary_region(large, known).numpy(), expected)
+
+
+def test_right_predictions_at_all_known_pixels_have_the_highest_boundary_iou() -> None:
+    truth = torch.zeros(100, 100, dtype=torch.uint8)
+    truth[:, 60:] = 1
+    predicted = truth.clone()
+    truth[20:40, 20:40] = IGNORE_INDEX  # inside of a class
+    truth[:, 59:61] = IGNORE_INDEX  # between the classes
+    metrics = SegmentationMetrics(2)
+    metrics.update([record(predicted)], [truth])
+    scores = metrics.compute()
+    assert scores["mIoU"] == 1
+    assert scores["boundary_IoU"] == 1
+    near = boundary_region(truth, truth != IGNORE_INDEX)
+    # Three pixels from one class to the other, across the two unknown ones.
+    assert near[50, [57, 58, 61, 62]].tolist() == [False, True, True, False]
 
 
 def test_boundary_iou_equals_an_independent_count() -> None:
@@ -97,8 +116,8 @@ def test_boundary_iou_equals_an_independent_count() -> None:
     both, union = np.zeros(4), np.zeros(4)
     for truth, predicted in zip(truths, found, strict=True):
         known = truth.numpy() != IGNORE_INDEX
-        near_truth = independent_boundary(truth.numpy()) & known
-        near_found = independent_boundary(predicted.numpy()) & known
+        near_truth = independent_boundary(truth.numpy(), known)
+        near_found = independent_boundary(predicted.numpy(), known)
         for label in range(4):
             own = near_truth & (truth.numpy() == label)
             other = near_found & (predicted.numpy() == label)

@@ -72,24 +72,31 @@ def image_confusion(labels: Tensor, target: Tensor, num_classes: int) -> Tensor:
     return pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def boundary_region(labels: Tensor) -> Tensor:
-    """(H, W) classes -> (H, W) bool, the pixels near another class or the edge of the image.
+def boundary_region(labels: Tensor, known: Tensor) -> Tensor:
+    """(H, W) classes -> (H, W) bool, the known pixels near another class or the edge of the image.
 
     Near is at most 2 % of the diagonal, in rows and in columns. Cheng et al., "Boundary IoU:
-    improving object-centric image segmentation evaluation", CVPR 2021.
+    improving object-centric image segmentation evaluation", CVPR 2021. Unknown pixels are near to
+    any class: their outlines would be boundaries of the truth that predictions cannot have.
+
+    Args:
+        labels: (H, W) uint8, classes of the pixels.
+        known: (H, W) bool, False at pixels without a true class.
     """
     height, width = labels.shape
     reach = max(1, round(_BOUNDARY * math.hypot(height, width)))
-    # Beyond the edge is a class of its own.
-    values = F.pad(labels.float()[None, None], (1, 1, 1, 1), value=-1.0)
     side = 2 * reach + 1
+    # Beyond the edge is a class of its own.
+    values = F.pad(labels.float(), (1, 1, 1, 1), value=-1.0)
+    unknown = F.pad(~known, (1, 1, 1, 1), value=False)
 
     def largest(x: Tensor) -> Tensor:
+        x = x.masked_fill(unknown, -math.inf)[None, None]
         rows = F.max_pool2d(x, (side, 1), stride=1, padding=(reach, 0))
-        return F.max_pool2d(rows, (1, side), stride=1, padding=(0, reach))
+        return F.max_pool2d(rows, (1, side), stride=1, padding=(0, reach))[0, 0]
 
     near = largest(values) != -largest(-values)
-    return near[0, 0, 1:-1, 1:-1]
+    return near[1:-1, 1:-1] & known
 
 
 class BoundaryCounts(Metric):
@@ -108,8 +115,8 @@ class BoundaryCounts(Metric):
         """Add the predictions for B images, and their masks (H, W)."""
         for record, target in zip(records, targets, strict=True):
             known = target != IGNORE_INDEX
-            truth = boundary_region(target) & known
-            found = boundary_region(record.labels) & known
+            truth = boundary_region(target, known)
+            found = boundary_region(record.labels, known)
             both = truth & found & (target == record.labels)
             for row, labels, chosen in (
                 (0, target, both),

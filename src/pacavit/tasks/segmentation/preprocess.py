@@ -24,11 +24,13 @@ from pacavit.data import (
     normalize,
     seeded_generators,
 )
+from pacavit.errors import RecipeError
 from pacavit.tasks.segmentation.config import MaskAugmentConfig, SegmentationConfig
 
 __all__ = ["SegmentationPreprocess", "choose_crop", "resize_mask"]
 
 _DRAWS = 10  # of a crop, until no class has too much of it
+_LEAST_SIDE = 2  # pixels; torchvision fails for images of one pixel
 
 
 class SegmentationPreprocess(Preprocess):
@@ -44,6 +46,9 @@ class SegmentationPreprocess(Preprocess):
         info: of the data that the model is, or was, trained on.
         training: with random changes.
         image_size: replaces the config's own; a crop shrinks in proportion.
+
+    Raises:
+        RecipeError: training images of the usual size are resized to less than 2 pixels.
     """
 
     per_sample = True
@@ -61,6 +66,15 @@ class SegmentationPreprocess(Preprocess):
             config = config.model_copy(update={"image_size": image_size, "crop_size": shape})
         self.config, self.info, self.training = config, info, training
         self.crop_size = config.input_size(info.image_size)
+        least = [
+            max(1, round(side * config.augment.scale[0]))
+            for side in config.resized(info.image_size)
+        ]
+        if training and min(least) < _LEAST_SIDE:
+            raise RecipeError(
+                f"images are resized to {least[0]} x {least[1]} pixels at least, which is too "
+                "small; raise task.image_size, task.longest_side or task.augment.scale"
+            )
         self.distort = _photometric(config.augment.photometric)
         self.fill = torch.tensor(info.mean).mul(255).round().to(torch.uint8)[:, None, None]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.data import IGNORE_INDEX, Batch, DataInfo, Placement, Preprocess, Region
-from pacavit.errors import RecipeError
+from pacavit.errors import PacavitError, RecipeError
 from pacavit.heads import HEADS
 from pacavit.tasks.base import TASKS, NetworkFactory, Task
 from pacavit.tasks.segmentation.config import SegmentationConfig
@@ -19,6 +19,8 @@ from pacavit.tasks.segmentation.inference import ImageLogits, slide_over
 from pacavit.tasks.segmentation.predictions import ImageSegmentation, Segmentation, enlarge
 from pacavit.tasks.segmentation.preprocess import SegmentationPreprocess
 from pacavit.tasks.segmentation.segmenter import Segmenter
+from pacavit.utils.refusals import REFUSALS
+from pacavit.utils.text import one_line
 
 if TYPE_CHECKING:
     from pacavit.tasks.segmentation.metrics import SegmentationMetrics
@@ -54,14 +56,24 @@ class SegmentationTask(Task):
     def build(cls, config: SegmentationConfig, info: DataInfo, network: NetworkFactory) -> Self:
         """The task around a backbone, and the head that the config names."""
         backbone = network.pyramid(config.stages)
+        _check_windows(config, max(backbone.strides))
         num_classes = len(info.class_names)
-        head = HEADS.create(
-            config.head,
-            backbone.channels,
-            backbone.strides,
-            num_classes,
-            options=config.head_options,
-        )
+        try:
+            head = HEADS.create(
+                config.head,
+                backbone.channels,
+                backbone.strides,
+                num_classes,
+                options=config.head_options,
+            )
+        except PacavitError:
+            raise
+        except REFUSALS as error:
+            raise RecipeError(
+                f"head {config.head!r} refuses its arguments: "
+                f"{one_line(error, kind=True).rstrip('.')}; check task.head_options "
+                f"({', '.join(config.head_options)})"
+            ) from error
         return cls(Segmenter(backbone, head), config, num_classes)
 
     @classmethod
@@ -184,6 +196,16 @@ class SegmentationTask(Task):
                 f"the head {self.config.head!r} returns a tensor of shape {found} for "
                 f"{len(images)} images and must return ({len(images)}, {self.num_classes}, H, W)"
             )
+
+
+def _check_windows(config: SegmentationConfig, stride: int) -> None:
+    """Raise RecipeError if windows are smaller than a cell of the coarsest map."""
+    if config.slide is not None and min(config.slide.window) < stride:
+        height, width = config.slide.window
+        raise RecipeError(
+            f"task.slide.window has {height} x {width} pixels, fewer than the {stride} x {stride} "
+            "of a cell of the coarsest map; windows of the size of the crops in training are best"
+        )
 
 
 def _record(
