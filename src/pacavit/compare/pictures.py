@@ -49,15 +49,18 @@ def _svg(comparison: Comparison, draw: Callable[[Axes, Comparison], None], *, da
 
 
 def draw_bars(axes: Axes, comparison: Comparison) -> None:
-    """A bar per row, its 95 % interval, and a dot per seed where there are several."""
+    """A bar per row, its 95 % interval if there is one, and a dot per seed if there are several."""
     rows = comparison.rows[::-1]  # the first row on top
     heading, main = comparison.main
-    intervals = [_interval(row, main) for row in rows]
+    is_proportion = main in comparison.report.proportions
+    intervals = [_interval(row, main, is_proportion=is_proportion) for row in rows]
     means = [each.mean for each in intervals]
     axes.barh(
         [row.value for row in rows],
         means,
-        xerr=np.array([(each.mean - each.low, each.high - each.mean) for each in intervals]).T,
+        xerr=np.array([(each.mean - each.low, each.high - each.mean) for each in intervals]).T
+        if is_proportion
+        else None,
         color="C0",
         ecolor="0.5",
         capsize=3,
@@ -83,9 +86,12 @@ def draw_bars(axes: Axes, comparison: Comparison) -> None:
     axes.set_axisbelow(True)
 
 
-def _interval(row: Row, name: str) -> Interval:
-    """A mean score and its 95 % interval over other test images, as of a proportion of them."""
-    return proportion_interval(row.score(name).mean, row.runs[0].evaluation.num_images)
+def _interval(row: Row, name: str, *, is_proportion: bool) -> Interval:
+    """A mean score, and its 95 % interval over other test images if it is a proportion of them."""
+    mean = row.score(name).mean
+    if not is_proportion:
+        return Interval(mean, mean, mean)
+    return proportion_interval(mean, row.runs[0].evaluation.num_images)
 
 
 def _draw_curves(axes: Axes, comparison: Comparison) -> None:
