@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -14,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from rich.console import Console
 from torch import Tensor
 
 from pacavit import api
 from pacavit.api import comparing
 from pacavit.compare import Comparison, RunResult, compare_runs, write_comparison
-from pacavit.compare.pages import comparison_page, comparison_text
+from pacavit.compare.pages import comparison_page, comparison_text, print_comparison
 from pacavit.compare.pictures import draw_bars
 from pacavit.compare.results import leading_rows
 from pacavit.engine.evaluate import ClassScores, Evaluation
@@ -151,6 +153,43 @@ def test_whiskers_stay_within_0_and_1() -> None:
     assert all(0 <= x <= 1 for x, _ in ends)
     assert max(x for x, _ in ends) == 1
     assert min(x for x, _ in ends) == 0
+
+
+def segmented(value: str, miou: float) -> RunResult:
+    names = ("mIoU", "pixel_accuracy", "mean_accuracy", "boundary_IoU")
+    evaluation = Evaluation(
+        task="segmentation",
+        scores=dict.fromkeys(names, miou),
+        per_class=(ClassScores("a", {"iou": miou}, 100),),
+        arrays={"confusion": torch.zeros(1, 1, dtype=torch.int64)},
+        num_images=20,
+        images_per_second=100.0,
+    )
+    epochs = [{"epoch": 1, "val_mIoU": miou, "images_per_second": 50.0, "elapsed": 60.0}]
+    return RunResult(value, 0, Path(f"{value}-seed0"), evaluation, None, epochs, 1234, 5_600_000)
+
+
+def test_scores_that_are_no_proportions_of_images_have_no_interval_and_no_test() -> None:
+    comparison = compared(segmented("conv", 0.5), segmented("mlp", 0.6))
+    text = comparison_text(comparison)
+    for word in ("McNemar", "Wilson", "difference (95 %)"):
+        assert word not in text
+        assert word in comparison_text(compared(result("conv", [1, 0]), result("mlp", [1, 1])))
+    assert "Differences were not tested" in text
+    axes = Figure().subplots()
+    draw_bars(axes, comparison)
+    assert not axes.collections
+
+
+@pytest.mark.parametrize("width", [72, 80, 160])
+def test_numbers_and_headings_are_whole_in_narrow_consoles(width: int) -> None:
+    stream = io.StringIO()
+    comparison = compared(segmented("hierarchical", 0.1234), segmented("mlp", 0.5678))
+    print_comparison(comparison, console=Console(file=stream, width=width))
+    assert stream.getvalue().count("0.1234") == 4
+    assert stream.getvalue().count("0.5678") == 4
+    assert "…" not in stream.getvalue()
+    assert "change" not in stream.getvalue()
 
 
 @pytest.mark.slow

@@ -19,17 +19,19 @@ from pacavit.utils.statistics import Spread
 __all__ = ["PAGE", "TEXT", "print_comparison", "write_comparison"]
 
 PAGE, TEXT, CURVES, BARS = "comparison.html", "comparison.md", "curves.png", "accuracy.png"
-_SCORES = "Scores are measured on the test images; {caption}{seeds}. "
-_DIFFERENCES = (
+_TESTED = (
     "Differences are of {paired} to the first row, paired by image, with the 95 % interval{test}, "
     "which covers other images but not other seeds. A difference is significant if its interval "
-    "does not contain 0. "
+    "does not contain 0."
+)
+_UNTESTED = (
+    "Differences were not tested over images; --seeds shows how much scores vary between trainings."
 )
 _COSTS = (
     "MACs are those of layers, without the iterations of classic clusterings. Speeds depend on the "
     "machine and on its load at the time."
 )
-_WHISKERS = " Whiskers of the bars are the 95 % interval (Wilson) of each score over other images."
+_WHISKERS = "Whiskers of the bars are the 95 % interval (Wilson) of each score over other images."
 
 
 def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
@@ -163,36 +165,47 @@ def comparison_text(comparison: Comparison) -> str:
 
 def print_comparison(comparison: Comparison, *, console: Console | None = None) -> None:
     """Print the columns that fit a console; differences that are not significant are "n.s."."""
+    tested = comparison.is_tested
     table = Table(
         title=escape(_title(comparison)),
         title_justify="left",
         caption=f"change of {comparison.report.paired} to the first row; n.s.: no significant "
-        "difference",
+        "difference"
+        if tested
+        else None,
         caption_justify="left",
     )
-    table.add_column(escape(_name(comparison)), no_wrap=True)
-    for heading in (*comparison.columns, "change", "images/s"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = [*comparison.columns, *(("change",) if tested else ()), "images/s"]
+    rows = []
     for row in comparison.rows:
         change = row.difference
         text = "" if change is None else f"{change.mean:+.4f}" if change.significant else "n.s."
         speed = f"{fmean(run.training_speed for run in row.runs):,.0f}"
         scores = (_spread(row.score(name)) for name in comparison.columns.values())
-        table.add_row(escape(row.value), *scores, text, speed)
+        rows.append([escape(row.value), *scores, *((text,) if tested else ()), speed])
+    table.add_column(escape(_name(comparison)), no_wrap=True)
+    for heading, *texts in zip(headings, *(row[1:] for row in rows), strict=True):
+        # In a narrow console headings are wrapped, and numbers are not cut.
+        table.add_column(heading, justify="right", min_width=max(map(len, texts)))
+    for cells in rows:
+        table.add_row(*cells)
     (console or Console()).print(table)
 
 
 def _scores(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of scores."""
+    header = [_name(comparison), *comparison.columns]
     rows = [
-        [
-            row.value,
-            *(_spread(row.score(name)) for name in comparison.columns.values()),
-            "" if row.difference is None else row.difference.as_difference(4),
-        ]
+        [row.value, *(_spread(row.score(name)) for name in comparison.columns.values())]
         for row in comparison.rows
     ]
-    return [_name(comparison), *comparison.columns, "difference (95 %)"], rows
+    if not comparison.is_tested:
+        return header, rows
+    differences = (row.difference for row in comparison.rows)
+    texts = ("" if each is None else each.as_difference(4) for each in differences)
+    return [*header, "difference (95 %)"], [
+        [*row, text] for row, text in zip(rows, texts, strict=True)
+    ]
 
 
 def _costs(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -230,15 +243,20 @@ def _spread(value: Spread) -> str:
 
 
 def _sentence(comparison: Comparison) -> str:
+    """What the numbers mean."""
     number = len(comparison.rows[0].runs)
     seeds = f", and over {number} seeds, with their standard deviations" if number > 1 else ""
     caption = comparison.report.scores_caption()
-    report, paired = comparison.report, comparison.rows[0].runs[0].paired
-    parts = [_SCORES.format(caption=caption[:1].lower() + caption[1:], seeds=seeds)]
-    if paired is not None:
+    paired = comparison.rows[0].runs[0].paired
+    sentences = [
+        f"Scores are measured on the test images; {caption[:1].lower()}{caption[1:]}{seeds}."
+    ]
+    if paired is None or not comparison.is_tested:
+        sentences.append(_UNTESTED)
+    else:
         test = " of McNemar's test" if paired.values.dtype == bool else ""
-        parts.append(_DIFFERENCES.format(paired=report.paired, test=test))
-    parts.append(_COSTS)
-    if comparison.main[1] in report.proportions:
-        parts.append(_WHISKERS)
-    return "".join(parts)
+        sentences.append(_TESTED.format(paired=comparison.report.paired, test=test))
+    sentences.append(_COSTS)
+    if comparison.main[1] in comparison.report.proportions:
+        sentences.append(_WHISKERS)
+    return " ".join(sentences)

@@ -121,6 +121,11 @@ class Comparison:
         return self.report.comparison_columns(self.rows[0].runs[0].evaluation)
 
     @property
+    def is_tested(self) -> bool:
+        """Whether differences to the first row were tested over images."""
+        return any(row.difference is not None for row in self.rows)
+
+    @property
     def main(self) -> tuple[str, str]:
         """Heading and name of the score that is drawn."""
         return next(iter(self.columns.items()))
