@@ -60,7 +60,7 @@ def predict(
     elif out is None:
         print_predictions(predictions)
     else:
-        number = len(predictions)
+        number = sum(prediction.error is None for prediction in predictions)
         echo(f"wrote {shown(out)}: {number:,} {'image' if number == 1 else 'images'}")
     for prediction in predictions:
         if prediction.error:

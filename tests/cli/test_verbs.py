@@ -85,6 +85,16 @@ def test_predict_passes_everything_on_and_names_the_file(
     assert capsys.readouterr().out == "wrote p.csv: 1 image\n"
 
 
+def test_predict_counts_the_images_that_it_could_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(api, "predict", Recorder(predictions()))
+    assert main(["predict", "model", "a.png", "b.png", "--out", "p.csv"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "wrote p.csv: 1 image\n"
+    assert captured.err == "error: b.png is not an image\n"
+
+
 def test_predict_json_is_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

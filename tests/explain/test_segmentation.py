@@ -18,6 +18,7 @@ from pacavit.explain import (
     explain_images,
     render_segmentation,
 )
+from pacavit.explain.segmentation import read_region
 from pacavit.tasks.segmentation import Segmentation
 
 CPU = torch.device("cpu")
@@ -200,3 +201,19 @@ def test_images_are_explained_as_they_are_resized_for_evaluation(
     )
     assert sample.image.shape == (3, 60, 80)
     assert found.placement == placement
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_mask_is_where_values_are_not_0_whatever_the_opacity(mode: str, tmp_path: Path) -> None:
+    values = np.zeros((4, 6), np.uint8)
+    values[1:3, 2:5] = 255
+    shape = Image.fromarray(values)
+    if mode == "P":
+        image = Image.fromarray(values)
+        image.putpalette([9] * 768)  # of one color
+    elif mode == "I;16":
+        image = Image.fromarray(values.astype(np.uint16))
+    else:
+        image = shape.convert(mode)
+    image.save(tmp_path / "mask.png")
+    assert torch.equal(read_region(tmp_path / "mask.png"), torch.from_numpy(values > 0))

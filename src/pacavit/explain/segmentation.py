@@ -304,7 +304,11 @@ def read_region(path: Path) -> Tensor:
     """
     try:
         with Image.open(path) as opened:
-            values = np.array(opened.convert("RGB") if opened.mode == "RGBA" else opened)
+            values = np.array(opened)
+            if opened.getbands()[-1] == "A":
+                values = values[..., :-1]
+    except FileNotFoundError:
+        raise DataError(f"cannot read the mask {shown(path)}: there is no such file") from None
     except (OSError, ValueError, Image.DecompressionBombError, SyntaxError) as error:
         raise DataError(f"cannot read the mask {shown(path)}: {one_line(error)}") from error
     region = torch.from_numpy(values != 0)
