@@ -29,8 +29,8 @@ class MaskAugmentConfig(BaseModel):
         default=1.0,
         ge=0,
         le=1,
-        description="Strength of random brightness, contrast, saturation and hue; 1 is the "
-        "published one (Liu et al., SSD, 2016), 0 leaves them out.",
+        description="Strength of random brightness, contrast, saturation and hue; 1 is that "
+        "of mmsegmentation, 0 leaves them out.",
     )
     max_class_fraction: float = Field(
         default=0.75,

@@ -190,8 +190,8 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 class _PhotometricDistort(v2.RandomPhotometricDistort):
     """Brightness, contrast, saturation and hue, each in half of the images; no channel is moved.
 
-    Liu et al., "SSD: Single shot multibox detector", ECCV 2016: the hue turns by up to 18 degrees,
-    half of what it does in mmsegmentation.
+    Liu et al., "SSD: Single shot multibox detector", ECCV 2016; as in mmsegmentation, whose hue
+    turns by up to 36 degrees instead of 18.
     """
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
@@ -202,7 +202,7 @@ class _PhotometricDistort(v2.RandomPhotometricDistort):
 def _photometric(strength: float) -> v2.Transform | None:
     if not strength:
         return None
-    brightness, factor, hue = 32 / 255 * strength, 0.5 * strength, 18 / 360 * strength
+    brightness, factor, hue = 32 / 255 * strength, 0.5 * strength, 36 / 360 * strength
     return _PhotometricDistort(
         brightness=(1 - brightness, 1 + brightness),
         contrast=(1 - factor, 1 + factor),
