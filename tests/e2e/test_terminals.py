@@ -86,8 +86,6 @@ def test_all_other_verbs(
     printed = terminal("compare", "digits", "--over", "model.é=a", "--out", "é")
     assert r"comparison in \xe9/" in printed
     assert "accuracy" in terminal("reproduce")
-    measured = SimpleNamespace(
-        accuracy=1, precision_macro=1, recall_macro=1, f1_macro=1, num_images=9
-    )
+    measured = SimpleNamespace(scores=dict.fromkeys(scores, 1.0), num_images=9)
     monkeypatch.setattr(api, "reproduce", lambda *_, **__: (api.published()[0], measured))
     assert "is +-0." in terminal("reproduce", "x")

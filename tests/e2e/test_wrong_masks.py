@@ -346,13 +346,13 @@ ROWS: list[tuple[str, str, Change, list[str]]] = [
         "no such map",
         TRAIN + " --set task.stages=[7]",
         nothing,
-        ["task.stages [7]", "0 (stride 2), 1 (stride 4), 2 (stride 8)"],
+        ["task.stages [7]", "0 (stride 4), 1 (stride 8), 2 (stride 16)"],
     ),
     (
         "windows below a cell",
         TRAIN + " --set task.slide={{window=[16,4],stride=[4,4]}}",
         nothing,
-        ["task.slide.window has 16 x 4 pixels", "8 x 8", "crops"],
+        ["task.slide.window has 16 x 4 pixels", "16 x 16", "crops"],
     ),
     (
         "image_size of one pixel",

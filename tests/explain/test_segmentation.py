@@ -217,3 +217,9 @@ def test_a_mask_is_where_values_are_not_0_whatever_the_opacity(mode: str, tmp_pa
         image = shape.convert(mode)
     image.save(tmp_path / "mask.png")
     assert torch.equal(read_region(tmp_path / "mask.png"), torch.from_numpy(values > 0))
+
+
+def test_a_mask_with_lossy_compression_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (8, 8), 255).save(tmp_path / "mask.jpg")
+    with pytest.raises(DataError, match=r"mask\.jpg is a JPEG file, .*; save it as PNG"):
+        read_region(tmp_path / "mask.jpg")

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.data import Batch, Placement
+from pacavit.data.formats.masks import LOSSY
 from pacavit.data.placement import interpolation
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import DataError
@@ -300,10 +301,15 @@ def read_region(path: Path) -> Tensor:
     Palette images are read as their indices; opacity does not count.
 
     Raises:
-        DataError: it is no image, or is 0 everywhere.
+        DataError: it is no image, has lossy compression, or is 0 everywhere.
     """
     try:
         with Image.open(path) as opened:
+            if opened.format in LOSSY:
+                raise DataError(
+                    f"the mask {shown(path)} is a {opened.format} file, whose compression changes "
+                    "values near edges; save it as PNG"
+                )
             values = np.array(opened)
             if opened.getbands()[-1] == "A":
                 values = values[..., :-1]

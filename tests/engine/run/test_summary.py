@@ -72,6 +72,8 @@ def test_classes_of_masks_are_a_table_of_pixels_and_images(recipe: Recipe) -> No
         "unlabeled pixels, in no loss and no score: 40.00% of train",
         "train images without a labeled pixel: 1, image 2",
     ]
+    whole = MemoryMasks(torch.zeros(2, 3, 10, 10, dtype=torch.uint8), masks[:2].clamp_max(1), 2)
+    assert "unlabeled" not in "".join(describe_data(recipe, INFO, {"train": whole}, {}))
 
 
 def test_network_device_and_steps(recipe: Recipe) -> None:

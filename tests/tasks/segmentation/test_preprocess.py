@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from pacavit.data import IGNORE_INDEX, DataInfo, Sample, SampleRandom
+from pacavit.errors import RecipeError
 from pacavit.tasks.segmentation import SegmentationConfig, SegmentationPreprocess
 from pacavit.tasks.segmentation.config import MaskAugmentConfig
 from pacavit.tasks.segmentation.preprocess import choose_crop, resize_mask
@@ -167,3 +168,9 @@ def test_masks_are_resized_to_the_nearest_pixel() -> None:
 def test_impossible_settings_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         SegmentationConfig.model_validate(fields)
+
+
+def test_crops_that_no_image_fills_are_refused_before_they_are_made() -> None:
+    training(config(crop_size=(40, 60)))
+    with pytest.raises(RecipeError, match=r"\[4000, 4000\] is far larger than the images"):
+        training(config(crop_size=(4000, 4000)))

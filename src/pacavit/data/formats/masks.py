@@ -28,6 +28,7 @@ from pacavit.utils.progress import progress
 
 __all__ = [
     "FAULTS",
+    "LOSSY",
     "FaultKind",
     "FoundValues",
     "MaskCoding",
@@ -42,7 +43,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP")
+LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP")
+"""Formats whose compression changes values."""
 _VALUE_MODES = ("1", "L", "LA", "P", "PA", "I", "I;16", "I;16B", "I;16L")
 _COLOR_MODES = ("RGB", "RGBA", "RGBX")
 # Pillow spreads gray values of 2 and 4 bits over 0..255.
@@ -272,7 +274,7 @@ def _read_codes(
 ) -> NDArray[np.int32]:
     """(H, W) values, or colors as ``_COLOR + 0xRRGGBB``, of an open file."""
     with decoding(name), Image.open(file, formats=_FORMATS) as image:
-        if image.format in _LOSSY:
+        if image.format in LOSSY:
             raise MaskError("lossy", f"a {image.format} file")
         check_pixels(image, name, max_pixels)
         spread = _SPREAD.get(_raw_mode(image), 1)

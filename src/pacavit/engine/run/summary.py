@@ -100,7 +100,8 @@ def _describe_masks(
         f"{counts.unlabeled / (counts.unlabeled + int(counts.pixels.sum())):.2%} of {split}"
         for split, counts in splits.items()
     ]
-    lines.append(f"unlabeled pixels, in no loss and no score: {', '.join(unlabeled)}")
+    if any(counts.unlabeled for counts in splits.values()):
+        lines.append(f"unlabeled pixels, in no loss and no score: {', '.join(unlabeled)}")
     for split, counts in splits.items():
         if counts.empty:
             lines.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ from pacavit.tasks.segmentation.config import MaskAugmentConfig, SegmentationCon
 __all__ = ["SegmentationPreprocess", "choose_crop", "resize_mask"]
 
 _DRAWS = 10  # of a crop, until no class has too much of it
+_MOST_PADDING = 4  # area of a crop over that of the largest image
 _LEAST_SIDE = 2  # pixels; torchvision fails for images of one pixel
 
 
@@ -48,7 +50,8 @@ class SegmentationPreprocess(Preprocess):
         image_size: replaces the config's own; a crop shrinks in proportion.
 
     Raises:
-        RecipeError: training images of the usual size are resized to less than 2 pixels.
+        RecipeError: training images of the usual size are resized to less than 2 pixels, or their
+            crops would be padding for the most part.
     """
 
     per_sample = True
@@ -74,6 +77,13 @@ class SegmentationPreprocess(Preprocess):
             raise RecipeError(
                 f"images are resized to {least[0]} x {least[1]} pixels at least, which is too "
                 "small; raise task.image_size, task.longest_side or task.augment.scale"
+            )
+        largest = [side * config.augment.scale[1] for side in config.resized(info.image_size)]
+        if training and math.prod(self.crop_size) > _MOST_PADDING * math.prod(largest):
+            raise RecipeError(
+                f"task.crop_size {list(self.crop_size)} is far larger than the images, which have "
+                f"{largest[0]:.0f} x {largest[1]:.0f} pixels at most; lower it, or raise "
+                "task.image_size"
             )
         self.distort = _photometric(config.augment.photometric)
         self.fill = torch.tensor(info.mean).mul(255).round().to(torch.uint8)[:, None, None]
