@@ -24,8 +24,7 @@ from pacavit.engine import build, load_model
 from pacavit.engine.predictor import Predictor
 from pacavit.explain import METHODS, RegionScores, input_region
 from pacavit.explain.evaluation.metrics.faithfulness import area_under_curve, perturbation_curves
-from pacavit.explain.segmentation import class_areas
-from pacavit.tasks.segmentation import SegmentationTask
+from pacavit.tasks.segmentation import SegmentationTask, class_areas
 from pacavit.utils.statistics import mean_interval
 
 DEFAULT = (

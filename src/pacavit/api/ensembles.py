@@ -5,20 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pacavit.api._console import print_line
-from pacavit.data import check_split, describe_broken
+from pacavit.data import check_split
 from pacavit.engine import build
 from pacavit.engine.ensemble import Ensemble, score_ensemble
 from pacavit.engine.evaluate import Evaluation
-from pacavit.engine.run.environment import environment
 from pacavit.engine.system import pick_device
 from pacavit.engine.test_time import augment_test_time
 from pacavit.engine.weights.load import load_model, weights_digest
 from pacavit.errors import PacavitError
-from pacavit.report.evaluation import read_evaluation, write_evaluation
+from pacavit.report.evaluation import evaluation_facts, read_evaluation, write_evaluation
+from pacavit.report.folders import check_no_file
 from pacavit.report.results_page import write_ensemble_page
 from pacavit.report.stored import ALL
 from pacavit.report.tasks import report_of
@@ -70,15 +69,12 @@ def evaluate_ensemble(
         progress=progress,
     )
     if progress:
-        notes = [score.note] if score.note else []
-        if score.images.broken:
-            notes.append(describe_broken(score.images.broken))
         main = first.task.main_metric
-        notes += [
+        alone = [
             f"{shown(str(model))} alone: {report.label(main)} {member.scores[main]:.4f}"
             for model, member in zip(models, members, strict=True)
         ]
-        for text in notes:
+        for text in (*score.notes(), *alone):
             print_line(text, stderr=True)
     used = (build.plugins(model.task, model.recipe) for model in ensemble.models)
     plugins = list(dict.fromkeys(itertools.chain.from_iterable(used)))
@@ -94,12 +90,7 @@ def evaluate_ensemble(
     ).with_plugins(plugin.path for plugin in plugins)
     measured = test_time_name(ALL if all_images else split, tta)
     facts = {
-        "command": command.json,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dataset": score.info.name,
-        "data": score.info.version,
-        "split": measured,
-        "broken_images": list(score.images.broken.values()),
+        **evaluation_facts(score, measured, command, device, plugins),
         "ensemble": [
             {
                 "model": shown(str(name)),
@@ -109,7 +100,6 @@ def evaluate_ensemble(
             }
             for name, model, member in zip(models, ensemble.models, members, strict=True)
         ],
-        "environment": environment(device, plugins),
     }
     title = f"{score.info.version}, {measured}, ensemble of {len(models)}"
     write_evaluation(score, folder, title=title, facts=facts, observed=observed)
@@ -131,10 +121,7 @@ def check_results_folder(models: Sequence[str | Path], out: str | Path | None) -
             "the results of an ensemble need a folder of their own: give out (--out)"
         )
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise PacavitError(
-            f"cannot save results in {shown(folder)}: it is a file; choose another folder"
-        )
+    check_no_file(folder)
     place = folder.resolve()
     for model in map(Path, models):
         if model.is_dir() and place.is_relative_to(model.resolve()):

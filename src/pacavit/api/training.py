@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ import torch
 from pacavit import engine, recipes
 from pacavit.api._console import print_line
 from pacavit.api.ensembles import evaluate_ensemble
-from pacavit.data import check_split, describe_broken
+from pacavit.data import check_split
 from pacavit.engine import build
 from pacavit.engine.distributed import is_main_process
 from pacavit.engine.ensemble import model_names
 from pacavit.engine.evaluate import Evaluation
-from pacavit.engine.run.environment import environment
 from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.system import pick_device
 from pacavit.engine.test_time import augment_test_time, check_tta
@@ -29,9 +27,10 @@ from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import PacavitError, RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report.curves import plot_curves
-from pacavit.report.evaluation import read_evaluation, write_evaluation
+from pacavit.report.evaluation import evaluation_facts, read_evaluation, write_evaluation
 from pacavit.report.explanation.heatmaps import make_heatmaps
 from pacavit.report.explanation.mistakes import mistake_files
+from pacavit.report.folders import check_no_file
 from pacavit.report.results_page import write_results_page
 from pacavit.report.run_page import REPORT, write_run_page
 from pacavit.report.stored import (
@@ -151,7 +150,7 @@ def evaluate(
         )
     folder = results_folder(model, split=split, out=out, tta=tta)
     if folder is not None and out is None:
-        _check_no_file(Path(model) / OTHER_DATA)
+        check_no_file(Path(model) / OTHER_DATA)
     loaded = augment_test_time(load_model(model), tta)
     device = pick_device("auto")
     observed = report_of(loaded.recipe.task.name).observer()
@@ -163,11 +162,8 @@ def evaluate(
         observe=observed,
         progress=progress,
     )
-    notes = [score.note] if score.note else []
-    if score.images.broken:
-        notes.append(describe_broken(score.images.broken))
     if progress:
-        for text in notes:
+        for text in score.notes():
             print_line(text, stderr=True)
     if folder is not None:
         own = not all_images and _is_own_data(loaded, data, score)
@@ -229,15 +225,8 @@ def results_folder(
         folder = evaluation_folder(Path(model), test_time_name(split, tta))
     else:
         return None
-    _check_no_file(folder)
+    check_no_file(folder)
     return folder
-
-
-def _check_no_file(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise PacavitError(
-            f"cannot save results in {shown(folder)}: it is a file; choose another folder"
-        )
 
 
 def _is_own_data(model: LoadedModel, data: str | Path | None, score: SplitScore) -> bool:
@@ -304,16 +293,11 @@ def _save_score(
 ) -> None:
     """Write an evaluation with the facts needed to repeat it."""
     plugins = build.plugins(model.task, model.recipe)
+    command = command.with_plugins(plugin.path for plugin in plugins)
     facts = {
-        "command": command.with_plugins(plugin.path for plugin in plugins).json,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dataset": score.info.name,
-        "data": score.info.version,
+        **evaluation_facts(score, split, command, device, plugins),
         "trained_on": model.info.version,
-        "split": split,
-        "broken_images": list(score.images.broken.values()),
         "weights_sha256": weights_digest(model),
-        "environment": environment(device, plugins),
     }
     report = report_of(model.recipe.task.name)
     title = f"{score.info.version}, {split}"

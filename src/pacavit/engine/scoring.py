@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from pacavit.data import DataInfo, ImageSet, Split
+from pacavit.data import DataInfo, ImageSet, Split, describe_broken
 from pacavit.engine import build
 from pacavit.engine.evaluate import Evaluation, Observer, evaluate
 from pacavit.engine.weights.load import LoadedModel
@@ -34,6 +34,11 @@ class SplitScore(NamedTuple):
     images: ImageSet
     info: DataInfo
     note: str | None
+
+    def notes(self) -> list[str]:
+        """The note, and a line on images that could not be read."""
+        broken = [describe_broken(self.images.broken)] if self.images.broken else []
+        return ([self.note] if self.note else []) + broken
 
     def image_name(self, position: int) -> str:
         """The path of an image in the folder of the data; "NAME #POSITION" of packed data."""

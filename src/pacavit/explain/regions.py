@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pacavit.errors import DataError
 from pacavit.tasks.segmentation import Segmenter
+from pacavit.utils.layout import enlarge
 
 __all__ = ["RegionScores", "check_pixel", "connected_region", "input_region"]
 
@@ -60,9 +61,7 @@ class RegionScores(nn.Module):
         """The mean logits."""
         found = self.segmenter.backbone(images)
         output = self.segmenter.head([keep(x) for keep, x in zip(self.maps, found, strict=True)])
-        logits = F.interpolate(
-            output.logits.float(), size=images.shape[2:], mode="bilinear", align_corners=False
-        )
+        logits = enlarge(output.logits.float(), images.shape[2:])
         copies, rest = divmod(len(images), len(self.regions))
         if rest:
             raise ValueError(f"{len(images)} images for {len(self.regions)} regions")

@@ -19,6 +19,7 @@ from pacavit.explain.classification import ImageExplanation, StageClusters
 from pacavit.explain.core.masks import THRESHOLDS, restored_mask
 from pacavit.explain.methods.base import METHODS
 from pacavit.utils.pictures import from_pillow, pillow_image
+from pacavit.utils.text import escape_formulas
 
 __all__ = [
     "COLORMAP",
@@ -103,13 +104,13 @@ def overlay(explanation: ImageExplanation, method: str, note: str) -> Figure:
     plain, marked = figure.subplots(1, 2)
     plain.imshow(_array(picture))
     top = explanation.top[0]
-    plain.set_title(_text(f"{top.name} {top.probability:.1%}"), fontsize=10)
+    plain.set_title(escape_formulas(f"{top.name} {top.probability:.1%}"), fontsize=10)
     plain.set_xlabel("image, top-1 class", fontsize=8)
     marked.imshow(_array(picture))
     drawn = marked.imshow(heatmap, cmap=COLORMAP, alpha=_OPACITY, vmin=0, vmax=1)
     about_class = METHODS.get(method).class_specific
     title = f"evidence for {name} ({probability:.1%})" if about_class else "for any class"
-    marked.set_title(_text(title), fontsize=10)
+    marked.set_title(escape_formulas(title), fontsize=10)
     marked.set_xlabel(note, fontsize=8)
     legend = figure.colorbar(drawn, ax=marked, fraction=0.046, pad=0.02, ticks=[0, 1])
     legend.ax.set_yticklabels(["0", "most"], fontsize=8)
@@ -156,7 +157,7 @@ def cluster_gallery(explanation: ImageExplanation, clusters: StageClusters) -> F
         axis.set_visible(False)
     more = f", {len(shown)} of {len(ranking)}" if len(shown) < len(ranking) else ""
     figure.suptitle(
-        _text(
+        escape_formulas(
             f"clusters of stage {clusters.stage}, block {clusters.block}{more}, and their fraction "
             f"of the importance for {explanation.explained.name}"
         ),
@@ -211,11 +212,6 @@ def _blended(picture: Tensor, colors: NDArray[np.floating]) -> Tensor:
 
 def _array(image: Tensor) -> NDArray[np.uint8]:
     return np.asarray(image.permute(1, 2, 0).numpy())
-
-
-def _text(text: str) -> str:
-    """Escape characters that matplotlib would read as formulas."""
-    return text.replace("$", r"\$")
 
 
 def _bare(*axes: mpl.axes.Axes) -> None:

@@ -26,7 +26,9 @@ from pacavit.explain.segmentation import (
 )
 from pacavit.tasks.segmentation.pictures import errors_picture, overlay, with_legend
 from pacavit.tasks.segmentation.preprocess import resize_mask
+from pacavit.utils.layout import enlarge
 from pacavit.utils.pictures import from_pillow, pillow_image
+from pacavit.utils.text import escape_formulas
 
 __all__ = [
     "LETTERS",
@@ -111,7 +113,7 @@ def cluster_picture(
         longer: pixels of the longer side of the picture.
     """
     size = fitted_size(explanation.placement.image_size, longer)
-    heatmap = F.interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)
+    heatmap = enlarge(values[None, None], size)
     return heatmap_picture(thumbnail(explanation.image, size), heatmap[0, 0])
 
 
@@ -209,8 +211,10 @@ def attention_figure(explanation: SegmentationExplanation, clusters: HeadCluster
     figure = Figure(figsize=(2.4 + 0.42 * width, 1.5 + 0.34 * height), layout="constrained")
     axis = figure.subplots()
     axis.imshow(matrix.numpy(), cmap=COLORMAP, vmin=0, vmax=1, aspect="auto")
-    axis.set_xticks(range(width), [_text(names[k]) for k in strongest.tolist()], rotation=90)
-    axis.set_yticks(range(height), [_text(names[label]) for label, _ in rows])
+    axis.set_xticks(
+        range(width), [escape_formulas(names[k]) for k in strongest.tolist()], rotation=90
+    )
+    axis.set_yticks(range(height), [escape_formulas(names[label]) for label, _ in rows])
     axis.tick_params(labelsize=8)
     axis.set_xlabel("attention to the cluster of", fontsize=8)
     axis.set_ylabel("pixels of", fontsize=8)
@@ -271,8 +275,3 @@ def _grown(mask: Tensor, pixels: int) -> Tensor:
     """(H, W) bool with all pixels near one of the mask."""
     side = 2 * pixels + 1
     return F.max_pool2d(mask[None].float(), side, stride=1, padding=pixels)[0] > 0
-
-
-def _text(text: str) -> str:
-    """Escape characters that matplotlib would read as formulas."""
-    return text.replace("$", r"\$")

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from pacavit.data import Batch, Placement
 from pacavit.data.formats.masks import LOSSY
@@ -27,7 +26,8 @@ from pacavit.explain.regions import (
     connected_region,
     input_region,
 )
-from pacavit.tasks.segmentation import Segmentation, SegmentationTask
+from pacavit.tasks.segmentation import Segmentation, SegmentationTask, class_areas
+from pacavit.utils.layout import enlarge
 from pacavit.utils.text import one_line, shown
 
 __all__ = [
@@ -191,9 +191,7 @@ class SegmentationExplainer(Explainer[SegmentationExplanation]):
         record: Segmentation = self.predictor.records(batch, [path])[0]
         labels = record.labels.cpu()
         placement = batch.placements[0]
-        probabilities = F.interpolate(
-            record.logits[None], size=placement.input_size, mode="bilinear", align_corners=False
-        )[0].softmax(0)
+        probabilities = enlarge(record.logits[None], placement.input_size)[0].softmax(0)
         regions: list[RegionExplanation] = []
         stages: tuple[int, ...] = ()
         for asked in self._asked(labels, path):
@@ -286,13 +284,6 @@ class SegmentationExplainer(Explainer[SegmentationExplanation]):
             probabilities=logits.softmax(0).cpu(),
             attention=attention,
         )
-
-
-def class_areas(labels: Tensor) -> list[tuple[int, float]]:
-    """Classes (H, W) -> the classes with their fractions of the area, the largest first."""
-    counts = labels.flatten().long().bincount()
-    order = counts.argsort(descending=True, stable=True).tolist()
-    return [(label, int(counts[label]) / labels.numel()) for label in order if counts[label]]
 
 
 def read_region(path: Path) -> Tensor:

@@ -1,4 +1,4 @@
-"""Layers that heads share: convolution, norm and activation; enlarged maps."""
+"""Layers that heads share: convolution, norm and activation, of one map or of several."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacavit.errors import RecipeError
+from pacavit.utils.layout import enlarge
 
 __all__ = [
     "ConvNormAct",
@@ -16,7 +17,6 @@ __all__ = [
     "Norm",
     "check_options",
     "classifier",
-    "enlarge",
 ]
 
 _MAX_GROUPS, _MIN_WIDTH = 32, 8  # of GroupNorm: groups, and channels of a group
@@ -61,11 +61,6 @@ def classifier(in_chans: int, num_classes: int) -> nn.Conv2d:
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, H, W), bilinear; ``size`` is (H, W)."""
-    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
 def check_options(

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from pacavit.errors import RecipeError
 from pacavit.heads.base import HEADS, HeadOutput, SegmentationHead
-from pacavit.heads.layers import ConvNormAct, Norm, check_options, classifier, enlarge
+from pacavit.heads.layers import ConvNormAct, Norm, check_options, classifier
+from pacavit.utils.layout import enlarge
 
 __all__ = ["UperNetHead"]
 

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from pacavit.engine.evaluate import Evaluation
+from pacavit.engine.run.environment import environment
 from pacavit.engine.scoring import SplitScore
 from pacavit.errors import CheckpointError
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import MISTAKES, PICTURES, MistakeFiles
 from pacavit.report.tasks import StoredEvaluation, report_of
 from pacavit.utils import files
+from pacavit.utils.command import Command
+from pacavit.utils.registry import Plugin
 from pacavit.utils.text import one_line
 
-__all__ = ["RECORD", "print_evaluation", "read_evaluation", "write_evaluation"]
+__all__ = [
+    "RECORD",
+    "evaluation_facts",
+    "print_evaluation",
+    "read_evaluation",
+    "write_evaluation",
+]
 
 RECORD, RESULTS = "evaluation.json", "results.html"
 
@@ -66,6 +76,33 @@ def write_evaluation(
     for name, content in contents.items():
         with files.writing(folder / name):
             files.replace_file(folder / name, content)
+
+
+def evaluation_facts(
+    score: SplitScore,
+    split: str,
+    command: Command,
+    device: torch.device,
+    plugins: Sequence[Plugin],
+) -> dict[str, Any]:
+    """The facts that every evaluation stores, see ``write_evaluation``.
+
+    Args:
+        score: the evaluation, with images and facts about the data.
+        split: which images.
+        command: repeats it.
+        device: where it was computed.
+        plugins: that the models and the data come from.
+    """
+    return {
+        "command": command.json,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dataset": score.info.name,
+        "data": score.info.version,
+        "split": split,
+        "broken_images": list(score.images.broken.values()),
+        "environment": environment(device, plugins),
+    }
 
 
 def read_evaluation(folder: Path, digest: str | None) -> StoredEvaluation | None:

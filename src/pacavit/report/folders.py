@@ -7,7 +7,7 @@ from pathlib import Path
 from pacavit.errors import PacavitError
 from pacavit.utils.text import shown
 
-__all__ = ["check_folder"]
+__all__ = ["check_folder", "check_no_file"]
 
 
 def check_folder(out: Path, *, mark: str, what: str, overwrite: bool) -> None:
@@ -32,3 +32,11 @@ def check_folder(out: Path, *, mark: str, what: str, overwrite: bool) -> None:
         )
     if not overwrite:
         raise PacavitError(f"{shown(out)} holds {what}; give --overwrite or another folder")
+
+
+def check_no_file(folder: Path) -> None:
+    """Raise PacavitError if a folder for results is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise PacavitError(
+            f"cannot save results in {shown(folder)}: it is a file; choose another folder"
+        )

@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["first_few", "one_line", "shown"]
+__all__ = ["escape_formulas", "first_few", "one_line", "shown"]
 
 _FEW = 3
 _UNSHOWN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, surrogates, line separators
@@ -52,3 +52,8 @@ def first_few(items: Sequence[str]) -> str:
     """The first three texts, and the number of the others."""
     more = f" (and {len(items) - _FEW} more)" if len(items) > _FEW else ""
     return f"{'; '.join(items[:_FEW])}{more}"
+
+
+def escape_formulas(text: str) -> str:
+    """Escape characters that matplotlib would read as formulas."""
+    return text.replace("$", r"\$")

@@ -51,6 +51,7 @@ __all__ = [
     "read_file",
     "read_image",
     "read_size",
+    "resize_image",
 ]
 
 Decoded = TypeVar("Decoded")
@@ -233,7 +234,11 @@ def crop_center(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def fit_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     """(3, H, W) uint8 -> (3, height, width) uint8: center-cropped, then resized."""
-    image = crop_center(image, size)
+    return resize_image(crop_center(image, size), size)
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(3, H, W) uint8 -> (3, height, width) uint8, bilinearly with antialiasing."""
     if tuple(image.shape[1:]) == size:
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from markupsafe import Markup
 from torch import Tensor
-from torch.nn import functional as F
 
 from pacavit.explain.render import display_size, fitted_size, thumbnail
 from pacavit.explain.render_segmentation import (
@@ -31,6 +30,7 @@ from pacavit.report import html
 from pacavit.report.explanation.base import PAGES, ExplanationPages, WrittenImage, rounded
 from pacavit.report.explanation.classification import palette, relative_bytes
 from pacavit.tasks.segmentation.preprocess import resize_mask
+from pacavit.utils.layout import enlarge
 from pacavit.utils.pictures import base64_text, data_uri, figure_bytes, jpeg_bytes, png_bytes
 from pacavit.utils.text import shown
 
@@ -239,7 +239,7 @@ def _cluster_data(
 
 def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """(K, h, w) -> the values at the centers of the cells: (K, *grid)."""
-    return F.interpolate(maps[None], size=grid, mode="bilinear", align_corners=False)[0]
+    return enlarge(maps[None], grid)[0]
 
 
 def _bytes(values: Tensor) -> str:

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pacavit.utils.pictures import figure_bytes
+from pacavit.utils.tables import csv_bytes
+from pacavit.utils.text import escape_formulas
 
-__all__ = ["MAX_CLASSES_WITH_COUNTS", "confusion_png", "plot_confusion"]
+__all__ = ["MAX_CLASSES_WITH_COUNTS", "confusion_csv", "confusion_png", "plot_confusion"]
 
 MAX_CLASSES_WITH_COUNTS = 30  # beyond, the counts would be too small to read
 MAX_CLASSES_WITH_NAMES = 100
@@ -63,7 +65,14 @@ def confusion_png(
     return figure_bytes(figure, dpi=120, bbox_inches="tight")
 
 
+def confusion_csv(confusion: NDArray[np.int64], class_names: Sequence[str]) -> bytes:
+    """(classes, classes) counts, rows the true class -> a table with the names of the classes."""
+    rows = zip(class_names, confusion.tolist(), strict=True)
+    header = ("true class / predicted class", *class_names)
+    return csv_bytes(header, ((name, *counts) for name, counts in rows))
+
+
 def _plain(name: str, longest: int = 24) -> str:
     """A shortened class name, without characters that matplotlib reads as formulas."""
     short = name if len(name) <= longest else name[: longest - 1] + "…"
-    return short.replace("$", r"\$")
+    return escape_formulas(short)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pacavit.tasks.segmentation.config import SegmentationConfig
-from pacavit.tasks.segmentation.predictions import ImageSegmentation, Segmentation
+from pacavit.tasks.segmentation.predictions import ImageSegmentation, Segmentation, class_areas
 from pacavit.tasks.segmentation.preprocess import SegmentationPreprocess
 from pacavit.tasks.segmentation.segmenter import Segmenter
 from pacavit.tasks.segmentation.task import SegmentationTask
@@ -24,4 +24,5 @@ __all__ = [
     "SegmentationPreprocess",
     "SegmentationTask",
     "Segmenter",
+    "class_areas",
 ]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from pacavit.tasks.segmentation.config import SlideConfig
+from pacavit.utils.layout import enlarge
 
 __all__ = ["ImageLogits", "slide_over", "window_starts"]
 
@@ -49,11 +49,7 @@ def slide_over(
     for top, left in _windows((height, width), (rows, columns), config.stride):
         part = (slice(top, top + rows), slice(left, left + columns))
         found = network(images[:, :, *part])
-        maps = [
-            F.interpolate(logits, size=(rows, columns), mode="bilinear", align_corners=False)
-            for logits in found
-            if logits is not None
-        ]
+        maps = [enlarge(logits, (rows, columns)) for logits in found if logits is not None]
         if not sums:
             sums = [one.new_zeros(*one.shape[:2], height, width) for one in maps]
         for total, one in zip(sums, maps, strict=True):

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
-from torch.nn import functional as F
 
 from pacavit.data import DataInfo, Placement
+from pacavit.utils.layout import enlarge
 from pacavit.utils.text import shown
 
-__all__ = ["AreaFraction", "ImageSegmentation", "Segmentation", "enlarge"]
+__all__ = [
+    "AreaFraction",
+    "ImageSegmentation",
+    "Segmentation",
+    "class_areas",
+    "restore_logits",
+]
 
 BAR_CELLS = 20  # length of the bar of the whole area
 
@@ -41,22 +46,29 @@ class Segmentation:
 
     def probabilities(self) -> Tensor:
         """(classes, H, W): the probabilities at the pixels of the original."""
-        return enlarge(self.logits[None], self.placement)[0].softmax(0)
+        return restore_logits(self.logits[None], self.placement)[0].softmax(0)
 
     def confidence(self) -> Tensor:
         """(H, W): the probability of each pixel's class."""
         return self.probabilities().amax(0)
 
 
-def enlarge(logits: Tensor, placement: Placement) -> Tensor:
+def restore_logits(logits: Tensor, placement: Placement) -> Tensor:
     """(B, K, h, w) of the network's input -> (B, K, H, W) of the original, bilinearly.
 
     First to the size of the input, then to that of the original, as published.
     """
     for size in dict.fromkeys((placement.input_size, placement.image_size)):
         if tuple(logits.shape[2:]) != size:
-            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            logits = enlarge(logits, size)
     return logits
+
+
+def class_areas(labels: Tensor) -> list[tuple[int, float]]:
+    """Classes (H, W) -> the classes with their fractions of the area, the largest first."""
+    counts = labels.flatten().long().bincount()
+    order = counts.argsort(descending=True, stable=True).tolist()
+    return [(label, int(counts[label]) / labels.numel()) for label in order if counts[label]]
 
 
 @dataclass(frozen=True)
@@ -92,14 +104,7 @@ class ImageSegmentation:
         """The prediction for an image file, from the classes of its pixels (H, W)."""
         if labels is None:
             return cls(path, (), None, info, error)
-        counts = labels.flatten().long().bincount(minlength=len(info.class_names))
-        fractions = counts / counts.sum()
-        order = torch.argsort(counts, descending=True, stable=True).tolist()
-        areas = [
-            AreaFraction(info.class_names[label], float(fractions[label]))
-            for label in order
-            if counts[label]
-        ]
+        areas = [AreaFraction(info.class_names[label], area) for label, area in class_areas(labels)]
         return cls(path, tuple(areas), labels.cpu(), info)
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
-from torchvision.transforms.v2.functional import resize
 
 from pacavit.data import (
     IGNORE_INDEX,
@@ -25,6 +24,7 @@ from pacavit.data import (
     normalize,
     seeded_generators,
 )
+from pacavit.data.formats.image import resize_image
 from pacavit.errors import RecipeError
 from pacavit.tasks.segmentation.config import MaskAugmentConfig, SegmentationConfig
 
@@ -94,7 +94,7 @@ class SegmentationPreprocess(Preprocess):
         size = self.config.resized(full)
         if self.training:
             return self._training_sample(sample, random, full, size)
-        image = _resize(sample.image, size)
+        image = resize_image(sample.image, size)
         return replace(sample, image=image), Placement(full, Region(0, 0, *full), size)
 
     def collate(self, samples: Sequence[tuple[Sample, Placement]]) -> Batch:
@@ -123,7 +123,7 @@ class SegmentationPreprocess(Preprocess):
         low, high = augment.scale
         factor = low + float(random.uniform("scale")) * (high - low)
         height, width = (max(1, round(side * factor)) for side in size)
-        image, mask = _resize(sample.image, (height, width)), sample.target
+        image, mask = resize_image(sample.image, (height, width)), sample.target
         mask = resize_mask(mask, (height, width))
         top, left = choose_crop(mask, self.crop_size, augment, random)
         rows, columns = self.crop_size
@@ -187,14 +187,6 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
         return mask
     # As bytes, not as numbers, which would be slower.
     return F.interpolate(mask[None, None], size=size, mode="nearest-exact")[0, 0]
-
-
-def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, H, W) uint8 -> (3, *size) uint8, bilinearly with antialiasing."""
-    if tuple(image.shape[1:]) == size:
-        return image
-    resized: Tensor = resize(image, list(size), antialias=True)
-    return resized
 
 
 class _PhotometricDistort(v2.RandomPhotometricDistort):

@@ -16,9 +16,14 @@ from pacavit.heads import HEADS
 from pacavit.tasks.base import TASKS, NetworkFactory, Task
 from pacavit.tasks.segmentation.config import SegmentationConfig
 from pacavit.tasks.segmentation.inference import ImageLogits, slide_over
-from pacavit.tasks.segmentation.predictions import ImageSegmentation, Segmentation, enlarge
+from pacavit.tasks.segmentation.predictions import (
+    ImageSegmentation,
+    Segmentation,
+    restore_logits,
+)
 from pacavit.tasks.segmentation.preprocess import SegmentationPreprocess
 from pacavit.tasks.segmentation.segmenter import Segmenter
+from pacavit.utils.layout import enlarge
 from pacavit.utils.refusals import REFUSALS
 from pacavit.utils.text import one_line
 
@@ -104,11 +109,8 @@ class SegmentationTask(Task):
 
     def _loss(self, logits: Tensor, masks: Tensor, total: Tensor) -> Tensor:
         """The cross-entropy of logits (B, K, H, W) and masks (B, height, width) over ``total``."""
-        logits = F.interpolate(
-            logits.float(), size=masks.shape[1:], mode="bilinear", align_corners=False
-        )
         summed = F.cross_entropy(
-            logits,
+            enlarge(logits.float(), masks.shape[1:]),
             masks.long(),
             weight=self.class_weights,
             ignore_index=IGNORE_INDEX,
@@ -121,11 +123,10 @@ class SegmentationTask(Task):
         masks: Tensor = batch.targets
         if not self.model.head.mean_over_labeled:
             return torch.tensor(float(masks.numel()), dtype=torch.float64)
-        labeled = masks[masks != IGNORE_INDEX]
-        if self.class_weights is None:
-            return torch.tensor(float(labeled.numel()), dtype=torch.float64)
         # By counts: a sum over all pixels would need float64, which Apple's GPUs lack.
-        counts = labeled.long().bincount(minlength=self.num_classes)
+        counts = masks.flatten().bincount(minlength=IGNORE_INDEX + 1)[: self.num_classes]
+        if self.class_weights is None:
+            return torch.tensor(float(counts.sum()), dtype=torch.float64)
         return (counts * self.class_weights).sum()
 
     def set_class_weights(self, weights: Tensor) -> None:
@@ -218,7 +219,7 @@ def _record(
         else Placement(size, Region(0, 0, *size), size)
     )
     labels, cluster_labels = (
-        None if each is None else enlarge(each, placement)[0].argmax(0).to(torch.uint8)
+        None if each is None else restore_logits(each, placement)[0].argmax(0).to(torch.uint8)
         for each in logits
     )
     assert labels is not None

@@ -35,7 +35,7 @@ from pacavit.report.tasks.classification.examples import (
     pick_examples,
 )
 from pacavit.report.tasks.classification.observe import TopClasses, TopClassesObserver
-from pacavit.report.tasks.confusion import confusion_png
+from pacavit.report.tasks.confusion import confusion_csv, confusion_png
 from pacavit.utils.tables import csv_bytes
 
 __all__ = ["ClassificationReport"]
@@ -102,10 +102,7 @@ class ClassificationReport(TaskReport):
         return {
             EXAMPLES: _EXAMPLES.dump_json(examples, indent=2) + b"\n",
             **super().contents(score, observed, title=title, heatmaps=heatmaps),
-            "confusion.csv": csv_bytes(
-                ("true class / predicted class", *names),
-                ((name, *counts) for name, counts in zip(names, confusion.tolist(), strict=True)),
-            ),
+            "confusion.csv": confusion_csv(confusion, names),
             PREDICTIONS: csv_bytes(
                 (
                     "image",

@@ -30,6 +30,7 @@ from pacavit.report.tasks.base import (
 from pacavit.tasks.classification import Predictions
 from pacavit.tasks.multilabel.thresholds import THRESHOLDS, f1_by_threshold
 from pacavit.utils.tables import csv_bytes
+from pacavit.utils.text import escape_formulas
 
 __all__ = ["MultilabelReport"]
 
@@ -197,7 +198,7 @@ def _f1_svg(curves: Tensor, names: Sequence[str], *, dark: bool) -> bytes:
 
     def draw(axes: Axes) -> None:
         for number, (name, values) in enumerate(zip(names, curves.tolist(), strict=True)):
-            label = name.replace("$", r"\$")
+            label = escape_formulas(name)
             axes.plot(THRESHOLDS, values, label=label, color=colormaps["tab10"](number))
         axes.set(xlabel="threshold", ylabel="F1", xlim=(0, 1), ylim=(0, 1.02))
         axes.legend(fontsize=8, frameon=False)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pacavit.data import MaskInfo
+from pacavit.data.formats.image import resize_image
 from pacavit.engine.scoring import SplitScore
 from pacavit.report.tasks.segmentation.observe import ImageScore, SegmentationObserver
 from pacavit.tasks.segmentation.pictures import errors_picture, overlay
@@ -85,7 +84,7 @@ def _example(score: SplitScore, own: ImageScore, labels: Tensor, masks: MaskInfo
     image, truth = sample.image.cpu(), sample.target.cpu()
     factor = min(1.0, _MAX_SIDE / max(image.shape[1:]))
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[2] * factor)))
-    small = _shrunk(image, size)
+    small = resize_image(image, size)
     truth, labels = resize_mask(truth, size), resize_mask(labels, size)
     pictures = (
         small,
@@ -96,10 +95,3 @@ def _example(score: SplitScore, own: ImageScore, labels: Tensor, masks: MaskInfo
     texts = (base64_text(jpeg_bytes(picture)) for picture in pictures)
     name = score.image_name(own.position)
     return MaskExample(own.position, name, own.iou, own.accuracy, *texts)
-
-
-def _shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(image.shape[1:]) == size:
-        return image
-    pixels = F.interpolate(image[None].float(), size=size, mode="bilinear", antialias=True)
-    return pixels[0].round().clamp(0, 255).to(torch.uint8)

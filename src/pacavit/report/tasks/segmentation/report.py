@@ -22,7 +22,7 @@ from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.report.prediction import PredictionWriter
 from pacavit.report.tasks.base import REPORTS, PairedScores, StoredEvaluation, TaskReport
-from pacavit.report.tasks.confusion import confusion_png
+from pacavit.report.tasks.confusion import confusion_csv, confusion_png
 from pacavit.report.tasks.segmentation.examples import MaskExamples, pick_examples
 from pacavit.report.tasks.segmentation.files import SegmentationWriter
 from pacavit.report.tasks.segmentation.observe import SegmentationObserver
@@ -94,10 +94,7 @@ class SegmentationReport(TaskReport):
         return {
             EXAMPLES: _EXAMPLES.dump_json(examples, indent=2) + b"\n",
             **super().contents(score, observed, title=title, heatmaps=heatmaps),
-            "confusion.csv": csv_bytes(
-                ("true class / predicted class", *names),
-                ((name, *counts) for name, counts in zip(names, confusion.tolist(), strict=True)),
-            ),
+            "confusion.csv": confusion_csv(confusion, names),
             "confusion.png": confusion_png(
                 _percent(evaluation.arrays["confusion"]),
                 names,
