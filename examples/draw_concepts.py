@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("engine", "build, train, evaluate, weights", "engine"),),
     (("recipes", "named, complete runs (TOML)", "recipes"),),
     (("tasks", "losses, predictions, metrics", "tasks"),),
+    (("detectors", "boxes and masks of objects", "models"),),
     (
         ("heads", "of dense tasks", "models"),
         ("data", "images, targets", "data"),

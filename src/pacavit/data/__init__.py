@@ -14,6 +14,7 @@ from pacavit.data.base import (
     LabeledImages,
     MaskInfo,
     MemoryImages,
+    ObjectInfo,
     Sample,
     Split,
     TargetKind,
@@ -23,8 +24,10 @@ from pacavit.data.formats.files import FileImages, describe_broken
 from pacavit.data.formats.image import crop_center, decode_image, fit_image, read_image
 from pacavit.data.formats.mask_files import MaskFiles
 from pacavit.data.formats.masks import read_mask
+from pacavit.data.formats.rle import Rle
 from pacavit.data.loader import Loader
 from pacavit.data.masks import MaskedImages, MaskStatistics, MemoryMasks
+from pacavit.data.objects import MemoryObjects, ObjectImages, Objects, ObjectStatistics
 from pacavit.data.options import check_options
 from pacavit.data.palette import class_colors
 from pacavit.data.placement import Placement, Region
@@ -66,9 +69,15 @@ __all__ = [
     "Masks",
     "MemoryImages",
     "MemoryMasks",
+    "MemoryObjects",
+    "ObjectImages",
+    "ObjectInfo",
+    "ObjectStatistics",
+    "Objects",
     "Placement",
     "Preprocess",
     "Region",
+    "Rle",
     "Sample",
     "SampleRandom",
     "Scenes",

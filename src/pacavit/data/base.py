@@ -33,6 +33,7 @@ __all__ = [
     "MaskInfo",
     "MemoryImages",
     "Normalization",
+    "ObjectInfo",
     "Sample",
     "Split",
     "TargetKind",
@@ -164,6 +165,20 @@ class MaskInfo:
 
 
 @dataclass(frozen=True)
+class ObjectInfo:
+    """How a data set writes down the classes of its objects.
+
+    Attributes:
+        category_ids: the data set's own number of each class, in label order; they may begin at any
+            number and have gaps. Files with predictions use them.
+        colors: RGB color of each class, each 0..255; overlays and legends use them.
+    """
+
+    category_ids: tuple[int, ...]
+    colors: tuple[Color, ...]
+
+
+@dataclass(frozen=True)
 class DataInfo:
     """Facts about a data set that a run records and a model needs.
 
@@ -178,6 +193,7 @@ class DataInfo:
             the training started from, if they are of another library.
         std: standard deviation per RGB channel, likewise.
         masks: values and colors of the classes; None unless the targets are masks.
+        objects: numbers and colors of the classes; None unless the targets are boxes or instances.
     """
 
     name: str
@@ -188,6 +204,7 @@ class DataInfo:
     mean: Channels
     std: Channels
     masks: MaskInfo | None = None
+    objects: ObjectInfo | None = None
 
     def normalized_by(self, normalization: Normalization | None) -> DataInfo:
         """The same facts with another mean and standard deviation; None: unchanged."""
@@ -327,11 +344,12 @@ class MemoryImages(LabeledImages):
         return None if self.files is None else Path(os.fsdecode(self.files[index]))
 
 
-TargetKind = Literal["label", "labels", "mask"]
+TargetKind = Literal["label", "labels", "mask", "boxes", "instances"]
 """Kind of an image's target.
 
 "label": one class, int64. "labels": any number of classes, a row of 0 and 1. "mask": one class per
-pixel, (H, W) uint8 like the stored image, ``IGNORE_INDEX`` for none.
+pixel, (H, W) uint8 like the stored image, ``IGNORE_INDEX`` for none. "boxes": any number of
+objects with a class and a box, as ``Objects``; "instances": the same, each with a mask.
 """
 
 

@@ -1,0 +1,5 @@
+"""Networks that find objects: from the maps of a backbone to boxes, classes and masks."""
+
+from pacavit.detectors.base import DETECTORS, Detected, Detector, Target
+
+__all__ = ["DETECTORS", "Detected", "Detector", "Target"]

@@ -1,0 +1,150 @@
+"""The ``[task]`` sections of recipes for detection and instance segmentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pacavit.tasks.base import TaskConfig
+
+__all__ = ["DetectionConfig", "InstanceSegmentationConfig", "ObjectAugmentConfig"]
+
+Side = Annotated[int, Field(gt=0, le=4096)]
+Factor = Annotated[float, Field(gt=0)]
+
+
+class ObjectAugmentConfig(BaseModel):
+    """Random changes of training images and their objects; off by default but for the flip."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    flip: Literal["none", "horizontal", "both"] = Field(
+        default="horizontal",
+        description="Mirror half of the images, left to right; or half of them in each direction.",
+    )
+    sizes: tuple[Side, ...] = Field(
+        default=(),
+        description="Shorter sides, one of which is drawn for each image instead of "
+        "task.image_size (multi-scale training).",
+    )
+    scale: tuple[Factor, Factor] | None = Field(
+        default=None,
+        description="Least and largest factor by which images are resized, before they are cropped "
+        "or padded to one size, task.crop_size; [0.1, 2.0] is large-scale jitter.",
+    )
+    min_visible: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Objects of which a crop keeps less than this fraction of the area are left "
+        "out.",
+    )
+    photometric: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Strength of random brightness, contrast, saturation and hue; 0 leaves them "
+        "out.",
+    )
+    copy_paste: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the images that get objects of another image of the batch pasted "
+        "into them; needs masks.",
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.scale is not None and self.scale[0] > self.scale[1]:
+            raise ValueError("scale = [least, largest]")
+        if self.scale is not None and self.sizes:
+            raise ValueError("either sizes or scale")
+        return self
+
+
+class DetectionConfig(TaskConfig):
+    """Settings of the detection task.
+
+    Images keep their aspect ratio. They are resized to ``image_size`` (the shorter side) in
+    training and in evaluation; predictions are in the pixels of the original.
+    """
+
+    name: Literal["detection"] = Field(default="detection", description="The task.")
+    image_size: int | None = Field(
+        default=None,
+        gt=0,
+        description="Shorter side in pixels that images are resized to; leave it out for images "
+        "as they are stored.",
+    )
+    longest_side: Side | None = Field(
+        default=None,
+        description="Where resizing to image_size would make the longer side longer than this, "
+        "it gets this length instead.",
+    )
+    crop_size: tuple[Side, Side] | None = Field(
+        default=None,
+        description="Height and width in pixels of random crops in training, which keep at least "
+        "one object; smaller images are padded. Leave it out for whole images.",
+    )
+    detector: str = Field(
+        default="faster_rcnn", description="Detector, see `pacavit list detectors`."
+    )
+    detector_options: dict[str, Any] = Field(
+        default={}, description="Keyword arguments of the detector's class."
+    )
+    stages: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None,
+        description="Indices of the backbone's maps that the detector gets; leave it out for the "
+        "default of the backbone.",
+    )
+    augment: ObjectAugmentConfig = Field(
+        default_factory=ObjectAugmentConfig, description="Random changes of the training images."
+    )
+    empty_images: bool = Field(default=False, description="Train on images without objects too.")
+    group_by_aspect: bool = Field(
+        default=True,
+        description="Batches of training hold either wide or tall images, so that less of them is "
+        "padding.",
+    )
+
+    def input_size(self, stored: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
+        """(height, width) in pixels of the usual input in training.
+
+        Args:
+            stored: (height, width) of the stored images.
+            image_size: replaces the config's own; a ``crop_size`` shrinks in proportion.
+        """
+        own = self.resized(stored)
+        usual = own if self.crop_size is None else self.crop_size
+        if image_size is None:
+            return usual
+        factor = image_size / min(own)
+        return (max(1, round(usual[0] * factor)), max(1, round(usual[1] * factor)))
+
+    def resized(self, stored: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
+        """(height, width) of an image after resizing.
+
+        Args:
+            stored: (height, width) of the image.
+            image_size: shorter side; None: ``image_size`` of the config.
+        """
+        size = image_size or self.image_size
+        if size is None:
+            return stored
+        factor = size / min(stored)
+        if self.longest_side is not None:
+            factor = min(factor, self.longest_side / max(stored))
+        return (max(1, round(stored[0] * factor)), max(1, round(stored[1] * factor)))
+
+
+class InstanceSegmentationConfig(DetectionConfig):
+    """Settings of the instance segmentation task: those of detection, with a detector of masks."""
+
+    name: Literal["instance_segmentation"] = Field(  # type: ignore[assignment]
+        default="instance_segmentation", description="The task."
+    )
+    detector: str = Field(
+        default="mask_rcnn", description="Detector of masks, see `pacavit list detectors`."
+    )
