@@ -6,8 +6,9 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from faster_coco_eval.core import mask as coco_mask
@@ -15,9 +16,10 @@ from faster_coco_eval.core import mask as coco_mask
 from pacavit.data import DataInfo, ObjectImages, Objects, Rle
 from pacavit.errors import DataError
 from pacavit.tasks.detection.predictions import Detections
+from pacavit.utils.progress import progress
 from pacavit.utils.text import first_few, one_line, shown
 
-__all__ = ["ResultFile", "file_names", "read_results", "result_records", "results_json"]
+__all__ = ["ResultFile", "file_names", "result_records", "results_json"]
 
 _NUMBER = (int, float)
 
@@ -65,51 +67,72 @@ def file_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-class ResultFile(NamedTuple):
-    """A file of records that was read.
+@dataclass(frozen=True, eq=False)
+class ResultFile:
+    """A file of records.
 
     Attributes:
-        found: the detections in each image of a split, in its order.
-        num_records: number of records.
-        num_images: number of images that have any.
-        with_masks: whether the detections have masks.
+        path: of the file.
+        records: in its order.
     """
 
-    found: list[Detections]
-    num_records: int
-    num_images: int
-    with_masks: bool
+    path: Path
+    records: Sequence[Mapping[str, Any]]
 
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a JSON file.
 
-def read_results(
-    path: Path, images: ObjectImages, info: DataInfo, *, masks: bool | None = None
-) -> ResultFile:
-    """Read a file of records about the images of a split; no image is decoded.
+        Raises:
+            DataError: it is missing, or does not hold a list of records.
+        """
+        try:
+            content = json.loads(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{shown(path)} cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{shown(path)} is no JSON file: {one_line(error)}") from error
+        if not isinstance(content, list) or not all(isinstance(each, dict) for each in content):
+            what = "does not hold predictions"
+            if isinstance(content, dict) and "annotations" in content:
+                what = "holds annotations, as data sets have them, and no predictions"
+            raise DataError(
+                f"{shown(path)} {what}; give a list of records with image_id, category_id, bbox "
+                "and score (COCO's result format)"
+            )
+        return cls(path, content)
 
-    Records belong to the image with their ``file_name`` if all records have one and all images are
-    files, else to that with their ``image_id``.
+    @property
+    def has_masks(self) -> bool:
+        """Whether every record has a mask, and there is any."""
+        return bool(self.records) and all("segmentation" in record for record in self.records)
 
-    Args:
-        path: JSON file.
-        images: of the split.
-        info: of the data; gives the numbers of the classes.
-        masks: read the masks; None: if all records have one.
+    def detections(self, images: ObjectImages, info: DataInfo, *, masks: bool) -> list[Detections]:
+        """The detections in each image of a split; no image is decoded.
 
-    Raises:
-        DataError: the file is missing or malformed, or a record does not fit the images.
-    """
-    records = _records(path)
-    if masks is None:
-        masks = bool(records) and all("segmentation" in record for record in records)
-    place = _Places(path, images, records)
-    truths = [images.target(position) for position in range(len(images))]
-    reader = _Reader(path, info, masks=masks)
-    rows: list[list[_Row]] = [[] for _ in truths]
-    for number, record in enumerate(records, 1):
-        position = place(number, record)
-        rows[position].append(reader.row(number, record, truths[position]))
-    found = [_detections(own, truth, masks=masks) for own, truth in zip(rows, truths, strict=True)]
-    return ResultFile(found, len(records), sum(map(bool, rows)), masks)
+        Records belong to the image with their ``file_name``, if all records have one and all images
+        are files, else to that with their ``image_id``.
+
+        Args:
+            images: of the split.
+            info: of the data; gives the numbers of the classes.
+            masks: read the masks.
+
+        Raises:
+            DataError: a record is malformed, or does not fit the images.
+        """
+        places = _Places(self.path, images, self.records)
+        truths = [images.target(position) for position in range(len(images))]
+        reader = _Reader(self.path, info, masks=masks)
+        rows: list[list[_Row]] = [[] for _ in truths]
+        for number, record in enumerate(
+            progress(self.records, "reading records", len(self.records)), 1
+        ):
+            place = places(number, record)
+            rows[place].append(reader.row(number, record, truths[place]))
+        return [
+            _detections(own, truth, masks=masks) for own, truth in zip(rows, truths, strict=True)
+        ]
 
 
 class _Row(NamedTuple):
@@ -130,27 +153,6 @@ def _detections(rows: list[_Row], truth: Objects, *, masks: bool) -> Detections:
     )
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{shown(path)} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{shown(path)} is no JSON file: {one_line(error)}") from error
-    if isinstance(content, dict) and "annotations" in content:
-        raise DataError(
-            f"{shown(path)} holds annotations, which is what data have; predictions are a list of "
-            "records with image_id, category_id, bbox and score (COCO's result format)"
-        )
-    if not isinstance(content, list) or not all(isinstance(each, dict) for each in content):
-        raise DataError(
-            f"{shown(path)} does not hold predictions: a list of records with image_id, "
-            "category_id, bbox and score (COCO's result format)"
-        )
-    return content
-
-
 class _Places:
     """Positions of records in a split, by file name or by number."""
 
@@ -162,7 +164,9 @@ class _Places:
         parts = [file.parts for file in files if file is not None]
         named = len(parts) == len(files) and all("file_name" in record for record in records)
         self.key = "file_name" if named else "image_id"
-        self.by_number = {images.target(place).image_id: [place] for place in range(len(images))}
+        self.by_number: dict[float, list[int]] = {
+            images.target(place).image_id: [place] for place in range(len(images))
+        }
         self.by_path: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
         self.by_end: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
         for place, own in enumerate(parts):
@@ -247,7 +251,7 @@ def _score(record: Mapping[str, Any]) -> float:
 
 def _box(record: Mapping[str, Any], mask: Rle | None) -> tuple[float, float, float, float]:
     """The corners of a record's box; without one, those of its mask."""
-    value = record.get("bbox")
+    value: Any = record.get("bbox")
     if value is None and mask is not None:
         value = coco_mask.toBbox(mask.as_coco()).tolist()
     numbers = isinstance(value, list) and all(isinstance(each, _NUMBER) for each in value)
