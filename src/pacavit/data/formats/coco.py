@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from pacavit.data.formats.faults import ObjectFaults
@@ -18,12 +18,12 @@ from pacavit.data.formats.object_table import ObjectTable, TableBuilder
 from pacavit.data.formats.rle import Rle
 from pacavit.data.formats.segments import SegmentError, read_segment
 from pacavit.errors import DataError
-from pacavit.utils.files import read_bounded
+from pacavit.utils.files import is_safe, read_bounded
 from pacavit.utils.parsing import parse_json
 from pacavit.utils.progress import progress
 from pacavit.utils.text import first_few, one_line, shown
 
-__all__ = ["CocoFile", "coco_table", "is_safe", "read_coco"]
+__all__ = ["CocoFile", "coco_table", "read_coco"]
 
 _MAX_BYTES = 4 * 2**30
 _MAX_CATEGORIES = 20_000
@@ -111,10 +111,10 @@ def _check_kind(name: str, content: Any) -> None:
             raise DataError(f"{name} is {tool}; {_EXPORT}")
     missing = [key for key in _LISTS if not isinstance(content.get(key), list)]
     if missing:
-        keys = [str(key)[:_MAX_NAME] for key in content]
+        found = [shown(key)[:_MAX_NAME] for key in content]
         raise DataError(
             f"{name} has no list {' and no list '.join(missing)}, it has "
-            f"{first_few(keys) or 'nothing'}; {_EXPORT}"
+            f"{first_few(found) or 'nothing'}; {_EXPORT}"
         )
 
 
@@ -129,6 +129,7 @@ def _categories(name: str, entries: Sequence[Any]) -> dict[int, str]:
             f"{name} has {len(entries):,} categories; 1 to {_MAX_CATEGORIES:,} are possible"
         )
     found: dict[int, str] = {}
+    names: set[str] = set()
     for position, entry in enumerate(entries):
         number, text = (_field(entry, key) for key in ("id", "name"))
         if type(number) is not int or not isinstance(text, str) or not text.strip():
@@ -141,12 +142,13 @@ def _categories(name: str, entries: Sequence[Any]) -> dict[int, str]:
                 f"{name} has two categories with the id {number}, {found[number]!r} and {label!r}; "
                 "give each its own"
             )
-        if label in found.values():
+        if label in names:
             raise DataError(
                 f"{name} has two categories with the name {label!r}; rename one, or give their "
                 "objects one id"
             )
         found[number] = label
+        names.add(label)
     return found
 
 
@@ -187,14 +189,6 @@ def _images(name: str, entries: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
 
 def _field(entry: Any, key: str) -> Any:
     return entry.get(key) if isinstance(entry, dict) else None
-
-
-def is_safe(name: str) -> bool:
-    """Whether the name of a file, from an untrusted list, stays inside of a folder."""
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    if not name or "\0" in name or not posix.name or name.endswith("/"):
-        return False
-    return not (posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts)
 
 
 def coco_table(
@@ -273,9 +267,9 @@ def _add_object(
             return
         x, y, width, height = box
         corners = (x, y, x + width, y + height)
-    usual = _is_number(area) and math.isfinite(area) and area > 0
+    stated = float(area) if isinstance(area, int | float) and 0 < area < math.inf else None
     mask: Rle | SegmentError | None = None
-    if builder.masks or corners is None or not usual:
+    if builder.masks or corners is None or stated is None:
         try:
             mask = read_segment(entry.get("segmentation"), size)
         except SegmentError as error:
@@ -286,7 +280,7 @@ def _add_object(
         corners,
         name=name,
         crowd=entry.get("iscrowd") in (1, True),
-        area=float(area) if usual else None,
+        area=stated,
         mask=mask,
     )
 

@@ -67,7 +67,9 @@ FAULTS = {
     "repeated": _Kind(
         "copy of another object", "copies of other objects", "files may have been merged twice"
     ),
-    "no_mask": _Kind("object without a mask", "objects without a mask", "boxes alone do"),
+    "no_mask": _Kind(
+        "object without a mask", "objects without a mask", "data with boxes only are for detection"
+    ),
     "mask": _Kind(
         "mask that cannot be read",
         "masks that cannot be read",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from pacavit.data.base import Sample
 from pacavit.data.formats.image import MAX_PIXELS, read_image, read_size
 from pacavit.data.formats.masks import read_all
 from pacavit.data.formats.object_table import ObjectTable
+from pacavit.data.formats.walk import sub_folders
 from pacavit.data.objects import ObjectImages, Objects, ObjectStatistics
 from pacavit.errors import DataError
 from pacavit.utils.text import first_few, shown
@@ -193,8 +194,8 @@ class _Fault(NamedTuple):
 def _other_case(path: Path) -> str:
     """A note on a file whose name differs in upper and lower case only."""
     try:
-        names: Sequence[str] = os.listdir(path.parent)
-    except OSError:
+        names = [name for names in sub_folders(path.parent) for name in names]
+    except DataError:
         return ""
     near = next((name for name in names if name.lower() == path.name.lower()), None)
     return "" if near is None else f"its name on the disk is {shown(near)}"

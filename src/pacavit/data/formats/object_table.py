@@ -1,7 +1,8 @@
-"""The objects of many images as a few arrays, which take little memory and are shared by workers."""
+"""The objects of many images as a few arrays, which take little memory in every worker."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -100,8 +101,7 @@ class ObjectTable:
             return None
         starts = self.run_starts[rows.start : rows.stop + 1].tolist()
         return tuple(
-            Rle(size, self.runs[start:stop].tobytes())
-            for start, stop in zip(starts[:-1], starts[1:], strict=True)
+            Rle(size, self.runs[start:stop].tobytes()) for start, stop in itertools.pairwise(starts)
         )
 
 
