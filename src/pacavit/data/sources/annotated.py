@@ -185,8 +185,9 @@ def needed_splits(keys: Iterable[str], evaluated: Split | None) -> list[str]:
     listed: list[str] = [*keys]
     if evaluated is None:
         return listed
-    wanted = [key for key in listed if key == evaluated]
-    return wanted or [key for key in listed if key in ("", "train")]
+    if evaluated in listed:
+        return [str(evaluated)]
+    return [key for key in listed if key in ("", "train")]
 
 
 def check_ignored(root: Path, ignore: Sequence[str], names: Iterable[str]) -> None:
