@@ -72,7 +72,7 @@ class Detector(nn.Module, ABC):
     def losses(
         self, images: Tensor, targets: Sequence[Target], sizes: Sequence[tuple[int, int]]
     ) -> dict[str, Tensor]:
-        """Named scalar losses, means over the images; their sum is minimized.
+        """Named scalar losses, means over the images, in training mode; their sum is minimized.
 
         Args:
             images: (B, 3, height, width), normalized.
@@ -85,7 +85,7 @@ class Detector(nn.Module, ABC):
     def forward(self, images: Tensor) -> list[Detected]:
         """(B, 3, height, width) images of one size, without padding -> the objects in each.
 
-        An image's result does not depend on the others in the batch.
+        In evaluation mode. An image's result does not depend on the others in the batch.
         """
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -188,7 +189,7 @@ def _positions(levels: Sequence[Tensor]) -> list[int]:
 
 def _check_doubling(strides: Sequence[int]) -> None:
     """Raise RecipeError if some sizes of objects would suit no level, or several."""
-    if any(coarse != 2 * fine for fine, coarse in zip(strides, strides[1:], strict=False)):
+    if any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)):
         listed = ", ".join(map(str, strides))
         raise RecipeError(
             "detector 'fcos' needs maps whose strides double from one to the next, not "
