@@ -31,7 +31,7 @@ from pacavit.data.objects import MemoryObjects, ObjectImages, Objects, ObjectSta
 from pacavit.data.options import check_options
 from pacavit.data.palette import class_colors
 from pacavit.data.placement import Placement, Region
-from pacavit.data.preprocess import Preprocess, normalize
+from pacavit.data.preprocess import Preprocess, mean_color, normalize, pad_image, pad_images
 from pacavit.data.random import SampleRandom, epoch_order, seeded_generators
 from pacavit.data.sources.ade20k import Ade20k
 from pacavit.data.sources.cifar10 import Cifar10
@@ -94,7 +94,10 @@ __all__ = [
     "epoch_order",
     "fit_image",
     "hold_out_validation",
+    "mean_color",
     "normalize",
+    "pad_image",
+    "pad_images",
     "read_image",
     "read_mask",
     "render_scenes",

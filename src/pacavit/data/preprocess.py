@@ -12,7 +12,7 @@ from pacavit.data.base import Batch, DataInfo, Sample
 from pacavit.data.placement import Placement
 from pacavit.data.random import SampleRandom
 
-__all__ = ["Preprocess", "normalize"]
+__all__ = ["Preprocess", "mean_color", "normalize", "pad_image", "pad_images"]
 
 
 class Preprocess(ABC):
@@ -75,6 +75,26 @@ def normalize(pixels: Tensor, info: DataInfo) -> Tensor:
         for values in (info.mean, info.std)
     )
     return torch.addcmul(-mean / std, pixels, 1 / (255 * std))
+
+
+def mean_color(info: DataInfo) -> Tensor:
+    """(3, 1, 1) uint8: the color that becomes 0 when it is normalized, up to rounding."""
+    return torch.tensor(info.mean).mul(255).round().to(torch.uint8)[:, None, None]
+
+
+def pad_image(image: Tensor, size: tuple[int, int], fill: Tensor) -> Tensor:
+    """(3, H, W) uint8 -> (3, height, width) with a color (3, 1, 1) right and below."""
+    if tuple(image.shape[1:]) == size:
+        return image
+    canvas = fill.expand(3, *size).clone()
+    canvas[:, : image.shape[1], : image.shape[2]] = image
+    return canvas
+
+
+def pad_images(images: Sequence[Tensor], fill: Tensor) -> Tensor:
+    """Images (3, H, W) uint8 -> (B, 3, height, width), padded to the largest sides."""
+    height, width = (max(image.shape[side] for image in images) for side in (1, 2))
+    return torch.stack([pad_image(image, (height, width), fill) for image in images])
 
 
 def _stack_targets(targets: list[object]) -> Tensor | list[object] | None:

@@ -7,5 +7,15 @@ from pacavit.detectors.base import DETECTORS, Detected, Detector, Target
 from pacavit.detectors.faster_rcnn import FasterRcnn
 from pacavit.detectors.fcos import Fcos
 from pacavit.detectors.mask_rcnn import MaskRcnn
+from pacavit.detectors.watershed import Watershed
 
-__all__ = ["DETECTORS", "Detected", "Detector", "FasterRcnn", "Fcos", "MaskRcnn", "Target"]
+__all__ = [
+    "DETECTORS",
+    "Detected",
+    "Detector",
+    "FasterRcnn",
+    "Fcos",
+    "MaskRcnn",
+    "Target",
+    "Watershed",
+]

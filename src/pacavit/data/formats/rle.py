@@ -10,7 +10,7 @@ import torch
 from faster_coco_eval.core import mask as coco_mask
 from torch import Tensor
 
-__all__ = ["Rle", "decode_masks", "encode_masks"]
+__all__ = ["Rle", "decode_masks", "encode_masks", "encode_part"]
 
 
 class Rle(NamedTuple):
@@ -27,18 +27,19 @@ class Rle(NamedTuple):
     @property
     def area(self) -> int:
         """Number of pixels."""
-        return int(coco_mask.area(self._as_coco()))
+        return int(coco_mask.area(self.as_coco()))
 
     def decode(self) -> Tensor:
         """(height, width) bool."""
-        pixels = np.ascontiguousarray(coco_mask.decode(self._as_coco()))
+        pixels = np.ascontiguousarray(coco_mask.decode(self.as_coco()))
         return torch.from_numpy(pixels).bool()
 
     def to_json(self) -> dict[str, object]:
         """As it stands in COCO's files."""
         return {"size": list(self.size), "counts": self.counts.decode("ascii")}
 
-    def _as_coco(self) -> dict[str, object]:
+    def as_coco(self) -> dict[str, object]:
+        """As COCO's functions take it."""
         return {"size": list(self.size), "counts": self.counts}
 
 
@@ -56,3 +57,21 @@ def decode_masks(masks: Sequence[Rle], size: tuple[int, int]) -> Tensor:
     if not masks:
         return torch.zeros(0, *size, dtype=torch.bool)
     return torch.stack([mask.decode() for mask in masks])
+
+
+def encode_part(part: Tensor, corner: tuple[int, int], size: tuple[int, int]) -> Rle:
+    """A mask of which only a rectangle has pixels; the rest of it is never held in memory.
+
+    Args:
+        part: (rows, columns) bool.
+        corner: top and left of the rectangle in the mask.
+        size: (height, width) of the mask.
+    """
+    (height, width), (top, left) = size, corner
+    columns = np.zeros((part.shape[1], height), dtype=bool)
+    columns[:, top : top + part.shape[0]] = part.cpu().numpy().T
+    # Runs change where a pixel differs from the one before it, column by column.
+    changes = np.diff(columns.ravel(), prepend=False, append=False).nonzero()[0] + left * height
+    ends = [0, *changes[changes < height * width], height * width]
+    runs = {"size": list(size), "counts": np.diff(ends).tolist()}
+    return Rle(size, bytes(coco_mask.frPyObjects(runs, height, width)["counts"]))

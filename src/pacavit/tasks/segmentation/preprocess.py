@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
 
 from pacavit.data import (
     IGNORE_INDEX,
@@ -21,11 +19,14 @@ from pacavit.data import (
     Region,
     Sample,
     SampleRandom,
+    mean_color,
     normalize,
-    seeded_generators,
+    pad_image,
+    pad_images,
 )
 from pacavit.data.formats.image import resize_image
 from pacavit.errors import RecipeError
+from pacavit.tasks.photometric import PhotometricDistortion
 from pacavit.tasks.segmentation.config import MaskAugmentConfig, SegmentationConfig
 
 __all__ = ["SegmentationPreprocess", "choose_crop", "resize_mask"]
@@ -85,8 +86,8 @@ class SegmentationPreprocess(Preprocess):
                 f"{largest[0]:.0f} x {largest[1]:.0f} pixels at most; lower it, or raise "
                 "task.image_size"
             )
-        self.distort = _photometric(config.augment.photometric)
-        self.fill = torch.tensor(info.mean).mul(255).round().to(torch.uint8)[:, None, None]
+        self.distort = PhotometricDistortion(config.augment.photometric)
+        self.fill = mean_color(info)
 
     def sample(self, sample: Sample, random: SampleRandom) -> tuple[Sample, Placement]:
         """One image of any size with its mask (H, W), or without one."""
@@ -103,9 +104,8 @@ class SegmentationPreprocess(Preprocess):
             return super().collate(samples)
         chosen = [sample for sample, _ in samples]
         targets = [sample.target for sample in chosen]
-        height, width = (max(sample.image.shape[side] for sample in chosen) for side in (1, 2))
         return Batch(
-            torch.stack([self._padded(sample.image, (height, width)) for sample in chosen]),
+            pad_images([sample.image for sample in chosen], self.fill),
             None if all(target is None for target in targets) else targets,
             torch.tensor([sample.index for sample in chosen]),
             placements=[placement for _, placement in samples],
@@ -131,24 +131,13 @@ class SegmentationPreprocess(Preprocess):
         mask = mask[top : top + rows, left : left + columns]
         if augment.flip == "random" and float(random.uniform("flip")) < 0.5:
             image, mask = image.flip(2), mask.flip(1)
-        if self.distort is not None:
-            with seeded_generators() as seed:
-                seed(random.seeds("photometric")[0])
-                image = self.distort(image)
+        image = self.distort(image, random)
         covered = Region(top, left, rows, columns).inside(Region(0, 0, *full), (height, width))
         mask = F.pad(
             mask, (0, columns - mask.shape[1], 0, rows - mask.shape[0]), value=IGNORE_INDEX
         )
-        sample = replace(sample, image=self._padded(image, self.crop_size), target=mask)
+        sample = replace(sample, image=pad_image(image, self.crop_size, self.fill), target=mask)
         return sample, Placement(full, covered, self.crop_size)
-
-    def _padded(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """(3, H, W) uint8 -> (3, *size), with the mean color right and below."""
-        if tuple(image.shape[1:]) == size:
-            return image
-        canvas = self.fill.expand(3, *size).clone()
-        canvas[:, : image.shape[1], : image.shape[2]] = image
-        return canvas
 
 
 def choose_crop(
@@ -187,27 +176,3 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
         return mask
     # As bytes, not as numbers, which would be slower.
     return F.interpolate(mask[None, None], size=size, mode="nearest-exact")[0, 0]
-
-
-class _PhotometricDistort(v2.RandomPhotometricDistort):
-    """Brightness, contrast, saturation and hue, each in half of the images; no channel is moved.
-
-    Liu et al., "SSD: Single shot multibox detector", ECCV 2016; as in mmsegmentation, whose hue
-    turns by up to 36 degrees instead of 18.
-    """
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The random parameters of an image."""
-        return {**super().make_params(flat_inputs), "channel_permutation": None}
-
-
-def _photometric(strength: float) -> v2.Transform | None:
-    if not strength:
-        return None
-    brightness, factor, hue = 32 / 255 * strength, 0.5 * strength, 36 / 360 * strength
-    return _PhotometricDistort(
-        brightness=(1 - brightness, 1 + brightness),
-        contrast=(1 - factor, 1 + factor),
-        saturation=(1 - factor, 1 + factor),
-        hue=(-hue, hue),
-    )

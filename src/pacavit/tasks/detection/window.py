@@ -1,0 +1,205 @@
+"""The part of a resized image that becomes a training input, and the objects in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from pacavit.data import Objects, Placement, Region, Rle, SampleRandom
+from pacavit.data.formats.image import resize_image
+from pacavit.tasks.detection.config import ObjectAugmentConfig
+
+__all__ = ["Window", "boxes_of", "choose_window", "visible_objects"]
+
+_DRAWS = 10  # of a crop, until it shows an object
+_LEAST_SIDE = 1.0  # pixels of the input; smaller boxes are nothing to learn from
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle in a resized image, perhaps mirrored. Images, boxes and masks share it.
+
+    Attributes:
+        stored: (height, width) of the image as it is stored.
+        resized: (height, width) to which the image is resized first.
+        corner: top and left of the window in the resized image.
+        size: (height, width) of the window, which lies inside of the resized image.
+        horizontal: mirrored left to right.
+        vertical: mirrored top to bottom.
+    """
+
+    stored: tuple[int, int]
+    resized: tuple[int, int]
+    corner: tuple[int, int]
+    size: tuple[int, int]
+    horizontal: bool = False
+    vertical: bool = False
+
+    @classmethod
+    def whole(cls, stored: tuple[int, int], resized: tuple[int, int]) -> Self:
+        """The whole image."""
+        return cls(stored, resized, (0, 0), resized)
+
+    def flipped(self, *, horizontal: bool, vertical: bool) -> Window:
+        """The same, mirrored."""
+        return replace(
+            self,
+            horizontal=self.horizontal != horizontal,
+            vertical=self.vertical != vertical,
+        )
+
+    @property
+    def placement(self) -> Placement:
+        """Where the window lies in the stored image, apart from mirroring."""
+        covered = Region(*self.corner, *self.size)
+        region = covered.inside(Region(0, 0, *self.stored), self.resized)
+        return Placement(self.stored, region, self.size)
+
+    def of_image(self, image: Tensor) -> Tensor:
+        """(3, H, W) uint8 as stored -> (3, height, width) of the window."""
+        (top, left), (height, width) = self.corner, self.size
+        image = resize_image(image, self.resized)[:, top : top + height, left : left + width]
+        axes = [axis for axis, mirrored in ((1, self.vertical), (2, self.horizontal)) if mirrored]
+        return image.flip(axes) if axes else image
+
+    def of_boxes(self, boxes: Tensor) -> Tensor:
+        """(num, 4) as stored -> (num, 4) in pixels of the window, not clipped."""
+        (top, left), (height, width) = self.corner, self.size
+        rows, columns = self.resized[0] / self.stored[0], self.resized[1] / self.stored[1]
+        boxes = boxes * torch.tensor([columns, rows, columns, rows])
+        x1, y1, x2, y2 = (boxes - torch.tensor([left, top, left, top])).unbind(1)
+        if self.horizontal:
+            x1, x2 = width - x2, width - x1
+        if self.vertical:
+            y1, y2 = height - y2, height - y1
+        return torch.stack([x1, y1, x2, y2], dim=1)
+
+    def of_mask(self, mask: Rle) -> Tensor:
+        """A mask as stored -> (height, width) bool of the window, nearest pixels.
+
+        Only the pixels of the window are computed, for images with hundreds of masks.
+        """
+        rows, columns = (
+            _nearest(*axis)
+            for axis in zip(
+                self.stored,
+                self.resized,
+                self.corner,
+                self.size,
+                (self.vertical, self.horizontal),
+                strict=True,
+            )
+        )
+        return mask.decode()[rows[:, None], columns]
+
+
+def _nearest(stored: int, resized: int, start: int, length: int, mirrored: bool) -> Tensor:
+    """The stored pixels that are nearest to the pixels of a window, along an axis."""
+    centers = (torch.arange(start, start + length) + 0.5) * (stored / resized)
+    pixels = centers.long().clamp_max(stored - 1)
+    return pixels.flip(0) if mirrored else pixels
+
+
+def choose_window(
+    window: Window,
+    boxes: Tensor,
+    crop_size: tuple[int, int],
+    augment: ObjectAugmentConfig,
+    random: SampleRandom,
+) -> Window:
+    """A random crop of a whole image that shows at least one of its objects, if it has any.
+
+    Up to ten crops are drawn; after that one around the middle of a random object is taken.
+
+    Args:
+        window: the whole image.
+        boxes: (num, 4) of its objects, as stored.
+        crop_size: height and width of the crop; it is smaller where the image is smaller.
+        augment: with the least fraction of an object that has to be visible.
+        random: of one sample.
+    """
+    height, width = (min(pair) for pair in zip(window.resized, crop_size, strict=True))
+    spare = torch.tensor([window.resized[0] - height, window.resized[1] - width])
+    draws = random.uniform("crop", 2 * _DRAWS).view(_DRAWS, 2)
+    corners = (draws * (spare + 1)).long()
+    chosen = corners[0]
+    if len(boxes):
+        boxes = window.of_boxes(boxes)
+        starts = corners.flip(1)[:, None].float()  # x before y, like boxes
+        ends = starts + torch.tensor([width, height])
+        sides = torch.minimum(boxes[:, 2:], ends) - torch.maximum(boxes[:, :2], starts)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        shown = sides.clamp_min(0).prod(2) >= max(augment.min_visible, 1e-6) * areas
+        good = shown.any(1).nonzero()
+        if len(good):
+            chosen = corners[int(good[0])]
+        else:
+            x1, y1, x2, y2 = boxes[int(random.integers("crop around", 0, len(boxes)))].tolist()
+            middle = torch.tensor([(y1 + y2 - height) / 2, (x1 + x2 - width) / 2])
+            chosen = middle.long().clamp_min(0).minimum(spare)
+    top, left = chosen.tolist()
+    return replace(window, corner=(top, left), size=(height, width))
+
+
+def visible_objects(
+    objects: Objects, window: Window, min_visible: float, *, masks: bool
+) -> dict[str, Tensor]:
+    """The objects in a window as a training target, see ``DetectionPreprocess``.
+
+    Objects of which less than a fraction of the area is visible are left out, of masks where there
+    are masks, else of boxes; if that would be all, the most visible one stays.
+
+    Args:
+        objects: as stored, without crowd regions.
+        window: of the image.
+        min_visible: the fraction.
+        masks: with masks; boxes of objects that the window cuts are then those of the masks.
+    """
+    height, width = window.size
+    whole = window.of_boxes(objects.boxes)
+    boxes = whole.clamp_min(0).minimum(torch.tensor([width, height] * 2))
+    sides = (boxes[:, 2:] - boxes[:, :2]).clamp_min(0)
+    fractions = sides.prod(1) / (whole[:, 2:] - whole[:, :2]).prod(1)
+    if not masks:
+        kept = _visible_enough(fractions, min_visible) & (sides >= _LEAST_SIDE).all(1)
+        return {"boxes": boxes[kept], "labels": objects.labels[kept]}
+    assert objects.masks is not None
+    inside = (fractions > 0).nonzero()[:, 0]
+    pixels = torch.stack(
+        [window.of_mask(objects.masks[row]) for row in inside.tolist()]
+        or [torch.zeros(0, dtype=torch.bool)]
+    ).view(len(inside), height, width)
+    boxes, cut = boxes[inside], fractions[inside] < 1 - 1e-6
+    boxes[cut] = boxes_of(pixels[cut])
+    area = (window.resized[0] / window.stored[0]) * (window.resized[1] / window.stored[1])
+    stored = torch.tensor([float(objects.masks[row].area) for row in inside.tolist()])
+    counts = pixels.flatten(1).sum(1)
+    seen = torch.where(cut, counts / (stored * area).clamp_min(1), counts.clamp_max(1).float())
+    kept = _visible_enough(seen, min_visible)
+    kept &= (boxes[:, 2:] - boxes[:, :2] >= _LEAST_SIDE).all(1)
+    return {"boxes": boxes[kept], "labels": objects.labels[inside[kept]], "masks": pixels[kept]}
+
+
+def _visible_enough(fractions: Tensor, least: float) -> Tensor:
+    """(num,) bool: whether objects are visible enough; the most visible one, if none is."""
+    kept = (fractions >= least) & (fractions > 0)
+    if len(fractions) and not bool(kept.any()):
+        kept[int(fractions.argmax())] = bool(fractions.max() > 0)
+    return kept
+
+
+def boxes_of(masks: Tensor) -> Tensor:
+    """(num, height, width) bool -> (num, 4) float32, boxes around the pixels; 0 without pixels."""
+    edges = []
+    for axis in (1, 2):  # over rows, then over columns
+        shown = masks.any(axis)
+        length = shown.shape[1]
+        first = shown.long().argmax(1) if length else shown.new_zeros(len(masks)).long()
+        last = length - shown.flip(1).long().argmax(1) if length else first
+        found = shown.any(1)
+        edges.append((first * found, last * found))
+    (x1, x2), (y1, y2) = edges
+    return torch.stack([x1, y1, x2, y2], dim=1).float()
