@@ -59,7 +59,9 @@ class ObjectRecords(Metric):
                 assert target.masks is not None
                 assert record.masks is not None
                 runs = [mask.counts for mask in (*target.masks, *record.masks)]
-                self.lengths.append(self._own(torch.tensor([len(run) for run in runs])))
+                self.lengths.append(
+                    self._own(torch.tensor([len(run) for run in runs], dtype=torch.int64))
+                )
                 packed = np.frombuffer(b"".join(runs), dtype=np.uint8).copy()
                 self.masks.append(self._own(torch.from_numpy(packed)))
 
