@@ -222,10 +222,10 @@ class Centers(Detector):
         boxes = box.expand(len(scores[0]), 4)
         return [Detected(boxes, *each) for each in zip(labels, scores, strict=True)]
 
-    def box_scores(self, images: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        x = self.backbone(images.detach() if self.fault == "detached" else images)[-1]
-        logits: Tensor = self.classes(x).mean((2, 3)).float() + 0 * images.sum()
-        return logits[range(len(labels)), labels.tolist()]
+    def class_logits(self, maps: Sequence[Tensor], size: tuple[int, int], boxes: Tensor) -> Tensor:
+        x = maps[-1].detach() if self.fault == "detached" else maps[-1]
+        logits: Tensor = self.classes(x).mean((2, 3)).float() + 0 * maps[-1].sum()
+        return logits
 
     def classifiers(self) -> Sequence[nn.Module]:
         return () if self.fault == "classifiers" else (self.classes,)
@@ -245,7 +245,7 @@ def test_a_sound_detector_is_accepted() -> None:
         ("order", "scores do not fall"),
         ("half", "scores are torch.bfloat16, not fp32"),
         ("outside", "boxes are not inside"),
-        ("detached", "no gradient of box_scores reaches the image"),
+        ("detached", "no gradient of class_logits reaches the image"),
         ("classifiers", "classes.weight depends on the number of classes"),
     ],
 )

@@ -195,7 +195,7 @@ def check_detector(cls: Callable[..., Any], options: Mapping[str, Any] | None = 
     _check_losses(detector.train())
     for size in ((64, 96), (57, 90)):
         _check_results(detector.eval(), size)
-    _check_box_scores(detector)
+    _check_class_logits(detector)
     own, classifiers = set(detector.modules()), detector.classifiers()
     assert own.issuperset(classifiers), "classifiers() returns a layer that is not the detector's"
     of_classes = {each for layer in classifiers for each in layer.parameters()}
@@ -303,16 +303,17 @@ def _check_result(found: Any, size: tuple[int, int], *, masks: bool) -> None:
         assert {0, *numbers} == set(range(number + 1)), "instances are not numbered 1, 2, ..."
 
 
-def _check_box_scores(detector: Any) -> None:
+def _check_class_logits(detector: Any) -> None:
     images = torch.randn(2, 3, 64, 96, requires_grad=True)
-    boxes, labels = torch.tensor([[8.0, 8, 40, 40], [30, 20, 52, 50]]), torch.tensor([0, 2])
-    scores = detector.box_scores(images, boxes, labels)
-    assert scores.shape == (2,), f"box_scores are {tuple(scores.shape)}, not (2,)"
-    assert scores.dtype == torch.float32, f"box_scores are {scores.dtype}, not fp32"
-    assert scores.isfinite().all(), "box_scores are not finite"
-    (gradient,) = torch.autograd.grad(scores[0], images)
-    assert gradient[0].any(), "no gradient of box_scores reaches the image"
-    assert not gradient[1].any(), "box_scores of an image depend on its batch"
+    boxes = torch.tensor([[8.0, 8, 40, 40], [30, 20, 52, 50]])
+    logits = detector.class_logits(detector.backbone(images), (64, 96), boxes)
+    shape = tuple(logits.shape)
+    assert shape == (2, _CLASSES), f"class_logits are {shape}, not (2, {_CLASSES})"
+    assert logits.dtype == torch.float32, f"class_logits are {logits.dtype}, not fp32"
+    assert logits.isfinite().all(), "class_logits are not finite"
+    (gradient,) = torch.autograd.grad(logits[0, 0], images)
+    assert gradient[0].any(), "no gradient of class_logits reaches the image"
+    assert not gradient[1].any(), "class_logits of an image depend on its batch"
 
 
 def _check_classifiers(head: Any) -> None:

@@ -50,9 +50,9 @@ def test_the_score_of_a_result_is_that_of_its_position(backbone: Pyramid, images
         left, top, right, bottom = found.boxes.T
         # Others are clipped, which hides whose box it was.
         rows = ((left > 0) & (top > 0) & (right < 96) & (bottom < 64)).nonzero()[:4, 0]
-        logits = detector.box_scores(
-            images[:1].expand(4, -1, -1, -1), found.boxes[rows], found.labels[rows]
-        )
+        maps = detector.backbone(images[:1].expand(4, -1, -1, -1))
+        logits = detector.class_logits(maps, (64, 96), found.boxes[rows])
+        logits = logits[range(4), found.labels[rows].tolist()]
     # A score is the geometric mean of the probability and the centerness.
     torch.testing.assert_close((logits.sigmoid() * 0.5).sqrt(), found.scores[rows])
 

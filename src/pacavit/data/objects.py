@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from pacavit.data.base import ImageSet, Sample
 from pacavit.data.formats.rle import Rle
 
-__all__ = ["MemoryObjects", "ObjectImages", "ObjectStatistics", "Objects"]
+__all__ = ["MemoryObjects", "ObjectImages", "ObjectLayout", "ObjectStatistics", "Objects"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,8 @@ class ObjectStatistics:
         most: largest number of objects in an image.
         crowds: number of crowd regions.
         empty: number of images without objects.
+        sides: (objects,) float32, square roots of the areas of all objects in pixels of the stored
+            images, in rising order.
     """
 
     objects: Tensor
@@ -90,12 +93,14 @@ class ObjectStatistics:
     most: int
     crowds: int
     empty: int
+    sides: Tensor
 
     @classmethod
     def of(cls, targets: Iterable[Objects], num_classes: int) -> ObjectStatistics:
         """The counts of many images."""
         objects, images = torch.zeros(2, num_classes, dtype=torch.int64)
         most = crowds = empty = 0
+        areas = [torch.zeros(0)]
         for target in targets:
             counts = target.labels[~target.crowd].bincount(minlength=num_classes)
             number = int(counts.sum())
@@ -103,11 +108,34 @@ class ObjectStatistics:
             images += counts > 0
             most, crowds = max(most, number), crowds + len(target) - number
             empty += number == 0
-        return cls(objects, images, most, crowds, empty)
+            areas.append(target.areas[~target.crowd])
+        sides = torch.cat(areas).sqrt().sort().values
+        return cls(objects, images, most, crowds, empty, sides)
+
+
+class ObjectLayout(NamedTuple):
+    """What batches are planned by, of each image.
+
+    Attributes:
+        sizes: (num, 2) int64, height and width as stored.
+        objects: (num,) int64, number of objects without crowd regions.
+    """
+
+    sizes: Tensor
+    objects: Tensor
 
 
 class ObjectImages(ImageSet):
     """One split whose targets are ``Objects``, all of which are known without decoding an image."""
+
+    @cached_property
+    def layout(self) -> ObjectLayout:
+        """Sizes and numbers of objects; computed once."""
+        targets = [self.target(index) for index in range(len(self))]
+        return ObjectLayout(
+            torch.tensor([target.size for target in targets]).view(-1, 2),
+            torch.tensor([int((~target.crowd).sum()) for target in targets], dtype=torch.int64),
+        )
 
     @property
     @abstractmethod

@@ -89,17 +89,17 @@ class Detector(nn.Module, ABC):
         """
 
     @abstractmethod
-    def box_scores(self, images: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        """The scores of given boxes, differentiable, for explanations.
+    def class_logits(self, maps: Sequence[Tensor], size: tuple[int, int], boxes: Tensor) -> Tensor:
+        """The logits of all classes for given boxes, differentiable, for explanations.
 
         Args:
-            images: (B, 3, height, width).
-            boxes: (B, 4), one per image, in pixels of the input.
-            labels: (B,) int64, the class that the score is of.
+            maps: of the backbone for B images of one size.
+            size: (height, width) of the images.
+            boxes: (B, 4), one per image, x1 y1 x2 y2 in pixels of the images.
 
         Returns:
-            (B,) fp32: the score of the class before its last nonlinearity, in the box itself or at
-            the place that is responsible for it.
+            (B, K) fp32: before the last nonlinearity, in the box itself or at the place that is
+            responsible for it.
         """
 
     @abstractmethod
