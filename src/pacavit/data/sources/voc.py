@@ -308,16 +308,17 @@ def _table(
         if size is None or size[0] * size[1] > max_pixels:
             unknown.append(shown(path))
             continue
-        place = builder.add_image(os.path.relpath(path, root), number, size)
+        file = os.path.relpath(path, root)
+        place = builder.add_image(file, number, size)
         for position, each in enumerate(image.objects, 1):
             if each.name in ignore:
                 continue
             faults.total += 1
             example = f"object {position}"
             if each.name not in labels:
-                faults.add("category", f"{example} of {shown(path.name)}: {each.name!r}")
+                faults.add("category", f"{example} of {shown(file)}: {each.name!r}")
             elif each.box is None:
-                faults.add("malformed", f"{example} of {shown(path.name)}: no bndbox of numbers")
+                faults.add("malformed", f"{example} of {shown(file)}: no bndbox of numbers")
             else:
                 builder.add_object(
                     place, labels[each.name], each.box, name=example, crowd=each.difficult
