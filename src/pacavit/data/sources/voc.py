@@ -201,7 +201,9 @@ def _find(root: Path, notes: list[str], *, skip: bool) -> dict[str, list[_Entry]
         return found
     entries = _entries(annotations, images or annotations, notes)
     if not entries:
-        raise DataError(f"{shown(annotations)} has no annotation files (.xml)")
+        raise DataError(
+            f"{shown(annotations)} has no annotation files (.xml); VOC's layout is {_LAYOUT}"
+        )
     lists = _lists(root)
     if not lists:
         return {"": [*entries.values()]}
