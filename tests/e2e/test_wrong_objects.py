@@ -309,9 +309,9 @@ ROWS: list[tuple[str, str, Change, list[str]]] = [
     ),
     (
         "unknown ignored class",
-        TRAIN + ' --set data.options.ignore=["sqare"]',
+        TRAIN + ' --set data.options.ignore=["squares"]',
         nothing,
-        ["unknown class 'sqare' in data.options.ignore", "'square'"],
+        ["unknown class 'squares' in data.options.ignore", "'square'"],
     ),
     (
         "option of another type",

@@ -158,5 +158,5 @@ def test_classes_of_a_model_and_ignored_ones(root: Path) -> None:
     ignoring = Yolo(root, ignore=("square",))
     assert ignoring.info.class_names == ("wedge",)
     assert ignoring.load("val").statistics.objects.tolist() == [2]
-    with pytest.raises(UnknownNameError, match="'sqare'"):
-        Yolo(root, ignore=("sqare",))
+    with pytest.raises(UnknownNameError, match="'squares'"):
+        Yolo(root, ignore=("squares",))
