@@ -170,5 +170,5 @@ def test_workers_make_the_same_batches(mixed: MixedImages, info: DataInfo) -> No
 def test_a_split_without_any_object_is_refused(tiny_objects: TinyObjects, info: DataInfo) -> None:
     images = tiny_objects(6)
     none = replace(images, objects=[Objects.none((32, 48), masks=True)] * 6)
-    with pytest.raises(DataError, match="there are no images to make batches of"):
+    with pytest.raises(DataError, match="none of the 6 images has an object"):
         loader(none, info)

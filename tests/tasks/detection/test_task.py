@@ -13,17 +13,23 @@ from torch import Tensor
 
 import pacavit
 from pacavit.data import (
+    DATASETS,
     Batch,
     DataInfo,
+    DataSource,
+    ImageSet,
     MemoryObjects,
     Objects,
     Placement,
     Region,
     Sample,
     SampleRandom,
+    Split,
 )
 from pacavit.detectors import DETECTORS, Detected, Target
 from pacavit.engine.build import Networks
+from pacavit.engine.class_weights import weigh_classes
+from pacavit.engine.distillation import load_distiller
 from pacavit.engine.run.log import read_metrics
 from pacavit.errors import DataError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe, parse
@@ -39,7 +45,7 @@ MakeTask: TypeAlias = Callable[..., DetectionTask]
 TinyObjects: TypeAlias = Callable[..., MemoryObjects]
 
 
-def recipe(task: str, detector: str, **options: Any) -> Recipe:
+def recipe(task: str, detector: str, train: dict[str, Any] | None = None) -> Recipe:
     return parse(
         {
             "name": "tiny",
@@ -49,7 +55,7 @@ def recipe(task: str, detector: str, **options: Any) -> Recipe:
                 "num_clusters": [4, 4, 0],
                 "options": {"depths": [1, 1, 1]},
             },
-            "task": {"name": task, "detector": detector, **options},
+            "task": {"name": task, "detector": detector},
             "train": {
                 "epochs": 2,
                 "batch_size": 4,
@@ -57,6 +63,7 @@ def recipe(task: str, detector: str, **options: Any) -> Recipe:
                 "lr": 0.001,
                 "device": "cpu",
                 "loggers": [],
+                **(train or {}),
             },
         },
         "the test's recipe",
@@ -321,3 +328,38 @@ def test_predictions_for_people_and_programs(info: DataInfo) -> None:
     assert "none above" in shown(
         ImageDetections.of(Path("c.png"), replace(found, scores=found.scores / 4), None, info)
     )
+
+
+def test_class_weights_and_teachers_are_refused(
+    info: DataInfo, make_task: MakeTask, tiny_objects: TinyObjects
+) -> None:
+    task, images = make_task(), tiny_objects(2)
+    for weights, reason in (
+        ("balanced", "'balanced' needs images with class labels or masks"),
+        ({"disc": 2.0}, "the task 'detection' does not weigh classes"),
+    ):
+        config = recipe("detection", "tiny", train={"class_weights": weights}).train
+        with pytest.raises(RecipeError, match=reason):
+            weigh_classes(task, config, info, images)
+    distilled = recipe("detection", "tiny", train={"teacher": "some/run"})
+    with pytest.raises(RecipeError, match="the task 'detection' cannot be distilled"):
+        load_distiller(distilled, info, torch.device("cpu"))
+    assert not task.calibrates
+
+
+def test_a_run_on_images_without_objects_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = DATASETS.get("tiny_objects")
+    load = kind.load
+
+    def without(self: DataSource, split: Split) -> ImageSet:
+        images = load(self, split)
+        assert isinstance(images, MemoryObjects)
+        none = [Objects.none((32, 48), masks=True)] * len(images)
+        return replace(images, objects=none) if split == "val" else images
+
+    monkeypatch.setattr(kind, "load", without)
+    with pytest.raises(DataError, match="none of the 4 images has an object"):
+        pacavit.engine.train(recipe("detection", "tiny"), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
