@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.utilities import dim_zero_cat
 
 from pacavit.data import Objects, Rle
 from pacavit.tasks.detection.average_precision import Kind, average_precision
@@ -59,15 +58,21 @@ class ObjectRecords(Metric):
                 assert target.masks is not None
                 assert record.masks is not None
                 runs = [mask.counts for mask in (*target.masks, *record.masks)]
-                self.lengths.append(self._own(torch.tensor([len(run) for run in runs])))
+                self.lengths.append(
+                    self._own(torch.tensor([len(run) for run in runs], dtype=torch.int64))
+                )
                 packed = np.frombuffer(b"".join(runs), dtype=np.uint8).copy()
                 self.masks.append(self._own(torch.from_numpy(packed)))
 
     def compute(self) -> dict[str, Tensor]:
         """The states, each as one tensor."""
-        return {
-            name: dim_zero_cat(getattr(self, name) or [empty]) for name, empty in _EMPTY.items()
-        }
+        states = {}
+        for name, empty in _EMPTY.items():
+            state = getattr(self, name)
+            # It is one tensor already after an exchange between processes.
+            joined = state if isinstance(state, Tensor) else torch.cat([self._own(empty), *state])
+            states[name] = joined
+        return states
 
     def _own(self, values: Tensor) -> Tensor:
         return values.to(self.device)
