@@ -169,6 +169,12 @@ def test_validation_images_are_held_out_if_there_is_no_file_of_them(root: Path) 
     (root / "annotations" / "instances_test2017.json").unlink()
     with pytest.raises(DataError, match="has no test images with annotations"):
         Coco(root).load("test")
+    (root / "annotations" / "instances_train2017.json").rename(
+        root / "annotations" / "instances_val2017.json"
+    )
+    shutil.copytree(root / "train2017", root / "val2017", dirs_exist_ok=True)
+    with pytest.raises(DataError, match="has no test images with annotations"):
+        Coco(root, evaluated="test").load("test")
 
 
 def test_all_images_have_numbers_of_their_own(root: Path) -> None:
