@@ -29,6 +29,9 @@ class Loader:
     on the CPU, in worker processes if there are any, and batches are moved to the device of the
     set.
 
+    Batches are mixed from all images, or made of groups of them, as the preprocessing wants
+    (``Preprocess.groups``).
+
     A broken file is recorded in ``images.broken`` and never stops an epoch. With ``drop_last`` the
     next readable image of the set replaces it, so that all batches are full; otherwise the image is
     left out, and one of several shards may then be empty.
@@ -65,14 +68,17 @@ class Loader:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        if len(images) == 0:
+        self.groups = preprocess.groups(images)
+        self.num_images = len(images) if self.groups is None else int((self.groups >= 0).sum())
+        if self.num_images == 0:
             raise DataError("there are no images to make batches of")
-        if drop_last and len(images) < batch_size:
+        if drop_last and self.num_images < batch_size:
             raise DataError(
-                f"{len(images)} images do not fill one batch of {batch_size}; lower the batch size"
+                f"{self.num_images} images do not fill one batch of {batch_size}; lower the batch "
+                "size"
             )
         unit = preprocess.unit
-        smallest = min(batch_size, len(images))
+        smallest = min(batch_size, self.num_images)
         if math.ceil(smallest / unit) < shard[1]:
             pairs = " to be mixed in pairs" if unit == 2 else ""
             raise DataError(
@@ -86,7 +92,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        full, rest = divmod(len(self.images), self.batch_size)
+        full, rest = divmod(self.num_images, self.batch_size)
         return full + (math.ceil(rest / self.unit) >= self.shard[1] and not self.drop_last)
 
     @property
@@ -111,6 +117,8 @@ class Loader:
         """
         num = len(self.images)
         order = epoch_order(num, self.seed, epoch) if self.shuffle else torch.arange(num)
+        if self.groups is not None:
+            order = _by_group(order, self.groups, self.batch_size)
         shards = self._shards(order)[start:]
         if self.images.in_files:
             return self._from_files(shards, epoch)
@@ -122,6 +130,12 @@ class Loader:
         if len(batches) > len(self) and not self.drop_last:
             batches[-2:] = [torch.cat(batches[-2:])]
         return [_shard(batch, self.shard, self.unit) for batch in batches[: len(self)]]
+
+    def _replacements(self) -> Tensor:
+        """(n,) positions of the images that may replace broken ones, in stored order."""
+        if self.groups is None:
+            return torch.arange(self.num_images)
+        return (self.groups >= 0).nonzero()[:, 0]
 
     def _from_memory(self, shards: list[Tensor], epoch: int) -> Iterator[Batch]:
         device, preprocess = self.images.device, self.preprocess
@@ -148,7 +162,7 @@ class Loader:
             self.preprocess,
             seed=self.seed,
             epoch=epoch,
-            replace=self.drop_last,
+            replacements=self._replacements() if self.drop_last else None,
         )
         for batch, broken in map_in_workers(
             reader, shards, num_workers=self.num_workers, pin_memory=device.type == "cuda"
@@ -159,6 +173,30 @@ class Loader:
                 yield batch.to(device)
         if shards and skip_empty and not num_images:
             raise DataError(f"no usable image: {describe_broken(images.broken)}")
+
+
+def _by_group(order: Tensor, groups: Tensor, batch_size: int) -> Tensor:
+    """An order of an epoch -> the same order with batches of one group each, as far as possible.
+
+    A batch comes when its last image would have come. Images that fill no batch of their group
+    share the remaining batches, the last of which may be smaller.
+
+    Args:
+        order: (num,) positions of all images.
+        groups: (num,) of the images, see ``Preprocess.groups``.
+        batch_size: images in a batch.
+    """
+    groups = groups[order]
+    batches, rest = [], []
+    for group in groups[groups >= 0].unique():
+        own = (groups == group).nonzero()[:, 0]
+        full = len(own) - len(own) % batch_size
+        batches += own[:full].split(batch_size)
+        rest.append(own[full:])
+    mixed = list(torch.cat(rest).sort().values.split(batch_size))
+    last = mixed.pop() if mixed and len(mixed[-1]) < batch_size else order[:0]
+    batches = sorted([*batches, *mixed], key=lambda batch: int(batch[-1]))
+    return order[torch.cat([*batches, last])]
 
 
 def _shard(batch: Tensor, shard: tuple[int, int], unit: int) -> Tensor:
@@ -179,10 +217,16 @@ class _Reader:
     """Makes batches of files: (B,) positions -> a batch on the CPU; runs inside the workers."""
 
     def __init__(
-        self, images: ImageSet, preprocess: Preprocess, *, seed: int, epoch: int, replace: bool
+        self,
+        images: ImageSet,
+        preprocess: Preprocess,
+        *,
+        seed: int,
+        epoch: int,
+        replacements: Tensor | None,
     ) -> None:
         self.images, self.preprocess = images, preprocess
-        self.seed, self.epoch, self.replace = seed, epoch, replace
+        self.seed, self.epoch, self.replacements = seed, epoch, replacements
         self.broken = dict(images.broken)
 
     def __call__(self, positions: Tensor) -> _Read:
@@ -205,13 +249,20 @@ class _Reader:
         )
         return self.preprocess.batch(batch, random)[:0]
 
+    def _candidates(self, position: int) -> Iterator[int]:
+        """A position and those of the images that may replace it, the next one first."""
+        if self.replacements is None:
+            yield position
+            return
+        start = int(torch.searchsorted(self.replacements, position))
+        for step in range(len(self.replacements)):
+            yield int(self.replacements[(start + step) % len(self.replacements)])
+
     def _first_readable(
         self, position: int, broken: dict[str, str]
     ) -> tuple[Sample, Placement] | None:
         """The preprocessed sample at a position or, if it is replaced, the next readable one."""
-        num = len(self.images)
-        for step in range(num if self.replace else 1):
-            index = (position + step) % num
+        for index in self._candidates(position):
             path = self.images.location(index)
             # This process does not try a broken file again in this epoch.
             if path in self.broken:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from pacavit.data.base import ImageSet, Sample
 from pacavit.data.formats.rle import Rle
 
-__all__ = ["MemoryObjects", "ObjectImages", "ObjectStatistics", "Objects"]
+__all__ = ["MemoryObjects", "ObjectImages", "ObjectLayout", "ObjectStatistics", "Objects"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +113,29 @@ class ObjectStatistics:
         return cls(objects, images, most, crowds, empty, sides)
 
 
+class ObjectLayout(NamedTuple):
+    """What batches are planned by, of each image.
+
+    Attributes:
+        sizes: (num, 2) int64, height and width as stored.
+        objects: (num,) int64, number of objects without crowd regions.
+    """
+
+    sizes: Tensor
+    objects: Tensor
+
+
 class ObjectImages(ImageSet):
     """One split whose targets are ``Objects``, all of which are known without decoding an image."""
+
+    @cached_property
+    def layout(self) -> ObjectLayout:
+        """Sizes and numbers of objects; computed once."""
+        targets = [self.target(index) for index in range(len(self))]
+        return ObjectLayout(
+            torch.tensor([target.size for target in targets]).view(-1, 2),
+            torch.tensor([int((~target.crowd).sum()) for target in targets], dtype=torch.int64),
+        )
 
     @property
     @abstractmethod

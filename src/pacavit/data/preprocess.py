@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pacavit.data.base import Batch, DataInfo, Sample
+from pacavit.data.base import Batch, DataInfo, ImageSet, Sample
 from pacavit.data.placement import Placement
 from pacavit.data.random import SampleRandom
 
@@ -31,6 +31,15 @@ class Preprocess(ABC):
 
     per_sample: bool = False
     unit: int = 1
+
+    def groups(self, images: ImageSet) -> Tensor | None:
+        """Which images share batches, and which are left out; None: any may share one, and all do.
+
+        Returns:
+            (num,) int64, the group of each image. Batches hold images of one group, as far as
+            possible; images of group -1 are left out.
+        """
+        return None
 
     @abstractmethod
     def sample(self, sample: Sample, random: SampleRandom) -> tuple[Sample, Placement]:

@@ -113,8 +113,9 @@ class TinyDetector(Detector):
     def _box_masks(self, images: Tensor) -> Tensor | None:
         return None
 
-    def box_scores(self, images: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        return self._heads(images)[0].gather(1, labels[:, None])[:, 0]
+    def class_logits(self, maps: Sequence[Tensor], size: tuple[int, int], boxes: Tensor) -> Tensor:
+        logits: Tensor = self.classify(maps[0].mean((2, 3))).float()
+        return logits
 
     def classifiers(self) -> Sequence[nn.Module]:
         return [self.classify]
@@ -146,7 +147,7 @@ class TinyMaskDetector(TinyDetector):
         return torch.ones(self.found, _SIDE, _SIDE)
 
 
-def tiny_objects(num: int, seed: int = 0, size: tuple[int, int] = (32, 48)) -> MemoryObjects:
+def _tiny_objects(num: int, seed: int = 0, size: tuple[int, int] = (32, 48)) -> MemoryObjects:
     """Images (num, 3, H, W) with one to four bright rectangles each, and their objects."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 90, (num, 3, *size), generator=generator, dtype=torch.uint8)
@@ -185,7 +186,7 @@ class TinyObjects(DataSource):
         return INFO
 
     def load(self, split: Split) -> MemoryObjects:
-        return tiny_objects(8 if split == "train" else 4, {"train": 0, "val": 1, "test": 2}[split])
+        return _tiny_objects(8 if split == "train" else 4, {"train": 0, "val": 1, "test": 2}[split])
 
 
 @pytest.fixture(autouse=True)
@@ -203,6 +204,12 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def _info() -> DataInfo:
     """Facts about images of 32 x 48 pixels with two classes."""
     return INFO
+
+
+@pytest.fixture
+def tiny_objects() -> Callable[..., MemoryObjects]:
+    """Make a set from its number of images, a seed and a size, see ``_tiny_objects``."""
+    return _tiny_objects
 
 
 @pytest.fixture

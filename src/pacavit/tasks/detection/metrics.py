@@ -59,7 +59,9 @@ class ObjectRecords(Metric):
                 assert target.masks is not None
                 assert record.masks is not None
                 runs = [mask.counts for mask in (*target.masks, *record.masks)]
-                self.lengths.append(self._own(torch.tensor([len(run) for run in runs])))
+                self.lengths.append(
+                    self._own(torch.tensor([len(run) for run in runs], dtype=torch.int64))
+                )
                 packed = np.frombuffer(b"".join(runs), dtype=np.uint8).copy()
                 self.masks.append(self._own(torch.from_numpy(packed)))
 
@@ -123,9 +125,10 @@ class DetectionMetrics(MetricCollection):
             measured = average_precision(found, truth, self.num_classes, kind)
             scores |= {f"{kind}_{name}": value for name, value in measured.scores.items()}
             prefix = "" if kind == self.kinds[0] else f"{kind}_"
-            others |= {
+            columns = {
                 f"{prefix}{name}_per_class": each for name, each in measured.per_class.items()
             }
+            others = {**columns, **others}  # the main kind comes last
             if kind == self.kinds[0]:
                 others["precision"] = measured.precision
         point = working_point(found, truth, self.num_classes, masks=self.kinds[0] == "mask")

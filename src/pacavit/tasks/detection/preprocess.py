@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from pacavit.data import (
     Batch,
     DataInfo,
+    ImageSet,
+    ObjectImages,
     Objects,
     Placement,
     Preprocess,
@@ -89,6 +91,17 @@ class DetectionPreprocess(Preprocess):
             )
         self.distort = PhotometricDistortion(augment.photometric)
         self.fill = mean_color(info)
+
+    def groups(self, images: ImageSet) -> Tensor | None:
+        """In training: wide images, tall ones, and -1 for those without objects."""
+        if not (self.training and isinstance(images, ObjectImages)):
+            return None
+        sizes, objects = images.layout
+        # Crops have one size, so batches of them have no padding.
+        tall = (sizes[:, 0] > sizes[:, 1]).long()
+        grouped = self.config.group_by_aspect and self.config.crop_size is None
+        groups = tall if grouped else torch.zeros_like(tall)
+        return groups if self.config.empty_images else groups.masked_fill(objects == 0, -1)
 
     def sample(self, sample: Sample, random: SampleRandom) -> tuple[Sample, Placement]:
         """One image of any size with its ``Objects``, or without."""

@@ -172,7 +172,7 @@ def visible_objects(
         [window.of_mask(objects.masks[row]) for row in inside.tolist()]
         or [torch.zeros(0, dtype=torch.bool)]
     ).view(len(inside), height, width)
-    boxes, cut = boxes[inside], fractions[inside] < 1 - 1e-6
+    boxes, cut = boxes[inside], fractions[inside] < 1 - 1e-4
     boxes[cut] = boxes_of(pixels[cut])
     area = (window.resized[0] / window.stored[0]) * (window.resized[1] / window.stored[1])
     stored = torch.tensor([float(objects.masks[row].area) for row in inside.tolist()])
