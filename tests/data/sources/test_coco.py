@@ -85,7 +85,9 @@ def test_crowds_and_images_without_objects(root: Path) -> None:
     counts = images.statistics
     assert (counts.objects.tolist(), counts.crowds, counts.empty) == ([0, 1], 1, 3)
     assert images.target(0).crowd.tolist() == [True, False]
-    assert images.target(0).masks[0].area == 8
+    masks = images.target(0).masks
+    assert masks is not None
+    assert masks[0].area == 8
     assert len(images.target(3)) == 0
 
 

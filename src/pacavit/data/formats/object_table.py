@@ -190,8 +190,8 @@ class TableBuilder:
             box: x1, y1, x2, y2 in pixels, any numbers; None is the box around the mask.
             name: of the object in messages.
             crowd: it is a region with many objects.
-            area: as the data set states it; that of the mask, or of the box, if it is None or larger
-                than the image.
+            area: as the data set states it; if that is None, or larger than the image, the area is
+                that of the mask or the box.
             mask: of the size of the image, or why it has none; None: the file has no masks.
         """
         example = f"{name} of {self._names[image]}"
