@@ -1,7 +1,7 @@
 """The conformance checks notice what they promise to notice."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from pacavit.attention import Attention, QkvAttention
 from pacavit.clustering import Clustering
+from pacavit.detectors import Detected, Detector, Target
 from pacavit.heads import HeadOutput, SegmentationHead
-from pacavit.testing import check_attention, check_clustering, check_head
+from pacavit.testing import check_attention, check_clustering, check_detector, check_head
 from pacavit.types import Assignment, AttentionRecord, Grid, StageState
 
 
@@ -185,3 +186,70 @@ def test_broken_heads_are_noticed(fault: str, promise: str) -> None:
     broken = type("Broken", (Linear1x1,), {"fault": fault})
     with pytest.raises(AssertionError, match=promise):
         check_head(broken)
+
+
+class Centers(Detector):
+    """A box of fixed size at the most likely position; ``fault`` names the promise it breaks."""
+
+    has_masks, loss_names = False, ("classes", "boxes")
+    fault = ""
+
+    def __init__(self, backbone: Any, num_classes: int) -> None:
+        super().__init__(backbone, num_classes)
+        self.classes = nn.Conv2d(backbone.channels[-1], num_classes, 1)
+        self.sides = nn.Conv2d(backbone.channels[-1], 2, 1)
+
+    def losses(
+        self, images: Tensor, targets: Sequence[Target], sizes: Sequence[tuple[int, int]]
+    ) -> dict[str, Tensor]:
+        x = self.backbone(images)[-1]
+        x = x.detach() if self.fault == "map" else x
+        number = sum(len(target.labels) for target in targets)
+        losses = {
+            "classes": self.classes(x).square().sum() / (number if self.fault == "nan" else 1),
+            "boxes": self.sides(x).square().mean(),
+        }
+        return losses | ({"more": losses["boxes"]} if self.fault == "names" else {})
+
+    def forward(self, images: Tensor) -> list[Detected]:
+        x = self.backbone(images)[-1]
+        logits = self.classes(x).amax((2, 3))
+        if self.fault == "batch":
+            logits = logits - logits.mean(0)
+        scores, labels = logits.sigmoid().sort(dim=1, descending=self.fault != "order")
+        scores = scores if self.fault == "half" else scores.float()
+        box = torch.tensor([0.0, 0, 400 if self.fault == "outside" else 8, 8])
+        boxes = box.expand(len(scores[0]), 4)
+        return [Detected(boxes, *each) for each in zip(labels, scores, strict=True)]
+
+    def class_logits(self, maps: Sequence[Tensor], size: tuple[int, int], boxes: Tensor) -> Tensor:
+        x = maps[-1].detach() if self.fault == "detached" else maps[-1]
+        logits: Tensor = self.classes(x).mean((2, 3)).float() + 0 * maps[-1].sum()
+        return logits
+
+    def classifiers(self) -> Sequence[nn.Module]:
+        return () if self.fault == "classifiers" else (self.classes,)
+
+
+def test_a_sound_detector_is_accepted() -> None:
+    check_detector(Centers)
+
+
+@pytest.mark.parametrize(
+    ("fault", "promise"),
+    [
+        ("map", "backbone.*gets no gradient"),
+        ("nan", "'classes' of images without objects is not finite"),
+        ("names", "loss_names are"),
+        ("batch", "of an image depend on its batch"),
+        ("order", "scores do not fall"),
+        ("half", "scores are torch.bfloat16, not fp32"),
+        ("outside", "boxes are not inside"),
+        ("detached", "no gradient of class_logits reaches the image"),
+        ("classifiers", "classes.weight depends on the number of classes"),
+    ],
+)
+def test_broken_detectors_are_noticed(fault: str, promise: str) -> None:
+    broken = type("Broken", (Centers,), {"fault": fault})
+    with pytest.raises(AssertionError, match=promise):
+        check_detector(broken)

@@ -15,8 +15,8 @@ def list_(
         str,
         typer.Argument(
             metavar="KIND",
-            help="models, clusterings, attentions, heads, methods, recipes, datasets, tasks, "
-            "loggers or weights.",
+            help="models, clusterings, attentions, heads, detectors, methods, recipes, datasets, "
+            "tasks, loggers or weights.",
         ),
     ],
 ) -> None:

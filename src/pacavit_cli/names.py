@@ -20,6 +20,7 @@ _REGISTRIES = {
     "clusterings": ("CLUSTERINGS", "clustering"),
     "attentions": ("ATTENTIONS", "attention"),
     "heads": ("HEADS", "heads"),
+    "detectors": ("DETECTORS", "detectors"),
     "methods": ("METHODS", "explain/methods"),
     "datasets": ("DATASETS", "data/sources"),
     "tasks": ("TASKS", "tasks"),

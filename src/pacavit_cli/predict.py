@@ -24,7 +24,16 @@ def predict(
         typer.Option(
             metavar="FILE|DIR",
             help="Write a table FILE.csv or FILE.parquet, or FILE.json, instead; of a "
-            "segmentation, a folder DIR of label images, overlays and areas.",
+            "segmentation, a folder DIR of label images, overlays and areas; of detections, one of "
+            "overlays, and predictions.json in COCO's result format.",
+        ),
+    ] = None,
+    score: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Of detectors: least score of the objects that are printed and drawn, by default "
+            "0.5; predictions.json has all.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 and so on.")] = "auto",
@@ -39,7 +48,7 @@ def predict(
         ),
     ] = False,
 ) -> None:
-    """Predict the classes of images, or of their pixels: pacavit predict runs/digits a.png."""
+    """Predict classes of images or pixels, or objects: pacavit predict runs/digits a.png."""
     from pacavit import api
     from pacavit.report.prediction import predictions_json, print_predictions
     from pacavit.utils.text import shown
@@ -53,6 +62,7 @@ def predict(
         device=device,
         batch_size=batch_size,
         tta=tta,
+        score=score,
         progress=True,
     )
     if json:

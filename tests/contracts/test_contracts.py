@@ -1,4 +1,4 @@
-"""Every registered clustering, attention and model keeps its contract; so does a stranger's."""
+"""Every registered class and model keeps its contract; so does a stranger's."""
 
 from typing import Any
 
@@ -9,10 +9,17 @@ import torch
 import pacavit.models  # noqa: F401 - registers the models
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
+from pacavit.detectors import DETECTORS
 from pacavit.heads import HEADS
 from pacavit.models import PacaViT
 from pacavit.models.variants import ORIGINALS
-from pacavit.testing import check_attention, check_backbone, check_clustering, check_head
+from pacavit.testing import (
+    check_attention,
+    check_backbone,
+    check_clustering,
+    check_detector,
+    check_head,
+)
 
 SMALL: dict[str, Any] = {
     "embed_dims": (8, 12, 16),
@@ -61,6 +68,21 @@ def test_attention_keeps_its_contract(name: str) -> None:
 @pytest.mark.parametrize("name", HEADS.names())
 def test_head_keeps_its_contract(name: str, norm: str) -> None:
     check_head(HEADS.get(name), {"channels": 16, "norm": norm})
+
+
+LIGHT: dict[str, Any] = {"channels": 32, "fc_channels": 32, "box_rois": 32, "proposals": (80, 40)}
+LIGHT_MASKS: dict[str, Any] = LIGHT | {"mask_channels": 16, "mask_convs": 1}
+DETECTOR_OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "faster_rcnn": [LIGHT, LIGHT | {"variant": "torchvision"}],
+    "mask_rcnn": [LIGHT_MASKS, LIGHT_MASKS | {"variant": "torchvision"}],
+    "fcos": [{"channels": 32, "convs": 1}],
+}
+
+
+@pytest.mark.parametrize("name", DETECTORS.names())
+def test_detector_keeps_its_contract(name: str) -> None:
+    for options in DETECTOR_OPTIONS.get(name, [{}]):
+        check_detector(DETECTORS.get(name), options)
 
 
 @pytest.mark.parametrize("name", CLUSTERINGS.names())

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.detectors import DETECTORS, Detected, Target, Watershed
-from pacavit.detectors.watershed import instance_map, pixel_classes
+from pacavit.detectors.watershed import BACKGROUND, INTERIOR, instance_map, pixel_classes
 from pacavit.errors import RecipeError
 from pacavit.models import build_pyramid
+from pacavit.utils.layout import enlarge
 
 # Two objects that touch, and a third of one row: 1, 2 and 3.
 SCENE = """
@@ -166,9 +167,13 @@ def test_scores_of_boxes_have_gradients() -> None:
     model = detector().eval()
     images = torch.randn(2, 3, 32, 32, requires_grad=True)
     boxes = torch.tensor([[4.0, 4.0, 20.0, 12.0], [0.0, 0.0, 32.0, 32.0]])
-    scores = model.box_scores(images, boxes, torch.tensor([0, 1]))
-    assert scores.shape == (2,)
-    scores[0].backward()
+    logits = model.class_logits(model.backbone(images), (32, 32), boxes)
+    assert logits.shape == (2, 2)
+    with torch.no_grad():
+        pixels = enlarge(model.head(model.backbone(images)).logits, (32, 32))
+    contrast = pixels[0, INTERIOR] - pixels[0, BACKGROUND]
+    torch.testing.assert_close(logits[0, 0].detach(), contrast[4:12, 4:20].mean())
+    logits[0, 0].backward()
     assert images.grad is not None
     assert images.grad[0].abs().sum() > 0
     assert images.grad[1].abs().sum() == 0

@@ -28,6 +28,17 @@ def test_schedule_rises_then_falls(schedule: str, middle: float, make_recipe: Ma
     assert rates[20:] == sorted(rates[20:], reverse=True)
 
 
+def test_schedule_in_steps(make_recipe: MakeRecipe) -> None:
+    config = make_recipe(
+        lr=1.0, min_lr=0.02, warmup=0.05, schedule="steps", lr_drops=(8 / 12, 11 / 12)
+    ).train
+    rates = [optim.lr_at(step, 120, config) for step in range(120)]
+    assert rates[0] == pytest.approx(1 / 6)
+    assert rates[6:80] == [1.0] * 74
+    assert rates[80:110] == pytest.approx([0.1] * 30)
+    assert rates[110:] == pytest.approx([0.02] * 10)
+
+
 def test_schedule_without_warm_up_or_of_one_step(make_recipe: MakeRecipe) -> None:
     assert optim.lr_at(0, 10, make_recipe(lr=1.0, warmup=0.0).train) == 1.0
     assert optim.lr_at(0, 1, make_recipe(lr=1.0, warmup=1.0).train) == 1.0

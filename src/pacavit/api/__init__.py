@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pacavit.api.comparing import compare, reproduce
     from pacavit.api.explaining import explain, explain_bench, explain_evaluate
     from pacavit.api.listing import Entry, RecipeField, list_names, recipe_fields
+    from pacavit.api.measuring import evaluate_predictions
     from pacavit.api.predicting import predict
     from pacavit.api.publishing import convert, from_pretrained, save_pretrained
     from pacavit.api.serving import demo
@@ -21,6 +22,7 @@ else:
             "pacavit.api.comparing": ("compare", "reproduce"),
             "pacavit.api.explaining": ("explain", "explain_bench", "explain_evaluate"),
             "pacavit.api.listing": ("Entry", "RecipeField", "list_names", "recipe_fields"),
+            "pacavit.api.measuring": ("evaluate_predictions",),
             "pacavit.api.predicting": ("predict",),
             "pacavit.api.publishing": ("convert", "from_pretrained", "save_pretrained"),
             "pacavit.api.serving": ("demo",),
@@ -37,6 +39,7 @@ __all__ = [
     "convert",
     "demo",
     "evaluate",
+    "evaluate_predictions",
     "explain",
     "explain_bench",
     "explain_evaluate",

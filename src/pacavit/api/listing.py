@@ -13,6 +13,7 @@ from pacavit import recipes
 from pacavit.attention import ATTENTIONS
 from pacavit.clustering import CLUSTERINGS
 from pacavit.data import DATASETS
+from pacavit.detectors import DETECTORS
 from pacavit.engine.run.loggers import LOGGERS
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import UnknownNameError
@@ -37,8 +38,8 @@ def list_names(kind: str) -> list[Entry]:
     """The entries of a kind, sorted by name.
 
     Args:
-        kind: models, clusterings, attentions, heads, methods, recipes, datasets, tasks, loggers
-            or weights.
+        kind: models, clusterings, attentions, heads, detectors, methods, recipes, datasets, tasks,
+            loggers or weights.
 
     Raises:
         UnknownNameError: there is no such kind.
@@ -77,6 +78,7 @@ _LISTS: dict[str, Callable[[], list[Entry]]] = {
     "clusterings": lambda: _registered(CLUSTERINGS),
     "attentions": lambda: _registered(ATTENTIONS),
     "heads": lambda: _registered(HEADS),
+    "detectors": lambda: _registered(DETECTORS),
     "methods": lambda: _registered(METHODS),
     "recipes": _recipes,
     "datasets": lambda: _registered(DATASETS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pacavit.engine.system import pick_device
 from pacavit.engine.test_time import check_tta
 from pacavit.errors import PacavitError
 from pacavit.tasks import TaskPrediction
+from pacavit.tasks.detection import DetectionTask, ImageDetections
 from pacavit.utils.text import shown
 
 __all__ = ["predict"]
@@ -36,9 +38,10 @@ def predict(
     device: str = "auto",
     batch_size: int = 16,
     tta: str | None = None,
+    score: float | None = None,
     progress: bool = False,
 ) -> list[TaskPrediction]:
-    """Predict each image: its most probable classes, or the class of each pixel.
+    """Predict each image: its most probable classes, the class of each pixel, or its objects.
 
     Args:
         model: run folder, weights file or packaged name; or several, as an ensemble, whose
@@ -49,18 +52,22 @@ def predict(
         top_k: number of classes to return; all of them if there are fewer.
         out: where to write the predictions as well: for classifiers a table in ``.csv`` or
             ``.parquet``, or ``.json``; for segmentation a folder, which gets pictures of the
-            classes of all pixels.
+            classes of all pixels; for detection a folder, which gets pictures of the objects, and
+            ``predictions.json`` in COCO's result format.
         overwrite: replace what is there.
         device: where to compute: "auto", "cpu", "cuda", "cuda:1" and so on.
         batch_size: number of images that the network gets at once.
         tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
             its mirror image.
+        score: of detectors, the least score of the objects that are printed and drawn; by default
+            0.5. The prediction itself and ``predictions.json`` have all.
         progress: show a progress bar when there are many images.
 
     Returns:
         One record per image, in order: an ``ImagePrediction`` if the model is a classifier, an
-        ``ImageSegmentation`` if it segments. An image that cannot be read has its ``error`` set.
-        The ``path`` of an image without one is ``image N``, its position.
+        ``ImageSegmentation`` if it segments, an ``ImageDetections`` if it finds objects. An image
+        that cannot be read has its ``error`` set. The ``path`` of an image without one is
+        ``image N``, its position.
 
     Raises:
         PacavitError: the model cannot be loaded, a folder has no images, an option does not fit, or
@@ -69,11 +76,18 @@ def predict(
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
         if value < 1:
             raise PacavitError(f"{name.replace('_', ' ')} must be at least 1, not {value}")
+    if score is not None and not 0 <= score <= 1:
+        raise PacavitError(f"score must be in 0..1, not {score}")
     check_tta(tta)
     picked = pick_device(device, option="device")
     sources = _sources(images, progress=progress)
     predictor = load_predictor(model, picked, batch_size=batch_size, tta=tta)
     loaded = predictor.model
+    if score is not None and not isinstance(loaded.task, DetectionTask):
+        raise PacavitError(
+            f"a least score is for detectors; {shown(str(model))} is of the task "
+            f"{loaded.recipe.task.name!r}"
+        )
     writer = None
     if out is not None:
         # Reports draw pictures, with libraries that a prediction alone does not need.
@@ -91,6 +105,8 @@ def predict(
     predictions = []
     for source, each in zip(sources, found, strict=True):
         made = loaded.task.prediction(each.source, each.record, each.error, loaded.info, top_k)
+        if isinstance(made, ImageDetections) and score is not None:
+            made = replace(made, min_score=score)
         predictions.append(made)
         if writer is not None:
             writer.add(made, partial(decode_input, source, shown(each.source)))

@@ -24,6 +24,7 @@ from pacavit.data.formats.files import FileImages, describe_broken
 from pacavit.data.formats.image import crop_center, decode_image, fit_image, read_image
 from pacavit.data.formats.mask_files import MaskFiles
 from pacavit.data.formats.masks import read_mask
+from pacavit.data.formats.object_files import ObjectFiles
 from pacavit.data.formats.rle import Rle
 from pacavit.data.loader import Loader
 from pacavit.data.masks import MaskedImages, MaskStatistics, MemoryMasks
@@ -35,12 +36,15 @@ from pacavit.data.preprocess import Preprocess, mean_color, normalize, pad_image
 from pacavit.data.random import SampleRandom, epoch_order, seeded_generators
 from pacavit.data.sources.ade20k import Ade20k
 from pacavit.data.sources.cifar10 import Cifar10
+from pacavit.data.sources.coco import Coco
 from pacavit.data.sources.csv import CsvLabels
 from pacavit.data.sources.digits import Digits
 from pacavit.data.sources.folder import Folder
 from pacavit.data.sources.imagenet import ImageNet
 from pacavit.data.sources.masks import Masks
 from pacavit.data.sources.shapes import Scenes, Shapes, render_scenes
+from pacavit.data.sources.voc import Voc
+from pacavit.data.sources.yolo import Yolo
 from pacavit.data.splits import hold_out_validation, stratified_holdout
 from pacavit.data.workers import available_cores
 from pacavit.utils.deprecation import renamed
@@ -52,6 +56,7 @@ __all__ = [
     "Ade20k",
     "Batch",
     "Cifar10",
+    "Coco",
     "CsvLabels",
     "DataInfo",
     "DataSource",
@@ -70,6 +75,7 @@ __all__ = [
     "MemoryImages",
     "MemoryMasks",
     "MemoryObjects",
+    "ObjectFiles",
     "ObjectImages",
     "ObjectInfo",
     "ObjectStatistics",
@@ -84,6 +90,8 @@ __all__ = [
     "Shapes",
     "Split",
     "TargetKind",
+    "Voc",
+    "Yolo",
     "available_cores",
     "check_options",
     "check_split",

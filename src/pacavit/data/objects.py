@@ -84,6 +84,8 @@ class ObjectStatistics:
         most: largest number of objects in an image.
         crowds: number of crowd regions.
         empty: number of images without objects.
+        sides: (objects,) float32, square roots of the areas of all objects in pixels of the stored
+            images, in rising order.
     """
 
     objects: Tensor
@@ -91,12 +93,14 @@ class ObjectStatistics:
     most: int
     crowds: int
     empty: int
+    sides: Tensor
 
     @classmethod
     def of(cls, targets: Iterable[Objects], num_classes: int) -> ObjectStatistics:
         """The counts of many images."""
         objects, images = torch.zeros(2, num_classes, dtype=torch.int64)
         most = crowds = empty = 0
+        areas = [torch.zeros(0)]
         for target in targets:
             counts = target.labels[~target.crowd].bincount(minlength=num_classes)
             number = int(counts.sum())
@@ -104,7 +108,9 @@ class ObjectStatistics:
             images += counts > 0
             most, crowds = max(most, number), crowds + len(target) - number
             empty += number == 0
-        return cls(objects, images, most, crowds, empty)
+            areas.append(target.areas[~target.crowd])
+        sides = torch.cat(areas).sqrt().sort().values
+        return cls(objects, images, most, crowds, empty, sides)
 
 
 class ObjectLayout(NamedTuple):

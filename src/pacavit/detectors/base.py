@@ -72,7 +72,7 @@ class Detector(nn.Module, ABC):
     def losses(
         self, images: Tensor, targets: Sequence[Target], sizes: Sequence[tuple[int, int]]
     ) -> dict[str, Tensor]:
-        """Named scalar losses, means over the images; their sum is minimized.
+        """Named scalar losses, means over the images, in training mode; their sum is minimized.
 
         Args:
             images: (B, 3, height, width), normalized.
@@ -85,21 +85,21 @@ class Detector(nn.Module, ABC):
     def forward(self, images: Tensor) -> list[Detected]:
         """(B, 3, height, width) images of one size, without padding -> the objects in each.
 
-        An image's result does not depend on the others in the batch.
+        In evaluation mode. An image's result does not depend on the others in the batch.
         """
 
     @abstractmethod
-    def box_scores(self, images: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        """The scores of given boxes, differentiable, for explanations.
+    def class_logits(self, maps: Sequence[Tensor], size: tuple[int, int], boxes: Tensor) -> Tensor:
+        """The logits of all classes for given boxes, differentiable, for explanations.
 
         Args:
-            images: (B, 3, height, width).
-            boxes: (B, 4), one per image, in pixels of the input.
-            labels: (B,) int64, the class that the score is of.
+            maps: of the backbone for B images of one size.
+            size: (height, width) of the images.
+            boxes: (B, 4), one per image, x1 y1 x2 y2 in pixels of the images.
 
         Returns:
-            (B,) fp32: the score of the class before its last nonlinearity, in the box itself or at
-            the place that is responsible for it.
+            (B, K) fp32: before the last nonlinearity, in the box itself or at the place that is
+            responsible for it.
         """
 
     @abstractmethod

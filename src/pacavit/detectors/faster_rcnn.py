@@ -178,17 +178,16 @@ class FasterRcnn(Detector):
         """(B, 3, height, width) -> the objects in each image; in evaluation mode."""
         return self._detect(images, self.neck(self.backbone(images)))
 
-    def box_scores(self, images: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        """The logit of a class for a box, as the second stage computes it: (B,) fp32.
+    def class_logits(self, maps: Sequence[Tensor], size: tuple[int, int], boxes: Tensor) -> Tensor:
+        """The logits of the classes for a box, as the second stage computes them: (B, K) fp32.
 
         The box is the region; no proposals are computed.
         """
-        levels = self.neck(self.backbone(images))
         heads = self.roi_heads
-        pooled = heads.box_roi_pool(levels, list(boxes.split(1)), [])
+        pooled = heads.box_roi_pool(self.neck(maps), list(boxes.split(1)), [size] * len(boxes))
         logits, _ = heads.box_predictor(heads.box_head(pooled))
-        scores: Tensor = logits[torch.arange(len(labels), device=labels.device), labels + 1]
-        return scores
+        of_objects: Tensor = logits[:, 1:]
+        return of_objects
 
     def classifiers(self) -> Sequence[nn.Module]:
         """The last layers of classes and boxes, because each class has a box of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -119,21 +120,21 @@ class Fcos(Detector):
         levels = self._levels(images)
         return self._detect(images, levels, self._outputs(levels))
 
-    def box_scores(self, images: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        """The logit of a class at the position whose own box is most like a given one: (B,) fp32.
+    def class_logits(self, maps: Sequence[Tensor], size: tuple[int, int], boxes: Tensor) -> Tensor:
+        """The logits at the position whose own box is most like the given one: (B, K) fp32.
 
         Likeness is the generalized intersection over union.
         """
-        levels = self._levels(images)
+        levels = list(self.neck(maps).values())
         outputs = self._outputs(levels)
-        anchors = torch.stack(self._anchors(images, levels))
+        anchors = torch.stack(self._anchors(size, levels))
         with torch.no_grad():
             decoded = self.fcos.box_coder.decode(outputs["bbox_regression"], anchors)
             positions = [
                 int(generalized_box_iou(box[None].to(own), own).argmax())
                 for box, own in zip(boxes, decoded, strict=True)
             ]
-        return outputs["cls_logits"][range(len(labels)), positions, labels.tolist()]
+        return outputs["cls_logits"][range(len(boxes)), positions]
 
     def classifiers(self) -> Sequence[nn.Module]:
         """The last layer of the classes; boxes are the same for all."""
@@ -146,10 +147,10 @@ class Fcos(Detector):
         """(B, positions, ...) fp32, because boxes are decoded in their type."""
         return {name: output.float() for name, output in self.fcos.head(list(levels)).items()}
 
-    def _anchors(self, images: Tensor, levels: Sequence[Tensor]) -> list[Tensor]:
-        """(positions, 4) for each image."""
-        sizes = [(images.shape[2], images.shape[3])] * len(images)
-        anchors: list[Tensor] = self.fcos.anchor_generator(ImageList(images, sizes), levels)
+    def _anchors(self, size: tuple[int, int], levels: Sequence[Tensor]) -> list[Tensor]:
+        """(positions, 4) for each image of a size."""
+        images = ImageList(levels[0], [size] * len(levels[0]))  # their pixels do not matter
+        anchors: list[Tensor] = self.fcos.anchor_generator(images, levels)
         return anchors
 
     @torch.compiler.disable
@@ -163,7 +164,10 @@ class Fcos(Detector):
         """The losses by torchvision's names."""
         wanted = [{"boxes": target.boxes, "labels": target.labels} for target in targets]
         found: dict[str, Tensor] = self.fcos.compute_loss(
-            wanted, outputs, self._anchors(images, levels), _positions(levels)
+            wanted,
+            outputs,
+            self._anchors((images.shape[2], images.shape[3]), levels),
+            _positions(levels),
         )
         return found
 
@@ -173,8 +177,9 @@ class Fcos(Detector):
     ) -> list[Detected]:
         numbers = _positions(levels)
         split = {name: list(output.split(numbers, 1)) for name, output in outputs.items()}
-        anchors = [list(each.split(numbers)) for each in self._anchors(images, levels)]
-        sizes = [(images.shape[2], images.shape[3])] * len(images)
+        size = (images.shape[2], images.shape[3])
+        anchors = [list(each.split(numbers)) for each in self._anchors(size, levels)]
+        sizes = [size] * len(images)
         return [
             Detected(found["boxes"], found["labels"], found["scores"])
             for found in self.fcos.postprocess_detections(split, anchors, sizes)
@@ -188,7 +193,7 @@ def _positions(levels: Sequence[Tensor]) -> list[int]:
 
 def _check_doubling(strides: Sequence[int]) -> None:
     """Raise RecipeError if some sizes of objects would suit no level, or several."""
-    if any(coarse != 2 * fine for fine, coarse in zip(strides, strides[1:], strict=False)):
+    if any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)):
         listed = ", ".join(map(str, strides))
         raise RecipeError(
             "detector 'fcos' needs maps whose strides double from one to the next, not "

@@ -177,12 +177,15 @@ class Watershed(Detector):
         assert grown.max(initial=0) <= number
         return torch.from_numpy(grown).to(probabilities.device, torch.int64)
 
-    def box_scores(self, images: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        """The mean over a box of the logit of the class's interior minus that of the background."""
-        logits = enlarge(self.head(self.backbone(images)).logits.float(), images.shape[2:])
-        rows = torch.arange(len(images), device=images.device)
-        contrast = logits[rows, INTERIOR + labels] - logits[:, BACKGROUND]
-        return (contrast * _inside(boxes, contrast)).sum((1, 2))
+    def class_logits(self, maps: Sequence[Tensor], size: tuple[int, int], boxes: Tensor) -> Tensor:
+        """The mean over a box of each class's interior minus that of the background: (B, K) fp32.
+
+        They are means of the logits of pixels.
+        """
+        logits = enlarge(self.head(maps).logits.float(), size)
+        inside = _inside(boxes, logits[:, BACKGROUND])
+        means = torch.einsum("bkhw,bhw->bk", logits, inside)
+        return means[:, INTERIOR:] - means[:, BACKGROUND, None]
 
     def classifiers(self) -> Sequence[torch.nn.Module]:
         """Those of the head."""

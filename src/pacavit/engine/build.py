@@ -94,6 +94,8 @@ def data_source(
         options["classes"] = trained_on.class_names
         if trained_on.masks is not None and "values" in parameters:
             options["values"] = trained_on.masks.values
+        if trained_on.objects is not None and "category_ids" in parameters:
+            options["category_ids"] = trained_on.objects.category_ids
     if "image_size" in parameters:
         size = recipe.task.image_size if trained_on is None else trained_on.image_size[0]
         if size is not None:

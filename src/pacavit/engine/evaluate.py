@@ -25,6 +25,7 @@ __all__ = [
     "Evaluation",
     "Measurement",
     "Observer",
+    "as_evaluation",
     "evaluate",
     "measure",
     "summarize",
@@ -88,7 +89,7 @@ class Evaluation:
         per_class: one row per class or category, in label order.
         arrays: all other results by name, for example a confusion matrix.
         num_images: number of images.
-        images_per_second: throughput, without a warm-up batch.
+        images_per_second: throughput, without a warm-up batch; NaN where no model was run.
         folder: where ``pacavit.evaluate`` has saved it; None if nowhere.
     """
 
@@ -108,7 +109,7 @@ class Evaluation:
         return {
             "task": self.task,
             "num_images": self.num_images,
-            "images_per_second": self.images_per_second,
+            "images_per_second": None if isnan(self.images_per_second) else self.images_per_second,
             "scores": dict(self.scores),
             "per_class": [row.to_dict() for row in self.per_class],
             "arrays": {name: value.tolist() for name, value in self.arrays.items()},
@@ -125,13 +126,14 @@ class Evaluation:
         """
         if "scores" not in data and "other_scores" in data:
             data = _from_first_layout(data)
+        speed = data["images_per_second"]
         return cls(
             task=str(data["task"]),
             scores={str(name): float(value) for name, value in data["scores"].items()},
             per_class=tuple(_row(row) for row in data["per_class"]),
             arrays={str(name): torch.tensor(value) for name, value in data["arrays"].items()},
             num_images=int(data["num_images"]),
-            images_per_second=float(data["images_per_second"]),
+            images_per_second=nan if speed is None else float(speed),
         )
 
 
@@ -173,7 +175,20 @@ def summarize(task: Task, measured: Measurement, class_names: Sequence[str]) -> 
         measured: on a split.
         class_names: K names, in label order.
     """
-    results = task.summarize(measured.metrics)
+    return as_evaluation(task.config.name, measured, task.summarize(measured.metrics), class_names)
+
+
+def as_evaluation(
+    task: str, measured: Measurement, results: Mapping[str, Tensor], class_names: Sequence[str]
+) -> Evaluation:
+    """Sort results into scores, rows and arrays, see ``Task.summarize``.
+
+    Args:
+        task: registered name.
+        measured: on a split.
+        results: that the task keeps of its metrics.
+        class_names: K names, in label order.
+    """
     columns = {
         key.removesuffix(_PER_CLASS): values.tolist()
         for key, values in results.items()
@@ -185,7 +200,7 @@ def summarize(task: Task, measured: Measurement, class_names: Sequence[str]) -> 
         for label, (class_name, number) in enumerate(zip(class_names, support, strict=True))
     ]
     return Evaluation(
-        task=task.config.name,
+        task=task,
         scores={key: value.item() for key, value in results.items() if value.ndim == 0},
         per_class=tuple(rows) if columns else (),
         arrays={

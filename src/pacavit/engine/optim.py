@@ -165,16 +165,20 @@ def _to_learn(modules: Iterable[nn.Module]) -> set[nn.Parameter]:
 
 
 def lr_at(step: int, total: int, config: TrainConfig) -> float:
-    """Learning rate of a step: linear warm-up to ``lr``, then a decrease to ``min_lr``.
+    """Learning rate of a step: linear warm-up to ``lr``, then a decrease, never below ``min_lr``.
 
     Args:
         step: counted from 0.
-        total: steps in the run; at ``step == total`` the rate would be ``min_lr``.
-        config: ``lr``, ``min_lr``, ``warmup`` and ``schedule``.
+        total: steps in the run; at ``step == total`` the rate would be ``min_lr``, but for the
+            schedule "steps".
+        config: ``lr``, ``min_lr``, ``warmup``, ``schedule`` and ``lr_drops``.
     """
     rising = round(config.warmup * total)
     if step < rising:
         return config.lr * (step + 1) / rising
+    if config.schedule == "steps":
+        passed = sum(step >= round(drop * total) for drop in config.lr_drops)
+        return max(config.min_lr, config.lr * 0.1**passed)
     done = (step - rising) / max(1, total - rising)
     rest = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
     return config.min_lr + (config.lr - config.min_lr) * rest

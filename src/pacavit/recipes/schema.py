@@ -21,6 +21,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     field_serializer,
     field_validator,
+    model_validator,
 )
 
 from pacavit.recipes.options import check_bounds
@@ -202,8 +203,15 @@ class TrainConfig(_Section):
         "the parameters of LayerNorms alone",
     )
     warmup: Fraction = Field(0.1, description="fraction of all steps in which the rate increases")
-    schedule: Literal["linear", "cosine"] = Field(
-        "linear", description="how the learning rate decreases after warm-up"
+    schedule: Literal["linear", "cosine", "steps"] = Field(
+        "linear",
+        description="how the learning rate decreases after warm-up: to min_lr at the end, or in "
+        "steps to a tenth each, at lr_drops",
+    )
+    lr_drops: tuple[Fraction, ...] = Field(
+        (),
+        description="fractions of all steps after which the learning rate is divided by 10, for "
+        'the schedule "steps"',
     )
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
         None,
@@ -270,6 +278,14 @@ class TrainConfig(_Section):
         description="(until, image_size) pairs: use image_size while less than the fraction "
         "`until` of the epochs is done; the task's own image size after the last pair",
     )
+
+    @model_validator(mode="after")
+    def _drops_of_steps(self) -> TrainConfig:
+        if list(self.lr_drops) != sorted(set(self.lr_drops)):
+            raise ValueError("lr_drops: increasing fractions of all steps")
+        if bool(self.lr_drops) != (self.schedule == "steps"):
+            raise ValueError('schedule = "steps" and lr_drops need each other')
+        return self
 
     @field_validator("progressive")
     @classmethod

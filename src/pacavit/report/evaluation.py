@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,9 @@ def print_evaluation(
     console = console or Console()
     report = report_of(evaluation.task)
     report.print(evaluation, console, title=title)
-    speed = f"{evaluation.images_per_second:,.0f} images/s"
-    console.print(f"{evaluation.num_images:,} images, {speed}", highlight=False)
+    speed = evaluation.images_per_second
+    suffix = "" if isnan(speed) else f", {speed:,.0f} images/s"
+    console.print(f"{evaluation.num_images:,} images{suffix}", highlight=False)
     folder = evaluation.folder
     if folder is not None:
         pages = [name for name in (MISTAKES, RESULTS) if (folder / name).is_file()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from pacavit.utils.tables import csv_bytes
 from pacavit.utils.text import shown
 
 __all__ = [
+    "PictureFolder",
     "PredictionWriter",
     "TableWriter",
     "predictions_json",
@@ -87,6 +89,47 @@ class TableWriter:
             content = csv_bytes(header, rows) if kind == ".csv" else _parquet_bytes(header, rows)
         with files.writing(self.out):
             files.replace_file(self.out, content)
+
+
+class PictureFolder:
+    """A folder that predictions of images are written into, several files each.
+
+    Args:
+        out: folder, created if needed.
+        overwrite: write into a folder that is not empty.
+
+    Raises:
+        PacavitError: a file, or a folder that is not empty, is in the way.
+    """
+
+    def __init__(self, out: Path, *, overwrite: bool) -> None:
+        if out.exists() and not out.is_dir():
+            raise PacavitError(
+                f"{shown(out)} is a file; pictures are written into a folder: choose another"
+            )
+        if out.is_dir() and any(out.iterdir()) and not overwrite:
+            raise PacavitError(
+                f"{shown(out)} is not empty; give --overwrite to write into it, or another folder"
+            )
+        self.out = out
+        self._used: Counter[str] = Counter()
+
+    def name(self, path: Path) -> str:
+        """The stem of an image's name, with a number if an earlier image has the same."""
+        stem = path.stem
+        self._used[stem] += 1
+        count = self._used[stem]
+        return stem if count == 1 else f"{stem}-{count}"
+
+    def write(self, contents: Mapping[str, bytes]) -> None:
+        """Write files; older ones are replaced.
+
+        Raises:
+            CheckpointError: a file cannot be written.
+        """
+        for name, content in contents.items():
+            with files.writing(self.out / name):
+                files.replace_file(self.out / name, content)
 
 
 def predictions_json(predictions: Sequence[TaskPrediction]) -> str:

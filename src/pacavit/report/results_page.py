@@ -1,4 +1,4 @@
-"""The page of an evaluation outside of a run's own: of a model on other data, or of an ensemble."""
+"""The page of an evaluation outside of a run's own: on other data, of an ensemble, of a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pacavit.utils import files
 from pacavit.utils.command import Command
 from pacavit.utils.text import shown
 
-__all__ = ["write_ensemble_page", "write_results_page"]
+__all__ = ["write_ensemble_page", "write_predictions_page", "write_results_page"]
 
 
 def write_results_page(folder: Path, model: LoadedModel, stored: StoredEvaluation) -> Path:
@@ -36,6 +36,25 @@ def write_results_page(folder: Path, model: LoadedModel, stored: StoredEvaluatio
         f"{model.info.version}, measured on {stored.data}."
     )
     return _write(folder, title, lead, stored)
+
+
+def write_predictions_page(
+    folder: Path, file: Path, stored: StoredEvaluation, command: Command
+) -> Path:
+    """Write the results of a file of predictions as a page beside its own files.
+
+    Args:
+        folder: with the files of the evaluation.
+        file: with the predictions.
+        stored: the evaluation.
+        command: that evaluates the file again.
+
+    Raises:
+        CheckpointError: the page cannot be written.
+    """
+    lead = f"The predictions in a file, measured on {stored.data}, {split_title(stored)} images."
+    repeat = html.Section("How to repeat", [html.command(command, "Evaluate the file:")])
+    return _write(folder, shown(file.name), lead, stored, [repeat])
 
 
 def write_ensemble_page(

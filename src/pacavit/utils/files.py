@@ -8,7 +8,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
@@ -24,6 +24,7 @@ __all__ = [
     "LOCK",
     "empty_folder",
     "is_leftover",
+    "is_safe",
     "looks_pickled",
     "open_regular",
     "read_bounded",
@@ -40,6 +41,8 @@ __all__ = [
 
 LOCK = ".training.lock"
 """Locked while a process trains in a folder. A killed process leaves the file, unlocked."""
+
+_MAX_PART, _MAX_PATH = 255, 3000  # bytes of a name, characters of a path
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -74,6 +77,18 @@ def read_bounded(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
     return data
+
+
+def is_safe(name: str) -> bool:
+    """Whether the path of a file, from an untrusted list, stays inside of a folder."""
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    try:
+        sizes = [len(os.fsencode(part)) for part in posix.parts]
+    except UnicodeEncodeError:
+        return False
+    if not sizes or max(sizes) > _MAX_PART or len(name) > _MAX_PATH or "\0" in name:
+        return False
+    return not (posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts)
 
 
 @contextmanager

@@ -25,15 +25,15 @@ class LimitError(ValueError):
     """A text exceeds the bounds of this module on size, depth or integers."""
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
+def parse_json(text: str | bytes, limit: int = MAX_BYTES) -> Any:
+    """The value of a JSON text of at most ``limit`` characters.
 
     Raises:
         LimitError: the text or a value in it is beyond the bounds of this module.
         ValueError: it is not JSON.
     """
-    if len(text) > MAX_BYTES:
-        raise LimitError(f"it has more than {MAX_BYTES} characters")
+    if len(text) > limit:
+        raise LimitError(f"it has more than {limit} characters")
     try:
         value = json.loads(text)
     except RecursionError:
@@ -78,7 +78,7 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
         OSError: the file is missing, not a regular file, too large, or cannot be read.
         ValueError: it is not JSON, or beyond the bounds of this module.
     """
-    return parse_json(read_bounded(path, limit))
+    return parse_json(read_bounded(path, limit), limit)
 
 
 def _check_bounds(value: Any) -> None:

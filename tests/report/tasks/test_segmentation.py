@@ -30,8 +30,9 @@ from pacavit.engine.evaluate import Evaluation, Measurement, summarize
 from pacavit.engine.scoring import SplitScore
 from pacavit.errors import PacavitError
 from pacavit.report.tasks import SegmentationReport, StoredEvaluation, report_of
+from pacavit.report.tasks.sampling import NUM_EXAMPLES
 from pacavit.report.tasks.segmentation.files import SegmentationWriter
-from pacavit.report.tasks.segmentation.observe import NUM_EXAMPLES, SegmentationObserver
+from pacavit.report.tasks.segmentation.observe import SegmentationObserver
 from pacavit.tasks.segmentation import ImageSegmentation, Segmentation, SegmentationMetrics
 
 NAMES = ("sky", "road", "car")

@@ -113,8 +113,9 @@ class TinyDetector(Detector):
     def _box_masks(self, images: Tensor) -> Tensor | None:
         return None
 
-    def box_scores(self, images: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-        return self._heads(images)[0].gather(1, labels[:, None])[:, 0]
+    def class_logits(self, maps: Sequence[Tensor], size: tuple[int, int], boxes: Tensor) -> Tensor:
+        logits: Tensor = self.classify(maps[0].mean((2, 3))).float()
+        return logits
 
     def classifiers(self) -> Sequence[nn.Module]:
         return [self.classify]

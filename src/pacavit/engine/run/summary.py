@@ -14,6 +14,9 @@ from pacavit.data import (
     MaskedImages,
     MaskFiles,
     MaskStatistics,
+    ObjectFiles,
+    ObjectImages,
+    ObjectStatistics,
     Split,
 )
 from pacavit.recipes.schema import Recipe
@@ -27,6 +30,7 @@ _MOST_SIZES = 500  # images whose headers are read
 _MOSTLY = 0.5
 _IMBALANCE = 3.0  # times as many training images of one class as of another
 _NAME_WIDTH = 40
+_InFiles = FileImages | MaskFiles | ObjectFiles
 _REMEDY = "train.class_weights=balanced gives classes the same weight"
 _PIXEL_REMEDY = "train.class_weights=balanced weighs them by median frequency"
 
@@ -37,7 +41,7 @@ def describe_data(
     loaded: Mapping[Split, ImageSet],
     files: Mapping[Split, ImageSet | None],
 ) -> list[str]:
-    """Lines with the images or pixels per class and split, the imbalance, and sizes of images.
+    """Lines with images, pixels or objects per class and split, imbalance, and sizes of images.
 
     Args:
         recipe: of the run.
@@ -55,7 +59,13 @@ def describe_data(
         for split, images in loaded.items()
         if isinstance(images, MaskedImages)
     }
-    what = "crops in training" if masks else "network input"
+    objects = {
+        split: images.statistics
+        for split, images in splits.items()
+        if isinstance(images, ObjectImages)
+    }
+    crops = masks or getattr(recipe.task, "crop_size", None) is not None
+    what = "crops in training" if crops else "network input"
     lines = [
         f"data: {info.version}; stored with {stored_width} x {stored_height} pixels, "
         f"{what} {width} x {height}"
@@ -64,10 +74,12 @@ def describe_data(
     known = {split: count for split, count in counts.items() if count is not None}
     numbers = [f"{len(images):,} {split}" for split, images in splits.items()]
     lines.append(f"images: {', '.join(numbers)}")
-    lines += _sizes(files.get("train"), None if masks else (height, width))
+    lines += _sizes(files.get("train"), None if masks or objects else (height, width))
     weighted = recipe.train.class_weights is not None
     if masks:
         return lines + _describe_masks(info.class_names, masks, weighted=weighted)
+    if objects:
+        return lines + _describe_objects(info.class_names, objects)
     if len(info.class_names) <= _MOST_CLASSES and known:
         lines += _table(
             info.class_names,
@@ -108,6 +120,41 @@ def _describe_masks(
                 f"{split} images without a labeled pixel: {len(counts.empty):,}, "
                 f"{first_few(counts.empty)}"
             )
+    return lines
+
+
+def _describe_objects(names: Sequence[str], splits: Mapping[Split, ObjectStatistics]) -> list[str]:
+    """Lines with the objects and images of each class, their sizes, and what has no objects."""
+    lines = []
+    if len(names) <= _MOST_CLASSES:
+        columns: list[tuple[str, list[str]]] = []
+        for split, counts in splits.items():
+            columns += [
+                (f"{split} objects", [f"{number:,}" for number in counts.objects.tolist()]),
+                ("images", [f"{number:,}" for number in counts.images.tolist()]),
+            ]
+        lines += _table(names, columns)
+    if "train" in splits:
+        lines += _imbalance(names, splits["train"].objects.tolist(), "objects", "")
+    for split, counts in splits.items():
+        num, sides = len(counts.sides), counts.sides
+        if num == 0:
+            continue
+        low, middle, high = (float(sides[(num - 1) * tenth // 10]) for tenth in (1, 5, 9))
+        lines.append(
+            f"{split}: {num:,} objects, up to {counts.most:,} in an image; square root of the area "
+            f"{middle:.0f} pixels in the median, {low:.0f} to {high:.0f} of 80 %"
+        )
+    for what, found in (
+        ("images without objects", {split: counts.empty for split, counts in splits.items()}),
+        (
+            "crowd regions, never learned from, predictions in them do not count",
+            {split: counts.crowds for split, counts in splits.items()},
+        ),
+    ):
+        if any(found.values()):
+            numbers = [f"{number:,} {split}" for split, number in found.items()]
+            lines.append(f"{what}: {', '.join(numbers)}")
     return lines
 
 
@@ -153,7 +200,7 @@ def _sizes(files: ImageSet | None, size: tuple[int, int] | None) -> list[str]:
         files: training images; sizes are known of sets in files only.
         size: height and width of the network's input; None if images are not enlarged to it.
     """
-    found = files.sample_sizes(_MOST_SIZES) if isinstance(files, FileImages | MaskFiles) else []
+    found = files.sample_sizes(_MOST_SIZES) if isinstance(files, _InFiles) else []
     if not found:
         return []
     sides = sorted(min(each) for each in found)

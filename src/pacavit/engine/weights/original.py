@@ -12,16 +12,20 @@ import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
-from pacavit.data.base import DataInfo, MaskInfo
+from pacavit.data.base import DataInfo, MaskInfo, ObjectInfo
 from pacavit.data.formats.class_list import ListedClass
 from pacavit.data.palette import class_colors
 from pacavit.data.sources.ade20k import published_classes
+from pacavit.detectors import DETECTORS, Detector
+from pacavit.detectors.convert import DETECTOR_PREFIXES, convert_detector, recognize_detector
 from pacavit.engine import build
 from pacavit.engine.weights.foreign import Foreign, check_match, imagenet_classes, read_foreign
 from pacavit.engine.weights.format import save_weights
 from pacavit.errors import CheckpointError, PacavitError, UnknownNameError
 from pacavit.heads.convert import HEAD_PREFIXES, convert_head, recognize_head
+from pacavit.models import Pyramid
 from pacavit.models.convert import convert_state_dict, infer_settings, is_original, recognize
 from pacavit.models.match import architecture_of, match_weights
 from pacavit.models.variants import ORIGINALS
@@ -34,6 +38,7 @@ __all__ = ["Conversion", "convert_checkpoint"]
 _IMAGENET_CLASSES = 1000
 _IMAGE_SIZE = 224
 _USUAL_SIZE = (512, 683)  # of images in ADE20K
+_USUAL_COCO_SIZE = (480, 640)
 _PUBLISHED = "imagenet_tiny"  # recipe with which all original classifiers were trained
 
 
@@ -104,6 +109,8 @@ def _convert_original(foreign: Foreign, out: Path, model: str | None) -> Convers
     weights = convert_state_dict(foreign.weights)
     if any(name.startswith(HEAD_PREFIXES) for name in weights):
         return _convert_segmentation(weights, out, model)
+    if any(name.startswith(DETECTOR_PREFIXES) for name in weights):
+        return _convert_detection(weights, out, model)
     original, name, settings = _named(model) if model else recognize(weights)
     recipe = _recipe(original, name, settings)
     num_classes = len(weights["head.weight"]) if "head.weight" in weights else _IMAGENET_CLASSES
@@ -114,39 +121,97 @@ def _convert_original(foreign: Foreign, out: Path, model: str | None) -> Convers
 def _convert_segmentation(
     weights: Mapping[str, Tensor], out: Path, model: str | None
 ) -> Conversion:
-    head = {name: value for name, value in weights.items() if name.startswith(HEAD_PREFIXES)}
-    backbone = {name: value for name, value in weights.items() if name not in head}
+    head, backbone = _split(weights, HEAD_PREFIXES)
     facts = recognize_head(head)
-    if model is None:
-        original, name, settings = recognize(backbone)
-    else:
-        original, name, settings = _named(model)
-        settings["num_clusters"] = infer_settings(backbone)["num_clusters"]
-    published = f"ade20k_{name.removeprefix('pacavit_')}_{facts.name}"
-    if published not in io.names():
-        raise CheckpointError(f"{name} was not published for segmentation")
-    document = io.load(published).model_dump(mode="json")
-    recipe = io.parse(
-        document
-        | {
-            "description": "trained by the authors of PaCa-ViT",
-            "task": document["task"] | {"head_options": dict(facts.options)},
-            "model": _model_section(name, settings, document["model"]["drop_path"]),
-        },
-        f"the recipe of {name}",
-    )
+    original, name, settings = _recognized(backbone, model)
+    task = {"head_options": dict(facts.options)}
+    recipe = _published_recipe(f"ade20k_{{}}_{facts.name}", name, settings, task)
     info = _segmentation_info(facts.num_classes)
     with _same_random_weights():
         network = build.task(recipe, info).model
     assert isinstance(network, Segmenter)
-    paths = {module: path for path, module in network.named_modules()}
-    body = paths[network.backbone.body]
-    renamed = {f"{body}.{key}": value for key, value in backbone.items()}
-    renamed |= {
+    renamed = _in_pyramid(network, network.backbone, backbone) | {
         key if key.startswith(HEAD_PREFIXES) else f"head.{key}": value
         for key, value in convert_head(head, network.head).items()
     }
     return _write(out, network, renamed, recipe, info, original, settings)
+
+
+def _convert_detection(weights: Mapping[str, Tensor], out: Path, model: str | None) -> Conversion:
+    parts, backbone = _split(weights, DETECTOR_PREFIXES)
+    facts = recognize_detector(parts)
+    original, name, settings = _recognized(backbone, model)
+    has_masks = DETECTORS.get(facts.name).has_masks
+    task = {
+        "name": "instance_segmentation" if has_masks else "detection",
+        "detector": facts.name,
+        "detector_options": dict(facts.options),
+    }
+    recipe = _published_recipe("coco_{}", name, settings, task)
+    info = _detection_info(facts.num_classes)
+    with _same_random_weights():
+        network = build.task(recipe, info).model
+    assert isinstance(network, Detector)
+    renamed = _in_pyramid(network, network.backbone, backbone) | convert_detector(parts)
+    return _write(out, network, renamed, recipe, info, original, settings)
+
+
+def _split(
+    weights: Mapping[str, Tensor], prefixes: tuple[str, ...]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Those whose names have one of the prefixes, and all others."""
+    chosen = {name: value for name, value in weights.items() if name.startswith(prefixes)}
+    return chosen, {name: value for name, value in weights.items() if name not in chosen}
+
+
+def _recognized(
+    backbone: Mapping[str, Tensor], model: str | None
+) -> tuple[str | None, str, dict[str, Any]]:
+    """Original name, our name and settings of a backbone whose numbers of clusters may be others.
+
+    Args:
+        backbone: its weights.
+        model: original name; None: by the shapes.
+    """
+    if model is None:
+        return recognize(backbone)
+    original, name, settings = _named(model)
+    settings["num_clusters"] = infer_settings(backbone)["num_clusters"]
+    return original, name, settings
+
+
+def _published_recipe(
+    pattern: str, name: str, settings: Mapping[str, Any], task: Mapping[str, Any]
+) -> Recipe:
+    """The recipe of a dense task with which a model was published, for weights of another shape.
+
+    Args:
+        pattern: of the recipe's name, with {} for the size of the model.
+        name: of the model.
+        settings: of the model.
+        task: fields of the task to replace.
+    """
+    published = pattern.format(name.removeprefix("pacavit_"))
+    if published not in io.names():
+        raise CheckpointError(f"{name} was not published for this task")
+    document = io.load(published).model_dump(mode="json")
+    return io.parse(
+        document
+        | {
+            "description": "trained by the authors of PaCa-ViT",
+            "task": document["task"] | task,
+            "model": _model_section(name, settings, document["model"]["drop_path"]),
+        },
+        f"the recipe of {name}",
+    )
+
+
+def _in_pyramid(
+    network: nn.Module, backbone: Pyramid, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weights of a backbone under their names in a network."""
+    paths = {module: path for path, module in network.named_modules()}
+    return {f"{paths[backbone.body]}.{name}": value for name, value in weights.items()}
 
 
 def _write(
@@ -304,4 +369,26 @@ def _segmentation_info(num_classes: int) -> DataInfo:
             tuple(entry.value or 0 for entry in classes),
             tuple(entry.color or default for entry, default in colors),
         ),
+    )
+
+
+def _detection_info(num_classes: int) -> DataInfo:
+    """Facts about COCO or, if the number of classes differs, about unknown data."""
+    # Listed by their own numbers, of which some are of no class.
+    listed = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    names = {
+        number: name for number, name in enumerate(listed) if name not in ("__background__", "N/A")
+    }
+    version = "COCO 2017"
+    if num_classes != len(names):
+        names = {number: f"class {number}" for number in range(1, num_classes + 1)}
+        version = f"images of {num_classes} classes unknown to us"
+    return DataInfo(
+        name="coco",
+        version=version,
+        class_names=tuple(names.values()),
+        image_size=_USUAL_COCO_SIZE,
+        mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD,
+        objects=ObjectInfo(tuple(names), class_colors(tuple(names.values()))),
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import timm
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from pacavit.attention import Attention
 from pacavit.clustering import Clustering
 from pacavit.data import DataInfo
+from pacavit.detectors import Detector
 from pacavit.engine.weights.foreign import (
     TIMM,
     check_match,
@@ -42,15 +42,16 @@ __all__ = ["initialize"]
 def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str]:
     """Copy trained weights into a network whose clusterings, classes and task may differ.
 
-    Between a classifier and a network with a head on a pyramid, the backbone is copied. Of weights
-    of other libraries, too, it is the backbone that a pyramid gets; they may lack anything, as long
-    as they fit half of it.
+    Between a classifier and a network with a head or a detector on a pyramid, the backbone is
+    copied. Of weights of other libraries, too, it is the backbone that a pyramid gets; they may
+    lack anything, as long as they fit half of it.
 
     Of weights of this package, the following parts may differ, and then keep their random
     initialization:
 
     - the classifier, if the classes differ by name or order;
-    - the head on a pyramid, if it is another one; its classifiers, if the classes differ;
+    - the head on a pyramid, and each part of a detector, if it is another one; its classifiers, if
+      the classes differ;
     - a clustering: all of it if its method differs, else the layers whose sizes differ;
     - a teacher that the trained network lacks;
     - a part of an attention that the trained network lacks, such as the norm of clusters.
@@ -90,7 +91,7 @@ def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
     load_state(own, tensors, f"model.init: {loaded.path}")
     parts = list(fresh.values())
     if own is not model:
-        parts += _copy_head(model, trained, same_classes)
+        parts += _copy_parts(model, trained, same_classes)
     left_out = [part for part in unused.values() if part not in fresh.values()]
     if own is not model:  # "head" there would be the head on the pyramid
         replaced = {path for path, module in other.named_modules() if module in classifiers(other)}
@@ -120,22 +121,47 @@ def _beyond_the_maps(own: nn.Module, other: nn.Module, names: Iterable[str]) -> 
     return {name: part for part in later for name in names if name.startswith(f"{part}.")}
 
 
-def _copy_head(model: nn.Module, trained: nn.Module, same_classes: bool) -> list[str]:
-    """Copy the head on a pyramid if it is the same but for its classes; returns what is fresh."""
-    own: Any = getattr(model, "head", None)
-    other: Any = getattr(trained, "head", None)
-    if not isinstance(own, SegmentationHead) or type(other) is not type(own):
-        return ["head"]
-    paths = {module: path for path, module in own.named_modules()}
-    fresh = [] if same_classes else [paths[layer] for layer in own.classifiers()]
+def _copy_parts(model: nn.Module, trained: nn.Module, same_classes: bool) -> list[str]:
+    """Copy what is outside the backbone and the same but for its classes; returns what is fresh."""
+    paths = {module: path for path, module in model.named_modules()}
+    of_classes = () if same_classes else [paths[layer] for layer in _class_layers(model)]
+    fresh: list[str] = []
+    for name, part in _parts(model):
+        inside = [path for path in of_classes if f"{path}.".startswith(f"{name}.")]
+        fits = name not in inside and _copy_part(
+            part,
+            getattr(trained, name, None),
+            [path.removeprefix(f"{name}.") for path in inside],
+        )
+        fresh += inside if fits else [name]
+    return fresh
+
+
+def _copy_part(part: nn.Module, other: object, fresh: Sequence[str]) -> bool:
+    """Copy a module of the same kind, but for the layers at the paths ``fresh``, if all fits."""
+    if not isinstance(other, nn.Module) or type(other) is not type(part):
+        return False
     prefixes = tuple(f"{path}." for path in fresh)
-    state = own.state_dict()
+    state = part.state_dict()
     given = {n: value for n, value in other.state_dict().items() if not n.startswith(prefixes)}
     kept = {name: value for name, value in state.items() if name.startswith(prefixes)}
-    if shape_faults(own, {n: tuple(value.shape) for n, value in (given | kept).items()}):
-        return ["head"]
-    load_state(own, given | kept, "model.init")
-    return [f"head.{path}" for path in fresh]
+    if shape_faults(part, {n: tuple(value.shape) for n, value in (given | kept).items()}):
+        return False
+    load_state(part, given | kept, "model.init")
+    return True
+
+
+def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules beside the pyramid in a network with one, by name: a head, or several."""
+    return [each for each in model.named_children() if not isinstance(each[1], Pyramid)]
+
+
+def _class_layers(model: nn.Module) -> Sequence[nn.Module]:
+    """The layers of a network on a pyramid whose outputs are classes."""
+    for owner in (model, getattr(model, "head", None)):
+        if isinstance(owner, Detector | SegmentationHead):
+            return owner.classifiers()
+    return ()
 
 
 def _other_stride(own: nn.Module, other: nn.Module) -> list[str]:
@@ -192,7 +218,7 @@ def _from_foreign(model: nn.Module, info: DataInfo, source: str | Path) -> list[
     load_state(own, state | loaded, origin)
     fresh = [_layer(name) for name in state if name not in loaded and not name.endswith(COUNTER)]
     if own is not model:
-        fresh.append("head")
+        fresh += [name for name, _ in _parts(model)]
     left_out = [name for name in match.unexpected if not name.startswith(fresh_prefixes)]
     lines = [
         f"started from {foreign.origin} ({match.layout}): {match.fraction:.1%} of the backbone"

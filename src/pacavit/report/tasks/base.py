@@ -231,10 +231,7 @@ class TaskReport:
 
     def results_section(self, stored: Mapping[str, StoredEvaluation]) -> html.Section:
         """Scores of a model on one or more splits; for the first also per class."""
-        columns = [self.scores_as_text(each.evaluation) for each in stored.values()]
-        names = dict.fromkeys(name for column in columns for name in column)
-        rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
-        summary = html.table(self.scores_caption(), ["score", *stored], rows)
+        summary = self.scores_table(stored)
         sources = [
             html.paragraph(
                 f"{split.capitalize()} images: {each.data}, measured {each.date:%Y-%m-%d %H:%M %Z}."
@@ -253,6 +250,13 @@ class TaskReport:
         right = Markup("").join(self._per_class(first.evaluation.per_class, split))
         return html.Section("Results", [html.side_by_side(left, right)])
 
+    def scores_table(self, stored: Mapping[str, StoredEvaluation]) -> Markup:
+        """All scores on one or more splits."""
+        columns = [self.scores_as_text(each.evaluation) for each in stored.values()]
+        names = dict.fromkeys(name for column in columns for name in column)
+        rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
+        return html.table(self.scores_caption(), ["score", *stored], rows)
+
     def scores_caption(self) -> str:
         """The caption of the table of scores."""
         return "Scores"
@@ -265,11 +269,10 @@ class TaskReport:
             if name in self.proportions:
                 _, low, high = proportion_interval(value, evaluation.num_images)
                 texts[f"{self.label(name)}, {INTERVAL}"] = f"{low:.3f} to {high:.3f}"
-        return {
-            **texts,
-            "images": f"{evaluation.num_images:,}",
-            "images/s": html.number(evaluation.images_per_second, digits=0),
-        }
+        texts["images"] = f"{evaluation.num_images:,}"
+        if not isnan(evaluation.images_per_second):
+            texts["images/s"] = html.number(evaluation.images_per_second, digits=0)
+        return texts
 
     def print(self, evaluation: Evaluation, console: Console, *, title: str) -> None:
         """Print the scores, and the table of classes."""

@@ -1,4 +1,4 @@
-"""The picture of a confusion matrix."""
+"""Confusion matrices as pictures, tables and sections of pages."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
 
+from pacavit.report import html
 from pacavit.utils.pictures import figure_bytes
 from pacavit.utils.tables import csv_bytes
 from pacavit.utils.text import escape_formulas
 
-__all__ = ["MAX_CLASSES_WITH_COUNTS", "confusion_csv", "confusion_png", "plot_confusion"]
+__all__ = [
+    "MAX_CLASSES_WITH_COUNTS",
+    "confusion_csv",
+    "confusion_png",
+    "confusion_section",
+    "plot_confusion",
+]
 
 MAX_CLASSES_WITH_COUNTS = 30  # beyond, the counts would be too small to read
 MAX_CLASSES_WITH_NAMES = 100
+_MOST = 10  # confusions in a table
 
 
 def plot_confusion(
@@ -70,6 +79,48 @@ def confusion_csv(confusion: NDArray[np.int64], class_names: Sequence[str]) -> b
     rows = zip(class_names, confusion.tolist(), strict=True)
     header = ("true class / predicted class", *class_names)
     return csv_bytes(header, ((name, *counts) for name, counts in rows))
+
+
+def confusion_section(
+    counts: Tensor,
+    shown: NDArray[np.int64],
+    class_names: Sequence[str],
+    caption: str,
+    *,
+    split: str,
+    counted: str,
+) -> html.Section:
+    """A matrix as a picture, and its largest fractions off the diagonal.
+
+    Args:
+        counts: (classes, classes), rows the true class.
+        shown: the same counts, or percentages, as they are written into the picture.
+        class_names: one per class, in the order of the matrix.
+        caption: of the picture.
+        split: name of the images.
+        counted: what is counted, in the plural.
+    """
+    picture = html.picture(
+        html.data_uri(confusion_png(shown, class_names), "image/png"),
+        f"Confusion matrix of {len(class_names)} classes; its largest entries are in the next "
+        "table",
+        caption,
+    )
+    totals = counts.sum(1)
+    fractions = (counts / totals.clamp_min(1)[:, None]).fill_diagonal_(0)
+    values, places = fractions.flatten().sort(descending=True, stable=True)
+    rows: list[list[str | html.Cell]] = []
+    for value, place in zip(values[:_MOST].tolist(), places.tolist(), strict=False):
+        if not value:
+            break
+        true, predicted = divmod(place, len(class_names))
+        number = f"{int(counts[true, predicted]):,}"
+        cell = html.Cell(html.percent(value), value)
+        rows.append([class_names[true], class_names[predicted], number, cell])
+    header = ["true class", "predicted class", counted, "fraction of class"]
+    title = f"The most frequent confusions, {split} images"
+    table = html.table(title, header, rows, text_columns=2)
+    return html.Section("Confusion matrix", [html.side_by_side(picture, table)])
 
 
 def _plain(name: str, longest: int = 24) -> str:

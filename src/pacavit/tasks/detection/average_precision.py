@@ -36,7 +36,7 @@ class AveragePrecision(NamedTuple):
             objects of a size only, and are left out where no object has that size; AP_300 and
             AP50_300 count up to 300 detections of an image instead of 100; AR_1 to AR_300 are
             recalls at so many detections, over the same thresholds.
-        per_class: AP, AP50 and AR, each (classes,); NaN for classes without objects.
+        per_class: AR, AP50 and AP, each (classes,); NaN for classes without objects.
         precision: (classes, 101) at recalls 0, .01 to 1 and an IoU of .5; -1 for classes without
             objects, as COCO writes it.
     """
@@ -96,9 +96,9 @@ def average_precision(
             if not (np.isnan(value) and name.removeprefix("AP_") in _SIZES)
         },
         {
-            "AP": torch.from_numpy(per_class["AP"]),
-            "AP50": torch.from_numpy(per_class["AP50"]),
             "AR": torch.from_numpy(per_class[f"AR_{_USUAL}"]),
+            "AP50": torch.from_numpy(per_class["AP50"]),
+            "AP": torch.from_numpy(per_class["AP"]),
         },
         torch.from_numpy(evaluator.eval["precision"][0, :, :, 0, limit[_USUAL]].T.copy()),
     )

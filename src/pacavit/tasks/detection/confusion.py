@@ -14,9 +14,11 @@ from torch import Tensor
 from pacavit.data import Objects
 from pacavit.tasks.detection.predictions import Detections
 
-__all__ = ["WorkingPoint", "match_objects", "working_point"]
+__all__ = ["IN_CROWD", "NO_OBJECT", "WorkingPoint", "hit_objects", "match_objects", "working_point"]
 
 _IOU = 0.5
+NO_OBJECT, IN_CROWD = -1, -2
+"""Instead of the position of an object: a detection hits none, or lies in a crowd region."""
 
 
 class WorkingPoint(NamedTuple):
@@ -68,14 +70,29 @@ def working_point(
     images = []
     for detections, objects in zip(found, truth, strict=True):
         ious = _ious(detections, objects, masks=masks)
-        same = detections.labels[:, None] == objects.labels
-        hits = match_objects(np.where(same, ious, 0), objects.crowd.numpy())
+        hits = _own_hits(detections, objects, ious)
         images.append(_Image(detections, objects, ious, hits))
     f1, score = _best_threshold(images)
     confusion = torch.zeros(num_classes + 1, num_classes + 1, dtype=torch.int64)
     for image in images:
         _count(image, score, confusion)
     return WorkingPoint(f1, score, confusion)
+
+
+def hit_objects(found: Detections, truth: Objects, *, masks: bool) -> NDArray[np.int64]:
+    """(found,): the object of its own class that each detection hits, as ``match_objects``.
+
+    Args:
+        found: in an image.
+        truth: the objects in it.
+        masks: compare masks instead of boxes.
+    """
+    return _own_hits(found, truth, _ious(found, truth, masks=masks))
+
+
+def _own_hits(found: Detections, truth: Objects, ious: NDArray[np.float64]) -> NDArray[np.int64]:
+    same = found.labels[:, None] == truth.labels
+    return match_objects(np.where(same, ious, 0), truth.crowd.numpy())
 
 
 def match_objects(ious: NDArray[np.float64], crowd: NDArray[np.bool_]) -> NDArray[np.int64]:

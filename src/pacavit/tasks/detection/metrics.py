@@ -128,9 +128,10 @@ class DetectionMetrics(MetricCollection):
             measured = average_precision(found, truth, self.num_classes, kind)
             scores |= {f"{kind}_{name}": value for name, value in measured.scores.items()}
             prefix = "" if kind == self.kinds[0] else f"{kind}_"
-            others |= {
+            columns = {
                 f"{prefix}{name}_per_class": each for name, each in measured.per_class.items()
             }
+            others = {**columns, **others}  # the main kind comes last
             if kind == self.kinds[0]:
                 others["precision"] = measured.precision
         point = working_point(found, truth, self.num_classes, masks=self.kinds[0] == "mask")

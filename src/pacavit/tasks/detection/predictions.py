@@ -15,9 +15,11 @@ from torch import Tensor
 from pacavit.data import DataInfo, Rle
 from pacavit.utils.text import shown
 
-__all__ = ["Detections", "FoundObject", "ImageDetections"]
+__all__ = ["MIN_SCORE", "Detections", "FoundObject", "ImageDetections"]
 
-_LIKELY = 0.5  # score from which an object is listed on a console
+MIN_SCORE = 0.5
+"""Least score of the objects that are printed and drawn, unless a user gives another."""
+
 _MOST_ROWS = 20
 
 
@@ -81,6 +83,7 @@ class ImageDetections:
         detections: the same as tensors, with masks; None if there was an error.
         info: of the data that the model was trained on.
         error: why the image could not be read, in one line; None if it could.
+        min_score: least score of the objects that are printed and drawn.
     """
 
     path: Path
@@ -88,6 +91,7 @@ class ImageDetections:
     detections: Detections | None
     info: DataInfo
     error: str | None = None
+    min_score: float = MIN_SCORE
 
     @classmethod
     def of(
@@ -126,7 +130,7 @@ class ImageDetections:
         return {"path": shown(self.path), "objects": objects, "error": self.error}
 
     def __rich__(self) -> RenderableType:
-        likely = [each for each in self.objects if each.score >= _LIKELY]
+        likely = [each for each in self.objects if each.score >= self.min_score]
         table = Table(box=None, show_header=False, pad_edge=False)
         for each in likely[:_MOST_ROWS]:
             x1, y1, x2, y2 = (round(value) for value in each.box)
@@ -135,9 +139,13 @@ class ImageDetections:
             )
         lines: list[RenderableType] = [table] if likely else []
         if len(likely) > _MOST_ROWS:
-            lines.append(f"and {len(likely) - _MOST_ROWS} more with scores of at least {_LIKELY}")
+            lines.append(
+                f"and {len(likely) - _MOST_ROWS} more with scores of at least {self.min_score}"
+            )
         if number := len(self.objects) - len(likely):
             lines.append(
-                f"{number} with lower scores" if likely else f"none above {_LIKELY}; {number} below"
+                f"{number} with lower scores"
+                if likely
+                else f"none above {self.min_score}; {number} below"
             )
         return Group(*(lines or ["no objects"]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ import torch
 from torch import Tensor
 
 from pacavit.data import DataInfo
-from pacavit.errors import PacavitError
+from pacavit.report.prediction import PictureFolder
 from pacavit.tasks.base import TaskPrediction
 from pacavit.tasks.segmentation import ImageSegmentation
 from pacavit.tasks.segmentation.pictures import overlay, with_legend
-from pacavit.utils import files
 from pacavit.utils.pictures import gray_png_bytes, jpeg_bytes
-from pacavit.utils.text import shown
 
 __all__ = ["PREDICTIONS", "SegmentationWriter"]
 
@@ -42,19 +39,11 @@ class SegmentationWriter:
     """
 
     def __init__(self, out: Path, info: DataInfo, *, overwrite: bool) -> None:
-        if out.exists() and not out.is_dir():
-            raise PacavitError(
-                f"{shown(out)} is a file; segmentations are written into a folder: choose another"
-            )
-        if out.is_dir() and any(out.iterdir()) and not overwrite:
-            raise PacavitError(
-                f"{shown(out)} is not empty; give --overwrite to write into it, or another folder"
-            )
+        self.folder = PictureFolder(out, overwrite=overwrite)
         assert info.masks is not None
-        self.out, self.info, self.masks = out, info, info.masks
+        self.info, self.masks = info, info.masks
         kind = torch.uint8 if max(info.masks.values) <= 255 else torch.uint16
         self._values = torch.tensor(info.masks.values, dtype=kind)
-        self._used: Counter[str] = Counter()
         self._records: list[dict[str, Any]] = []
 
     def add(self, prediction: TaskPrediction, image: Callable[[], Tensor]) -> None:
@@ -67,7 +56,7 @@ class SegmentationWriter:
         self._records.append(record)
         if not isinstance(prediction, ImageSegmentation) or prediction.labels is None:
             return
-        name = self._name(prediction.path)
+        name = self.folder.name(prediction.path)
         labels = prediction.labels
         picture = overlay(image(), labels, self.masks.colors)
         colors = dict(zip(self.info.class_names, self.masks.colors, strict=True))
@@ -77,19 +66,9 @@ class SegmentationWriter:
             f"{name}.overlay.jpg": jpeg_bytes(with_legend(picture, entries)),
         }
         record["files"] = list(contents)
-        for file, content in contents.items():
-            with files.writing(self.out / file):
-                files.replace_file(self.out / file, content)
+        self.folder.write(contents)
 
     def finish(self) -> None:
         """Write the areas of the classes of all images."""
         content = json.dumps(self._records, indent=2).encode() + b"\n"
-        with files.writing(self.out / PREDICTIONS):
-            files.replace_file(self.out / PREDICTIONS, content)
-
-    def _name(self, path: Path) -> str:
-        """The stem of an image's name, with a number if an earlier image has the same."""
-        stem = path.stem
-        self._used[stem] += 1
-        count = self._used[stem]
-        return stem if count == 1 else f"{stem}-{count}"
+        self.folder.write({PREDICTIONS: content})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,13 +9,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pacavit.data import Batch
+from pacavit.report.tasks.sampling import NUM_EXAMPLES, spread
 from pacavit.tasks.segmentation import Segmentation
 from pacavit.tasks.segmentation.metrics import image_confusion, ious
 
-__all__ = ["NUM_EXAMPLES", "ImageScore", "SegmentationObserver"]
-
-NUM_EXAMPLES = 4
-"""Images of each kind: with the lowest scores, with the highest, and any."""
+__all__ = ["ImageScore", "SegmentationObserver"]
 
 
 class ImageScore(NamedTuple):
@@ -60,7 +57,7 @@ class SegmentationObserver:
                 labels = record.labels.cpu()
                 self._keep(0, -iou, index, labels)
                 self._keep(1, iou, index, labels)
-                self._keep(2, _spread(index), index, labels)
+                self._keep(2, spread(index), index, labels)
 
     def chosen(self) -> tuple[dict[int, Tensor], ...]:
         """Predicted classes by position, of the images with the lowest and highest IoU, and others.
@@ -88,9 +85,3 @@ class SegmentationObserver:
             heapq.heappush(heap, (rank, -index, labels))
         elif (rank, -index) > heap[0][:2]:
             heapq.heapreplace(heap, (rank, -index, labels))
-
-
-def _spread(index: int) -> float:
-    """A number in 0..1 that looks random and depends on the position alone."""
-    digest = hashlib.blake2b(str(index).encode(), digest_size=6).digest()
-    return int.from_bytes(digest) / 2**48

@@ -22,7 +22,7 @@ from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
 from pacavit.report.prediction import PredictionWriter
 from pacavit.report.tasks.base import REPORTS, PairedScores, StoredEvaluation, TaskReport
-from pacavit.report.tasks.confusion import confusion_csv, confusion_png
+from pacavit.report.tasks.confusion import confusion_csv, confusion_png, confusion_section
 from pacavit.report.tasks.segmentation.examples import MaskExamples, pick_examples
 from pacavit.report.tasks.segmentation.files import SegmentationWriter
 from pacavit.report.tasks.segmentation.observe import SegmentationObserver
@@ -32,7 +32,6 @@ __all__ = ["SegmentationReport"]
 
 EXAMPLES, IMAGES = "examples.json", "images.csv"
 _EXAMPLES = pydantic.TypeAdapter(MaskExamples)
-_MOST = 10  # confusions in a table
 
 
 @REPORTS.register("segmentation")
@@ -119,9 +118,18 @@ class SegmentationReport(TaskReport):
         """Scores, confusions, and examples."""
         split, first = next(iter(stored.items()))
         names = [row.name for row in first.evaluation.per_class]
+        counts = first.evaluation.arrays["confusion"]
         return [
             self.results_section(stored),
-            _confusion_section(first.evaluation, names, split),
+            confusion_section(
+                counts,
+                _percent(counts),
+                names,
+                f"{split.capitalize()} images: percent of the pixels of each true class (rows) "
+                "that are predicted as each class (columns).",
+                split=split,
+                counted=self.counted,
+            ),
             _examples_section(first.details, names, split),
         ]
 
@@ -161,32 +169,6 @@ class SegmentationReport(TaskReport):
         """Mean IoU, and pixel accuracy."""
         scores = evaluation.scores
         return {"mean_iou": scores["mIoU"], "accuracy": scores["pixel_accuracy"]}
-
-
-def _confusion_section(evaluation: Evaluation, names: list[str], split: str) -> html.Section:
-    """The matrix as a picture, and its largest fractions off the diagonal."""
-    counts = evaluation.arrays["confusion"]
-    picture = html.picture(
-        html.data_uri(confusion_png(_percent(counts), names), "image/png"),
-        f"Confusion matrix of {len(names)} classes; its largest entries are in the next table",
-        f"{split.capitalize()} images: percent of the pixels of each true class (rows) that are "
-        "predicted as each class (columns).",
-    )
-    totals = counts.sum(1)
-    fractions = (counts / totals.clamp_min(1)[:, None]).fill_diagonal_(0)
-    values, places = fractions.flatten().sort(descending=True, stable=True)
-    rows: list[list[str | html.Cell]] = []
-    for value, place in zip(values[:_MOST].tolist(), places.tolist(), strict=False):
-        if not value:
-            break
-        true, predicted = divmod(place, len(names))
-        pixels = int(counts[true, predicted])
-        cell = html.Cell(html.percent(value), value)
-        rows.append([names[true], names[predicted], f"{pixels:,}", cell])
-    header = ["true class", "predicted class", "pixels", "fraction of class"]
-    caption = f"The most frequent confusions, {split} images"
-    table = html.table(caption, header, rows, text_columns=2)
-    return html.Section("Confusion matrix", [html.side_by_side(picture, table)])
 
 
 def _percent(counts: Tensor) -> NDArray[np.int64]:
