@@ -345,6 +345,7 @@ def test_best_f1_takes_equal_scores_together() -> None:
     assert ours["confusion"].tolist()[CLASSES][0] == 1
 
 
+@pytest.mark.slow
 def test_several_processes_score_all_images(tmp_path: Path) -> None:
     scenes = [random_scene(number) for number in range(6)]
     data, out = tmp_path / "scenes.pt", tmp_path / "scores.pt"
