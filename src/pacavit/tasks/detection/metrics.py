@@ -127,13 +127,12 @@ class DetectionMetrics(MetricCollection):
         for kind in self.kinds:
             measured = average_precision(found, truth, self.num_classes, kind)
             scores |= {f"{kind}_{name}": value for name, value in measured.scores.items()}
-            prefix = "" if kind == self.kinds[0] else f"{kind}_"
-            columns = {
-                f"{prefix}{name}_per_class": each for name, each in measured.per_class.items()
-            }
-            others = {**columns, **others}  # the main kind comes last
+            columns = measured.per_class
             if kind == self.kinds[0]:
+                others |= {f"{name}_per_class": each for name, each in columns.items()}
                 others["precision"] = measured.precision
+            else:  # before the others, because tables emphasize the last column
+                others = {f"{kind}_AP_per_class": columns["AP"], **others}
         point = working_point(found, truth, self.num_classes, masks=self.kinds[0] == "mask")
         labels = torch.cat([target.labels[~target.crowd] for target in truth])
         return {
