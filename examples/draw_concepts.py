@@ -144,7 +144,7 @@ def draw_architecture() -> Figure:
     figure, axes = canvas(82)
     write(axes, (36, 78.8), "packages: imports go down only", 14, bold=True)
     write(axes, (96, 78.8), "what pacavit train does", 14, bold=True)
-    height, step = 4.3, 5.32
+    height, step = 4.1, 4.95
     for index, layer in enumerate(LAYERS):
         bottom = 70.9 - step * index
         width = (56 - 2 * (len(layer) - 1)) / len(layer)
@@ -152,11 +152,11 @@ def draw_architecture() -> Figure:
             left = 10 + place * (width + 2)
             box(axes, (left, bottom), width, height, PAINT[color])
             if len(layer) == 1:
-                write(axes, (left + 2, bottom + 2.15), name, 11.5, bold=True, align="left")
-                write(axes, (left + 21, bottom + 2.15), meaning, 11.5, SOFT, align="left")
+                write(axes, (left + 2, bottom + height / 2), name, 11.5, bold=True, align="left")
+                write(axes, (left + 21, bottom + height / 2), meaning, 11.5, SOFT, align="left")
             else:
-                write(axes, (left + width / 2, bottom + 2.85), name, 11, bold=True)
-                write(axes, (left + width / 2, bottom + 1.15), meaning, 10, SOFT)
+                write(axes, (left + width / 2, bottom + 2.75), name, 11, bold=True)
+                write(axes, (left + width / 2, bottom + 1.05), meaning, 10, SOFT)
     arrow(axes, (5.5, 75), (5.5, 2.6), width=2.2)
     axes.text(3.2, 39, "may import", ha="center", va="center", rotation=90, size=11, color=INK)
 

@@ -18,11 +18,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from pacavit.detectors import Detector
 from pacavit.engine import system
 from pacavit.errors import CheckpointError, PacavitError, RecipeError, ReportedElsewhere
 from pacavit.layers import Block
@@ -266,6 +267,8 @@ def shard(model: nn.Module, world: World, device: torch.device) -> None:
         if isinstance(module, Block):
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    if isinstance(model, Detector):  # its training does not go through ``forward``
+        register_fsdp_forward_method(model, "losses")
 
 
 def is_sharded(model: nn.Module) -> bool:
