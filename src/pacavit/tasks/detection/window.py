@@ -144,8 +144,8 @@ def choose_window(
         starts = corners.flip(1)[:, None].float()  # x before y, like boxes
         ends = starts + torch.tensor([width, height])
         sides = torch.minimum(boxes[:, 2:], ends) - torch.maximum(boxes[:, :2], starts)
-        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-        shown = sides.clamp_min(0).prod(2) >= max(augment.min_visible, 1e-6) * areas
+        areas, visible = (boxes[:, 2:] - boxes[:, :2]).prod(1), sides.clamp_min(0).prod(2)
+        shown = (visible > 0) & (visible >= augment.min_visible * areas)
         good = shown.any(1).nonzero()
         if len(good):
             chosen = corners[int(good[0])]
@@ -214,9 +214,8 @@ def boxes_of(masks: Tensor) -> Tensor:
     edges = []
     for axis in (1, 2):  # over rows, then over columns
         shown = masks.any(axis)
-        length = shown.shape[1]
-        first = shown.long().argmax(1) if length else shown.new_zeros(len(masks)).long()
-        last = length - shown.flip(1).long().argmax(1) if length else first
+        first = shown.long().argmax(1)
+        last = shown.shape[1] - shown.flip(1).long().argmax(1)
         found = shown.any(1)
         edges.append((first * found, last * found))
     (x1, x2), (y1, y2) = edges
