@@ -18,14 +18,13 @@ from pacavit.utils.command import pacavit_command
 from pacavit.utils.pictures import pillow_image
 from pacavit_cli.main import main
 
-SIZES = {"train_size": 16, "test_size": 8}
 FAST = [
     "train.epochs=1",
     "model.init=null",
     "train.batch_size=8",
     "task.image_size=null",
     "data.val_size=8",
-    f"data.options={{train_size = {SIZES['train_size']}, test_size = {SIZES['test_size']}}}",
+    "data.options={train_size = 16, test_size = 8}",
     "task.detector_options.channels=16",
     "task.detector_options.max_detections=20",
     "task.detector_options.fc_channels=32",
@@ -50,7 +49,7 @@ def run(task: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test images as files, whose names are their numbers."""
     folder = tmp_path_factory.mktemp("pictures")
-    images = Shapes(**SIZES, target="boxes").load("test")
+    images = Shapes(train_size=16, test_size=8, target="boxes").load("test")
     for position in range(len(images)):
         sample = images[position]
         pillow_image(sample.image).save(folder / f"{sample.target.image_id:012}.png")

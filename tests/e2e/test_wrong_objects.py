@@ -27,7 +27,7 @@ description = "a narrow network and a light detector"
 [task]
 name = "detection"
 detector = "fcos"
-detector_options = { channels = 32 }
+detector_options = { channels = 64 }
 image_size = 32
 [data]
 name = "coco"

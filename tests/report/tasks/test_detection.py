@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,7 +86,7 @@ def test_hits_misses_and_false_alarms_depend_on_the_score(masks: bool) -> None:
     assert result.counts(0.95) == ImageCounts(hits=0, misses=3, false_alarms=0)
     assert result.counts(0.3).f1 == pytest.approx(4 / 7)
     level = observer.level(0.3)
-    assert (level.precision, level.recall, level.f1) == (0.5, 2 / 3, pytest.approx(4 / 7))
+    assert level == pytest.approx((0.3, 0.5, 2 / 3, 4 / 7))
     marks = compared_marks(result, TRUTH, INFO, 0.3)
     kinds = {style: kind for kind, (_, style) in KINDS.items()}
     assert [kinds[mark.style] for mark in marks] == ["false alarm"] * 2 + ["miss"] + ["hit"] * 2
@@ -225,9 +226,12 @@ def test_a_file_of_any_tool_has_the_scores_of_pycocotools(
     images, info = rendered.load("test"), rendered.info
     assert info.objects is not None
     generator = torch.Generator().manual_seed(1)
-    records, annotations, listed = [], [], []
+    records: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    listed: list[dict[str, int]] = []
     for position in range(len(images)):
         truth = images.target(position)
+        assert isinstance(truth, Objects)
         assert truth.masks is not None
         listed.append({"id": truth.image_id, "height": truth.size[0], "width": truth.size[1]})
         for box, label, area, mask in zip(
