@@ -152,7 +152,7 @@ def test_files_sections_and_console_of_an_evaluation(task: str, tmp_path: Path) 
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     evaluation, details = score.evaluation, report.read_details(tmp_path)
-    limit = evaluation.scores["best_F1_score"]
+    limit = evaluation.scores["best_F1_threshold"]
     assert details.score == limit
     rows = list(csv.DictReader(io.StringIO(contents["images.csv"].decode())))
     assert [row["image"] for row in rows] == [f"slides #{n}" for n in range(14)]

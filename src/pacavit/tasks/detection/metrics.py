@@ -98,7 +98,7 @@ class DetectionMetrics(MetricCollection):
 
     Scores per class, ``confusion`` (K + 1, K + 1), ``precision`` (K, 101), ``best_F1`` and its
     score threshold ``best_F1_threshold`` (see ``WorkingPoint``) are those of masks, or of boxes if
-    there are none.
+    there are none; the AP of the boxes of each class is added to those of masks.
 
     Args:
         num_classes: K.
