@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import shutil
@@ -11,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -110,6 +111,55 @@ WritePairs = Callable[..., None]
 @pytest.fixture(scope="session", name="write_pairs")
 def _write_pairs() -> WritePairs:
     return write_pairs
+
+
+def write_coco(
+    root: Path, split: str = "train", num: int = 4, *, size: tuple[int, int] = (24, 32)
+) -> dict[str, Any]:
+    """Write noise images in COCO's layout, each with a square of class 3 and a polygon of class 7.
+
+    Returns:
+        The content of the annotation file.
+    """
+    rng = np.random.default_rng(zlib.crc32(split.encode()))
+    folder, (height, width) = root / f"{split}2017", size
+    folder.mkdir(parents=True, exist_ok=True)
+    (root / "annotations").mkdir(exist_ok=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number in range(1, num + 1):
+        file = f"{split}_{number}.png"
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / file)
+        images.append({"id": number, "file_name": file, "width": width, "height": height})
+        for category, corners in ((3, [2, 2, 10, 2, 10, 10, 2, 10]), (7, [12, 4, 28, 4, 20, 20])):
+            across, down = corners[::2], corners[1::2]
+            left, top = min(across), min(down)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": category,
+                    "bbox": [left, top, max(across) - left, max(down) - top],
+                    "area": 64.0 if category == 3 else 128.0,
+                    "iscrowd": 0,
+                    "segmentation": [corners],
+                }
+            )
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 7, "name": "wedge"}, {"id": 3, "name": "square"}],
+    }
+    (root / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
+    return content
+
+
+WriteCoco = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session", name="write_coco")
+def _write_coco() -> WriteCoco:
+    return write_coco
 
 
 @pytest.fixture(scope="session")

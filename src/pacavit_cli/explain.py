@@ -24,7 +24,7 @@ def explain(
             "--class",
             metavar="C",
             help="Class to explain, name or index; default: top-1 class, in segmentation the "
-            "largest classes.",
+            "largest classes, in detection the objects with the highest scores.",
         ),
     ] = None,
     stage: Annotated[
@@ -51,13 +51,21 @@ def explain(
         str | None,
         typer.Option(
             metavar="X,Y",
-            help="Segmentation: explain the region of one class that is connected with this pixel.",
+            help="Explain the region of one class that is connected with this pixel "
+            "(segmentation), or the object there (detection).",
         ),
     ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="Segmentation: explain the region where this image is not 0."
+        ),
+    ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X1,Y1,X2,Y2",
+            help="Detection: explain why there is an object in this box, or why not.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
@@ -79,6 +87,7 @@ def explain(
         measured=measured,
         region=None if region is None else _pixel(region),
         mask=mask,
+        box=None if box is None else _box(box),
         overwrite=overwrite,
         progress=True,
     )
@@ -102,3 +111,17 @@ def _pixel(text: str) -> tuple[int, int]:
             param_hint="--region",
         )
     return int(found[1]), int(found[2])
+
+
+def _box(text: str) -> tuple[float, float, float, float]:
+    """Four numbers "x1,y1,x2,y2"."""
+    number = r"(-?\d{1,9}(?:\.\d{1,9})?)"
+    found = re.fullmatch(",".join([number] * 4), text, re.ASCII)
+    if found is None:
+        raise typer.BadParameter(
+            f"{text!r} is not a box; write its left, top, right and bottom in pixels, as in "
+            "120,80,200,160",
+            param_hint="--box",
+        )
+    x1, y1, x2, y2 = map(float, found.groups())
+    return x1, y1, x2, y2

@@ -75,7 +75,7 @@ LIGHT_MASKS: dict[str, Any] = LIGHT | {"mask_channels": 16, "mask_convs": 1}
 DETECTOR_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "faster_rcnn": [LIGHT, LIGHT | {"variant": "torchvision"}],
     "mask_rcnn": [LIGHT_MASKS, LIGHT_MASKS | {"variant": "torchvision"}],
-    "fcos": [{"channels": 32, "convs": 1}],
+    "fcos": [{"channels": 64, "convs": 1}],
 }
 
 

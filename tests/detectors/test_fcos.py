@@ -27,7 +27,7 @@ def test_it_has_the_parts_of_torchvision() -> None:
 def test_a_tiny_image_can_be_learned(
     backbone: Pyramid, images: Tensor, targets: list[Target]
 ) -> None:
-    detector = Fcos(backbone, CLASSES, channels=32, convs=1).train()
+    detector = Fcos(backbone, CLASSES, channels=64, convs=1).train()
     optimizer = torch.optim.AdamW(detector.parameters(), 3e-3)
     totals = []
     for _ in range(3):
@@ -41,7 +41,7 @@ def test_a_tiny_image_can_be_learned(
 
 def test_the_score_of_a_result_is_that_of_its_position(backbone: Pyramid, images: Tensor) -> None:
     torch.manual_seed(0)
-    detector = Fcos(backbone, CLASSES, channels=32, convs=1, nms_threshold=1.0).eval()
+    detector = Fcos(backbone, CLASSES, channels=64, convs=1, nms_threshold=1.0).eval()
     head = detector.fcos.head.regression_head
     torch.nn.init.constant_(head.bbox_reg.bias, 2.0)  # boxes of some extent
     torch.nn.init.zeros_(head.bbox_ctrness.weight)
@@ -58,7 +58,7 @@ def test_the_score_of_a_result_is_that_of_its_position(backbone: Pyramid, images
 
 
 def test_boxes_beyond_512_pixels_are_exact_under_autocast(backbone: Pyramid) -> None:
-    detector = Fcos(backbone, CLASSES, channels=32, convs=1).eval()
+    detector = Fcos(backbone, CLASSES, channels=64, convs=1).eval()
     torch.nn.init.constant_(detector.fcos.head.regression_head.bbox_reg.bias, 2.0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         (found,) = detector(torch.randn(1, 3, 32, 1100))
@@ -70,7 +70,8 @@ def test_boxes_beyond_512_pixels_are_exact_under_autocast(backbone: Pyramid) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"channels": 48}, "must be a multiple of 32, not 48"),
+        ({"channels": 80}, "must be a multiple of 32 and at least 64, not 80"),
+        ({"channels": 32}, "at least 64, not 32"),
         ({"convs": 0}, "convs of a detector must be above 0"),
         ({"nms_threshold": -1.0}, "nms_threshold of a detector must be from 0 to 1"),
     ],

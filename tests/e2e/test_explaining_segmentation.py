@@ -52,7 +52,7 @@ def test_a_classifier_has_no_regions(
 ) -> None:
     words = ["explain", "cifar10_nano_conv", str(noise_image), "--out", str(tmp_path / "out")]
     assert main([*words, "--region", "1,1"]) == 2
-    assert "for segmentation models" in capsys.readouterr().err
+    assert "for models that segment or detect" in capsys.readouterr().err
 
 
 def test_maps_of_segmentations_are_not_measured(

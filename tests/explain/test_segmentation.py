@@ -163,7 +163,7 @@ def test_wrong_questions_are_told_in_a_line(
     with pytest.raises(UnknownNameError, match="did you mean 'grad_cam'"):
         explain_images(model, [noise_image], device=CPU, method="gradcam")
     classifier = load_model("cifar10_nano_conv")
-    with pytest.raises(PacavitError, match="for segmentation models"):
+    with pytest.raises(PacavitError, match="for models that segment or detect"):
         explain_images(classifier, [noise_image], device=CPU, region=(1, 1))
 
 

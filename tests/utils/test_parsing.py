@@ -68,3 +68,10 @@ def test_what_is_no_toml_is_no_limit_error(text: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         parse_toml(text)
     assert not isinstance(caught.value, LimitError)
+
+
+def test_larger_texts_by_request() -> None:
+    text = " " * MAX_BYTES + "[1]"
+    assert parse_json(text, len(text)) == [1]
+    with pytest.raises(LimitError, match="more than 2 characters"):
+        parse_json("[1]", 2)

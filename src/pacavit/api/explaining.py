@@ -45,6 +45,7 @@ def explain(
     measured: str | Path | None = None,
     region: tuple[int, int] | None = None,
     mask: str | Path | None = None,
+    box: tuple[float, float, float, float] | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> list[ExplainedImage]:
@@ -63,7 +64,8 @@ def explain(
         out: folder to write; one that holds something is refused.
         label: name or index of the class to explain; None is each image's top-1 class. For
             segmentation, None explains each class with at least 1 % of the image, the six largest
-            first, where it is predicted; with a region or a mask it is the class there.
+            first, where it is predicted; with a region or a mask it is the class there. For
+            detection, None explains the six objects with the highest scores, of at least 0.3.
         stage: index of the stage whose clusters make the map; None is the last with clusters.
         method: registered name, see ``list_names("methods")``; None takes the method that
             ``explain_evaluate`` found most faithful for these weights. If there is no such result,
@@ -72,10 +74,12 @@ def explain(
             beside contributions, because neither was measured on such images.
         measured: a folder written by ``explain_evaluate`` for these weights; None looks for
             ``explain-evaluate`` in the run folder.
-        region: (x, y) in pixels of the images, for segmentation: explain the region of one class
-            that is connected with this pixel.
+        region: (x, y) in pixels of the images: explain the region of one class that is connected
+            with this pixel (segmentation), or the object there with the highest score (detection).
         mask: image file of the size of the images, for segmentation: explain the region where it
             is not 0.
+        box: x1, y1, x2, y2 in pixels of the images, for detection: explain why there is an object,
+            or why not; without ``label`` for the class that is most likely in it.
         overwrite: replace the explanations in ``out``.
         progress: show a progress bar; for a single image, a status line.
 
@@ -97,6 +101,7 @@ def explain(
         measured=None if measured is None else Path(measured),
         region=region,
         mask=None if mask is None else Path(mask),
+        box=box,
         device=pick_device("auto"),
         progress=progress,
     )

@@ -21,7 +21,7 @@ from pacavit.models import Pyramid
 
 __all__ = ["Fcos"]
 
-_GROUP_NORM = 32  # groups in the heads of torchvision
+_GROUPS = 32  # of the norms in the heads of torchvision
 _LOSS_NAMES = {
     "classes": "classification",
     "boxes": "bbox_regression",
@@ -49,7 +49,7 @@ class Fcos(Detector):
     Args:
         backbone: maps of several resolutions, with strides that double.
         num_classes: K.
-        channels: width of all layers, a multiple of 32.
+        channels: width of all layers, a multiple of 32, at least 64.
         convs: number of 3x3 convolutions for classes, and as many for boxes.
         center_radius: positions learn an object that is at most so many strides away from its
             center.
@@ -86,9 +86,11 @@ class Fcos(Detector):
             max_detections=max_detections,
         )
         check_fractions(score_threshold=score_threshold, nms_threshold=nms_threshold)
-        if channels < 1 or channels % _GROUP_NORM:
+        # A group needs several channels: a map of a single cell has no other values.
+        if channels < 2 * _GROUPS or channels % _GROUPS:
             raise RecipeError(
-                f"channels of detector 'fcos' must be a multiple of {_GROUP_NORM}, not {channels}"
+                f"channels of detector 'fcos' must be a multiple of {_GROUPS} and at least "
+                f"{2 * _GROUPS}, not {channels}"
             )
         _check_doubling(backbone.strides)
         self.neck = FeaturePyramid(backbone.channels, backbone.strides, channels, "convs")

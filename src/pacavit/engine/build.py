@@ -179,9 +179,11 @@ def enlarged(recipe: Recipe, info: DataInfo) -> str | None:
     if size is None or _crops(recipe) or size <= min(stored):
         return None
     remedy = "; leave data.options.image_size out to store them in full size"
+    resized = getattr(recipe.task, "resized", None)  # keeps the aspect ratio
+    height, width = (size, size) if resized is None else resized(stored)
     return (
-        f"images are stored with {stored[0]} x {stored[1]} pixels and enlarged to {size} x {size}"
-        + (remedy if "image_size" in recipe.data.options else "")
+        f"images are stored with {stored[1]} x {stored[0]} pixels and enlarged to "
+        f"{width} x {height}" + (remedy if "image_size" in recipe.data.options else "")
     )
 
 

@@ -123,6 +123,8 @@ class Trainer:
             self.info = source.info.normalized_by(normalize)
             self.images = build.image_set(source, "train", self.device)
             val_images = build.image_set(source, "val", self.device)
+            for images in (self.images, val_images):
+                self.task.check_data(images)
         self.val_loader = build.eval_loader(recipe, val_images, self.info, world.shard)
         loader = self._train_loader(0)
         self.num_chunks = build.num_chunks(loader, self.config.micro_batch)

@@ -4,6 +4,7 @@ Importing this package registers the methods.
 """
 
 from pacavit.data.placement import Placement
+from pacavit.explain.boxes import BoxScores
 from pacavit.explain.choice import MapChoice, choose_maps, default_method
 from pacavit.explain.classification import (
     ImageExplanation,
@@ -33,6 +34,7 @@ from pacavit.explain.core.masks import (
 )
 from pacavit.explain.core.record import BlockRecord, Recording, record
 from pacavit.explain.core.rollout import relevance, rollout
+from pacavit.explain.detection import BoxExplanation, DetectionExplanation
 from pacavit.explain.explainer import ExplainOptions, Explanation, FailedImage, find_class
 from pacavit.explain.images import explain_images, explainer_of
 from pacavit.explain.methods import METHODS, Method, baselines, contributions, method_title
@@ -47,6 +49,9 @@ __all__ = [
     "METHODS",
     "THRESHOLDS",
     "BlockRecord",
+    "BoxExplanation",
+    "BoxScores",
+    "DetectionExplanation",
     "ExplainOptions",
     "Explanation",
     "FailedImage",

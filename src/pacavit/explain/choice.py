@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from pacavit.data import TargetKind
 from pacavit.engine.weights.format import WEIGHTS
 from pacavit.engine.weights.load import LoadedModel, weights_digest
 from pacavit.errors import CheckpointError, PacavitError
@@ -44,6 +45,11 @@ NUMBERS = "faithfulness.json"
 _DEFAULT, _BESIDE = "cluster_contributions", "relevance"
 _CHOSEN_ON = "cifar10"  # the data set with which the default was chosen
 _OF_USERS = ("folder", "csv")  # data sets whose names say nothing about the images
+_DENSE: Mapping[TargetKind, str] = {
+    "mask": "segmentation",
+    "boxes": "detection",
+    "instances": "instance segmentation",
+}  # by the targets of tasks whose maps explain_evaluate does not measure
 _LIMIT = 16 * 2**20  # bytes of a measurement
 
 
@@ -74,12 +80,12 @@ def choose_maps(model: LoadedModel, measured: Path | None = None) -> MapChoice:
         CheckpointError: there is no measurement in ``measured``, it is of other weights, or a
             measurement cannot be read.
     """
-    if model.task.target == "mask" and measured is None:
+    if model.task.target in _DENSE and measured is None:
         method = default_method(model.task.model)
         return MapChoice(
             (method,),
-            f"The map by {method_title(method)} was not measured on segmentation: the rule that "
-            "chose it was measured on classifiers.",
+            f"The map by {method_title(method)} was not measured on {_DENSE[model.task.target]}: "
+            "the rule that chose it was measured on classifiers.",
         )
     run = _run_folder(model)
     if measured is not None:

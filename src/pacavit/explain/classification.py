@@ -231,10 +231,10 @@ class ClassificationExplainer(Explainer[ImageExplanation]):
         beside_clusters: bool = True,
     ) -> None:
         self.network = model.classifier.to(device).model
-        if options.region is not None or options.mask is not None:
+        if (options.region, options.mask, options.box) != (None, None, None):
             raise PacavitError(
-                "a region or a mask is for segmentation models, and this one classifies whole "
-                "images; leave them out"
+                "a region, a mask or a box is for models that segment or detect, and this one "
+                "classifies whole images; leave it out"
             )
         super().__init__(model, options, device)
         self.shows_clusters = _shows_clusters(self.network)

@@ -68,8 +68,9 @@ class ExplainOptions:
         measured: a folder of ``pacavit explain-evaluate``, see ``choose_maps``; ignored if there is
             a method.
         region: (x, y) in pixels of the image: explain the region of one class that is connected
-            with this pixel.
+            with this pixel, or the object there.
         mask: file with a mask of the size of the image: explain the region where it is not 0.
+        box: x1, y1, x2, y2 in pixels of the image: explain why there is an object, or why not.
     """
 
     label: int | None = None
@@ -78,6 +79,7 @@ class ExplainOptions:
     measured: Path | None = None
     region: tuple[int, int] | None = None
     mask: Path | None = None
+    box: tuple[float, float, float, float] | None = None
 
     @property
     def of_map(self) -> dict[str, int]:

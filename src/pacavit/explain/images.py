@@ -38,6 +38,7 @@ def explain_images(
     measured: Path | None = None,
     region: tuple[int, int] | None = None,
     mask: Path | None = None,
+    box: tuple[float, float, float, float] | None = None,
     device: torch.device,
     progress: bool = False,
 ) -> Iterator[Explanation | FailedImage]:
@@ -48,28 +49,31 @@ def explain_images(
     Args:
         model: as loaded by ``load_model``; its task moves to ``device``.
         paths: image files.
-        label: index of the class to explain; None is each image's top-1 class, and for
-            segmentation the largest classes in the image.
+        label: index of the class to explain; None is each image's top-1 class, for segmentation
+            the largest classes in the image, for detection the objects with the highest scores.
         method: registered name; None is what ``choose_maps`` chooses.
         stage: whose clusters make the map; None is the last stage with clusters.
         measured: a folder of ``pacavit explain-evaluate``, see ``choose_maps``; ignored if there is
             a method.
-        region: (x, y) in pixels of the images, for segmentation: explain the region of one class
-            that is connected with this pixel.
+        region: (x, y) in pixels of the images: explain the region of one class that is connected
+            with this pixel (segmentation), or the object there (detection).
         mask: file with a mask of the size of the images, for segmentation: explain the region where
             it is not 0.
+        box: x1, y1, x2, y2 in pixels of the images, for detection: explain why there is an object,
+            or why not.
         device: where to compute.
         progress: show a progress bar on stderr; for a single image, a status line.
 
     Returns:
-        An ``ImageExplanation`` or a ``SegmentationExplanation`` per image, by the model's task.
+        An ``ImageExplanation``, a ``SegmentationExplanation`` or a ``DetectionExplanation`` per
+        image, by the model's task.
 
     Raises:
         UnknownNameError: there is no such method, or it has no option ``stage``.
         PacavitError: the method cannot explain this model, the model's task cannot be explained, or
             an option does not fit the task.
     """
-    options = ExplainOptions(label, method, stage, measured, region, mask)
+    options = ExplainOptions(label, method, stage, measured, region, mask, box)
     return _explain_each(paths, explainer_of(model)(model, options, device), progress)
 
 

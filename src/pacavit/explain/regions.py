@@ -6,30 +6,26 @@ classes). :class:`RegionScores` makes a segmentation network such a one, for a r
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.errors import DataError
+from pacavit.explain.core.map_scores import MapScores, copies_of
 from pacavit.tasks.segmentation import Segmenter
 from pacavit.utils.layout import enlarge
 
 __all__ = ["RegionScores", "check_pixel", "connected_region", "input_region"]
 
 
-class RegionScores(nn.Module):
+class RegionScores(MapScores):
     """(B, 3, height, width) -> the mean logit of each class over a region: (B, classes).
 
     Regions and classes are independent of each other: the score of a class that no pixel of the
     region has asks why it has not. Gradients with respect to a mean over pixels are the means of
     the pixels' gradients, as in Seg-Grad-CAM (Vinogradova et al., AAAI 2020).
-
-    The maps of the backbone pass through ``maps``, identities, so that methods that explain a layer
-    find them: the last one is the coarsest.
 
     Args:
         segmenter: backbone and head, shared with the caller.
@@ -38,33 +34,22 @@ class RegionScores(nn.Module):
 
     Raises:
         DataError: a region is empty.
-
-    Attributes:
-        feature_info: of the maps, as timm's networks have it.
     """
 
     regions: Tensor
 
     def __init__(self, segmenter: Segmenter, regions: Tensor) -> None:
-        super().__init__()
+        super().__init__(segmenter.backbone)
         if not regions.flatten(1).any(1).all():
             raise DataError("the region has no pixels; choose one with at least one")
-        self.segmenter = segmenter
-        self.maps = nn.ModuleList(nn.Identity() for _ in segmenter.backbone.strides)
-        self.feature_info: list[dict[str, Any]] = [
-            {"module": f"maps.{index}", "reduction": stride}
-            for index, stride in enumerate(segmenter.backbone.strides)
-        ]
+        self.head = segmenter.head
         self.register_buffer("regions", regions, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """The mean logits."""
-        found = self.segmenter.backbone(images)
-        output = self.segmenter.head([keep(x) for keep, x in zip(self.maps, found, strict=True)])
+        output = self.head(self.maps_of(images))
         logits = enlarge(output.logits.float(), images.shape[2:])
-        copies, rest = divmod(len(images), len(self.regions))
-        if rest:
-            raise ValueError(f"{len(images)} images for {len(self.regions)} regions")
+        copies = copies_of(images, len(self.regions))
         inside = self.regions.flatten(1).to(logits).repeat(copies, 1)
         sums = torch.einsum("bkn,bn->bk", logits.flatten(2), inside)
         return sums / inside.sum(1, keepdim=True)

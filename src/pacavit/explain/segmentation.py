@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -26,7 +26,9 @@ from pacavit.explain.regions import (
     connected_region,
     input_region,
 )
+from pacavit.heads import SegmentationHead
 from pacavit.tasks.segmentation import Segmentation, SegmentationTask, class_areas
+from pacavit.tasks.segmentation.predictions import restore_logits
 from pacavit.utils.layout import enlarge
 from pacavit.utils.text import one_line, shown
 
@@ -35,6 +37,7 @@ __all__ = [
     "RegionExplanation",
     "SegmentationExplainer",
     "SegmentationExplanation",
+    "head_clusters",
     "read_region",
 ]
 
@@ -179,6 +182,8 @@ class SegmentationExplainer(Explainer[SegmentationExplanation]):
         self.task = model.task
         if options.region is not None and options.mask is not None:
             raise DataError("give a region or a mask, not both")
+        if options.box is not None:
+            raise DataError("a box is for models that detect objects; give a region or a mask")
         self.mask = None if options.mask is None else read_region(options.mask)
         super().__init__(model, options, device)
         # A method that cannot explain the network says so before the first image.
@@ -220,7 +225,7 @@ class SegmentationExplainer(Explainer[SegmentationExplanation]):
             method=self.choice.methods[0],
             stages=stages,
             regions=tuple(regions),
-            clusters=self._clusters(record, batch),
+            clusters=self._clusters(batch),
             choice=self.choice,
         )
 
@@ -267,23 +272,40 @@ class SegmentationExplainer(Explainer[SegmentationExplanation]):
                     yield _Asked(each, labels == each)
 
     @torch.no_grad()
-    def _clusters(self, record: Segmentation, batch: Batch) -> HeadClusters | None:
+    def _clusters(self, batch: Batch) -> HeadClusters | None:
         """The clusters of the head for one image."""
-        if record.cluster_labels is None or record.cluster_logits is None:
-            return None
         segmenter = self.task.model
-        found = segmenter.head.attention(segmenter.backbone(batch.images))
-        logits = record.cluster_logits if found is None else found.cluster_logits[0].float()
-        size, attention = logits.shape[1:], None
-        if found is not None:
-            attention = found.attention[0].T.unflatten(1, size).cpu()
-        return HeadClusters(
-            labels=record.cluster_labels.cpu(),
-            agreement=float((record.cluster_labels == record.labels).float().mean()),
-            weights=logits.flatten(1).softmax(1).view_as(logits).cpu(),
-            probabilities=logits.softmax(0).cpu(),
-            attention=attention,
-        )
+        return head_clusters(segmenter.head, segmenter.backbone(batch.images), batch.placements[0])
+
+
+def head_clusters(
+    head: SegmentationHead, maps: Sequence[Tensor], placement: Placement
+) -> HeadClusters | None:
+    """The clusters of a head for one image; None if it has none.
+
+    Args:
+        head: of the maps.
+        maps: of the backbone, finest first, of one image.
+        placement: where the image lies in the network's input.
+    """
+    if head.cluster_logits is None:
+        return None
+    output, found = head(maps), head.attention(maps)
+    logits = output.supervised[head.cluster_logits][0].float()
+    by_clusters, final = (
+        restore_logits(each.float(), placement)[0].argmax(0).to(torch.uint8).cpu()
+        for each in (logits[None], output.logits)
+    )
+    size, attention = logits.shape[1:], None
+    if found is not None:
+        attention = found.attention[0].T.unflatten(1, size).cpu()
+    return HeadClusters(
+        labels=by_clusters,
+        agreement=float((by_clusters == final).float().mean()),
+        weights=logits.flatten(1).softmax(1).view_as(logits).cpu(),
+        probabilities=logits.softmax(0).cpu(),
+        attention=attention,
+    )
 
 
 def read_region(path: Path) -> Tensor:

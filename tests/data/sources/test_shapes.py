@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pacavit.data import MemoryImages, MemoryMasks, Shapes
+from pacavit.data import MemoryImages, MemoryMasks, MemoryObjects, Shapes, TargetKind
 from pacavit.errors import DataError
 
 
@@ -58,3 +58,30 @@ def test_what_a_user_can_get_wrong() -> None:
         Shapes(Path("images"))
     with pytest.raises(DataError, match="val_size is 0"):
         Shapes(val_size=0).load("val")
+
+
+def test_as_objects_every_visible_shape_counts() -> None:
+    def objects(target: TargetKind) -> MemoryObjects:
+        source = Shapes(train_size=70, test_size=5, val_size=6, image_size=32, target=target)
+        images = source.load("train")
+        assert isinstance(images, MemoryObjects)
+        assert source.info.objects is not None
+        assert source.info.objects.category_ids == tuple(range(1, 9))
+        return images
+
+    boxes, instances = objects("boxes"), objects("instances")
+    assert torch.equal(boxes.images, small().load("train").images)
+    scenes = small().scenes("train", torch.arange(70))
+    counts = scenes.classes[scenes.classes >= 0].bincount(minlength=8)
+    assert torch.equal(boxes.statistics.objects, counts)
+    for index in (3, 66):
+        target = instances.target(index)
+        seen = scenes.classes[index] >= 0
+        assert torch.equal(target.labels, scenes.classes[index][seen])
+        assert torch.equal(target.boxes, scenes.boxes[index][seen])
+        assert target.masks is not None
+        masks = torch.stack([mask.decode() for mask in target.masks])
+        assert torch.equal(masks, scenes.masks[index][seen])
+        assert torch.equal(target.areas, masks.sum((1, 2)).float())
+        assert target.image_id == index + 1
+        assert boxes.target(index).masks is None

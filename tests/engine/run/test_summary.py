@@ -5,7 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from pacavit.data import DataInfo, Folder, ImageSet, MemoryImages, MemoryMasks, Split
+from pacavit.data import (
+    DataInfo,
+    Folder,
+    ImageSet,
+    MemoryImages,
+    MemoryMasks,
+    MemoryObjects,
+    Objects,
+    Split,
+)
 from pacavit.engine.run.summary import describe_data, describe_training
 from pacavit.recipes import Recipe, load
 
@@ -102,3 +111,35 @@ def test_sizes_of_files_and_what_is_enlarged(tmp_path: Path) -> None:
     assert line.endswith(
         "89% of the images are enlarged to 90 x 90, and a lower task.image_size would cost less"
     )
+
+
+def test_objects_are_counted_per_class_and_image(recipe: Recipe) -> None:
+    def objects(labels: list[int], *crowd: bool) -> Objects:
+        areas = torch.tensor([4.0 * (label + 1) ** 2 for label in labels])
+        return Objects(
+            torch.tensor([[0.0, 0.0, 2.0, 2.0]] * len(labels)),
+            torch.tensor(labels),
+            torch.tensor(crowd or [False] * len(labels)),
+            areas,
+            (2, 2),
+            1,
+        )
+
+    def of(*targets: Objects) -> MemoryObjects:
+        return MemoryObjects(torch.zeros(len(targets), 3, 2, 2, dtype=torch.uint8), targets, 2)
+
+    train = of(objects([0, 0, 0]), objects([0, 1, 1], False, False, True), Objects.none((2, 2)))
+    val = of(objects([1]))
+    assert describe_data(recipe, INFO, {"train": train, "val": val}, {})[1:] == [
+        "images: 3 train, 1 val",
+        "  class  train objects  images  val objects  images",
+        "  ant                4       2            0       0",
+        "  bee                1       1            1       1",
+        "imbalance: ant has 4 times as many training objects as bee",
+        "train: 5 objects, at most 3 in an image; size (square root of the area) 2 pixels in the "
+        "median, 80 % from 2 to 2",
+        "val: 1 object, at most 1 in an image; size (square root of the area) 4 pixels in the "
+        "median, 80 % from 4 to 4",
+        "images without objects: 1 train, 0 val",
+        "crowd regions, never learned from, predictions in them do not count: 1 train, 0 val",
+    ]

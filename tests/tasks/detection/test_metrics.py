@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+import pacavit
 from pacavit.data import Objects
 from pacavit.data.formats.rle import encode_masks
 from pacavit.tasks.detection import DetectionMetrics, Detections
@@ -242,7 +247,7 @@ def test_classes_without_objects_are_left_out_of_means(masks: bool) -> None:
     assert per_class.isnan().tolist() == [False, True, False]
     kind = "mask" if masks else "box"
     assert float(ours[f"{kind}_AP"]) == pytest.approx(float(per_class[[0, 2]].mean()))
-    assert ours["precision"][1].isnan().all()
+    assert (ours["precision"][1] == -1).all()
     assert int(ours["support_per_class"][1]) == 0
 
 
@@ -338,3 +343,22 @@ def test_best_f1_takes_equal_scores_together() -> None:
     assert float(ours["best_F1"]) == pytest.approx(2 * 2 / (3 + 2))
     assert ours["confusion"].tolist()[0][0] == 2
     assert ours["confusion"].tolist()[CLASSES][0] == 1
+
+
+@pytest.mark.slow
+def test_several_processes_score_all_images(tmp_path: Path) -> None:
+    scenes = [random_scene(number) for number in range(6)]
+    data, out = tmp_path / "scenes.pt", tmp_path / "scores.pt"
+    torch.save(([scene.found for scene in scenes], [scene.truth for scene in scenes]), data)
+    script = Path(__file__).with_name("several_processes.py")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [sys.executable, *launcher, str(script), str(data), str(out)],
+        env={**os.environ, "PYTHONPATH": str(Path(pacavit.__path__[0]).parent)},
+        check=True,
+        timeout=300,
+    )
+    alone = score(scenes, masks=True)
+    for found in torch.load(out, weights_only=True):
+        for name, value in alone.items():
+            torch.testing.assert_close(found[name], value, equal_nan=True)

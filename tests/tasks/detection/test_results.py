@@ -123,7 +123,7 @@ def test_numbers_are_used_unless_all_records_have_names(tmp_path: Path, info: Da
     assert [len(each) for each in read(tmp_path, content, info, where)] == [0, 2]
 
 
-def test_masks_alone_give_boxes_and_may_be_uncompressed(tmp_path: Path, info: DataInfo) -> None:
+def test_masks_alone_give_boxes_and_may_be_runs_or_polygons(tmp_path: Path, info: DataInfo) -> None:
     mask = torch.zeros(1, *SIZE, dtype=torch.bool)
     mask[0, 4:10, 6:20] = True
     [compressed] = encode_masks(mask)
@@ -133,8 +133,10 @@ def test_masks_alone_give_boxes_and_may_be_uncompressed(tmp_path: Path, info: Da
         record(bbox=None, segmentation=compressed.to_json()),
         record(bbox=None, segmentation={"size": list(SIZE), "counts": runs}),
     ]
+    polygon = [[6, 4, 20, 4, 20, 10, 6, 10]]
+    content.append(record(bbox=None, segmentation=polygon))
     found = read(tmp_path, content, info, masks=True)[1]
-    assert found.boxes.tolist() == [[6, 4, 20, 10]] * 2
+    assert found.boxes.tolist() == [[6, 4, 20, 10]] * 3
     assert found.masks is not None
     assert all(torch.equal(each.decode(), mask[0]) for each in found.masks)
 
@@ -172,11 +174,11 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
 }
 BAD_MASKS: dict[str, tuple[Any, str]] = {
-    "no mask": ([record()], "no segmentation as run lengths"),
-    "a polygon": ([record(segmentation=[[1, 1, 5, 5, 1, 5]])], "no segmentation as run lengths"),
+    "no mask": ([record()], "no segmentation, which"),
+    "a line": ([record(segmentation=[[1, 1, 5, 5]])], "fewer than three corners"),
     "other size": (
         [record(segmentation={"size": [48, 32], "counts": "0"})],
-        r"the size \[48, 32\], and its image has \[32, 48\] \(height, width\)",
+        "a mask of 32 x 48 pixels, the image 48 x 32",
     ),
     "too short": ([record(segmentation=SHORT)], "mask that does not decode"),
     "too long": ([record(segmentation={**SHORT, "counts": [5000]})], "does not decode"),

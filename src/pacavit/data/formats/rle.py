@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from faster_coco_eval.core import mask as coco_mask
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["Rle", "decode_masks", "encode_masks", "encode_part"]
@@ -30,9 +31,11 @@ class Rle(NamedTuple):
         return int(coco_mask.area(self.as_coco()))
 
     def decode(self) -> Tensor:
-        """(height, width) bool."""
-        pixels = np.ascontiguousarray(coco_mask.decode(self.as_coco()))
-        return torch.from_numpy(pixels).bool()
+        """(height, width) bool, column by column in memory."""
+        lengths = _lengths(self.counts)
+        values = np.arange(len(lengths)) % 2 == 1
+        pixels = np.repeat(values, lengths).reshape(self.size[1], self.size[0])
+        return torch.from_numpy(pixels).T
 
     def to_json(self) -> dict[str, object]:
         """As it stands in COCO's files."""
@@ -41,6 +44,25 @@ class Rle(NamedTuple):
     def as_coco(self) -> dict[str, object]:
         """As COCO's functions take it."""
         return {"size": list(self.size), "counts": self.counts}
+
+
+def _lengths(counts: bytes) -> NDArray[np.int64]:
+    """Compressed run lengths -> (runs,).
+
+    Each is written as characters of 5 bits, the lowest first, and a bit for "there are more"; from
+    the fourth one on as its difference to the last but one. The library's own decoder takes ten
+    times as long for a large mask.
+    """
+    codes = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(codes & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    sizes = last - first + 1
+    places = 5 * (np.arange(len(codes)) - np.repeat(first, sizes))
+    values = np.add.reduceat((codes & 31) << places, first)
+    values -= np.where(codes[last] & 16, 1 << (5 * sizes), 0)  # the sign
+    for start in (1, 2):
+        values[start::2] = values[start::2].cumsum()
+    return values
 
 
 def encode_masks(masks: Tensor) -> tuple[Rle, ...]:

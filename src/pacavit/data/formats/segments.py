@@ -73,14 +73,15 @@ def from_polygons(polygons: Sequence[Any], size: tuple[int, int]) -> Rle:
     for polygon in polygons:
         corners = _corners(polygon, size)
         if len(corners) >= _MIN_NUMBERS // 2:
-            steps = np.abs(corners - np.roll(corners, 1, axis=0)).max(1)
+            steps = np.abs(np.diff(corners, axis=0, append=corners[:1])).max(1)
             outline += float(steps.sum())
             usable.append(corners.ravel().tolist())
     if not usable:
         raise SegmentError("mask", "polygons of fewer than three corners")
     if outline > _MAX_OUTLINE:
         raise SegmentError("mask", f"outlines of {outline:,.0f} pixels")
-    return _rle(coco_mask.merge(coco_mask.frPyObjects(usable, *size)))
+    found = coco_mask.frPyObjects(usable, *size)
+    return _rle(coco_mask.merge(found) if len(found) > 1 else found[0])
 
 
 def tight_box(mask: Rle) -> tuple[float, float, float, float]:
@@ -91,7 +92,7 @@ def tight_box(mask: Rle) -> tuple[float, float, float, float]:
 
 def _corners(polygon: Any, size: tuple[int, int]) -> NDArray[np.float64]:
     """(num, 2) of x and y."""
-    if not isinstance(polygon, list) or not all(type(each) in (int, float) for each in polygon):
+    if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
         raise SegmentError("mask", "a polygon is no list of numbers")
     if len(polygon) % 2:
         raise SegmentError("mask", f"a polygon has {len(polygon)} numbers, and corners have two")

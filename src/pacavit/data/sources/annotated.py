@@ -121,7 +121,7 @@ class AnnotatedSource(DataSource):
                     f"{shown(self.folder)} has no {split} images with annotations"
                     f"{self._remedy(split)}"
                 )
-            files = self._checked(files, split)
+            files = self._checked(files, f"{split} images")
             if split == "train":
                 objects = files.statistics.objects.tolist()
                 without = [
@@ -143,7 +143,7 @@ class AnnotatedSource(DataSource):
         Images are numbered anew if the numbers of splits overlap.
         """
         tables = [self._tables[split] for split in SPLITS if split in self._tables]
-        return self._checked(self._files(concatenate(tables)), "all")
+        return self._checked(self._files(concatenate(tables)), "images")
 
     def files(self, split: Split) -> ObjectFiles | None:
         """The files of a split, without reading any; None if it has no images."""
@@ -151,13 +151,13 @@ class AnnotatedSource(DataSource):
         return None if table is None or len(table) == 0 else self._files(table)
 
     def _checked(self, files: ObjectFiles, what: str) -> ObjectFiles:
-        files, notes = files.checked(f"{what} images", skip=self._skip)
+        files, notes = files.checked(what, skip=self._skip)
         self._notes += notes
         if not int(files.statistics.objects.sum()):
             crowds = files.statistics.crowds
             reason = f", only {crowds:,} crowd regions" if crowds else ""
             raise DataError(
-                f"{shown(self.folder)}: none of the {len(files):,} images ({what}) has an object"
+                f"{shown(self.folder)}: none of the {len(files):,} {what} has an object"
                 f"{reason}; check the annotations, and data.options.ignore"
             )
         return files
@@ -187,7 +187,7 @@ def needed_splits(keys: Iterable[str], evaluated: Split | None) -> list[str]:
         return listed
     if evaluated in listed:
         return [str(evaluated)]
-    return [key for key in listed if key in ("", "train")]
+    return [key for key in listed if key in ("", "train")] or listed
 
 
 def check_ignored(root: Path, ignore: Sequence[str], names: Iterable[str]) -> None:

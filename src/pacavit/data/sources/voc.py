@@ -201,7 +201,9 @@ def _find(root: Path, notes: list[str], *, skip: bool) -> dict[str, list[_Entry]
         return found
     entries = _entries(annotations, images or annotations, notes)
     if not entries:
-        raise DataError(f"{shown(annotations)} has no annotation files (.xml)")
+        raise DataError(
+            f"{shown(annotations)} has no annotation files (.xml); VOC's layout is {_LAYOUT}"
+        )
     lists = _lists(root)
     if not lists:
         return {"": [*entries.values()]}
@@ -308,16 +310,17 @@ def _table(
         if size is None or size[0] * size[1] > max_pixels:
             unknown.append(shown(path))
             continue
-        place = builder.add_image(os.path.relpath(path, root), number, size)
+        file = os.path.relpath(path, root)
+        place = builder.add_image(file, number, size)
         for position, each in enumerate(image.objects, 1):
             if each.name in ignore:
                 continue
             faults.total += 1
             example = f"object {position}"
             if each.name not in labels:
-                faults.add("category", f"{example} of {shown(path.name)}: {each.name!r}")
+                faults.add("category", f"{example} of {shown(file)}: {each.name!r}")
             elif each.box is None:
-                faults.add("malformed", f"{example} of {shown(path.name)}: no bndbox of numbers")
+                faults.add("malformed", f"{example} of {shown(file)}: no bndbox of numbers")
             else:
                 builder.add_object(
                     place, labels[each.name], each.box, name=example, crowd=each.difficult

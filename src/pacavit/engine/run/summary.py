@@ -141,9 +141,10 @@ def _describe_objects(names: Sequence[str], splits: Mapping[Split, ObjectStatist
         if num == 0:
             continue
         low, middle, high = (float(sides[(num - 1) * tenth // 10]) for tenth in (1, 5, 9))
+        noun = "object" if num == 1 else "objects"
         lines.append(
-            f"{split}: {num:,} objects, up to {counts.most:,} in an image; square root of the area "
-            f"{middle:.0f} pixels in the median, {low:.0f} to {high:.0f} of 80 %"
+            f"{split}: {num:,} {noun}, at most {counts.most:,} in an image; size (square root of "
+            f"the area) {middle:.0f} pixels in the median, 80 % from {low:.0f} to {high:.0f}"
         )
     for what, found in (
         ("images without objects", {split: counts.empty for split, counts in splits.items()}),

@@ -3,7 +3,7 @@
 Importing this package registers them.
 """
 
-from pacavit.explain.methods import baselines, contributions
+from pacavit.explain.methods import baselines, contributions, d_rise
 from pacavit.explain.methods.base import METHODS, Method, method_title
 
-__all__ = ["METHODS", "Method", "baselines", "contributions", "method_title"]
+__all__ = ["METHODS", "Method", "baselines", "contributions", "d_rise", "method_title"]

@@ -37,7 +37,8 @@ class AveragePrecision(NamedTuple):
             AP50_300 count up to 300 detections of an image instead of 100; AR_1 to AR_300 are
             recalls at so many detections, over the same thresholds.
         per_class: AR, AP50 and AP, each (classes,); NaN for classes without objects.
-        precision: (classes, 101) at recalls 0, .01 to 1 and an IoU of .5; NaN likewise.
+        precision: (classes, 101) at recalls 0, .01 to 1 and an IoU of .5; -1 for classes without
+            objects, as COCO writes it.
     """
 
     scores: dict[str, Tensor]
@@ -99,7 +100,7 @@ def average_precision(
             "AP50": torch.from_numpy(per_class["AP50"]),
             "AP": torch.from_numpy(per_class["AP"]),
         },
-        torch.from_numpy(precision[0, :, :, 0, limit[_USUAL]].T.copy()),
+        torch.from_numpy(evaluator.eval["precision"][0, :, :, 0, limit[_USUAL]].T.copy()),
     )
 
 

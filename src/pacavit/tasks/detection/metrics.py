@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.utilities import dim_zero_cat
 
 from pacavit.data import Objects, Rle
 from pacavit.tasks.detection.average_precision import Kind, average_precision
@@ -67,9 +66,13 @@ class ObjectRecords(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The states, each as one tensor."""
-        return {
-            name: dim_zero_cat(getattr(self, name) or [empty]) for name, empty in _EMPTY.items()
-        }
+        states = {}
+        for name, empty in _EMPTY.items():
+            state = getattr(self, name)
+            # It is one tensor already after an exchange between processes.
+            joined = state if isinstance(state, Tensor) else torch.cat([self._own(empty), *state])
+            states[name] = joined
+        return states
 
     def _own(self, values: Tensor) -> Tensor:
         return values.to(self.device)

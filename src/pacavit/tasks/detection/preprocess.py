@@ -25,13 +25,13 @@ from pacavit.data import (
     pad_images,
 )
 from pacavit.data.formats.image import resize_image
-from pacavit.errors import RecipeError
+from pacavit.errors import DataError, RecipeError
 from pacavit.tasks.detection.config import DetectionConfig
 from pacavit.tasks.detection.copy_paste import copy_paste
 from pacavit.tasks.detection.window import Window, choose_window, visible_objects
 from pacavit.tasks.photometric import PhotometricDistortion
 
-__all__ = ["DetectionPreprocess"]
+__all__ = ["DetectionPreprocess", "check_objects"]
 
 _LEAST_SIDE = 2  # pixels; torchvision fails for images of one pixel
 
@@ -96,6 +96,7 @@ class DetectionPreprocess(Preprocess):
         """In training: wide images, tall ones, and -1 for those without objects."""
         if not (self.training and isinstance(images, ObjectImages)):
             return None
+        check_objects(images, masks=self.masks)
         sizes, objects = images.layout
         # Crops have one size, so batches of them have no padding.
         tall = (sizes[:, 0] > sizes[:, 1]).long()
@@ -164,6 +165,20 @@ class DetectionPreprocess(Preprocess):
         target = visible_objects(objects, window, augment.min_visible, masks=self.masks)
         image = self.distort(window.of_image(sample.image), random)
         return replace(sample, image=image, target=target), window.placement
+
+
+def check_objects(images: ObjectImages, *, masks: bool) -> None:
+    """Raise DataError if no image of a split has an object, or if needed masks are missing."""
+    if not bool(images.layout.objects.any()):
+        raise DataError(
+            f"none of the {len(images):,} images has an object that is no crowd; check the "
+            "annotations"
+        )
+    if masks and images.target(0).masks is None:
+        raise DataError(
+            "the objects of the images have no masks, which instance segmentation needs; give "
+            'masks, or use task.name="detection"'
+        )
 
 
 def _shrunk(config: DetectionConfig, stored: tuple[int, int], image_size: int) -> DetectionConfig:

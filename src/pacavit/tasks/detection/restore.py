@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,11 +28,10 @@ def restore_objects(found: Detected, placement: Placement) -> Detections:
     rows, columns = height / placement.input_size[0], width / placement.input_size[1]
     boxes = found.boxes.detach().cpu().float() * torch.tensor([columns, rows, columns, rows])
     boxes += torch.tensor([left, top, left, top])
-    limits = torch.tensor([size[1], size[0]] * 2)
-    boxes = boxes.clamp_min(0).minimum(limits)
+    masks = _masks(found, boxes, placement)
+    boxes = boxes.clamp_min(0).minimum(torch.tensor([size[1], size[0]] * 2))
     # Written so that numbers that are not finite stay, and are reported.
     kept = ~((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1]))
-    masks = _masks(found, boxes, placement)
     if masks is not None:
         kept &= torch.tensor([mask is not None for mask in masks], dtype=torch.bool)
     return Detections(
@@ -67,7 +65,7 @@ def paste_mask(mask: Tensor, box: list[float], size: tuple[int, int]) -> Rle | N
 
     Args:
         mask: of the object.
-        box: x1 y1 x2 y2 in pixels of the image, inside it.
+        box: x1 y1 x2 y2 in pixels of the image; it may extend beyond the edge.
         size: (height, width) of the image.
 
     Returns:
@@ -76,7 +74,7 @@ def paste_mask(mask: Tensor, box: list[float], size: tuple[int, int]) -> Rle | N
     if not all(math.isfinite(value) for value in box):
         return None
     x1, y1, x2, y2 = box
-    left, top = math.floor(x1), math.floor(y1)
+    left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
     columns = torch.arange(left, min(size[1], math.ceil(x2)), dtype=torch.float32) + 0.5
     rows = torch.arange(top, min(size[0], math.ceil(y2)), dtype=torch.float32) + 0.5
     if not (len(columns) and len(rows) and x2 > x1 and y2 > y1):
@@ -90,6 +88,9 @@ def paste_mask(mask: Tensor, box: list[float], size: tuple[int, int]) -> Rle | N
 
 def _from_map(instances: Tensor, number: int, placement: Placement) -> list[Rle | None]:
     """Masks from a map (height, width) of the input with k + 1 at the pixels of object k."""
+    # SciPy is needed for these detectors only.
+    from scipy import ndimage
+
     rows, columns = (
         position.round().long().clamp(0, cells - 1)
         for (position, _), cells in zip(

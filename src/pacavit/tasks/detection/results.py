@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Self
 
 import torch
-from faster_coco_eval.core import mask as coco_mask
 
 from pacavit.data import DataInfo, ObjectImages, Objects, Rle
+from pacavit.data.formats.segments import SegmentError, read_segment, tight_box
 from pacavit.errors import DataError
 from pacavit.tasks.detection.predictions import Detections
 from pacavit.utils.progress import progress
@@ -253,7 +253,7 @@ def _box(record: Mapping[str, Any], mask: Rle | None) -> tuple[float, float, flo
     """The corners of a record's box; without one, those of its mask."""
     value: Any = record.get("bbox")
     if value is None and mask is not None:
-        value = coco_mask.toBbox(mask.as_coco()).tolist()
+        return tight_box(mask)
     numbers = isinstance(value, list) and all(isinstance(each, _NUMBER) for each in value)
     if not numbers or len(value) != 4 or not all(map(math.isfinite, value)):
         raise ValueError(f"has the bbox {value!r}; give four numbers: x, y, width, height")
@@ -267,24 +267,11 @@ def _box(record: Mapping[str, Any], mask: Rle | None) -> tuple[float, float, flo
 
 def _mask(record: Mapping[str, Any], size: tuple[int, int]) -> Rle:
     """The mask of a record, of an image of (height, width) pixels."""
-    value = record.get("segmentation")
-    if not isinstance(value, dict) or "counts" not in value:
-        raise ValueError(
-            "has no segmentation as run lengths, {size: [height, width], counts: ...}, which "
-            "instance segmentation needs"
-        )
-    found = value.get("size")
-    if found != list(size):
-        raise ValueError(
-            f"has a mask of the size {found!r}, and its image has [{size[0]}, {size[1]}] "
-            "(height, width)"
-        )
-    counts = value["counts"]
     try:
-        if isinstance(counts, list):
-            counts = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"]
-        mask = Rle(size, counts.encode("ascii") if isinstance(counts, str) else bytes(counts))
-        mask.decode()
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"has a mask that does not decode: {one_line(error)}") from error
-    return mask
+        return read_segment(record.get("segmentation"), size)
+    except SegmentError as error:
+        if error.kind == "no_mask":
+            raise ValueError("has no segmentation, which instance segmentation needs") from error
+        if error.kind == "mask_size":
+            raise ValueError(f"has a mask of {error}") from error
+        raise ValueError(f"has a mask that does not decode: {error}") from error

@@ -20,11 +20,11 @@ from pacavit.data import (
     TargetKind,
 )
 from pacavit.detectors import DETECTORS, Detected, Detector, Target
-from pacavit.errors import DataError, PacavitError, RecipeError
+from pacavit.errors import PacavitError, RecipeError
 from pacavit.tasks.base import TASKS, NetworkFactory, Task
 from pacavit.tasks.detection.config import DetectionConfig, InstanceSegmentationConfig
 from pacavit.tasks.detection.predictions import Detections, ImageDetections
-from pacavit.tasks.detection.preprocess import DetectionPreprocess
+from pacavit.tasks.detection.preprocess import DetectionPreprocess, check_objects
 from pacavit.tasks.detection.restore import restore_objects
 from pacavit.utils.refusals import REFUSALS
 from pacavit.utils.text import one_line
@@ -150,18 +150,8 @@ class DetectionTask(Task):
 
     def check_data(self, images: ImageSet) -> None:
         """Raise DataError if no image has an object, or if masks are missing."""
-        if not isinstance(images, ObjectImages):
-            return
-        if int(images.statistics.objects.sum()) == 0:
-            raise DataError(
-                f"none of the {len(images):,} images has an object, so there is nothing to "
-                "measure; check the annotations"
-            )
-        if self.masks and images.target(0).masks is None:
-            raise DataError(
-                "the objects of the images have no masks, which instance segmentation needs; give "
-                'masks, or use task.name="detection"'
-            )
+        if isinstance(images, ObjectImages):
+            check_objects(images, masks=self.masks)
 
     def check(self, images: Tensor) -> None:
         """Raise RecipeError unless the detector returns objects of the declared kind."""

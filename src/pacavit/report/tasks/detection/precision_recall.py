@@ -100,7 +100,7 @@ def _curves(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, NDA
     Classes without objects have none.
     """
     precision = evaluation.arrays["precision"].double().numpy()
-    known = [row for row in range(len(precision)) if not np.isnan(precision[row]).any()]
+    known = [row for row in range(len(precision)) if (precision[row] >= 0).all()]
     known.sort(key=lambda row: -precision[row].mean())
     shown = known if len(known) <= _MOST else known[: _MOST // 2] + known[-_MOST // 2 :]
     curves = {class_names[row]: precision[row] for row in shown}

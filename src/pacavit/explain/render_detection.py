@@ -1,0 +1,60 @@
+"""Pictures of explained detections: objects with numbers, maps of boxes, clusters of a head."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pacavit.explain.detection import BoxExplanation, DetectionExplanation
+from pacavit.explain.render import display_size, fitted_size, heatmap_picture, thumbnail
+from pacavit.explain.render_segmentation import sheet
+from pacavit.explain.segmentation import HeadClusters
+from pacavit.tasks.detection.pictures import Mark, detection_marks, draw_marks
+from pacavit.utils.layout import enlarge
+
+__all__ = ["box_picture", "cluster_sheet", "objects_picture"]
+
+_TILE = 200  # pixels of the longer side of a picture in a sheet
+_SHOWN = 0.3  # score from which objects are drawn
+_ASKED = (255, 255, 255)
+
+
+def objects_picture(explanation: DetectionExplanation) -> Tensor:
+    """The objects with scores of at least 0.3, and boxes that were asked about: (3, H, W) uint8."""
+    shown = explanation.detections.above(_SHOWN)
+    asked = [
+        Mark(each.box, _ASKED, f"{explanation.names[each.label]}?", "dashed")
+        for each in explanation.boxes
+        if each.score is None
+    ]
+    marks = [*asked, *detection_marks(shown, explanation.info)]
+    height, width = display_size(explanation.placement.image_size)
+    return draw_marks(explanation.image, marks, max(height, width))
+
+
+def box_picture(explanation: DetectionExplanation, box: BoxExplanation) -> Tensor:
+    """The map of a box over the image, with the box: (3, H, W) uint8."""
+    size = display_size(explanation.placement.image_size)
+    heatmap = explanation.placement.resized(size).restore(box.map).clamp(min=0)
+    picture = heatmap_picture(thumbnail(explanation.image, size), heatmap)
+    height, width = explanation.placement.image_size
+    rows, columns = size[0] / height, size[1] / width
+    x1, y1, x2, y2 = box.box
+    scaled = (x1 * columns, y1 * rows, x2 * columns, y2 * rows)
+    mark = Mark(scaled, _ASKED, style="dashed" if box.score is None else "solid")
+    return draw_marks(picture, [mark], max(size))
+
+
+def cluster_sheet(explanation: DetectionExplanation, clusters: HeadClusters) -> Tensor:
+    """Of each cluster of a head, its heatmap and its probability: (3, H, W) uint8."""
+    size = fitted_size(explanation.placement.image_size, _TILE)
+    small = thumbnail(explanation.image, size)
+    tiles = []
+    for number, name in enumerate(explanation.cluster_names):
+        probability = clusters.probabilities[number]
+        for values, caption in (
+            (clusters.weights[number], f"{name}: cluster"),
+            (probability, f"{name}: up to {float(probability.max()):.0%}"),
+        ):
+            heatmap = enlarge(values[None, None], size)[0, 0]
+            tiles.append((heatmap_picture(small, heatmap), caption))
+    return sheet(tiles)
