@@ -71,6 +71,7 @@ class ExplainOptions:
             with this pixel, or the object there.
         mask: file with a mask of the size of the image: explain the region where it is not 0.
         box: x1, y1, x2, y2 in pixels of the image: explain why there is an object, or why not.
+        most: number of classes or objects that are explained where none is asked for.
     """
 
     label: int | None = None
@@ -80,6 +81,7 @@ class ExplainOptions:
     region: tuple[int, int] | None = None
     mask: Path | None = None
     box: tuple[float, float, float, float] | None = None
+    most: int = 6
 
     @property
     def of_map(self) -> dict[str, int]:

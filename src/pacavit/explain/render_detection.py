@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pacavit.explain.detection import BoxExplanation, DetectionExplanation
+from pacavit.explain.detection import LEAST_SCORE, BoxExplanation, DetectionExplanation
 from pacavit.explain.render import display_size, fitted_size, heatmap_picture, thumbnail
 from pacavit.explain.render_segmentation import sheet
 from pacavit.explain.segmentation import HeadClusters
@@ -14,13 +14,12 @@ from pacavit.utils.layout import enlarge
 __all__ = ["box_picture", "cluster_sheet", "objects_picture"]
 
 _TILE = 200  # pixels of the longer side of a picture in a sheet
-_SHOWN = 0.3  # score from which objects are drawn
 _ASKED = (255, 255, 255)
 
 
 def objects_picture(explanation: DetectionExplanation) -> Tensor:
     """The objects with scores of at least 0.3, and boxes that were asked about: (3, H, W) uint8."""
-    shown = explanation.detections.above(_SHOWN)
+    shown = explanation.detections.above(LEAST_SCORE)
     asked = [
         Mark(each.box, _ASKED, f"{explanation.names[each.label]}?", "dashed")
         for each in explanation.boxes
