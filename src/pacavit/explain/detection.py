@@ -39,6 +39,7 @@ class BoxExplanation:
         label: index of the class.
         box: x1, y1, x2, y2 in pixels of the image.
         score: of the object that was found; None for a box in which none was.
+        number: of the object among those that were found, from 0; None where the score is None.
         logit: of the class for this box.
         map: (height, width) of the network's input, high where the evidence for the class lies.
     """
@@ -46,6 +47,7 @@ class BoxExplanation:
     label: int
     box: tuple[float, float, float, float]
     score: float | None
+    number: int | None
     logit: float
     map: Tensor
 
@@ -94,11 +96,14 @@ class DetectionExplanation:
 
 
 class _Asked(NamedTuple):
-    """A question: a box in pixels of the image, a class or None for the most likely, a score."""
+    """A question: a box in pixels of the image, and a class or None for the most likely.
+
+    If it is about an object that was found, ``number`` is its position.
+    """
 
     box: Tensor
     label: int | None
-    score: float | None
+    number: int | None = None
 
 
 @EXPLAINERS.register("detection")
@@ -155,7 +160,8 @@ class DetectionExplainer(Explainer[DetectionExplanation]):
                 BoxExplanation(
                     label,
                     (x1, y1, x2, y2),
-                    asked.score,
+                    None if asked.number is None else float(found.scores[asked.number]),
+                    asked.number,
                     float(logits[label]),
                     method(batch.images, torch.tensor([label], device=self.device))[0].cpu(),
                 )
@@ -228,7 +234,7 @@ class DetectionExplainer(Explainer[DetectionExplanation]):
             same &= found.labels == label
         if same.any():
             return _object(found, int(same.nonzero()[0]))
-        return _Asked(checked, label, None)
+        return _Asked(checked, label)
 
     @torch.no_grad()
     def _clusters(self, batch: Batch) -> HeadClusters | None:
@@ -241,7 +247,7 @@ class DetectionExplainer(Explainer[DetectionExplanation]):
 
 def _object(found: Detections, number: int) -> _Asked:
     """The question why an object was found."""
-    return _Asked(found.boxes[number], int(found.labels[number]), float(found.scores[number]))
+    return _Asked(found.boxes[number], int(found.labels[number]), number)
 
 
 def _covers(found: Detections, number: int, row: int, column: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from pacavit.explain.detection import LEAST_SCORE, BoxExplanation, DetectionExplanation
@@ -18,14 +20,21 @@ _ASKED = (255, 255, 255)
 
 
 def objects_picture(explanation: DetectionExplanation) -> Tensor:
-    """The objects with scores of at least 0.3, and boxes that were asked about: (3, H, W) uint8."""
-    shown = explanation.detections.above(LEAST_SCORE)
-    asked = [
-        Mark(each.box, _ASKED, f"{explanation.names[each.label]}?", "dashed")
-        for each in explanation.boxes
-        if each.score is None
-    ]
-    marks = [*asked, *detection_marks(shown, explanation.info)]
+    """The objects with scores of at least 0.3, and all that are explained: (3, H, W) uint8.
+
+    Those that are explained have the number of their explanation, from 1.
+    """
+    found = explanation.detections
+    rest = dict(enumerate(detection_marks(found, explanation.info)))
+    marks = []
+    for rank, each in enumerate(explanation.boxes, 1):
+        name = f"{explanation.names[each.label]}?"
+        mark = (
+            Mark(each.box, _ASKED, name, "dashed") if each.number is None else rest.pop(each.number)
+        )
+        marks.append(replace(mark, text=f"{rank}: {mark.text}"))
+    shown = len(found.above(LEAST_SCORE))
+    marks += [mark for number, mark in rest.items() if number < shown]
     height, width = display_size(explanation.placement.image_size)
     return draw_marks(explanation.image, marks, max(height, width))
 
