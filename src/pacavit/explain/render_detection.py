@@ -13,7 +13,7 @@ from pacavit.explain.segmentation import HeadClusters
 from pacavit.tasks.detection.pictures import Mark, detection_marks, draw_marks
 from pacavit.utils.layout import enlarge
 
-__all__ = ["box_picture", "cluster_sheet", "objects_picture"]
+__all__ = ["box_picture", "cluster_picture", "cluster_sheet", "objects_picture"]
 
 _TILE = 200  # pixels of the longer side of a picture in a sheet
 _ASKED = (255, 255, 255)
@@ -52,17 +52,22 @@ def box_picture(explanation: DetectionExplanation, box: BoxExplanation) -> Tenso
     return draw_marks(picture, [mark], max(size))
 
 
+def cluster_picture(explanation: DetectionExplanation, values: Tensor) -> Tensor:
+    """Values of the cells of a head (h, w), >= 0, over the image: (3, H, W) uint8.
+
+    Colors are relative to the largest.
+    """
+    size = fitted_size(explanation.placement.image_size, _TILE)
+    heatmap = enlarge(values[None, None], size)[0, 0]
+    return heatmap_picture(thumbnail(explanation.image, size), heatmap)
+
+
 def cluster_sheet(explanation: DetectionExplanation, clusters: HeadClusters) -> Tensor:
     """Of each cluster of a head, its heatmap and its probability: (3, H, W) uint8."""
-    size = fitted_size(explanation.placement.image_size, _TILE)
-    small = thumbnail(explanation.image, size)
     tiles = []
     for number, name in enumerate(explanation.cluster_names):
-        probability = clusters.probabilities[number]
-        for values, caption in (
-            (clusters.weights[number], f"{name}: cluster"),
-            (probability, f"{name}: up to {float(probability.max()):.0%}"),
-        ):
-            heatmap = enlarge(values[None, None], size)[0, 0]
-            tiles.append((heatmap_picture(small, heatmap), caption))
+        weights, probability = clusters.weights[number], clusters.probabilities[number]
+        tiles.append((cluster_picture(explanation, weights), f"{name}: cluster"))
+        highest = f"{name}: up to {float(probability.max()):.0%}"
+        tiles.append((cluster_picture(explanation, probability), highest))
     return sheet(tiles)
