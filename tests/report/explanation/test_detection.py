@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pacavit import api
+from pacavit.report.explanation.detection import DetectionPages
 from pacavit.report.explanation.page import NUMBERS, PAGE, ExplainedImage
 
 if TYPE_CHECKING:
@@ -53,11 +54,12 @@ def test_every_picture_is_there(explained: Explained) -> None:
 
 def test_numbers_are_json(explained: Explained) -> None:
     plain, record, broken = json.loads((explained[0] / NUMBERS).read_text())
-    assert (plain["objects"], plain["boxes"]) == (0, [])
+    assert (plain["objects"], plain["highest_score"], plain["boxes"]) == (0, None, [])
     assert record["objects"] == len(record["boxes"]) >= 2
     scores = [each["score"] for each in record["boxes"]]
     assert scores == sorted(scores, reverse=True)
     assert min(scores) >= 0.3
+    assert record["highest_score"] == scores[0]
     for each in record["boxes"]:
         assert each["class"] in ("disc", "a <b>/car")
         x1, y1, x2, y2 = each["box"]
@@ -118,6 +120,27 @@ def test_what_is_not_explained_is_on_the_page_without_a_map(
     assert data_of(tmp_path / "box")["images"][0]["objects"][0]["name"] == "disc?"
 
 
+def test_scores_that_are_too_low_are_told() -> None:
+    pages = DetectionPages()
+    told = pages.line({"boxes": [], "highest_score": 0.2114})
+    assert told == "no object with a score of at least 0.3; the highest is 0.211"
+    assert pages.line({"boxes": [], "highest_score": None}) == (
+        "no object with a score of at least 0.3"
+    )
+
+
+def test_the_lead_says_what_a_map_is() -> None:
+    pages = DetectionPages()
+    for method, told in (
+        ("grad_cam", "contribute to the score of its class in its box"),
+        ("d_rise", "have to be visible for it to be found"),
+        ("rollout", "do not depend on the object"),
+    ):
+        lead = pages.lead({"method": method, "clusters": None})
+        assert told in lead
+        assert "clusters" not in lead
+
+
 @pytest.mark.browser
 def test_a_click_shows_why_an_object_was_found(browser: "Browser", explained: Explained) -> None:
     page = browser.new_page(viewport={"width": 400, "height": 900})
@@ -160,7 +183,7 @@ def test_a_click_shows_why_an_object_was_found(browser: "Browser", explained: Ex
     assert page.evaluate("document.documentElement.scrollWidth") == 400
     page.get_by_role("button", name="alert").click()
     page.wait_for_function("document.getElementById('explorer-title').textContent[0] == '<'")
-    assert page.locator("#explorer-patch").inner_text() == "Nothing was found"
+    assert page.locator("#explorer-patch").inner_text() == "Nothing is explained"
     assert page.locator("#explorer-mapped").is_hidden()
     assert problems == []
     page.close()

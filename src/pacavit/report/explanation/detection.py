@@ -95,7 +95,10 @@ class DetectionPages(ExplanationPages[DetectionExplanation]):
             + (f"logit {each['logit']:.2f}" if each["score"] is None else f"{each['score']:.2f}")
             for each in numbers["boxes"][:3]
         ]
-        return ", ".join(named) or _NONE
+        if named:
+            return ", ".join(named)
+        highest = numbers["highest_score"]
+        return _NONE if highest is None else f"{_NONE}; the highest is {highest:.3f}"
 
 
 def _objects(explanation: DetectionExplanation, folder: Path) -> Markup:
@@ -151,11 +154,12 @@ def _clusters(explanation: DetectionExplanation, clusters: HeadClusters, folder:
 
 def _numbers(explanation: DetectionExplanation) -> dict[str, Any]:
     """The JSON record of an image."""
-    names, clusters = explanation.names, explanation.clusters
+    names, clusters, found = explanation.names, explanation.clusters, explanation.detections
     return {
         "method": explanation.method,
         "stages": list(explanation.stages),
-        "objects": len(explanation.detections.above(LEAST_SCORE)),
+        "objects": len(found.above(LEAST_SCORE)),
+        "highest_score": round(float(found.scores[0]), 6) if len(found) else None,
         "boxes": [
             {
                 "class": names[box.label],

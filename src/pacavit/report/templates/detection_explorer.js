@@ -98,7 +98,8 @@
       item.append(swatch, name);
       return item;
     }));
-    at("patch").textContent = image.objects.length ? "" : "Nothing was found";
+    at("patch").textContent = image.objects.length ? "" : "Nothing is explained";
+    at("none").hidden = image.objects.length > 0;
     at("facts").replaceChildren();
     at("unmapped").hidden = true;
     at("mapped").hidden = !image.objects.some((object) => object.map);
