@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from figures import quartiles
-from torch import nn
+from figures import quartiles, ratios, take_turns
 
 import pacavit  # noqa: F401  registers the models with timm
 from pacavit.engine import system
@@ -44,7 +43,9 @@ def main() -> None:
     models = {name: timm.create_model(name).to(device).eval() for name in arguments.models}
     shape = arguments.batch_size, 3, arguments.size, arguments.size
     images = torch.randn(shape, device=device)
-    times = measure(models, images, arguments.rounds, arguments.warm_up)
+    steps = {name: partial(model, images) for name, model in models.items()}
+    with torch.inference_mode():
+        times = take_turns(steps, arguments.rounds, arguments.warm_up)
 
     reference = times[arguments.models[0]]
     result: dict[str, Any] = {
@@ -55,7 +56,7 @@ def main() -> None:
         "models": {
             name: {
                 "images_per_second": quartiles([arguments.batch_size / each for each in seconds]),
-                "ratio": quartiles([a / b for a, b in zip(reference, seconds, strict=True)]),
+                "ratio": ratios(reference, seconds),
                 "parameters": sum(each.numel() for each in models[name].parameters()),
             }
             for name, seconds in times.items()
@@ -65,23 +66,6 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     print(json.dumps(result["models"], indent=1))  # noqa: T201
-
-
-def measure(
-    models: dict[str, nn.Module], images: torch.Tensor, rounds: int, warm_up: int
-) -> dict[str, list[float]]:
-    """Seconds of a forward pass, by model and round, the warm-up left out."""
-    times: dict[str, list[float]] = {name: [] for name in models}
-    with torch.inference_mode():
-        for number in range(warm_up + rounds):
-            for name, model in models.items():
-                start = time.perf_counter()
-                model(images)
-                if images.is_cuda:
-                    torch.cuda.synchronize()
-                if number >= warm_up:
-                    times[name].append(time.perf_counter() - start)
-    return times
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ RESULTS = Path(__file__).parent / "results"
 SCORES = {
     "classification": ("accuracy", "precision_macro", "recall_macro", "f1_macro"),
     "segmentation": ("mIoU", "pixel_accuracy", "mean_accuracy", "boundary_IoU", "clusters_mIoU"),
+    "detection": ("box_AP", "box_AP50", "box_AP75", "best_F1"),
+    "instance_segmentation": ("mask_AP", "mask_AP50", "mask_AP75", "box_AP", "best_F1"),
 }
 """Scores of ``pacavit reproduce`` by task, the main one first; those that a run has."""
 PLUGIN_TASKS = {"torchvision-segmentation": "segmentation"}

@@ -16,14 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from figures import quartiles
+from figures import quartiles, ratios, take_turns
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torchvision_segmentation import TorchvisionConfig, TorchvisionSegmentation
@@ -108,18 +108,9 @@ def compare(
         training = kind == "training"
         task.train(training)
         steps[name] = _step(task, batch) if training else _inference(task, images)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(arguments.warm_up + arguments.rounds):
-        for name, step in steps.items():
-            kernels = system.training_kernels(device) if kind == "training" else nullcontext()
-            with system.autocast(device, precision), kernels:
-                start = time.perf_counter()
-                step()
-                if images.is_cuda:
-                    torch.cuda.synchronize()
-            if number >= arguments.warm_up:
-                times[name].append(time.perf_counter() - start)
-    reference = times[PEERS[-1]]
+    kernels = partial(system.training_kernels, device) if kind == "training" else nullcontext
+    contexts = partial(system.autocast, device, precision), kernels
+    times = take_turns(steps, arguments.rounds, arguments.warm_up, contexts)
     rows = []
     for name, seconds in times.items():
         row = {
@@ -128,7 +119,7 @@ def compare(
             "precision": precision,
             "batch_size": batch_size,
             "images_per_second": quartiles([batch_size / each for each in seconds]),
-            "ratio": quartiles([a / b for a, b in zip(reference, seconds, strict=True)]),
+            "ratio": ratios(times[PEERS[-1]], seconds),
         }
         rows.append(row)
         print(json.dumps(row), flush=True)  # noqa: T201

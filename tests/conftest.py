@@ -130,7 +130,8 @@ def write_coco(
     folder, (height, width) = root / f"{split}2017", size
     folder.mkdir(parents=True, exist_ok=True)
     (root / "annotations").mkdir(exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(1, num + 1):
         file = f"{split}_{number}.png"
         Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(folder / file)

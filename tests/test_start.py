@@ -37,6 +37,8 @@ KINDS = (
     "models",
     "clusterings",
     "attentions",
+    "heads",
+    "detectors",
     "methods",
     "recipes",
     "datasets",

@@ -71,6 +71,7 @@ def evaluate(
     from pacavit import api
     from pacavit.errors import PacavitError
     from pacavit.report.evaluation import print_evaluation
+    from pacavit.utils.text import shown
 
     if predictions is not None:
         refused = {"MODEL": model, "--all": all_, "--ensemble": ensemble, "--tta": tta}
@@ -87,7 +88,7 @@ def evaluate(
             out=out,
             progress=True,
         )
-        print_evaluation(evaluation, title=f"{predictions}, {split} split")
+        print_evaluation(evaluation, title=f"{shown(predictions.name)}, {split} split")
         return
     for name, value in {"--dataset": dataset, "--task": task, "--set": set_}.items():
         if value:

@@ -27,7 +27,7 @@ description = "a narrow network and a light detector"
 [task]
 name = "detection"
 detector = "fcos"
-detector_options = { channels = 32 }
+detector_options = { channels = 64 }
 image_size = 32
 [data]
 name = "coco"
@@ -50,7 +50,7 @@ EVALUATE = "evaluate {root}/weights.safetensors --data {root}/data"
 PREDICTIONS = [{"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2], "score": 0.5}]
 
 
-def annotations(root: Path, split: str = "train") -> Path:
+def annotation_file(root: Path, split: str = "train") -> Path:
     return root / "annotations" / f"instances_{split}2017.json"
 
 
@@ -60,14 +60,14 @@ def nothing(root: Path) -> None:
 
 def text(content: str | bytes, split: str = "train") -> Change:
     data = content if isinstance(content, bytes) else content.encode()
-    return lambda root: annotations(root, split).write_bytes(data)
+    return lambda root: annotation_file(root, split).write_bytes(data)
 
 
 def edit(change: Callable[[dict[str, Any]], object], split: str = "train") -> Change:
     def apply(root: Path) -> None:
-        content = json.loads(annotations(root, split).read_text())
+        content = json.loads(annotation_file(root, split).read_text())
         change(content)
-        annotations(root, split).write_text(json.dumps(content))
+        annotation_file(root, split).write_text(json.dumps(content))
 
     return apply
 
@@ -83,7 +83,7 @@ def first(kind: str, **fields: Any) -> Change:
 
 
 def truncated(root: Path) -> None:
-    path = annotations(root)
+    path = annotation_file(root)
     path.write_bytes(path.read_bytes()[:-100])
 
 
@@ -298,7 +298,9 @@ ROWS: list[tuple[str, str, Change, list[str]]] = [
     (
         "two files of a split",
         TRAIN,
-        lambda root: shutil.copy(annotations(root), root / "annotations" / "instances_train.json"),
+        lambda root: shutil.copy(
+            annotation_file(root), root / "annotations" / "instances_train.json"
+        ),
         ["2 annotation files for train", "data.options.splits"],
     ),
     (

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from pacavit.detectors import FasterRcnn
 from pacavit.engine import build, optim
 from pacavit.errors import RecipeError, UnknownNameError
 from pacavit.heads import PacaHead
+from pacavit.models import build_pyramid
 from pacavit.recipes import Recipe
 from pacavit.tasks.segmentation import Segmenter
 
@@ -26,6 +28,22 @@ def test_schedule_rises_then_falls(schedule: str, middle: float, make_recipe: Ma
     assert rates[60] == pytest.approx(middle)
     assert rates[100] == pytest.approx(0.1)
     assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_a_detector_learns_faster_than_its_backbone(make_recipe: MakeRecipe) -> None:
+    with torch.device("meta"):
+        model = FasterRcnn(build_pyramid("pacavit_nano"), 2, channels=8)
+    config = make_recipe(head_lr_scale=10.0, cluster_lr_scale=3.0).train
+    optimizer = optim.create_optimizer(model, config)
+    scales = {
+        parameter: group["lr_scale"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert {name.split(".")[0] for name, _ in model.named_children()} > {"neck", "rpn"}
+    for name, parameter in model.named_parameters():
+        usual = 3.0 if ".clustering." in name else 1.0
+        assert scales[parameter] == (usual if name.startswith("backbone.") else 10.0), name
 
 
 def test_schedule_in_steps(make_recipe: MakeRecipe) -> None:

@@ -82,7 +82,8 @@ def evaluate_predictions(
         if task is None:
             able = results.has_masks and "instances" in DATASETS.get(dataset).targets
             task = _TASKS[able]
-        recipe = recipes.load(_RECIPE, [f"task.name={task}", f"data.name={dataset}", *set])
+        fields = (f"task.name={task}", "task.image_size=null", f"data.name={dataset}")
+        recipe = recipes.load(_RECIPE, [*fields, *set])
         source = build.data_source(recipe, None if data is None else Path(data), None, chosen)
         images = source.load(chosen)
         assert isinstance(images, ObjectImages)

@@ -95,7 +95,7 @@ def pad_image(image: Tensor, size: tuple[int, int], fill: Tensor) -> Tensor:
     """(3, H, W) uint8 -> (3, height, width) with a color (3, 1, 1) right and below."""
     if tuple(image.shape[1:]) == size:
         return image
-    canvas = fill.expand(3, *size).clone()
+    canvas = fill.to(image.device).expand(3, *size).clone()
     canvas[:, : image.shape[1], : image.shape[2]] = image
     return canvas
 

@@ -95,10 +95,8 @@ class Fcos(Detector):
         _check_doubling(backbone.strides)
         self.neck = FeaturePyramid(backbone.channels, backbone.strides, channels, "convs")
         strides = self.neck.strides
-        levels = nn.Identity()  # computed here: torchvision's class only asks for their width
-        levels.out_channels = channels
         self.fcos = FCOS(
-            levels,
+            _Width(channels),
             num_classes,
             anchor_generator=ExactAnchors(strides, (1.0,), strides),
             head=FCOSHead(channels, 1, num_classes, convs),
@@ -186,6 +184,18 @@ class Fcos(Detector):
             Detected(found["boxes"], found["labels"], found["scores"])
             for found in self.fcos.postprocess_detections(split, anchors, sizes)
         ]
+
+
+class _Width(nn.Module):
+    """Stands for the backbone in torchvision's class, which only asks for the levels' width.
+
+    Args:
+        out_channels: of all levels.
+    """
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
 
 
 def _positions(levels: Sequence[Tensor]) -> list[int]:

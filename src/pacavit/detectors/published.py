@@ -98,11 +98,12 @@ class _MatcherFromLeast(Matcher):
 class PublishedProposals(RegionProposalNetwork):
     """A region proposal network with the published matches and losses."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        usual = self.proposal_matcher
+    def __init__(
+        self, *args: Any, fg_iou_thresh: float, bg_iou_thresh: float, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, fg_iou_thresh, bg_iou_thresh, **kwargs)
         self.proposal_matcher = _MatcherFromLeast(
-            usual.high_threshold, usual.low_threshold, allow_low_quality_matches=True
+            fg_iou_thresh, bg_iou_thresh, allow_low_quality_matches=True
         )
 
     def compute_loss(

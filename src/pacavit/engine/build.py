@@ -182,8 +182,8 @@ def enlarged(recipe: Recipe, info: DataInfo) -> str | None:
     resized = getattr(recipe.task, "resized", None)  # keeps the aspect ratio
     height, width = (size, size) if resized is None else resized(stored)
     return (
-        f"images are stored with {stored[1]} x {stored[0]} pixels and enlarged to {width} x {height}"
-        + (remedy if "image_size" in recipe.data.options else "")
+        f"images are stored with {stored[1]} x {stored[0]} pixels and enlarged to "
+        f"{width} x {height}" + (remedy if "image_size" in recipe.data.options else "")
     )
 
 

@@ -52,6 +52,7 @@ __all__ = ["REPORT", "run_page", "write_run_page"]
 
 REPORT = "report.html"
 _DATA_ROOT = ("data", "root")
+_LOSS = "train_loss_"  # followed by the name of a part of the loss
 
 
 def write_run_page(run: Path, model: LoadedModel) -> Path:
@@ -190,12 +191,16 @@ def _curves(
     ]
     header = ["epoch", "training loss", "learning rate", "images/s"]
     columns = sorted(name for name in rows[0] if name.startswith("val_"))
-    header[1:1] = [name.removeprefix("val_").replace("_", " ") for name in columns]
+    label = report_of(model.recipe.task.name).label
+    header[1:1] = [label(name.removeprefix("val_")) for name in columns]
+    parts_of_loss = [name for name in rows[0] if name.startswith(_LOSS)]
+    at = header.index("learning rate")
+    header[at:at] = [f"{name.removeprefix(_LOSS).replace('_', ' ')} loss" for name in parts_of_loss]
     cells = [
         [
             str(row["epoch"]),
             *(html.number(row[name]) for name in columns),
-            html.number(row["train_loss"]),
+            *(html.number(row[name]) for name in ("train_loss", *parts_of_loss)),
             f"{row['lr']:.3g}",
             html.number(row["images_per_second"], digits=0),
         ]

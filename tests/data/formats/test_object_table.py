@@ -105,6 +105,15 @@ def test_masks_are_needed_for_instances_and_give_missing_boxes() -> None:
     assert builder.build().boxes.tolist() == [[1, 1, 5, 5]]
 
 
+@pytest.mark.parametrize("area", [None, 0.0, -1.0, math.nan, 1e308, 601.0])
+def test_areas_that_cannot_be_are_those_of_masks_or_boxes(area: float | None) -> None:
+    builder = TableBuilder(ObjectFaults(), masks=False)
+    builder.add_image("a.png", 1, SIZE)
+    builder.add_object(0, 0, (1, 1, 9, 9), name="object", area=area)
+    builder.add_object(0, 0, (2, 1, 9, 9), name="object", area=area, mask=square(3))
+    assert builder.build().areas.tolist() == [64, 9]
+
+
 def test_faults_are_lines_or_if_there_are_many_an_error() -> None:
     faults = ObjectFaults(total=10)
     for number in range(4):

@@ -27,6 +27,11 @@ def test_masks_are_written_and_read_as_coco_does(seed: int) -> None:
     assert found == Rle((mask.shape[0], mask.shape[1]), original["counts"])
     assert torch.equal(found.decode(), mask)
     assert found.area == int(mask.sum())
+    x1, y1, x2, y2 = map(int, found.box)
+    assert int(mask[y1:y2, x1:x2].sum()) == found.area
+    if found.area:
+        for edge in (mask[y1], mask[y2 - 1], mask[:, x1], mask[:, x2 - 1]):
+            assert edge.any()
 
 
 def test_large_runs_are_read() -> None:

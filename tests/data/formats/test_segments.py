@@ -39,7 +39,7 @@ def test_runs_of_no_pixel_are_joined() -> None:
 
 
 def test_polygons_have_the_pixels_of_the_reference() -> None:
-    polygons = [[2.5, 1, 20, 3.25, 11, 17], [22, 2, 30, 2, 30, 12, 22, 12]]
+    polygons: list[list[float]] = [[2.5, 1, 20, 3.25, 11, 17], [22, 2, 30, 2, 30, 12, 22, 12]]
     mask = from_polygons(polygons, (24, 32))
     assert mask.counts == oracle.merge(oracle.frPyObjects(polygons, 24, 32))["counts"]
     assert from_polygons(polygons[1], (24, 32)) == from_polygons(polygons[1:], (24, 32))

@@ -85,7 +85,9 @@ def test_crowds_and_images_without_objects(root: Path) -> None:
     counts = images.statistics
     assert (counts.objects.tolist(), counts.crowds, counts.empty) == ([0, 1], 1, 3)
     assert images.target(0).crowd.tolist() == [True, False]
-    assert images.target(0).masks[0].area == 8
+    masks = images.target(0).masks
+    assert masks is not None
+    assert masks[0].area == 8
     assert len(images.target(3)) == 0
 
 
@@ -169,6 +171,12 @@ def test_validation_images_are_held_out_if_there_is_no_file_of_them(root: Path) 
     (root / "annotations" / "instances_test2017.json").unlink()
     with pytest.raises(DataError, match="has no test images with annotations"):
         Coco(root).load("test")
+    (root / "annotations" / "instances_train2017.json").rename(
+        root / "annotations" / "instances_val2017.json"
+    )
+    shutil.copytree(root / "train2017", root / "val2017", dirs_exist_ok=True)
+    with pytest.raises(DataError, match="has no test images with annotations"):
+        Coco(root, evaluated="test").load("test")
 
 
 def test_all_images_have_numbers_of_their_own(root: Path) -> None:

@@ -85,8 +85,9 @@ def test_a_flip_is_exact(info: DataInfo, tiny_objects: TinyObjects) -> None:
     target = images.objects[0]
     assert torch.equal(mirrored.of_image(images.images[0]), images.images[0].flip(2))
     assert target.masks is not None
-    for mask, box in zip(target.masks, target.boxes, strict=True):
-        assert torch.equal(mirrored.of_mask(mask), mask.decode().flip(1))
+    found = mirrored.of_masks(target.masks)
+    for pixels, mask, box in zip(found, target.masks, target.boxes, strict=True):
+        assert torch.equal(pixels, mask.decode().flip(1))
         x1, y1, x2, y2 = box.tolist()
         assert mirrored.of_boxes(box[None])[0].tolist() == [48 - x2, y1, 48 - x1, y2]
 
@@ -370,3 +371,25 @@ def test_other_sizes_shrink_in_proportion(info: DataInfo) -> None:
     assert made.config.longest_side == 50
     assert made.config.crop_size == (24, 24)
     assert made.config.augment.sizes == (24, 32)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_masks_of_any_shape_are_those_of_the_nearest_pixels(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    stored, resized = (37, 51), (20 + 5 * seed, 30 + 4 * seed)
+    window = replace(
+        Window.whole(stored, resized),
+        corner=(seed % 4, seed % 3),
+        size=(16, 25),
+        horizontal=seed % 2 == 0,
+        vertical=seed % 3 == 0,
+    )
+    masks = torch.zeros(3, *stored, dtype=torch.bool)
+    masks[0] = torch.rand(stored, generator=generator) < 0.3
+    masks[1, 12:30, 3:9] = True
+    found = window.of_masks(encode_masks(masks))
+    (top, left), (height, width) = window.corner, window.size
+    large = torch.nn.functional.interpolate(masks[None].float(), resized, mode="nearest-exact")[0]
+    expected = large[:, top : top + height, left : left + width].bool()
+    expected = expected.flip(2) if window.horizontal else expected
+    assert torch.equal(found, expected.flip(1) if window.vertical else expected)

@@ -160,10 +160,13 @@ def test_a_prediction_does_not_depend_on_its_neighbors(
 def test_losses_get_targets_and_sizes_without_padding(
     info: DataInfo, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, tiny_objects: TinyObjects
 ) -> None:
-    task, seen = make_task(masks=True, augment={"flip": "none"}), []
+    task = make_task(masks=True, augment={"flip": "none"})
+    seen: list[tuple[list[Target], list[tuple[int, int]]]] = []
 
-    def losses(images: Tensor, targets: list[Target], sizes: list[tuple[int, int]]) -> object:
-        seen.extend([targets, sizes])
+    def losses(
+        images: Tensor, targets: list[Target], sizes: list[tuple[int, int]]
+    ) -> dict[str, Tensor]:
+        seen.append((targets, sizes))
         return {"only": images.mean()}
 
     monkeypatch.setattr(task.model, "losses", losses)
@@ -174,7 +177,7 @@ def test_losses_get_targets_and_sizes_without_padding(
         made.collate([made.sample(each[0], random) for each in (wide, tall)]), random
     )
     assert list(task(batch)) == ["only"]
-    targets, sizes = seen
+    [(targets, sizes)] = seen
     assert sizes == [(32, 48), (50, 20)]
     for target, images in zip(targets, (wide, tall), strict=True):
         assert isinstance(target, Target)
@@ -295,7 +298,7 @@ def test_masks_are_taken_from_a_map() -> None:
     instances = torch.zeros(20, 30, dtype=torch.int64)
     instances[2:6, 3:9] = 1
     instances[10:12, 20:21] = 3
-    boxes = [[3.0, 2, 9, 6], [0, 0, 1, 1], [20, 10, 21, 12]]
+    boxes = [[3.0, 2, 9, 6], [0.0, 0, 1, 1], [20.0, 10, 21, 12]]
     found = restore_objects(detected(boxes, instances=instances), PLACED)
     assert len(found) == 2  # the second has no pixel
     assert found.masks is not None

@@ -21,6 +21,7 @@ from pacavit.utils.text import shown
 
 __all__ = ["ObjectTable", "TableBuilder", "concatenate"]
 
+_MIN_AREA = 1e-6  # pixels
 _TOLERANCE = 1.0  # pixels by which boxes reach beyond images for mere rounding
 Box = Sequence[float]
 
@@ -189,7 +190,8 @@ class TableBuilder:
             box: x1, y1, x2, y2 in pixels, any numbers; None is the box around the mask.
             name: of the object in messages.
             crowd: it is a region with many objects.
-            area: as the data set states it; None: that of the mask, or of the box.
+            area: as the data set states it; if that is None, or larger than the image, the area is
+                that of the mask or the box.
             mask: of the size of the image, or why it has none; None: the file has no masks.
         """
         example = f"{name} of {self._names[image]}"
@@ -215,7 +217,7 @@ class TableBuilder:
             return
         self._seen.add(key)
         x1, y1, x2, y2 = inside
-        if area is None or not 0 < area < float("inf"):
+        if area is None or not _MIN_AREA <= area <= math.prod(self._sizes[image]):
             area = (x2 - x1) * (y2 - y1) if found is None else found.area
         self._rows.append((image, label, crowd, area))
         self._boxes.append(inside)

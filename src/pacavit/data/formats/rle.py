@@ -30,6 +30,12 @@ class Rle(NamedTuple):
         """Number of pixels."""
         return int(coco_mask.area(self.as_coco()))
 
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x1, y1, x2, y2 around the pixels; all 0 if there are none."""
+        left, top, width, height = map(float, coco_mask.toBbox(self.as_coco()))
+        return (left, top, left + width, top + height)
+
     def decode(self) -> Tensor:
         """(height, width) bool, column by column in memory."""
         lengths = _lengths(self.counts)

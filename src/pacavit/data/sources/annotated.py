@@ -187,7 +187,7 @@ def needed_splits(keys: Iterable[str], evaluated: Split | None) -> list[str]:
         return listed
     if evaluated in listed:
         return [str(evaluated)]
-    return [key for key in listed if key in ("", "train")]
+    return [key for key in listed if key in ("", "train")] or listed
 
 
 def check_ignored(root: Path, ignore: Sequence[str], names: Iterable[str]) -> None:

@@ -141,8 +141,9 @@ def _describe_objects(names: Sequence[str], splits: Mapping[Split, ObjectStatist
         if num == 0:
             continue
         low, middle, high = (float(sides[(num - 1) * tenth // 10]) for tenth in (1, 5, 9))
+        noun = "object" if num == 1 else "objects"
         lines.append(
-            f"{split}: {num:,} {'object' if num == 1 else 'objects'}, at most {counts.most:,} in an image; size (square root of "
+            f"{split}: {num:,} {noun}, at most {counts.most:,} in an image; size (square root of "
             f"the area) {middle:.0f} pixels in the median, 80 % from {low:.0f} to {high:.0f}"
         )
     for what, found in (

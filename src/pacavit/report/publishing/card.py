@@ -9,6 +9,7 @@ from torch import nn
 
 from pacavit.attention import Attention
 from pacavit.clustering import CLUSTERINGS, Clustering
+from pacavit.detectors import DETECTORS, Detector
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.weights import hub
 from pacavit.engine.weights.load import LoadedModel
@@ -19,6 +20,7 @@ from pacavit.report.publishing.command import training_command
 from pacavit.report.tasks import report_of
 from pacavit.tasks import ImageClassifier
 from pacavit.utils.command import Command, pacavit_command
+from pacavit.utils.registry import Registry
 
 __all__ = ["card_summary", "input_size", "model_card", "with_clusterings"]
 
@@ -146,17 +148,19 @@ def input_size(model: LoadedModel) -> tuple[int, int]:
 def with_clusterings(network: nn.Module) -> str:
     """A suffix for a network's name, such as " with conv clustering (16, 16 clusters)".
 
-    It names the head of a dense task too, as in ", paca head". Empty for classifiers without an
-    attention of this package.
+    It names the head of a dense task too, as in ", paca head", and a detector. Empty for
+    classifiers without an attention of this package.
     """
+    if isinstance(network, Detector):
+        return f"{_clusterings(network)}, {_name_of(network, DETECTORS)} detector"
     head = next((each for each in network.children() if isinstance(each, SegmentationHead)), None)
-    return _clusterings(network) + ("" if head is None else f", {_name_of(head)} head")
+    return _clusterings(network) + ("" if head is None else f", {_name_of(head, HEADS)} head")
 
 
-def _name_of(head: SegmentationHead) -> str:
-    """The registered name of a head; that of its class if there is none."""
-    names = (name for name in HEADS if HEADS.get(name) is type(head))
-    return next(names, type(head).__name__)
+def _name_of(module: nn.Module, registry: Registry[Any]) -> str:
+    """The registered name of a head or detector; that of its class if there is none."""
+    names = (name for name in registry if registry.get(name) is type(module))
+    return next(names, type(module).__name__)
 
 
 def _clusterings(network: nn.Module) -> str:

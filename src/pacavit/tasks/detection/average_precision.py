@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pacavit.data import Objects
-from pacavit.tasks.detection.predictions import Detections
+from pacavit.tasks.detection.predictions import Detections, coco_boxes
 
 __all__ = ["AveragePrecision", "Kind", "average_precision"]
 
@@ -132,7 +132,7 @@ def _truth_rows(image: Objects, kind: Kind) -> list[dict[str, Any]]:
             image.labels.tolist(),
             image.crowd.tolist(),
             image.areas.tolist(),
-            _with_sides(image.boxes),
+            coco_boxes(image.boxes),
             strict=True,
         )
     ]
@@ -149,7 +149,7 @@ def _found_rows(image: Detections, kind: Kind) -> list[dict[str, Any]]:
             "bbox": box,
         }
         for label, score, box in zip(
-            image.labels.tolist(), image.scores.tolist(), _with_sides(image.boxes), strict=True
+            image.labels.tolist(), image.scores.tolist(), coco_boxes(image.boxes), strict=True
         )
     ]
     if kind == "mask":
@@ -168,12 +168,6 @@ def _with_masks(
     return [
         {**row, "segmentation": mask.to_json()} for row, mask in zip(rows, image.masks, strict=True)
     ]
-
-
-def _with_sides(boxes: Tensor) -> list[list[float]]:
-    """(num, 4) x1 y1 x2 y2 -> x, y, width and height of each."""
-    boxes = boxes.double()
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
 
 
 def _without_missing(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pacavit.data import Objects
-from pacavit.tasks.detection.predictions import Detections
+from pacavit.tasks.detection.predictions import Detections, coco_boxes
 
 __all__ = ["IN_CROWD", "NO_OBJECT", "WorkingPoint", "hit_objects", "match_objects", "working_point"]
 
@@ -116,19 +116,14 @@ def match_objects(ious: NDArray[np.float64], crowd: NDArray[np.bool_]) -> NDArra
 def _ious(found: Detections, truth: Objects, *, masks: bool) -> NDArray[np.float64]:
     if not len(found) or not len(truth):
         return np.zeros((len(found), len(truth)))
-    own: Sequence[Any] = _sides(found.boxes)
-    others: Sequence[Any] = _sides(truth.boxes)
+    own: Sequence[Any] = coco_boxes(found.boxes)
+    others: Sequence[Any] = coco_boxes(truth.boxes)
     if masks:
         assert found.masks is not None
         assert truth.masks is not None
         own = [mask.as_coco() for mask in found.masks]
         others = [mask.as_coco() for mask in truth.masks]
     return np.asarray(coco_mask.iou(own, others, truth.crowd.int().tolist()))
-
-
-def _sides(boxes: Tensor) -> list[list[float]]:
-    boxes = boxes.double()
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
 
 
 def _best_threshold(images: Sequence[_Image]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pacavit.data import Batch, SampleRandom
 from pacavit.tasks.detection.config import ObjectAugmentConfig
-from pacavit.tasks.detection.window import boxes_of
+from pacavit.tasks.detection.window import boxes_of, count_pixels
 
 __all__ = ["copy_paste"]
 
@@ -57,7 +57,7 @@ def _with_masks(
     target: dict[str, Tensor], masks: Tensor, augment: ObjectAugmentConfig
 ) -> dict[str, Tensor]:
     """A target whose masks have lost pixels: with new boxes, without what is hardly visible."""
-    before, after = (each.flatten(1).sum(1) for each in (target["masks"], masks))
+    before, after = count_pixels(target["masks"]), count_pixels(masks)
     changed = after < before
     boxes = torch.where(changed[:, None], boxes_of(masks), target["boxes"])
     kept = (after > 0) & (after >= augment.min_visible * before)

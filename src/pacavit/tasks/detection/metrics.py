@@ -97,8 +97,8 @@ class DetectionMetrics(MetricCollection):
     """COCO's scores, with names such as ``box_AP`` and ``mask_AP50``, see ``AveragePrecision``.
 
     Scores per class, ``confusion`` (K + 1, K + 1), ``precision`` (K, 101), ``best_F1`` and its
-    threshold ``best_F1_score`` (see ``WorkingPoint``) are those of masks, or of boxes if there are
-    none.
+    score threshold ``best_F1_threshold`` (see ``WorkingPoint``) are those of masks, or of boxes if
+    there are none.
 
     Args:
         num_classes: K.
@@ -139,7 +139,7 @@ class DetectionMetrics(MetricCollection):
         return {
             **scores,
             "best_F1": torch.tensor(point.f1),
-            "best_F1_score": torch.tensor(point.score),
+            "best_F1_threshold": torch.tensor(point.score),
             **others,
             "support_per_class": labels.bincount(minlength=self.num_classes),
             "confusion": point.confusion,

@@ -15,7 +15,7 @@ from torch import Tensor
 from pacavit.data import DataInfo, Rle
 from pacavit.utils.text import shown
 
-__all__ = ["MIN_SCORE", "Detections", "FoundObject", "ImageDetections"]
+__all__ = ["MIN_SCORE", "Detections", "FoundObject", "ImageDetections", "coco_boxes"]
 
 MIN_SCORE = 0.5
 """Least score of the objects that are printed and drawn, unless a user gives another."""
@@ -54,6 +54,12 @@ class Detections:
             scores=self.scores[:number],
             masks=None if self.masks is None else self.masks[:number],
         )
+
+
+def coco_boxes(boxes: Tensor) -> list[list[float]]:
+    """(num, 4) x1 y1 x2 y2 -> x, y, width and height of each, as COCO writes boxes."""
+    boxes = boxes.double()
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
 
 
 @dataclass(frozen=True)

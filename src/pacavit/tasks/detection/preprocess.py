@@ -119,7 +119,7 @@ class DetectionPreprocess(Preprocess):
         images = [sample.image for sample in chosen]
         if self.training and self.config.crop_size is not None:
             # Room for a whole crop, whatever the images of this batch are.
-            images = [*images, torch.empty(3, *self.config.crop_size, dtype=torch.uint8)]
+            images = [*images, images[0].new_empty(3, *self.config.crop_size)]
         padded = pad_images(images, self.fill)[: len(chosen)]
         targets = [sample.target for sample in chosen]
         if self.training:

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -89,6 +88,9 @@ def paste_mask(mask: Tensor, box: list[float], size: tuple[int, int]) -> Rle | N
 
 def _from_map(instances: Tensor, number: int, placement: Placement) -> list[Rle | None]:
     """Masks from a map (height, width) of the input with k + 1 at the pixels of object k."""
+    # SciPy is needed for these detectors only.
+    from scipy import ndimage
+
     rows, columns = (
         position.round().long().clamp(0, cells - 1)
         for (position, _), cells in zip(

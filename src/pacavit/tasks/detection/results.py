@@ -15,7 +15,7 @@ import torch
 from pacavit.data import DataInfo, ObjectImages, Objects, Rle
 from pacavit.data.formats.segments import SegmentError, read_segment, tight_box
 from pacavit.errors import DataError
-from pacavit.tasks.detection.predictions import Detections
+from pacavit.tasks.detection.predictions import Detections, coco_boxes
 from pacavit.utils.progress import progress
 from pacavit.utils.text import first_few, one_line, shown
 
@@ -36,9 +36,8 @@ def result_records(
         file_name: of the image; None leaves the key out.
     """
     assert info.objects is not None
-    boxes, masks = found.boxes.double(), found.masks or (None,) * len(found)
-    corner_and_size = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).tolist()
-    columns = zip(found.labels.tolist(), corner_and_size, found.scores.tolist(), masks, strict=True)
+    boxes, masks = coco_boxes(found.boxes), found.masks or (None,) * len(found)
+    columns = zip(found.labels.tolist(), boxes, found.scores.tolist(), masks, strict=True)
     name = {} if file_name is None else {"file_name": file_name}
     return [
         {

@@ -30,7 +30,7 @@ __all__ = [
     "pick_examples",
 ]
 
-THRESHOLD = "best_F1_score"
+THRESHOLD = "best_F1_threshold"
 """Name of the score: the least score of the detections that are counted and drawn."""
 
 _LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
