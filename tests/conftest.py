@@ -10,6 +10,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,18 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
+from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit import recipes
-from pacavit.data import DataInfo, MaskInfo
+from pacavit.data import DataInfo, MaskInfo, ObjectInfo
+from pacavit.detectors import Watershed
 from pacavit.engine import build
 from pacavit.engine.weights.format import save_weights
 from pacavit.heads import PacaHead
-from pacavit.recipes.schema import ModelConfig
+from pacavit.recipes.schema import ModelConfig, Recipe
+from pacavit.tasks.base import Task, TaskConfig
+from pacavit.tasks.detection import InstanceSegmentationConfig, InstanceSegmentationTask
 from pacavit.tasks.segmentation import SegmentationConfig, SegmentationTask
 from pacavit_cli.main import main
 
@@ -198,42 +203,92 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory, noise_image: Path) -> Pa
 
     Its biases are such that it finds each class in ``noise_image``; tests must not change it.
     """
-    torch.manual_seed(0)
     config = SegmentationConfig(head_options={"channels": 16})
-    model = ModelConfig.model_validate(
-        {
-            "name": "pacavit_nano",
-            "options": {
-                "embed_dims": [24, 32, 48],
-                "num_heads": [2, 2, 2],
-                "stem_dims": [8, 24],
-            },
-        }
-    )
-    recipe = recipes.load("digits").model_copy(update={"task": config, "model": model})
-    info = DataInfo(
-        name="scenes",
-        version="made by hand",
+    info = replace(
+        SCENES,
         class_names=("sky", "road", "a <b>/car"),
-        image_size=(48, 64),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
         masks=MaskInfo((1, 2, 3), ((0, 0, 255), (90, 90, 90), (255, 0, 0))),
     )
-    task = build.task(recipe, info).eval()
+    task, recipe = _untrained(config, info)
     assert isinstance(task, SegmentationTask)
     head = task.model.head
     assert isinstance(head, PacaHead)
-    with Image.open(noise_image) as opened:
-        pixels = torch.from_numpy(np.array(opened)).permute(2, 0, 1)[None]
-    output = task.model((pixels / 255 - 0.5) / 0.25)
-    layers = ((head.classifier, output.logits), (head.to_clusters, output.supervised["clusters"]))
-    for layer, logits in layers:
-        assert layer.bias is not None
-        layer.bias.data -= logits.mean((0, 2, 3))
+    _center(head, task.model.backbone(_normalized(noise_image)))
     path = tmp_path_factory.mktemp("segmenter") / "segmenter.safetensors"
     save_weights(path, task.model, recipe, info, {})
     return path
+
+
+@pytest.fixture(scope="session")
+def detector(tmp_path_factory: pytest.TempPathFactory, noise_image: Path) -> Path:
+    """Weights of a detector that was not trained: watershed with a PaCa head, two classes.
+
+    Its last layers are such that it finds objects of both classes in ``noise_image``; tests must
+    not change it.
+    """
+    config = InstanceSegmentationConfig.model_validate(
+        {"detector": "watershed", "detector_options": {"head_options": {"channels": 16}}}
+    )
+    info = replace(
+        SCENES,
+        class_names=("disc", "a <b>/car"),
+        objects=ObjectInfo((3, 7), ((0, 0, 255), (255, 0, 0))),
+    )
+    task, recipe = _untrained(config, info)
+    assert isinstance(task, InstanceSegmentationTask)
+    found = task.model
+    assert isinstance(found, Watershed)
+    assert isinstance(found.head, PacaHead)
+    _center(found.head, found.backbone(_normalized(noise_image)), spread=4)
+    path = tmp_path_factory.mktemp("detector") / "detector.safetensors"
+    save_weights(path, found, recipe, info, {})
+    return path
+
+
+SCENES = DataInfo(
+    name="scenes",
+    version="made by hand",
+    class_names=(),
+    image_size=(48, 64),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+)
+
+
+def _untrained(config: TaskConfig, info: DataInfo) -> tuple[Task, Recipe]:
+    """A task with a narrow network, and its recipe."""
+    torch.manual_seed(0)
+    options = {"embed_dims": [24, 32, 48], "num_heads": [2, 2, 2], "stem_dims": [8, 24]}
+    model = ModelConfig.model_validate({"name": "pacavit_nano", "options": options})
+    recipe = recipes.load("digits").model_copy(update={"task": config, "model": model})
+    return build.task(recipe, info).eval(), recipe
+
+
+def _normalized(path: Path) -> Tensor:
+    """An image file as a batch of one for networks of ``SCENES``."""
+    with Image.open(path) as opened:
+        pixels = torch.from_numpy(np.array(opened)).permute(2, 0, 1)[None]
+    return (pixels / 255 - 0.5) / 0.25
+
+
+@torch.no_grad()
+def _center(head: PacaHead, maps: Sequence[Tensor], spread: float | None = None) -> None:
+    """Change the last layers of a head, so that the logits of each class have mean 0.
+
+    Args:
+        head: to change.
+        maps: of a backbone for an image.
+        spread: standard deviation that the logits get; None leaves it as it is.
+    """
+    for layer in (head.to_clusters, head.classifier):
+        output = head(maps)
+        logits = output.logits if layer is head.classifier else output.supervised["clusters"]
+        assert layer.bias is not None
+        layer.bias -= logits.mean((0, 2, 3))
+        if spread is not None:
+            factor = spread / logits.std((0, 2, 3))
+            layer.bias *= factor
+            layer.weight *= factor.view(-1, *[1] * (layer.weight.ndim - 1))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The packaged models, a picture of known content, and a page that runs."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import pytest
 from PIL import Image
 
+from pacavit.demo.classification.classified import Classified
 from pacavit.demo.examples import example_images
-from pacavit.demo.explaining import Explained, Models
+from pacavit.demo.models import Models
 from pacavit.demo.server import prepare
 from pacavit.report.explanation.page import write_explanations
 
@@ -42,38 +44,53 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def ship(models: Models, examples: dict[str, Path]) -> Explained:
+def ship(models: Models, examples: dict[str, Path]) -> Classified:
     found = models.explain(OWN, examples["ship"])
-    assert isinstance(found, Explained)
+    assert isinstance(found, Classified)
     return found
 
 
 @pytest.fixture(scope="session")
-def photograph(models: Models, examples: dict[str, Path]) -> Explained:
+def photograph(models: Models, examples: dict[str, Path]) -> Classified:
     """Wider than high, so that the network does not see all of it."""
     found = models.explain(OWN, examples["photograph"])
-    assert isinstance(found, Explained)
+    assert isinstance(found, Classified)
     return found
 
 
+Serve: TypeAlias = Callable[[str], AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    """Run the demo with a model of one's own, and give its address."""
+
+    @contextmanager
+    def serve(model: str) -> Iterator[str]:
+        pytest.importorskip("gradio", reason="the extra demo is not installed")
+        ready: Queue[tuple[Server, str]] = Queue()
+
+        def run() -> None:
+            with prepare([model], host="127.0.0.1", port=0, write=write_explanations) as prepared:
+                server, listener, url = prepared
+                ready.put((server, url))
+                server.run(sockets=[listener])
+
+        # All in one thread: in the main one Playwright may have an event loop running.
+        thread = Thread(target=run)
+        thread.start()
+        server, url = ready.get(timeout=120)
+        yield url
+        server.should_exit = True
+        thread.join()
+
+    return serve
+
+
 @pytest.fixture(scope="module")
-def served(examples: dict[str, Path]) -> Iterator[Served]:
-    pytest.importorskip("gradio", reason="the extra demo is not installed")
-    ready: Queue[tuple[Server, str]] = Queue()
-
-    def run() -> None:
-        with prepare([OWN], host="127.0.0.1", port=0, write=write_explanations) as prepared:
-            server, listener, url = prepared
-            ready.put((server, url))
-            server.run(sockets=[listener])
-
-    # All in one thread: in the main one Playwright may have an event loop running.
-    thread = Thread(target=run)
-    thread.start()
-    server, url = ready.get(timeout=120)
-    yield Served(url, examples)
-    server.should_exit = True
-    thread.join()
+def served(serve: Serve, examples: dict[str, Path]) -> Iterator[Served]:
+    with serve(OWN) as url:
+        yield Served(url, examples)
 
 
 def broken(path: Path) -> None:

@@ -10,12 +10,12 @@ from zipfile import ZipFile
 import pytest
 
 from pacavit.demo.archive import write_zip
-from pacavit.demo.explaining import Explained
+from pacavit.demo.classification.classified import Classified
 from pacavit.errors import PacavitError
 from pacavit.report.explanation.page import write_explanations
 
 
-def test_the_zip_holds_the_page_and_no_temporary_names(ship: Explained, tmp_path: Path) -> None:
+def test_the_zip_holds_the_page_and_no_temporary_names(ship: Classified, tmp_path: Path) -> None:
     file = write_zip([ship], tmp_path, write_explanations)
     assert file.name == "ship-explained.zip"
     with ZipFile(file) as archive:
@@ -28,7 +28,7 @@ def test_the_zip_holds_the_page_and_no_temporary_names(ship: Explained, tmp_path
     assert "/tmp" not in text + page
 
 
-def test_two_models_share_a_page(ship: Explained, tmp_path: Path) -> None:
+def test_two_models_share_a_page(ship: Classified, tmp_path: Path) -> None:
     other = replace(ship, model="runs/mine")
     file = write_zip([ship, other], tmp_path, write_explanations)
     with ZipFile(file) as archive:
@@ -36,7 +36,7 @@ def test_two_models_share_a_page(ship: Explained, tmp_path: Path) -> None:
     assert folders == {"ship by cifar10_nano_kmeans", "ship by mine"}
 
 
-def test_zips_of_the_same_name_stand_side_by_side(ship: Explained, tmp_path: Path) -> None:
+def test_zips_of_the_same_name_stand_side_by_side(ship: Classified, tmp_path: Path) -> None:
     both = [
         replace(ship, explanation=replace(ship.explanation, explained=guess, stages=()))
         for guess in ship.explanation.top[:2]
@@ -51,7 +51,7 @@ def test_zips_of_the_same_name_stand_side_by_side(ship: Explained, tmp_path: Pat
 
 
 @pytest.mark.parametrize("stem", [246 * "a", 60 * "\N{SHIP}"])
-def test_long_names_are_shortened(ship: Explained, tmp_path: Path, stem: str) -> None:
+def test_long_names_are_shortened(ship: Classified, tmp_path: Path, stem: str) -> None:
     explanation = replace(ship.explanation, path=Path(f"{stem}.jpg"), stages=())
     long = replace(ship, explanation=explanation)
     file = write_zip([long, replace(long, model=f"runs/{stem}")], tmp_path, write_explanations)
@@ -63,7 +63,7 @@ def test_long_names_are_shortened(ship: Explained, tmp_path: Path, stem: str) ->
         )
 
 
-def test_a_failed_write_is_reported_in_one_line(ship: Explained, tmp_path: Path) -> None:
+def test_a_failed_write_is_reported_in_one_line(ship: Classified, tmp_path: Path) -> None:
     def write(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -75,7 +75,7 @@ def test_a_failed_write_is_reported_in_one_line(ship: Explained, tmp_path: Path)
             write_zip([ship], folder, writer)
 
 
-def test_names_that_are_not_utf8_are_escaped(ship: Explained, tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_escaped(ship: Classified, tmp_path: Path) -> None:
     explanation = replace(ship.explanation, path=Path(os.fsdecode(b"caf\xe9.jpg")), stages=())
     named = replace(ship, explanation=explanation)
     file = write_zip([named, replace(named, model="runs/mine")], tmp_path, write_explanations)

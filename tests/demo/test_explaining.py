@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from pacavit.demo.explaining import (
-    Explained,
-    Models,
+from pacavit.demo.classification.classified import (
+    Classified,
     attended,
     best_patch,
     find_patch,
     mask,
     patch_region,
 )
+from pacavit.demo.models import Models
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import CheckpointError, DataError, UnknownNameError
 
@@ -37,7 +37,7 @@ def test_models_that_cannot_be_loaded_are_reported_at_once(tmp_path: Path) -> No
         Models([str(tmp_path / "none.safetensors")])
 
 
-def test_only_what_is_offered_is_loaded(models: Models, ship: Explained, tmp_path: Path) -> None:
+def test_only_what_is_offered_is_loaded(models: Models, ship: Classified, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="choice of weights"):
         models.explain(str(tmp_path), ship.source)
 
@@ -47,13 +47,13 @@ def test_the_drawn_examples_are_recognized(
     models: Models, examples: dict[str, Path], name: str
 ) -> None:
     found = models.explain(models.names[0], examples[name])
-    assert isinstance(found, Explained)
+    assert isinstance(found, Classified)
     assert found.explanation.top[0].name == name
 
 
-def test_another_class_can_be_explained(models: Models, ship: Explained) -> None:
+def test_another_class_can_be_explained(models: Models, ship: Classified) -> None:
     other = models.explain(models.names[0], ship.source, label="truck")
-    assert isinstance(other, Explained)
+    assert isinstance(other, Classified)
     found = other.explanation
     assert (found.top[0].name, found.explained.name) == ("ship", "truck")
 
@@ -78,7 +78,7 @@ def test_wrong_files_are_reported_with_the_users_name(
     assert str(tmp_path) not in str(raised.value)
 
 
-def test_masks_follow_the_threshold(ship: Explained) -> None:
+def test_masks_follow_the_threshold(ship: Classified) -> None:
     areas = [
         float(mask(ship, "class_map", "quantile", fraction).float().mean())
         for fraction in (0.1, 0.5)
@@ -87,13 +87,13 @@ def test_masks_follow_the_threshold(ship: Explained) -> None:
     assert mask(ship, "class_map", "otsu", 0.1).equal(mask(ship, "class_map", "otsu", 0.9))
 
 
-def test_nothing_is_inside_that_was_not_seen(photograph: Explained) -> None:
+def test_nothing_is_inside_that_was_not_seen(photograph: Classified) -> None:
     seen = photograph.heatmap("class_map").isfinite()
     assert not seen.all()
     assert not (mask(photograph, "class_map", "quantile", 1.0) & ~seen).any()
 
 
-def test_every_patch_is_found_at_its_middle(photograph: Explained) -> None:
+def test_every_patch_is_found_at_its_middle(photograph: Classified) -> None:
     for clusters in photograph.explanation.stages:
         for row in range(clusters.grid.height):
             for column in range(clusters.grid.width):
@@ -106,7 +106,7 @@ def test_every_patch_is_found_at_its_middle(photograph: Explained) -> None:
         assert find_patch(photograph, clusters, width - 1, height - 1) == last
 
 
-def test_patches_attend_to_valid_clusters(ship: Explained) -> None:
+def test_patches_attend_to_valid_clusters(ship: Classified) -> None:
     clusters = ship.clusters(1)
     row, column = best_patch(clusters)
     found = attended(clusters, row, column)

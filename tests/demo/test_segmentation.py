@@ -2,27 +2,26 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from queue import Queue
-from threading import Thread
 from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
 
-from pacavit.demo import segmentation_views
 from pacavit.demo.archive import write_zip
+from pacavit.demo.classification.classified import Classified
 from pacavit.demo.examples import own_images
-from pacavit.demo.explaining import Explained, Models
-from pacavit.demo.segmenting import Segmented
-from pacavit.demo.server import prepare
+from pacavit.demo.explained import Place
+from pacavit.demo.models import Models
+from pacavit.demo.segmentation import views
+from pacavit.demo.segmentation.segmented import Segmented
 from pacavit.engine import load_model
 from pacavit.errors import DataError
 from pacavit.report.explanation.page import write_explanations
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-    from uvicorn import Server
+    from tests.demo.conftest import Serve
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def test_models_of_both_tasks_are_offered(
     both: Models, found: Segmented, noise_image: Path
 ) -> None:
     assert found.pixel == (40, 30)  # the center
-    assert isinstance(both.explain("cifar10_nano_kmeans", noise_image), Explained)
+    assert isinstance(both.explain("cifar10_nano_kmeans", noise_image), Classified)
 
 
 def test_a_pixel_of_the_picture_is_one_of_the_image(found: Segmented) -> None:
@@ -56,16 +55,18 @@ def test_a_pixel_of_the_picture_is_one_of_the_image(found: Segmented) -> None:
 def test_a_click_asks_about_its_region(both: Models, found: Segmented, noise_image: Path) -> None:
     labels = found.explanation.labels
     row, column = (labels != labels[30, 40]).nonzero()[0].tolist()
-    other = both.explain(both.names[0], noise_image, pixel=(column, row))
+    other = both.explain(both.names[0], noise_image, place=Place(pixel=(column, row)))
     assert isinstance(other, Segmented)
     assert other.region.label == int(labels[row, column])
     assert other.region.region[row, column]
     assert other.likely(3)[0][0] == other.region.label
-    not_sky = both.explain(both.names[0], noise_image, pixel=(column, row), label="sky")
+    not_sky = both.explain(
+        both.names[0], noise_image, place=Place(pixel=(column, row)), label="sky"
+    )
     assert isinstance(not_sky, Segmented)
     assert not_sky.region.label == 0
     with pytest.raises(DataError, match="no pixel 900,3"):
-        both.explain(both.names[0], noise_image, pixel=(900, 3))
+        both.explain(both.names[0], noise_image, place=Place(pixel=(900, 3)))
 
 
 def test_attention_of_a_pixel_sums_to_one(found: Segmented) -> None:
@@ -74,26 +75,25 @@ def test_attention_of_a_pixel_sums_to_one(found: Segmented) -> None:
 
 
 def test_fragments_show_classes_clusters_and_the_region(found: Segmented) -> None:
-    areas = segmentation_views.areas(found)
+    areas = views.areas(found)
     assert areas.count("<li") == 3
     assert "a &lt;b&gt;/car" in areas
-    pixel = segmentation_views.pixel(found)
+    pixel = views.pixel(found)
     assert "Pixel 40,30: " in pixel
     assert pixel.count("<li") == 3
     assert pixel.count("<figure") == len([w for _, w in found.attended(6) if w >= 0.005])
-    assert "Why is this " in segmentation_views.region(found)
-    assert "was not measured on segmentation" in segmentation_views.region(found)
-    clusters = segmentation_views.clusters(found)
+    assert "Why is this " in views.region(found)
+    assert "was not measured on segmentation" in views.region(found)
+    clusters = views.clusters(found)
     assert clusters.count("<figure") == 1 + 3
     assert "agree with the final answer" in clusters
-    for shown in (areas, pixel, clusters, segmentation_views.region(found)):
+    for shown in (areas, pixel, clusters, views.region(found)):
         assert "://" not in shown
 
 
 def test_the_opacity_is_that_of_the_classes(found: Segmented) -> None:
     plain, half, full = (
-        np.asarray(segmentation_views.picture(found, opacity), dtype=float)
-        for opacity in (0.0, 0.5, 1.0)
+        np.asarray(views.picture(found, opacity), dtype=float) for opacity in (0.0, 0.5, 1.0)
     )
     assert half.shape == (240, 320, 3)
     assert np.abs(half - (plain + full) / 2).max() <= 1
@@ -110,22 +110,9 @@ def test_examples_of_missing_data_are_left_to_others(segmenter: Path, tmp_path: 
 
 
 @pytest.fixture
-def url(segmenter: Path) -> Iterator[str]:
-    pytest.importorskip("gradio", reason="the extra demo is not installed")
-    ready: Queue[tuple[Server, str]] = Queue()
-
-    def run() -> None:
-        with prepare([str(segmenter)], host="127.0.0.1", port=0, write=write_explanations) as made:
-            server, listener, url = made
-            ready.put((server, url))
-            server.run(sockets=[listener])
-
-    thread = Thread(target=run)
-    thread.start()
-    server, url = ready.get(timeout=120)
-    yield url
-    server.should_exit = True
-    thread.join()
+def url(segmenter: Path, serve: "Serve") -> Iterator[str]:
+    with serve(str(segmenter)) as url:
+        yield url
 
 
 @pytest.mark.browser

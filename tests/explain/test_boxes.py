@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pacavit.detectors import DETECTORS, Detected, Detector, Target
 from pacavit.errors import PacavitError
-from pacavit.explain import METHODS, BoxScores
+from pacavit.explain import METHODS, BoxScores, method_title
 from pacavit.models import Pyramid, build_pyramid
 
 SIZE = (24, 32)
@@ -102,6 +102,10 @@ def test_d_rise_finds_the_pixels_that_matter(scores: BoxScores) -> None:
     assert torch.equal(found, method(images, torch.tensor([1]))[0])
     # No object of the other class is found, however the image is altered.
     assert not method(images, torch.tensor([0])).any()
+
+
+def test_d_rise_has_its_own_name() -> None:
+    assert (method_title("d_rise"), method_title("grad_cam")) == ("D-RISE", "grad cam")
 
 
 def test_d_rise_refuses_classifiers_and_options_out_of_range(scores: BoxScores) -> None:

@@ -5,42 +5,35 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fastapi
 import gradio as gr
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
-from pacavit.demo import segmentation_views, views
+from pacavit.demo import views
 from pacavit.demo.archive import Writer, write_zip
+from pacavit.demo.classification.classified import Classified
+from pacavit.demo.classification.parts import ClassifyParts
+from pacavit.demo.detection.parts import DetectParts
 from pacavit.demo.examples import example_images, own_images
-from pacavit.demo.explaining import Explained, Models, best_patch, find_patch
-from pacavit.demo.segment_parts import SegmentParts
-from pacavit.demo.segmenting import Segmented
+from pacavit.demo.explained import NOWHERE
+from pacavit.demo.models import AnyExplained, Models
+from pacavit.demo.parts import EVERY, IN_ORDER, Page, TaskParts, html
+from pacavit.demo.segmentation.parts import SegmentParts
 from pacavit.errors import PacavitError
-from pacavit.explain import method_title
 
 __all__ = ["build", "web_app"]
 
-_TOP1, _NONE = "top-1 class", "none"
+P = TypeVar("P", bound=TaskParts[Any])
+
+_TOP1 = "top-1 class"
 _START = "Drop an image, or choose one of the examples."
-_THRESHOLDS = [
-    ("fraction of the area", "quantile"),
-    ("fraction of the map's sum", "mass"),
-    ("Otsu", "otsu"),
-]
 _LARGEST_FILE = "100mb"
 _QUEUE = 64  # largest number of waiting events
 _STEP = 5  # seconds
-# One event at a time, so that results arrive in order.
-_IN_ORDER: Mapping[str, Any] = {
-    "concurrency_id": "explain",
-    "concurrency_limit": 1,
-    "api_visibility": "private",
-    "trigger_mode": "always_last",
-    "show_progress": "minimal",
-}
 # The browser blocks requests to other hosts. Gradio's scripts need the unsafe directives; their
 # input comes from this process only.
 _POLICY = (
@@ -129,16 +122,14 @@ class _Page:
         gr.HTML(views.header(), apply_default_css=False)
         # At the top, because phones show everything in one column.
         self.status = gr.HTML(views.message(_START), apply_default_css=False)
+        self.columns: list[gr.Column] = []
+        self.parts: list[TaskParts[Any]] = []
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self._input_parts()
-            with gr.Column(scale=5, min_width=300) as self.classifying, gr.Tabs():
-                self._map_parts()
-                self._cluster_parts()
-                self._patch_parts()
-                self._comparison_parts()
-            with gr.Column(scale=5, min_width=300, visible=False) as self.segmenting:
-                self.segment = SegmentParts()
+            self.classify = self._column(lambda: ClassifyParts(models.names), visible=True)
+            self._column(SegmentParts)
+            self._column(DetectParts)
 
     def _input_parts(self) -> None:
         self.image = gr.Image(
@@ -161,58 +152,22 @@ class _Page:
             list(self.models.names), value=self.models.names[0], label="Weights"
         )
         self.label = gr.Dropdown([_TOP1], value=_TOP1, label="Class to explain")
-        self.top = gr.HTML(apply_default_css=False, elem_id="pv-top")
+        self.summary = html("pv-top")
         self.make = gr.Button("Download everything (zip)", interactive=False)
         self.zip = gr.DownloadButton(visible="hidden", elem_id="pv-zip")
 
-    def _map_parts(self) -> None:
-        with gr.Tab("Map"):
-            with gr.Row():
-                self.method = gr.Radio([], label="Map", min_width=200)
-                self.threshold = gr.Radio(
-                    _THRESHOLDS, value="quantile", label="Threshold by", min_width=200
-                )
-            self.fraction = gr.Slider(
-                1, 100, value=25, step=1, label="Fraction in percent", elem_id="pv-share"
-            )
-            self.masks = gr.HTML(apply_default_css=False, elem_id="pv-masks")
-
-    def _cluster_parts(self) -> None:
-        with gr.Tab("Clusters"):
-            self.galleries = gr.HTML(apply_default_css=False, elem_id="pv-galleries")
-
-    def _patch_parts(self) -> None:
-        with gr.Tab("Patches"):
-            with gr.Row():
-                with gr.Column(min_width=280):
-                    gr.HTML(views.message("Click a patch, or choose its row and column."))
-                    self.picture = gr.Image(
-                        show_label=False,  # a label would cover the first patches
-                        interactive=False,
-                        format="png",
-                        buttons=[],
-                        elem_id="pv-patch-picture",
-                    )
-                with gr.Column(min_width=240):
-                    self.stage = gr.Radio([], label="Stage")
-                    self.row = gr.Slider(1, 2, value=1, step=1, label="Row", elem_id="pv-row")
-                    self.column = gr.Slider(
-                        1, 2, value=1, step=1, label="Column", elem_id="pv-column"
-                    )
-            self.patch = gr.HTML(apply_default_css=False, elem_id="pv-patch")
-
-    def _comparison_parts(self) -> None:
-        with gr.Tab("Compare"):
-            self.other = gr.Dropdown(
-                [_NONE, *self.models.names], value=_NONE, label="Compare with", elem_id="pv-other"
-            )
-            self.comparison = gr.HTML(apply_default_css=False, elem_id="pv-comparison")
+    def _column(self, make: Callable[[], P], *, visible: bool = False) -> P:
+        """The parts of a task in a column of their own."""
+        with gr.Column(scale=5, min_width=300, visible=visible) as column:
+            found = make()
+        self.columns.append(column)
+        self.parts.append(found)
+        return found
 
     def connect(self, blocks: gr.Blocks) -> None:
         """Connect the events."""
         # Does not wait for explanations, so that the image changes at once.
-        swift = {**_IN_ORDER, "concurrency_id": "example", "show_progress": "hidden"}
-        swift["trigger_mode"] = "multiple"
+        swift = {**EVERY, "concurrency_id": "example", "show_progress": "hidden"}
         blocks.load(_stay, show_progress="hidden", api_visibility="private", concurrency_limit=None)
         blocks.load(lambda: str(self.files[0]), None, self.image, **swift)
         blocks.load(None, js=_name_examples([file.stem for file in self.files]))
@@ -222,60 +177,19 @@ class _Page:
             self.on_image,
             [
                 *(self.state, self.image, self.model, self.label),
-                *(self.method, self.threshold, self.fraction, self.segment.opacity),
+                *(control for parts in self.parts for control in parts.controls),
             ],
-            self._all_outputs(),
+            [
+                *(self.state, self.status, self.label, self.summary, self.make, *self.columns),
+                *(output for parts in self.parts for output in parts.outputs),
+            ],
             preprocess=False,  # this package validates the files itself
-            **_IN_ORDER,
+            **IN_ORDER,
         )
-        compare = ([self.state, self.other], self.comparison)
-        explained.then(self.on_compare, *compare, **_IN_ORDER)
-        self.other.input(self.on_compare, *compare, **_IN_ORDER)
-        quiet = {**_IN_ORDER, "show_progress": "hidden"}
-        gr.on(
-            [self.method.input, self.threshold.input, self.fraction.input],
-            self.on_threshold,
-            [self.state, self.method, self.threshold, self.fraction],
-            self.masks,
-            **quiet,
-        )
-        self.threshold.input(
-            lambda threshold: gr.update(interactive=threshold != "otsu"),
-            self.threshold,
-            self.fraction,
-            **quiet,
-        )
-        chosen = [self.row, self.column, self.picture, self.patch]
-        # Every click is handled: a delayed one would carry the position of an earlier click.
-        every = quiet | {"trigger_mode": "multiple"}
-        self.picture.select(self.on_click, [self.state, self.stage], chosen, **every)
-        self.stage.input(self.on_stage, [self.state, self.stage], chosen, **quiet)
-        gr.on(
-            [self.row.input, self.column.input],
-            self.on_patch,
-            [self.state, self.stage, self.row, self.column],
-            [self.picture, self.patch],
-            **quiet,
-        )
-        self.segment.picture.select(
-            self.on_pixel,
-            [self.state, self.segment.opacity],
-            [self.state, self.status, *self.segment.outputs],
-            **{**_IN_ORDER, "trigger_mode": "multiple"},
-        )
-        self.segment.opacity.input(
-            self.on_opacity, [self.state, self.segment.opacity], self.segment.picture, **quiet
-        )
-        made = self.make.click(self.on_zip, [self.state, self.other], self.zip, **_IN_ORDER)
+        for parts in self.parts:
+            parts.connect(Page(self.models, self.state, self.status, explained))
+        made = self.make.click(self.on_zip, [self.state, self.classify.other], self.zip, **IN_ORDER)
         made.success(None, js="() => { document.querySelector('#pv-zip').click(); }")
-
-    def _all_outputs(self) -> list[Any]:
-        """The components that change with the image."""
-        return [
-            *(self.state, self.status, self.label, self.top, self.method, self.masks),
-            *(self.galleries, self.stage, self.row, self.column, self.picture, self.patch),
-            *(self.make, self.classifying, self.segmenting, *self.segment.outputs),
-        ]
 
     def on_example(self, index: int) -> str:
         """The file of a chosen example."""
@@ -283,14 +197,11 @@ class _Page:
 
     def on_image(
         self,
-        before: Explained | Segmented | None,
+        before: AnyExplained | None,
         image: Mapping[str, Any] | None,
         model: str,
         label: str,
-        method: str,
-        threshold: str,
-        fraction: float,
-        opacity: float,
+        *controls: Any,
     ) -> dict[Any, Any]:
         """Explain the image, or show why it cannot be explained."""
         if image is None:
@@ -302,44 +213,25 @@ class _Page:
             if before is not None and before.matches(model, source, wanted):
                 # Gradio sends some changes twice; the second must not reset later choices.
                 return {self.status: gr.skip()}
-            same = isinstance(before, Segmented) and before.source == source
-            pixel = before.pixel if isinstance(before, Segmented) and same else None
-            explained = self.models.explain(model, source, called=called, label=wanted, pixel=pixel)
+            same = before is not None and before.source == source
+            place = before.place if before is not None and same else NOWHERE
+            explained = self.models.explain(model, source, called=called, label=wanted, place=place)
         except PacavitError as error:
             return self._emptied(views.message(str(error), error=True))
-        common: dict[Any, Any] = {
+        found: dict[Any, Any] = {
             self.state: explained,
             self.status: views.message(f"{called}, explained by {model}"),
             self.label: gr.update(choices=[_TOP1, *explained.classes], value=wanted or _TOP1),
             self.make: gr.update(interactive=True),
-            self.classifying: gr.update(visible=isinstance(explained, Explained)),
-            self.segmenting: gr.update(visible=isinstance(explained, Segmented)),
         }
-        if isinstance(explained, Segmented):
-            return {**common, self.top: "", **self.segment.shown(explained, opacity)}
-        return {**common, **self._classified(explained, method, threshold, fraction)}
-
-    def _classified(
-        self, explained: Explained, method: str, threshold: str, fraction: float
-    ) -> dict[Any, Any]:
-        """What the components show of a classified image."""
-        maps = explained.explanation.maps
-        if method not in maps:
-            method = next(iter(maps))
-        stages = explained.explanation.stages
-        last = stages[-1].stage if stages else None
-        return {
-            self.top: views.top(explained),
-            self.method: gr.update(
-                choices=[(method_title(name), name) for name in maps], value=method
-            ),
-            self.masks: views.masks(explained, method, threshold, fraction / 100),
-            self.galleries: views.galleries(explained),
-            self.stage: gr.update(
-                choices=[(str(one.stage), one.stage) for one in stages], value=last
-            ),
-            **self._patch_outputs(explained, last),
-        }
+        values = iter(controls)
+        for column, parts in zip(self.columns, self.parts, strict=True):
+            own = list(islice(values, len(parts.controls)))
+            shows = isinstance(explained, parts.shows)
+            found[column] = gr.update(visible=shows)
+            if shows:
+                found |= {self.summary: parts.summary(explained), **parts.shown(explained, *own)}
+        return found
 
     def _label(self, model: str, label: str) -> str | None:
         """The chosen class; None if the model does not have it."""
@@ -347,119 +239,25 @@ class _Page:
 
     def _emptied(self, status: str) -> dict[Any, Any]:
         """Outputs that show a message and clear everything of an earlier image."""
-        return {
+        found: dict[Any, Any] = {
             self.state: None,
             self.status: status,
             self.label: gr.skip(),
-            self.top: "",
-            self.method: gr.skip(),
-            self.masks: "",
-            self.galleries: "",
-            self.stage: gr.update(choices=[], value=None),
-            self.row: gr.skip(),
-            self.column: gr.skip(),
-            self.picture: None,
-            self.patch: "",
+            self.summary: "",
             self.make: gr.update(interactive=False),
-            **self.segment.emptied(),
         }
-
-    def on_threshold(
-        self, explained: Explained | None, method: str, threshold: str, fraction: float
-    ) -> str:
-        """The mask at another threshold."""
-        if explained is None:
-            return ""
-        return views.masks(explained, method, threshold, fraction / 100)
-
-    def on_pixel(
-        self, segmented: Segmented | None, opacity: float, event: gr.SelectData
-    ) -> dict[Any, Any]:
-        """The pixel that was clicked: why does its region have its class?"""
-        if segmented is None:
-            return {self.state: None, **self.segment.emptied()}
-        try:
-            found = self.models.explain(
-                segmented.model,
-                segmented.source,
-                called=segmented.explanation.path.name,
-                label=segmented.label,
-                pixel=segmented.image_pixel(*event.index),
-            )
-        except PacavitError as error:
-            return {self.status: views.message(str(error), error=True)}
-        assert isinstance(found, Segmented)
-        return {self.state: found, **self.segment.shown(found, opacity)}
-
-    def on_opacity(self, segmented: Segmented | None, opacity: float) -> Any:
-        """The classes at another opacity."""
-        return None if segmented is None else segmentation_views.picture(segmented, opacity / 100)
-
-    def on_click(
-        self, explained: Explained | None, stage: int | None, event: gr.SelectData
-    ) -> dict[Any, Any]:
-        """The patch that was clicked."""
-        if explained is None or stage is None:
-            return self._patch_outputs(explained, None)
-        x, y = event.index
-        return self._patch_outputs(
-            explained, stage, find_patch(explained, explained.clusters(stage), x, y)
-        )
-
-    def on_stage(self, explained: Explained | None, stage: int | None) -> dict[Any, Any]:
-        """The patches of another stage."""
-        return self._patch_outputs(explained, stage)
-
-    def on_patch(
-        self, explained: Explained | None, stage: int | None, row: int, column: int
-    ) -> dict[Any, Any]:
-        """The patch whose numbers were given."""
-        found = self._patch_outputs(explained, stage, (row - 1, column - 1))
-        return {part: found[part] for part in (self.picture, self.patch)}
-
-    def _patch_outputs(
-        self,
-        explained: Explained | None,
-        stage: int | None,
-        patch: tuple[int, int] | None = None,
-    ) -> dict[Any, Any]:
-        if explained is None or stage is None:
-            text = "" if explained is None else f"{explained.model} has no clusters."
-            empty = {self.row: gr.skip(), self.column: gr.skip(), self.picture: None}
-            return {**empty, self.patch: views.message(text)}
-        clusters = explained.clusters(stage)
-        row, column = best_patch(clusters) if patch is None else patch
-        return {
-            self.row: gr.update(maximum=clusters.grid.height, value=row + 1),
-            self.column: gr.update(maximum=clusters.grid.width, value=column + 1),
-            self.picture: views.patch_picture(explained, stage, row, column),
-            self.patch: views.patch(explained, stage, row, column),
-        }
-
-    def on_compare(self, explained: Explained | Segmented | None, other: str) -> str:
-        """The same image, explained by another model."""
-        if not isinstance(explained, Explained) or other == _NONE:
-            return views.message("Choose a second model to see both side by side.")
-        try:
-            return views.comparison(explained, self._explained_by(other, explained))
-        except PacavitError as error:
-            return views.message(str(error), error=True)
-
-    def _explained_by(self, other: str, explained: Explained) -> Explained:
-        name = explained.explanation.path.name
-        found = self.models.explain(other, explained.source, called=name, label=explained.label)
-        if not isinstance(found, Explained):
-            raise PacavitError(f"{other} segments images; compare with a model that classifies")
+        for parts in self.parts:
+            found |= parts.emptied()
         return found
 
-    def on_zip(self, explained: Explained | Segmented | None, other: str) -> str:
+    def on_zip(self, explained: AnyExplained | None, other: str) -> str:
         """A zip file with everything, including the comparison."""
         if explained is None:
             raise gr.Error(_START, print_exception=False)
-        both = [explained]
         try:
-            if other != _NONE and isinstance(explained, Explained):
-                both.append(self._explained_by(other, explained))
+            both: Sequence[AnyExplained] = [explained]
+            if isinstance(explained, Classified):
+                both = self.classify.compared(explained, other)
             return str(write_zip(both, self.folder, self.write))
         except PacavitError as error:
             raise gr.Error(str(error), print_exception=False) from error

@@ -10,8 +10,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
-from pacavit.demo.explaining import Explained
-from pacavit.demo.segmenting import Segmented
+from pacavit.demo.models import AnyExplained
 from pacavit.explain import Explanation
 from pacavit.utils import files
 from pacavit.utils.text import shown
@@ -28,7 +27,7 @@ class Writer(Protocol):
         """Write the folder ``out``, which must not exist."""
 
 
-def write_zip(explained: Sequence[Explained | Segmented], folder: Path, write: Writer) -> Path:
+def write_zip(explained: Sequence[AnyExplained], folder: Path, write: Writer) -> Path:
     """Write the explanations of an image by one or several models, with the page, into a zip file.
 
     Args:
@@ -49,7 +48,7 @@ def write_zip(explained: Sequence[Explained | Segmented], folder: Path, write: W
     return file
 
 
-def _write(explained: Sequence[Explained | Segmented], file: Path, write: Writer) -> None:
+def _write(explained: Sequence[AnyExplained], file: Path, write: Writer) -> None:
     named = [
         replace(one.explanation, path=_path(one, alone=len(explained) == 1)) for one in explained
     ]
@@ -66,7 +65,7 @@ def _write(explained: Sequence[Explained | Segmented], file: Path, write: Writer
                 archive.write(path, path.relative_to(folder.parent), how)
 
 
-def _path(one: Explained | Segmented, *, alone: bool) -> Path:
+def _path(one: AnyExplained, *, alone: bool) -> Path:
     path, stem = one.explanation.path, _stem(one.explanation.path)
     if not alone:
         stem += f" by {_shortened(Path(one.model).name)}"

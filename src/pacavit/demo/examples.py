@@ -15,6 +15,7 @@ from pacavit.utils.pictures import png_bytes
 
 __all__ = ["example_images", "own_images"]
 
+_DENSE = ("mask", "boxes", "instances")  # targets of tasks for which drawings are no examples
 _EMBEDDED = ("digits", "shapes")  # data sets that need no files
 _NUMBER = 6
 _DRAWN = ("bird", "ship", "airplane", "automobile", "truck")
@@ -51,7 +52,7 @@ def example_images(folder: Path, dataset: str) -> list[Path]:
 
 
 def own_images(folder: Path, model: LoadedModel) -> list[Path]:
-    """Write a few validation images of the data that a segmentation model was trained on.
+    """Write a few validation images of the data that a model of a dense task was trained on.
 
     Args:
         folder: where to write.
@@ -60,7 +61,7 @@ def own_images(folder: Path, model: LoadedModel) -> list[Path]:
     Returns:
         The files; none for other tasks, for data sets without files, and if the data are missing.
     """
-    if model.task.target != "mask" or model.info.name in _EMBEDDED:
+    if model.task.target not in _DENSE or model.info.name in _EMBEDDED:
         return []
     try:
         images = build.data_source(model.recipe, None, model.info).load("val")

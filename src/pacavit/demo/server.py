@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pacavit.demo.archive import Writer
-from pacavit.demo.explaining import Models
+from pacavit.demo.models import Models
 from pacavit.errors import PacavitError
 
 if TYPE_CHECKING:

@@ -23,10 +23,12 @@ from pacavit.explain.segmentation import HeadClusters, head_clusters
 from pacavit.tasks.detection import Detections, DetectionTask
 from pacavit.utils.text import shown
 
-__all__ = ["BoxExplanation", "DetectionExplainer", "DetectionExplanation"]
+__all__ = ["LEAST_SCORE", "BoxExplanation", "DetectionExplainer", "DetectionExplanation"]
 
-_MOST_OBJECTS = 6
-_LEAST_SCORE = 0.3  # of an object that is explained without being asked for
+LEAST_SCORE = 0.3
+"""Least score of an object that is explained without being asked for."""
+
+_SAME = 0.05  # pixels by which sides of the same box differ at most; files have two decimals
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,7 @@ class BoxExplanation:
         label: index of the class.
         box: x1, y1, x2, y2 in pixels of the image.
         score: of the object that was found; None for a box in which none was.
+        number: of the object among those that were found, from 0; None where the score is None.
         logit: of the class for this box.
         map: (height, width) of the network's input, high where the evidence for the class lies.
     """
@@ -44,6 +47,7 @@ class BoxExplanation:
     label: int
     box: tuple[float, float, float, float]
     score: float | None
+    number: int | None
     logit: float
     map: Tensor
 
@@ -92,11 +96,14 @@ class DetectionExplanation:
 
 
 class _Asked(NamedTuple):
-    """A question: a box in pixels of the image, a class or None for the most likely, a score."""
+    """A question: a box in pixels of the image, and a class or None for the most likely.
+
+    If it is about an object that was found, ``number`` is its position.
+    """
 
     box: Tensor
     label: int | None
-    score: float | None
+    number: int | None = None
 
 
 @EXPLAINERS.register("detection")
@@ -106,7 +113,8 @@ class DetectionExplainer(Explainer[DetectionExplanation]):
 
     Without a box or a region, it explains the objects with the highest scores, of the class asked
     for or of any. A region is a pixel: of the objects there, the one with the highest score is
-    explained. A box without a class is explained for the class that is most likely in it.
+    explained. A box without a class is explained for the class that is most likely in it; the box
+    of an object that was found, for the class of the object.
 
     Args:
         model: as loaded by ``load_model``; its task moves to ``device``.
@@ -152,7 +160,8 @@ class DetectionExplainer(Explainer[DetectionExplanation]):
                 BoxExplanation(
                     label,
                     (x1, y1, x2, y2),
-                    asked.score,
+                    None if asked.number is None else float(found.scores[asked.number]),
+                    asked.number,
                     float(logits[label]),
                     method(batch.images, torch.tensor([label], device=self.device))[0].cpu(),
                 )
@@ -185,7 +194,7 @@ class DetectionExplainer(Explainer[DetectionExplanation]):
         """
         label = self.options.label
         if self.options.box is not None:
-            yield _Asked(_checked_box(self.options.box, found.size, path), label, None)
+            yield self._asked_box(found, self.options.box, path)
             return
         rows = (
             torch.arange(len(found)) if label is None else (found.labels == label).nonzero()[:, 0]
@@ -204,16 +213,28 @@ class DetectionExplainer(Explainer[DetectionExplanation]):
                 )
             rows = torch.tensor(here)
         else:
-            likely = rows[found.scores[rows] >= _LEAST_SCORE][:_MOST_OBJECTS]
+            likely = rows[found.scores[rows] >= LEAST_SCORE][: self.options.most]
             if label is not None and not len(likely):
                 raise DataError(
                     f"{shown(path)}: no object of class {self.model.info.class_names[label]!r} "
-                    f"with a score of at least {_LEAST_SCORE} was found; name a box to ask why "
+                    f"with a score of at least {LEAST_SCORE} was found; name a box to ask why "
                     "not (--box X1,Y1,X2,Y2)"
                 )
             rows = likely
         for each in rows.tolist():
-            yield _Asked(found.boxes[each], int(found.labels[each]), float(found.scores[each]))
+            yield _object(found, each)
+
+    def _asked_box(
+        self, found: Detections, box: tuple[float, float, float, float], path: Path
+    ) -> _Asked:
+        """The question about a box, which may be that of an object that was found."""
+        checked, label = _checked_box(box, found.size, path), self.options.label
+        same = (found.boxes - checked).abs().amax(1) < _SAME
+        if label is not None:
+            same &= found.labels == label
+        if same.any():
+            return _object(found, int(same.nonzero()[0]))
+        return _Asked(checked, label)
 
     @torch.no_grad()
     def _clusters(self, batch: Batch) -> HeadClusters | None:
@@ -222,6 +243,11 @@ class DetectionExplainer(Explainer[DetectionExplanation]):
         if not isinstance(detector, Watershed):
             return None
         return head_clusters(detector.head, detector.backbone(batch.images), batch.placements[0])
+
+
+def _object(found: Detections, number: int) -> _Asked:
+    """The question why an object was found."""
+    return _Asked(found.boxes[number], int(found.labels[number]), number)
 
 
 def _covers(found: Detections, number: int, row: int, column: int) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pacavit.data import Batch
 from pacavit.data.base import DataInfo
+from pacavit.data.placement import Placement
 from pacavit.engine.predictor import Predictor
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import DataError, UnknownNameError
@@ -37,6 +38,7 @@ class Explanation(Protocol):
     Attributes:
         kind: name of the explainer, and of the pages that show it.
         path: the image file; for an image of a split, a name with its position.
+        placement: where the image lies in the network's input.
         choice: the default map, what is shown beside it, and what was measured about them.
     """
 
@@ -44,6 +46,9 @@ class Explanation(Protocol):
 
     @property
     def path(self) -> Path: ...  # noqa: D102 (see the class)
+
+    @property
+    def placement(self) -> Placement: ...  # noqa: D102
 
     @property
     def choice(self) -> MapChoice: ...  # noqa: D102
@@ -71,6 +76,7 @@ class ExplainOptions:
             with this pixel, or the object there.
         mask: file with a mask of the size of the image: explain the region where it is not 0.
         box: x1, y1, x2, y2 in pixels of the image: explain why there is an object, or why not.
+        most: number of classes or objects that are explained where none is asked for.
     """
 
     label: int | None = None
@@ -80,6 +86,7 @@ class ExplainOptions:
     region: tuple[int, int] | None = None
     mask: Path | None = None
     box: tuple[float, float, float, float] | None = None
+    most: int = 6
 
     @property
     def of_map(self) -> dict[str, int]:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
-from pacavit.explain.detection import BoxExplanation, DetectionExplanation
+from pacavit.explain.detection import LEAST_SCORE, BoxExplanation, DetectionExplanation
 from pacavit.explain.render import display_size, fitted_size, heatmap_picture, thumbnail
 from pacavit.explain.render_segmentation import sheet
 from pacavit.explain.segmentation import HeadClusters
 from pacavit.tasks.detection.pictures import Mark, detection_marks, draw_marks
 from pacavit.utils.layout import enlarge
 
-__all__ = ["box_picture", "cluster_sheet", "objects_picture"]
+__all__ = ["box_picture", "cluster_picture", "cluster_sheet", "objects_picture"]
 
 _TILE = 200  # pixels of the longer side of a picture in a sheet
-_SHOWN = 0.3  # score from which objects are drawn
 _ASKED = (255, 255, 255)
 
 
 def objects_picture(explanation: DetectionExplanation) -> Tensor:
-    """The objects with scores of at least 0.3, and boxes that were asked about: (3, H, W) uint8."""
-    shown = explanation.detections.above(_SHOWN)
-    asked = [
-        Mark(each.box, _ASKED, f"{explanation.names[each.label]}?", "dashed")
-        for each in explanation.boxes
-        if each.score is None
-    ]
-    marks = [*asked, *detection_marks(shown, explanation.info)]
+    """The objects with scores of at least 0.3, and all that are explained: (3, H, W) uint8.
+
+    Those that are explained have the number of their explanation, from 1.
+    """
+    found = explanation.detections
+    rest = dict(enumerate(detection_marks(found, explanation.info)))
+    marks = []
+    for rank, each in enumerate(explanation.boxes, 1):
+        name = f"{explanation.names[each.label]}?"
+        mark = (
+            Mark(each.box, _ASKED, name, "dashed") if each.number is None else rest.pop(each.number)
+        )
+        marks.append(replace(mark, text=f"{rank}: {mark.text}"))
+    shown = len(found.above(LEAST_SCORE))
+    marks += [mark for number, mark in rest.items() if number < shown]
     height, width = display_size(explanation.placement.image_size)
     return draw_marks(explanation.image, marks, max(height, width))
 
@@ -44,17 +52,22 @@ def box_picture(explanation: DetectionExplanation, box: BoxExplanation) -> Tenso
     return draw_marks(picture, [mark], max(size))
 
 
+def cluster_picture(explanation: DetectionExplanation, values: Tensor) -> Tensor:
+    """Values of the cells of a head (h, w), >= 0, over the image: (3, H, W) uint8.
+
+    Colors are relative to the largest.
+    """
+    size = fitted_size(explanation.placement.image_size, _TILE)
+    heatmap = enlarge(values[None, None], size)[0, 0]
+    return heatmap_picture(thumbnail(explanation.image, size), heatmap)
+
+
 def cluster_sheet(explanation: DetectionExplanation, clusters: HeadClusters) -> Tensor:
     """Of each cluster of a head, its heatmap and its probability: (3, H, W) uint8."""
-    size = fitted_size(explanation.placement.image_size, _TILE)
-    small = thumbnail(explanation.image, size)
     tiles = []
     for number, name in enumerate(explanation.cluster_names):
-        probability = clusters.probabilities[number]
-        for values, caption in (
-            (clusters.weights[number], f"{name}: cluster"),
-            (probability, f"{name}: up to {float(probability.max()):.0%}"),
-        ):
-            heatmap = enlarge(values[None, None], size)[0, 0]
-            tiles.append((heatmap_picture(small, heatmap), caption))
+        weights, probability = clusters.weights[number], clusters.probabilities[number]
+        tiles.append((cluster_picture(explanation, weights), f"{name}: cluster"))
+        highest = f"{name}: up to {float(probability.max()):.0%}"
+        tiles.append((cluster_picture(explanation, probability), highest))
     return sheet(tiles)

@@ -41,7 +41,6 @@ __all__ = [
     "read_region",
 ]
 
-_MOST_CLASSES = 6
 _LEAST_AREA = 0.01  # of a class that is explained without being asked for
 
 
@@ -267,7 +266,7 @@ class SegmentationExplainer(Explainer[SegmentationExplanation]):
                 )
             yield _Asked(label, labels == label)
         else:
-            for rank, (each, area) in enumerate(class_areas(labels)[:_MOST_CLASSES]):
+            for rank, (each, area) in enumerate(class_areas(labels)[: self.options.most]):
                 if area >= _LEAST_AREA or not rank:
                     yield _Asked(each, labels == each)
 

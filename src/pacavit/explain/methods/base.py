@@ -84,11 +84,12 @@ class Method(ABC):
 
 
 METHODS: Registry[Method] = Registry("explanation method")
+_TITLES = {"d_rise": "D-RISE"}  # names that are not their words
 
 
 def method_title(method: str, stages: Sequence[int] = ()) -> str:
     """The display name of a method, with the stages whose clusters make its map."""
-    title = method.replace("_", " ")
+    title = _TITLES.get(method, method.replace("_", " "))
     if not stages:
         return title
     kind = "stage" if len(stages) == 1 else "stages"

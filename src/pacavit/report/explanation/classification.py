@@ -7,15 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
 from markupsafe import Markup
-from torch import Tensor
 
 from pacavit.explain.classification import ImageExplanation, StageClusters
 from pacavit.explain.methods.base import METHODS, method_title
 from pacavit.explain.render import (
-    COLORMAP,
     cluster_colors,
     display_size,
     fitted_size,
@@ -23,11 +19,12 @@ from pacavit.explain.render import (
 )
 from pacavit.report import html
 from pacavit.report.explanation.base import PAGES, ExplanationPages, WrittenImage, rounded
+from pacavit.report.explanation.packing import bounded, palette, relative_bytes
 from pacavit.report.explanation.pictures import BORDER, write_pictures
-from pacavit.utils.pictures import base64_text, png_uri
+from pacavit.utils.pictures import png_uri
 from pacavit.utils.text import shown
 
-__all__ = ["ClassificationPages", "explorer_page", "palette", "relative_bytes"]
+__all__ = ["ClassificationPages", "explorer_page"]
 
 _CONTRIBUTIONS = (
     "Each patch of an image attends to clusters of patches. The map shows which areas contribute "
@@ -169,8 +166,8 @@ def _explorer_data(explanation: ImageExplanation) -> dict[str, Any]:
             {
                 "name": method,
                 "title": explanation.title(method),
-                "size": list(_bounded(found).shape),
-                "bytes": relative_bytes(_bounded(found).flatten()[None]),
+                "size": list(bounded(found).shape),
+                "bytes": relative_bytes(bounded(found).flatten()[None]),
             }
             for method, found in explanation.maps.items()
         ],
@@ -191,21 +188,3 @@ def _stage_data(explanation: ImageExplanation, clusters: StageClusters) -> dict[
         "partition": clusters.partition.tolist(),
         "colors": [[round(255 * part) for part in one] for one in cluster_colors(clusters)],
     }
-
-
-def _bounded(found: Tensor) -> Tensor:
-    """A map of the network's input, subsampled to the size that the page needs."""
-    step = max(1, max(found.shape) // 112)
-    return found[step // 2 :: step, step // 2 :: step]
-
-
-def relative_bytes(rows: Tensor) -> str:
-    """(rows, n) >= 0 -> base64 of n bytes per row, in which 255 is the largest value of the row."""
-    largest = rows.amax(1, keepdim=True).clamp(min=1e-30)
-    return base64_text((rows / largest * 255).round().numpy().astype(np.uint8).tobytes())
-
-
-def palette() -> str:
-    """The colors of maps, from 0 to the largest value, for the script of an explorer."""
-    colors = (mpl.colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-    return base64_text(colors.tobytes())

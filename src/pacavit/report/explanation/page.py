@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pacavit.explain import Explanation, FailedImage, MapChoice
 from pacavit.report import html
-from pacavit.report.explanation import classification, segmentation
+from pacavit.report.explanation import classification, detection, segmentation
 from pacavit.report.explanation.base import PAGES, ExplanationPages, WrittenImage
 from pacavit.report.explanation.pictures import choice_parts
 from pacavit.report.folders import check_folder
@@ -30,7 +30,7 @@ __all__ = [
     "write_explanations",
 ]
 
-REGISTERED = (classification, segmentation)
+REGISTERED = (classification, detection, segmentation)
 """The modules whose import registers the kinds of this package."""
 PAGE, NUMBERS = "index.html", "explanations.json"
 _EXPLORED = 24  # images on the page, of up to a megabyte each

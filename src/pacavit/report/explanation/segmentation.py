@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from markupsafe import Markup
-from torch import Tensor
 
 from pacavit.explain.render import display_size, fitted_size, thumbnail
 from pacavit.explain.render_segmentation import (
@@ -28,10 +25,17 @@ from pacavit.explain.segmentation import (
 )
 from pacavit.report import html
 from pacavit.report.explanation.base import PAGES, ExplanationPages, WrittenImage, rounded
-from pacavit.report.explanation.classification import palette, relative_bytes
+from pacavit.report.explanation.packing import (
+    bounded,
+    cluster_weights,
+    file_part,
+    on_grid,
+    palette,
+    plain_bytes,
+    relative_bytes,
+)
 from pacavit.tasks.segmentation.preprocess import resize_mask
-from pacavit.utils.layout import enlarge
-from pacavit.utils.pictures import base64_text, data_uri, figure_bytes, jpeg_bytes, png_bytes
+from pacavit.utils.pictures import data_uri, figure_bytes, jpeg_bytes, png_bytes
 from pacavit.utils.text import shown
 
 __all__ = ["SegmentationPages"]
@@ -39,9 +43,6 @@ __all__ = ["SegmentationPages"]
 _THUMBNAIL = 96  # pixels of the longer side
 _GRID = 128  # cells of the longer side that can be clicked
 _KEPT = 5  # most likely classes, and most attended clusters, of a cell
-_MAP = 112  # values of the longer side of a region's map
-_CLUSTER_BYTES = 400_000  # of all cluster heatmaps of an image
-_NAME = 60  # characters of a class in the name of a file
 
 
 @PAGES.register("segmentation")
@@ -102,7 +103,7 @@ def _regions(explanation: SegmentationExplanation, folder: Path) -> Markup:
     pictures = []
     for number, region in enumerate(explanation.regions, 1):
         picture = png_bytes(region_picture(explanation, region))
-        name = re.sub(r"[^\w.-]+", "-", explanation.names[region.label]).strip("-.")[:_NAME]
+        name = file_part(explanation.names[region.label])
         (folder / f"region-{number}-{name}.png").write_bytes(picture)
         caption = f"{_question(explanation, region)} By {explanation.title()}. {_facts(region)}"
         pictures.append(html.picture(data_uri(picture, "image/png"), caption, caption))
@@ -181,7 +182,7 @@ def _explorer_data(explanation: SegmentationExplanation) -> dict[str, Any]:
     """The data of an image for the page's script; rows of cells are of the grid that is clicked."""
     size = explanation.placement.image_size
     grid = fitted_size(size, min(_GRID, max(size)))
-    probabilities = _on_grid(explanation.logits, grid).softmax(0)
+    probabilities = on_grid(explanation.logits, grid).softmax(0)
     likely = probabilities.flatten(1).topk(min(_KEPT, len(probabilities)), dim=0)
     areas = explanation.areas()
     small = thumbnail(explanation.image, fitted_size(size, _THUMBNAIL))
@@ -197,8 +198,8 @@ def _explorer_data(explanation: SegmentationExplanation) -> dict[str, Any]:
         "size": size,
         "grid": grid,
         "kept": len(likely.values),
-        "classBytes": _bytes(likely.indices.T),
-        "probabilityBytes": _bytes((255 * likely.values.T).round()),
+        "classBytes": plain_bytes(likely.indices.T),
+        "probabilityBytes": plain_bytes((255 * likely.values.T).round()),
         "regions": [_region_data(explanation, region, grid) for region in explanation.regions],
         "clusters": None
         if explanation.clusters is None
@@ -209,39 +210,23 @@ def _explorer_data(explanation: SegmentationExplanation) -> dict[str, Any]:
 def _region_data(
     explanation: SegmentationExplanation, region: RegionExplanation, grid: tuple[int, int]
 ) -> dict[str, Any]:
-    step = max(1, max(region.map.shape) // _MAP)
-    values = region.map[step // 2 :: step, step // 2 :: step].clamp(min=0)
+    values = bounded(region.map).clamp(min=0)
     return {
         "title": _question(explanation, region),
         "size": list(values.shape),
         "bytes": relative_bytes(values.flatten()[None]),
-        "insideBytes": _bytes(resize_mask(region.region.to(torch.uint8), grid)),
+        "insideBytes": plain_bytes(resize_mask(region.region.to(torch.uint8), grid)),
     }
 
 
 def _cluster_data(
     clusters: HeadClusters, size: tuple[int, int], grid: tuple[int, int]
 ) -> dict[str, Any]:
-    count = len(clusters.weights)
-    longer = min(_MAP, max(8, math.isqrt(_CLUSTER_BYTES // count)))
-    cells = fitted_size(size, min(longer, max(clusters.weights.shape[1:])))
-    data = {
-        "size": cells,
-        "weightBytes": relative_bytes(_on_grid(clusters.weights, cells).flatten(1)),
-        "aloneBytes": _bytes(resize_mask(clusters.labels, grid)),
-    }
+    data = cluster_weights(clusters, size)
+    data["aloneBytes"] = plain_bytes(resize_mask(clusters.labels, grid))
     if clusters.attention is not None:
-        attended = _on_grid(clusters.attention, grid).flatten(1).topk(min(_KEPT, count), dim=0)
-        data["attendedBytes"] = _bytes(attended.indices.T)
-        data["attentionBytes"] = _bytes((255 * attended.values.T).round())
+        kept = min(_KEPT, len(clusters.attention))
+        attended = on_grid(clusters.attention, grid).flatten(1).topk(kept, dim=0)
+        data["attendedBytes"] = plain_bytes(attended.indices.T)
+        data["attentionBytes"] = plain_bytes((255 * attended.values.T).round())
     return data
-
-
-def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(K, h, w) -> the values at the centers of the cells: (K, *grid)."""
-    return enlarge(maps[None], grid)[0]
-
-
-def _bytes(values: Tensor) -> str:
-    """Values 0..255 as base64, one byte each."""
-    return base64_text(values.to(torch.uint8).contiguous().numpy().tobytes())

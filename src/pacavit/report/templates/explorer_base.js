@@ -54,6 +54,33 @@ const explorer = (() => {
     }
   }
 
+  // Lines where a mask on a grid begins or ends, which lies at a box of the picture.
+  function outline(target, inside, [rows, columns], box) {
+    const pen = target.getContext("2d"), left = box[1] * target.width, top = box[0] * target.height;
+    const wide = (box[3] * target.width) / columns, tall = (box[2] * target.height) / rows;
+    pen.beginPath();
+    const at = (row, column) =>
+      row >= 0 && row < rows && column >= 0 && column < columns && inside[row * columns + column];
+    for (let row = 0; row <= rows; row++) {
+      for (let column = 0; column <= columns; column++) {
+        const x = left + column * wide, y = top + row * tall;
+        if (Boolean(at(row, column)) !== Boolean(at(row - 1, column))) {
+          pen.moveTo(x, y);
+          pen.lineTo(x + wide, y);
+        }
+        if (Boolean(at(row, column)) !== Boolean(at(row, column - 1))) {
+          pen.moveTo(x, y);
+          pen.lineTo(x, y + tall);
+        }
+      }
+    }
+    for (const [color, line] of [["#000", 4], ["#fff", 2]]) {
+      pen.strokeStyle = color;
+      pen.lineWidth = line;
+      pen.stroke();
+    }
+  }
+
   const percent = (value) => `${(100 * value).toFixed(0)} %`;
 
   function bar(text, fraction) {
@@ -110,5 +137,5 @@ const explorer = (() => {
     chooseLinked();
   }
 
-  return { at, bar, bytes, data, draw, frame, heat, onArrows, paint, percent, start, tile };
+  return { at, bar, bytes, data, draw, frame, heat, onArrows, outline, paint, percent, start, tile };
 })();

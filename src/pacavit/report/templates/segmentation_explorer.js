@@ -1,5 +1,5 @@
 (() => {
-  const { at, bar, bytes, data, draw, frame, heat, onArrows, paint, percent, start, tile } = explorer;
+  const { at, bar, bytes, data, draw, frame, heat, onArrows, outline, paint, percent, start, tile } = explorer;
   const canvas = at("canvas"), whole = [0, 0, 1, 1];
   const { names, palette } = data;
   let image, picture, cell = 0;
@@ -49,36 +49,12 @@
     return over(paint(region.size, heat(region.values)), true);
   }
 
-  // Lines where a region begins or ends.
-  function outline(inside) {
-    const pen = canvas.getContext("2d"), [rows, columns] = image.grid;
-    const wide = canvas.width / columns, tall = canvas.height / rows;
-    pen.beginPath();
-    const at = (row, column) =>
-      row >= 0 && row < rows && column >= 0 && column < columns && inside[row * columns + column];
-    for (let row = 0; row <= rows; row++) {
-      for (let column = 0; column <= columns; column++) {
-        if (Boolean(at(row, column)) !== Boolean(at(row - 1, column))) {
-          pen.moveTo(column * wide, row * tall);
-          pen.lineTo((column + 1) * wide, row * tall);
-        }
-        if (Boolean(at(row, column)) !== Boolean(at(row, column - 1))) {
-          pen.moveTo(column * wide, row * tall);
-          pen.lineTo(column * wide, (row + 1) * tall);
-        }
-      }
-    }
-    for (const [color, line] of [["#000", 4], ["#fff", 2]]) {
-      pen.strokeStyle = color;
-      pen.lineWidth = line;
-      pen.stroke();
-    }
-  }
-
   function refresh() {
     const [rows, columns] = image.grid, view = at("view").value;
     draw(canvas, picture, layer(), at("strength").value / 100);
-    if (view.startsWith("region-")) outline(image.regions[Number(view.slice("region-".length))].inside);
+    if (view.startsWith("region-")) {
+      outline(canvas, image.regions[Number(view.slice("region-".length))].inside, image.grid, whole);
+    }
     const row = Math.floor(cell / columns), column = cell % columns;
     const wide = canvas.width / columns, tall = canvas.height / rows, size = 10;
     frame(canvas, (column + 0.5) * wide - size / 2, (row + 0.5) * tall - size / 2, size, size);

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from PIL import Image, ImageDraw
 
-from pacavit.demo.segmenting import Segmented
-from pacavit.demo.views import Figure, jpeg, legend_colors, render
+from pacavit.demo.segmentation.segmented import Segmented
+from pacavit.demo.views import WEIGHTS, Figure, jpeg, legend_colors, render
 from pacavit.explain.render_segmentation import (
     alone_picture,
     class_picture,
@@ -96,8 +98,9 @@ def region(segmented: Segmented) -> str:
 def clusters(segmented: Segmented) -> str:
     """The answer by the clusters alone, and the heatmaps of the clusters."""
     explanation, found = segmented.explanation, segmented.explanation.clusters
+    values: dict[str, Any] = {"model": segmented.model}
     if found is None:
-        return render("head_clusters.html", {"model": segmented.model, "alone": None})
+        return render("head_clusters.html", values | {"alone": None, "figures": [], "note": ""})
     present = [label for label, _ in explanation.areas()]
     others = [label for label in range(len(segmented.classes)) if label not in present]
     shown = (present + others)[:_MOST_CLUSTERS]
@@ -118,8 +121,8 @@ def clusters(segmented: Segmented) -> str:
         f"the clusters alone agree with the final answer in {found.agreement:.1%} of the pixels",
     )
     more = len(segmented.classes) - len(shown)
-    values = {"model": segmented.model, "alone": alone, "figures": figures, "more": more}
-    return render("head_clusters.html", values)
+    note = f"{WEIGHTS}; classes in the image first." + f" {more} more are not shown." * (more > 0)
+    return render("head_clusters.html", values | {"alone": alone, "figures": figures, "note": note})
 
 
 def _row(segmented: Segmented, label: int, value: float) -> tuple[str, float, str]:

@@ -1,0 +1,1 @@
+"""Detectors in the demo."""

@@ -1,0 +1,1 @@
+"""Segmentation models in the demo."""
