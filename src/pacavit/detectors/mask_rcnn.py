@@ -32,13 +32,20 @@ class MaskRcnn(FasterRcnn):
         variant: "published", the detector of the paper, or "torchvision". They differ as those of
             :class:`~pacavit.detectors.faster_rcnn.FasterRcnn` do, and in the targets of masks.
         channels: width of the feature pyramid.
-        anchor_sizes, anchor_ratios: as for ``FasterRcnn``.
-        rpn_anchors, proposals_before_nms, proposals: likewise.
-        box_rois, box_pooling, fc_channels: likewise.
+        anchor_sizes: as for ``FasterRcnn``, like the next seven.
+        anchor_ratios: height over width of the anchors at each position.
+        rpn_anchors: anchors per image that the losses of proposals are computed from.
+        proposals_before_nms: best proposals of each level, in training and in evaluation.
+        proposals: those of an image that are left, in training and in evaluation.
+        box_rois: regions per image that the losses of classes and boxes are computed from.
+        box_pooling: side of the pooled map of a region for its class and box.
+        fc_channels: width of the two layers of each region.
         mask_pooling: side of the pooled map of a region; its mask has twice as many pixels a side.
         mask_channels: width of the layers that compute masks.
         mask_convs: number of 3x3 convolutions among them.
-        score_threshold, nms_threshold, max_detections: as for ``FasterRcnn``.
+        score_threshold: least score of a result.
+        nms_threshold: as for ``FasterRcnn``.
+        max_detections: most results per image.
 
     Raises:
         RecipeError: an option is out of its range.
