@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from pacavit.clustering import CLUSTERINGS, Clustering
 from pacavit.engine import train
-from pacavit.engine.diagnostics import Degeneration, DegenerationReport, collect_statistics
+from pacavit.engine.diagnostics import (
+    Degeneration,
+    DegenerationReport,
+    collect_statistics,
+    silhouette,
+)
 from pacavit.engine.run.log import read_metrics
 from pacavit.recipes import Recipe
 from pacavit.types import Grid
@@ -170,3 +175,12 @@ def test_tokens_that_are_no_numbers_have_no_silhouette() -> None:
     with collect_statistics(module) as statistics:
         module(torch.full((2, 6, 4), torch.nan), Grid(2, 3))
     assert "clusters_silhouette" not in statistics.means()
+
+
+def test_the_silhouette_of_many_tokens_is_that_of_some_of_them() -> None:
+    labels = torch.arange(40_000) % 4
+    x = 10 * torch.eye(8)[labels] + torch.randn(40_000, 8)
+    found = silhouette(x, labels)  # all pairs would need 12 GB
+    few = silhouette(x[:1000], labels[:1000])
+    assert found is not None
+    assert found == pytest.approx(few, abs=0.03)

@@ -51,10 +51,11 @@ class Detected(NamedTuple):
 class Detector(nn.Module, ABC):
     """A backbone with what finds objects in its maps. One decorated class in its own file.
 
+    Constructors take the backbone and the number of classes, then options of their own.
+
     Args:
         backbone: maps of several resolutions.
         num_classes: K, without a background.
-        options: keyword arguments of the subclass.
 
     Attributes:
         has_masks: it finds the masks of objects, and learns from them.
