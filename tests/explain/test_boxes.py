@@ -104,6 +104,16 @@ def test_d_rise_finds_the_pixels_that_matter(scores: BoxScores) -> None:
     assert not method(images, torch.tensor([0])).any()
 
 
+def test_d_rise_of_an_image_does_not_depend_on_the_others(scores: BoxScores) -> None:
+    images = torch.rand(3, 3, *SIZE)
+    both = BoxScores(scores.detector, torch.tensor([BOX] * 3)).eval()
+    options = {"masks": 20, "cells": 4}
+    found = METHODS.create("d_rise", both, options=options)(images, torch.tensor([1, 0, 1]))
+    alone = METHODS.create("d_rise", scores, options=options)(images[2:], torch.tensor([1]))
+    assert found[2].any()
+    torch.testing.assert_close(found[2:], alone)
+
+
 def test_d_rise_has_its_own_name() -> None:
     assert (method_title("d_rise"), method_title("grad_cam")) == ("D-RISE", "grad cam")
 

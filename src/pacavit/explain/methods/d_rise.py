@@ -62,30 +62,42 @@ class DRise(Method):
     def explain(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) and (B,) -> (B, height, width)."""
         size = (images.shape[2], images.shape[3])
+        sides = [-(-side // self.cells) for side in size]
+        # All are drawn at once, so that an image's map does not depend on the others in the batch.
         generator = torch.Generator().manual_seed(self.seed)
+        cells = torch.rand(self.masks, self.cells + 1, self.cells + 1, generator=generator)
+        moves = torch.stack(
+            [torch.randint(side, (self.masks,), generator=generator) for side in sides], 1
+        )
         found = images.new_zeros(len(images), *size)
         number = max(1, _BATCH // len(images))
-        for start in range(0, self.masks, number):
-            masks = self._random_masks(min(number, self.masks - start), size, generator)
-            masks = masks.to(images)
+        visible = (cells < self.visible).float()
+        for some, moved in zip(visible.split(number), moves.split(number), strict=True):
+            masks = _enlarged(some, moved, size).to(images)
             altered = (images[None] * masks[:, None, None]).flatten(0, 1)
             values = self.scores.similarities(altered).unflatten(0, (len(masks), len(images)))
             weights = values.gather(2, classes.expand(len(masks), -1)[..., None])[..., 0]
             found += torch.einsum("nb,nhw->bhw", weights.to(masks), masks - self.visible)
         return found / self.masks
 
-    def _random_masks(
-        self, number: int, size: tuple[int, int], generator: torch.Generator
-    ) -> Tensor:
-        """(number, height, width) in 0..1: grids of cells, enlarged and moved by up to a cell."""
-        cells = torch.rand(number, 1, self.cells + 1, self.cells + 1, generator=generator)
-        sides = [-(-side // self.cells) for side in size]
-        moves = [torch.randint(side, (number,), generator=generator).tolist() for side in sides]
-        whole = [side * (self.cells + 1) for side in sides]
-        grown = F.interpolate((cells < self.visible).float(), size=whole, mode="bilinear")[:, 0]
-        return torch.stack(
-            [
-                grown[row, down : down + size[0], right : right + size[1]]
-                for row, (down, right) in enumerate(zip(*moves, strict=True))
-            ]
-        )
+
+def _enlarged(cells: Tensor, moves: Tensor, size: tuple[int, int]) -> Tensor:
+    """Grids of visible cells as masks.
+
+    Args:
+        cells: (n, cells + 1, cells + 1) in 0..1, one more along each side than fit into the image.
+        moves: (n, 2) int64, pixels down and to the right that are cut off, less than a cell.
+        size: (height, width) of the image.
+
+    Returns:
+        (n, height, width) in 0..1, bilinear.
+    """
+    number = cells.shape[1]
+    whole = [-(-side // (number - 1)) * number for side in size]
+    grown = F.interpolate(cells[:, None], size=whole, mode="bilinear")[:, 0]
+    return torch.stack(
+        [
+            grown[row, down : down + size[0], right : right + size[1]]
+            for row, (down, right) in enumerate(moves.tolist())
+        ]
+    )
