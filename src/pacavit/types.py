@@ -86,10 +86,12 @@ class StageState(NamedTuple):
     Attributes:
         assignment: the stage's current assignment, or None before one is computed.
         importance: (B, N), for attentions that select tokens; None otherwise.
+        kept: (B, N) bool, the tokens that such an attention selected; None otherwise.
     """
 
     assignment: Assignment | None = None
     importance: Tensor | None = None
+    kept: Tensor | None = None
 
 
 class StageOutput(NamedTuple):

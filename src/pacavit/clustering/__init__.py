@@ -3,6 +3,7 @@
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.conv import ConvClustering
 from pacavit.clustering.dbscan import DBSCANClustering
+from pacavit.clustering.dpc_knn import DensityPeakClustering
 from pacavit.clustering.gmm import GaussianMixtureClustering
 from pacavit.clustering.grid import GridClustering
 from pacavit.clustering.hierarchical import HierarchicalClustering
@@ -10,6 +11,7 @@ from pacavit.clustering.kmeans import KMeansClustering
 from pacavit.clustering.linear import LinearClustering
 from pacavit.clustering.mlp import MlpClustering
 from pacavit.clustering.random import RandomClustering
+from pacavit.clustering.super_tokens import SuperTokenClustering
 from pacavit.clustering.teacher import TeacherClustering
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "Clustering",
     "ConvClustering",
     "DBSCANClustering",
+    "DensityPeakClustering",
     "GaussianMixtureClustering",
     "GridClustering",
     "HierarchicalClustering",
@@ -24,5 +27,6 @@ __all__ = [
     "LinearClustering",
     "MlpClustering",
     "RandomClustering",
+    "SuperTokenClustering",
     "TeacherClustering",
 ]

@@ -250,7 +250,7 @@ def _random_state(batch: int, grid: Grid, mask: Tensor | None = None) -> StageSt
 
 
 def _first_image(state: StageState) -> StageState:
-    assignment, importance = state
+    assignment, importance = state.assignment, state.importance
     assert assignment is not None
     assert assignment.valid is not None
     assert importance is not None
