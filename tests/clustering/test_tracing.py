@@ -29,6 +29,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("gmm", {"covariance": "spherical"}),
     ("hierarchical", {"distance_threshold": 1.5, "outliers": "nearest"}),
     ("dbscan", {"eps": 1.2, "outliers": "cluster"}),
+    ("super_tokens", {"n_iter": 2}),
 ]
 
 

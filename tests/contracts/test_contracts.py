@@ -52,7 +52,12 @@ def test_clustering_keeps_its_contract(name: str) -> None:
         ("dbscan", {"eps": 1.2, "outliers": "cluster"}),
         ("dbscan", {"eps": 1e-9, "outliers": "cluster"}),
         ("dbscan", {"outliers": "cluster"}),
-        *((name, {"position_weight": 1.0}) for name in ("kmeans", "hierarchical", "dbscan")),
+        ("super_tokens", {"n_iter": 3}),
+        ("dpc_knn", {"k": 1}),
+        *(
+            (name, {"position_weight": 1.0})
+            for name in ("kmeans", "hierarchical", "dbscan", "dpc_knn")
+        ),
     ],
 )
 def test_clustering_keeps_its_contract_with_options(name: str, options: dict[str, Any]) -> None:
@@ -62,6 +67,24 @@ def test_clustering_keeps_its_contract_with_options(name: str, options: dict[str
 @pytest.mark.parametrize("name", ATTENTIONS.names())
 def test_attention_keeps_its_contract(name: str) -> None:
     check_attention(ATTENTIONS.get(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("lsh", {"chunk_size": 4, "num_rounds": 3}),
+        ("lsh", {"chunk_size": 1}),
+        ("big_bird", {"tile_size": 2}),
+        ("big_bird", {"tile_size": 1, "window": 1, "num_global": 0, "num_random": 1}),
+        ("slow_fast", {"full_blocks": 3}),
+        ("slow_fast", {"keep": 0.1}),
+        ("slow_fast", {"keep": 1.0}),
+        ("agent", {"num_agents": 4}),
+        ("context_cluster", {"num_centers": 4}),
+    ],
+)
+def test_attention_keeps_its_contract_with_options(name: str, options: dict[str, Any]) -> None:
+    check_attention(ATTENTIONS.get(name), options)
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])

@@ -79,9 +79,7 @@ class AgentAttention(QkvAttention):
         q, k, v, agents = (split_heads(each, self.num_heads) for each in (q, k, v, agents))
         return q, k, v, agents, valid[:, None, None]
 
-    def _finish(
-        self, mixed: Tensor, v: Tensor, grid: Grid, patch_mask: Tensor | None
-    ) -> Tensor:
+    def _finish(self, mixed: Tensor, v: Tensor, grid: Grid, patch_mask: Tensor | None) -> Tensor:
         """Mixed values and values (B, h, N, d) -> (B, N, C)."""
         values = merge_heads(v)
         if patch_mask is not None:

@@ -73,17 +73,17 @@ class BigBirdAttention(QkvAttention):
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
     ) -> tuple[Tensor, StageState]:
         """(B, N, C) -> (B, N, C); the state is unchanged."""
-        height, width = (-(-side // self.tile_size) for side in grid)
+        height, width = self._num_tiles(grid)
         if not torch.compiler.is_exporting() and height * width <= self.num_keys:
             return self.attend(x, x, patch_mask), state
-        order = _tile_order(height, width, x.device)
+        slots = self._slots(grid, x.device)
         q, k, v = (
-            self._tiles(split_heads(layer(x), self.num_heads), grid)[:, :, order]
+            F.pad(split_heads(layer(x), self.num_heads), (0, 0, 0, 1))[:, :, slots]
             for layer in (self.q, self.k, self.v)
         )
         valid = x.new_ones(x.shape[:2], dtype=torch.bool) if patch_mask is None else patch_mask
-        valid = self._tiles(valid[:, None, :, None], grid)[:, :, order, :, 0]
-        index, used = self._links(height, width, x.device)
+        valid = F.pad(valid, (0, 1))[:, None, slots]
+        index, used = self._links(height * width, x.device)
         keys, values = (each[:, :, index].flatten(3, 4).flatten(0, 1) for each in (k, v))
         mask = (valid[:, :, index] & used[..., None]).flatten(3)[..., None, :]
         mask = mask.expand(-1, self.num_heads, -1, -1, -1).flatten(0, 1)
@@ -100,7 +100,8 @@ class BigBirdAttention(QkvAttention):
             )
             everywhere = everywhere.unflatten(2, (-1, self.tile_size**2))
             mixed = mixed.index_copy(2, chosen, everywhere)
-        return self.proj(merge_heads(self._patches(mixed[:, :, order.argsort()], grid))), state
+        tile, slot = self._places(grid, x.device)
+        return self.proj(merge_heads(mixed[:, :, tile, slot])), state
 
     def recorded(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
@@ -121,34 +122,34 @@ class BigBirdAttention(QkvAttention):
 
     def linked_patches(self, grid: Grid, device: torch.device) -> Tensor:
         """Which patches attend to which: (N, N) bool, queries first."""
-        height, width = (-(-side // self.tile_size) for side in grid)
-        rows, columns = (torch.arange(side, device=device) // self.tile_size for side in grid)
-        tile = (rows[:, None] * width + columns).flatten()
-        tile = _tile_order(height, width, device).argsort()[tile]
-        index, used = self._links(height, width, device)
-        links = torch.zeros(height * width, height * width, dtype=torch.int64, device=device)
+        height, width = self._num_tiles(grid)
+        index, used = self._links(height * width, device)
+        links = torch.zeros(len(index), len(index), dtype=torch.int64, device=device)
         linked = links.scatter_add_(1, index, used.long()) > 0
-        if self.num_global:
-            linked[self._global_tiles(height * width, device)] = True
+        linked[self._global_tiles(height * width, device)] = True
+        tile, _ = self._places(grid, device)
         return linked[tile[:, None], tile]
 
-    def _links(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The list of tiles (T, K) that each tile attends to, and which entries count (T, K).
+    def _num_tiles(self, grid: Grid) -> tuple[int, int]:
+        """Height and width of the grid of tiles."""
+        height, width = ((side + self.tile_size - 1) // self.tile_size for side in grid)
+        return height, width
+
+    def _links(self, total: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The tiles that each tile attends to, and which of them count: both (total + 1, K).
 
         Args:
-            height: of the grid of tiles.
-            width: of the grid of tiles.
+            total: number of tiles; there is an empty one more, see :meth:`_slots`.
             device: of the result.
         """
-        total = height * width
-        own = torch.arange(total, device=device)[:, None]
+        own = torch.arange(total + 1, device=device)[:, None]
         half = self.window // 2
         near = own + torch.arange(-half, half + 1, device=device)
         inside = (near >= 0) & (near < total)
         index = torch.cat(
             [
                 near.clamp(0, total - 1),
-                self._global_tiles(total, device).expand(total, -1),
+                self._global_tiles(total, device).expand(total + 1, -1),
                 self._random_tiles(total, device),
             ],
             1,
@@ -168,9 +169,9 @@ class BigBirdAttention(QkvAttention):
         return number * (total - 1) // max(self.num_global - 1, 1)
 
     def _random_tiles(self, total: int, device: torch.device) -> Tensor:
-        """Tiles outside of each tile's window, one from each of r equal parts: (T, r)."""
+        """Tiles outside of each tile's window, one from each of r equal parts: (total + 1, r)."""
         part = torch.arange(self.num_random, device=device)
-        own = torch.arange(total, device=device)[:, None]
+        own = torch.arange(total + 1, device=device)[:, None]
         outside = torch.scalar_tensor(total - self.window, dtype=torch.int64, device=device)
         outside = outside.clamp(min=1)
         # A hash, so that the tiles are those of any run and device.
@@ -179,26 +180,33 @@ class BigBirdAttention(QkvAttention):
         step = (part * outside + mixed % outside) // max(self.num_random, 1)
         return (own + self.window // 2 + 1 + step) % total
 
-    def _tiles(self, x: Tensor, grid: Grid) -> Tensor:
-        """(B, h, N, d) -> (B, h, T, b, d), with zeros below and to the right."""
-        side = self.tile_size
-        x = F.pad(x.unflatten(2, grid), (0, 0, 0, -grid.width % side, 0, -grid.height % side))
-        x = x.unflatten(3, (-1, side)).unflatten(2, (-1, side))
-        return x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    def _slots(self, grid: Grid, device: torch.device) -> Tensor:
+        """The patches of each tile: (total + 1, b) int64, N where a tile extends over the border.
 
-    def _patches(self, x: Tensor, grid: Grid) -> Tensor:
-        """(B, h, T, b, d) -> (B, h, N, d), without what was added."""
-        side = self.tile_size
-        x = x.unflatten(2, (-1, -(-grid.width // side))).unflatten(4, (side, side))
-        x = x.transpose(3, 4).flatten(4, 5).flatten(2, 3)
-        return x[:, :, : grid.height, : grid.width].flatten(2, 3)
+        The last tile is empty: without it, a traced program would depend on whether there is more
+        than one.
+        """
+        height, width = self._num_tiles(grid)
+        tile = torch.arange(height * width + 1, device=device)[:, None]
+        slot = torch.arange(self.tile_size**2, device=device)
+        row, column = tile // width, _to_and_fro(tile // width, tile % width, width)
+        row = row * self.tile_size + slot // self.tile_size
+        column = column * self.tile_size + slot % self.tile_size
+        inside = (row < grid.height) & (column < grid.width)
+        return torch.where(inside, row * grid.width + column, grid.num_patches)
+
+    def _places(self, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The tile of each patch, and its slot there: (N,) int64 each."""
+        side, (_, width) = self.tile_size, self._num_tiles(grid)
+        patch = torch.arange(grid.num_patches, device=device)
+        row, column = patch // grid.width, patch % grid.width
+        tile = row // side * width + _to_and_fro(row // side, column // side, width)
+        return tile, row % side * side + column % side
 
 
-def _tile_order(height: int, width: int, device: torch.device) -> Tensor:
-    """The tiles of a grid, numbered by rows, in an order to and fro along the rows: (T,)."""
-    number = torch.arange(height * width, device=device).view(height, width)
-    odd = torch.arange(height, device=device)[:, None] % 2 == 1
-    return torch.where(odd, number.flip(1), number).flatten()
+def _to_and_fro(row: Tensor, column: Tensor, width: int) -> Tensor:
+    """Columns counted from the left in even rows, and from the right in odd ones."""
+    return torch.where(row % 2 == 1, width - 1 - column, column)
 
 
 def _lowest(scores: Tensor) -> float:

@@ -66,15 +66,17 @@ class ContextClusterAttention(Attention):
             at_least_fp32(split_heads(each, self.num_heads))
             for each in (features, values, centers, center_values)
         )
-        cosine = F.normalize(centers, dim=3) @ F.normalize(features, dim=3).transpose(2, 3)
-        similarity = torch.sigmoid(self.beta + self.alpha * cosine)
-        nearest = similarity.masked_fill(~valid[:, None, :, None], -1).argmax(2, keepdim=True)
-        number = torch.arange(similarity.shape[2], device=x.device)[:, None]
-        belongs = nearest == number
-        if patch_mask is not None:
-            belongs = belongs & patch_mask[:, None, None]
-        similarity = similarity * belongs
-        total = similarity.sum(3, keepdim=True) + 1
-        aggregated = (center_values + similarity @ values) / total
-        dispatched = similarity.transpose(2, 3) @ aggregated
+        # In half precision many centers would be equally similar.
+        with torch.autocast(x.device.type, enabled=False):
+            cosine = F.normalize(centers, dim=3) @ F.normalize(features, dim=3).transpose(2, 3)
+            similarity = torch.sigmoid(self.beta + self.alpha * cosine)
+            nearest = similarity.masked_fill(~valid[:, None, :, None], -1).argmax(2, keepdim=True)
+            number = torch.arange(similarity.shape[2], device=x.device)[:, None]
+            belongs = nearest == number
+            if patch_mask is not None:
+                belongs = belongs & patch_mask[:, None, None]
+            similarity = similarity * belongs
+            total = similarity.sum(3, keepdim=True) + 1
+            aggregated = (center_values + similarity @ values) / total
+            dispatched = similarity.transpose(2, 3) @ aggregated
         return self.proj(merge_heads(dispatched).to(x.dtype)), state

@@ -33,7 +33,7 @@ class _Tokens(NamedTuple):
         valid: (B, P) bool, False at padding and added tokens.
         order: (B, h, rounds, P) int64, the tokens sorted by bucket.
         chunk: (B, h, rounds, P) int64, the chunk of each token.
-        size: tokens in a chunk.
+        shape: number of chunks, and tokens in each.
     """
 
     qk: Tensor
@@ -41,7 +41,7 @@ class _Tokens(NamedTuple):
     valid: Tensor
     order: Tensor
     chunk: Tensor
-    size: int
+    shape: tuple[int, int]
 
 
 @ATTENTIONS.register("lsh")
@@ -56,9 +56,10 @@ class LshAttention(Attention):
     their scores), and a key that a token sees in several rounds counts once. So the result is a
     softmax over the union of what a token sees in all rounds; with N <= c it is full attention.
 
-    An image of n patches has 2 ceil(n / c) buckets, at most ``max_buckets``. The matrices are drawn
-    once, from ``seed``, stage and block, and stored with the weights: training and evaluation agree.
-    The original is causal, draws anew in each pass, and its first chunk sees the last.
+    An image of n patches has 2 ceil(n / c) buckets, at most ``max_buckets``. The matrices are
+    drawn once, from ``seed``, stage and block, and stored with the weights, so training and
+    evaluation agree. The original is causal, draws anew in each pass, and its first chunk sees the
+    last.
 
     Args:
         dim: channels C.
@@ -70,6 +71,8 @@ class LshAttention(Attention):
         max_buckets: largest number of buckets; even.
         seed: of the random matrices.
     """
+
+    rotations: Tensor
 
     def __init__(
         self,
@@ -107,34 +110,43 @@ class LshAttention(Attention):
     ) -> tuple[Tensor, StageState]:
         """(B, N, C) -> (B, N, C); the state is unchanged."""
         tokens = self._sorted(x, patch_mask)
-        rounds = [self._round(tokens, each) for each in range(tokens.order.shape[2])]
-        totals = torch.stack([total for _, total in rounds])
-        shares = totals.softmax(0)[..., None]
-        mixed = sum(share * out for share, (out, _) in zip(shares, rounds, strict=True))
+        with torch.autocast(x.device.type, enabled=False):
+            rounds = [_attend(tokens, each) for each in range(tokens.order.shape[2])]
+            shares = torch.stack([total for _, total in rounds]).softmax(0)[..., None]
+            mixed = (shares * torch.stack([out for out, _ in rounds])).sum(0)
         return self.proj(merge_heads(mixed[:, :, : x.shape[1]]).to(x.dtype)), state
 
     def recorded(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
     ) -> tuple[Tensor, StageState, AttentionRecord]:
         """:meth:`forward` by the matrix of all pairs, quadratic in N."""
-        tokens = self._sorted(x, patch_mask)
-        step = tokens.chunk[..., :, None] - tokens.chunk[..., None, :]
-        seen = ((step == 0) | (step == 1)).any(2)
-        own = torch.eye(seen.shape[2], dtype=torch.bool, device=x.device)
-        scores = _scores(tokens.qk, tokens.qk).masked_fill(own, _SELF)
-        scores = scores.masked_fill(~(seen & tokens.valid[:, None, None]), _MASKED)
-        weights = scores.softmax(3)[:, :, : x.shape[1], : x.shape[1]]
-        mixed = weights @ tokens.values[:, :, : x.shape[1]]
+        tokens, num_patches = self._sorted(x, patch_mask), x.shape[1]
+        chunk = tokens.chunk[..., :num_patches]
+        step = chunk[..., :, None] - chunk[..., None, :]
+        seen = ((step == 0) | (step == 1)).any(2) & tokens.valid[:, None, None, :num_patches]
+        own = torch.eye(num_patches, dtype=torch.bool, device=x.device)
+        qk = tokens.qk[:, :, :num_patches]
+        with torch.autocast(x.device.type, enabled=False):
+            scores = _scores(qk, qk).masked_fill(own, _SELF).masked_fill(~seen, _MASKED)
+        weights = scores.softmax(3)
+        mixed = weights @ tokens.values[:, :, :num_patches]
         return self.proj(merge_heads(mixed).to(x.dtype)), state, AttentionRecord(weights)
 
     def _sorted(self, x: Tensor, patch_mask: Tensor | None) -> _Tokens:
         """Project the tokens and sort them by bucket, in every round."""
         batch, num_patches, _ = x.shape
         size, rotations = self.chunk_size, self.rotations
-        if not torch.compiler.is_exporting() and num_patches <= size:
-            size, rotations = num_patches, rotations[:1]  # one chunk, equal in all rounds
-        added = -num_patches % size
-        valid = x.new_ones(batch, num_patches, dtype=torch.bool) if patch_mask is None else patch_mask
+        if torch.compiler.is_exporting():
+            # One program for every grid; its shapes must not depend on whether there is one chunk.
+            chunks = (num_patches + size - 1) // size + 1
+        else:
+            if num_patches <= size:
+                size, rotations = num_patches, rotations[:1]  # one chunk, equal in all rounds
+            chunks = -(-num_patches // size)
+        added = chunks * size - num_patches
+        valid = (
+            x.new_ones(batch, num_patches, dtype=torch.bool) if patch_mask is None else patch_mask
+        )
         valid = F.pad(valid, (0, added))
         qk, values = (
             F.pad(at_least_fp32(split_heads(layer(x), self.num_heads)), (0, 0, 0, added))
@@ -144,7 +156,7 @@ class LshAttention(Attention):
             bucket = self._buckets(qk, valid, rotations)
         order = bucket.argsort(dim=3, stable=True)
         rank = order.argsort(dim=3)
-        return _Tokens(qk, values, valid, order, rank // size, size)
+        return _Tokens(qk, values, valid, order, rank // size, (chunks, size))
 
     def _buckets(self, qk: Tensor, valid: Tensor, rotations: Tensor) -> Tensor:
         """(B, h, P, d) -> (B, h, rounds, P); padding comes after the last bucket."""
@@ -158,32 +170,33 @@ class LshAttention(Attention):
         )
         return sides.argmax(4).masked_fill(~valid[:, None, None], 2 * half)
 
-    def _round(self, tokens: _Tokens, index: int) -> tuple[Tensor, Tensor]:
-        """One round: mixed values (B, h, P, d) and logsumexp of the scores (B, h, P)."""
-        order, size = tokens.order[:, :, index], tokens.size
 
-        def sort(values: Tensor) -> Tensor:
-            found = values.gather(2, order[..., None].expand(-1, -1, -1, values.shape[3]))
-            return found.unflatten(2, (-1, size))
+def _attend(tokens: _Tokens, index: int) -> tuple[Tensor, Tensor]:
+    """One round: mixed values (B, h, P, d) and logsumexp of the scores (B, h, P)."""
+    order, shape = tokens.order[:, :, index], tokens.shape
 
-        qk, values, chunk = map(sort, (tokens.qk, tokens.values, tokens.chunk.transpose(2, 3)))
-        valid = sort(tokens.valid[:, None, :, None].expand(-1, order.shape[1], -1, -1))
-        position = order.unflatten(2, (-1, size))
-        visible = _with_previous(valid, False)[..., 0]
-        keys = _with_previous(position[..., None], -1)[..., 0]
-        scores = _scores(qk, _with_previous(qk, 0.0))
-        # Over how many rounds each pair is spread; invalid pairs may have any number.
-        step = chunk[..., :, None, :] - _with_previous(chunk, -2)[..., None, :, :]
-        times = ((step == 0) | (step == 1)).sum(-1).clamp(min=1)
-        scores = scores.masked_fill(position[..., :, None] == keys[..., None, :], _SELF)
-        scores = scores - times.to(scores).log()
-        scores = scores.masked_fill(~visible[..., None, :], _MASKED)
-        total = scores.logsumexp(4)
-        mixed = (scores - total[..., None]).exp() @ _with_previous(values, 0.0)
-        back = order.argsort(dim=2)
-        mixed = mixed.flatten(2, 3)
-        mixed = mixed.gather(2, back[..., None].expand(-1, -1, -1, mixed.shape[3]))
-        return mixed, total.flatten(2).gather(2, back)
+    def sort(values: Tensor) -> Tensor:
+        found = values.gather(2, order[..., None].expand(-1, -1, -1, values.shape[3]))
+        return found.unflatten(2, shape)
+
+    qk, values, chunk = map(sort, (tokens.qk, tokens.values, tokens.chunk.transpose(2, 3)))
+    valid = sort(tokens.valid[:, None, :, None].expand(-1, order.shape[1], -1, -1))
+    position = order.unflatten(2, shape)
+    visible = _with_previous(valid, False)[..., 0]
+    keys = _with_previous(position[..., None], -1)[..., 0]
+    scores = _scores(qk, _with_previous(qk, 0.0))
+    # Over how many rounds each pair is spread; invalid pairs may have any number.
+    step = chunk[..., :, None, :] - _with_previous(chunk, -2)[..., None, :, :]
+    times = ((step == 0) | (step == 1)).sum(-1).clamp(min=1)
+    scores = scores.masked_fill(position[..., :, None] == keys[..., None, :], _SELF)
+    scores = scores - times.to(scores).log()
+    scores = scores.masked_fill(~visible[..., None, :], _MASKED)
+    total = scores.logsumexp(4)
+    mixed = (scores - total[..., None]).exp() @ _with_previous(values, 0.0)
+    back = order.argsort(dim=2)
+    mixed = mixed.flatten(2, 3)
+    mixed = mixed.gather(2, back[..., None].expand(-1, -1, -1, mixed.shape[3]))
+    return mixed, total.flatten(2).gather(2, back)
 
 
 def _scores(queries: Tensor, keys: Tensor) -> Tensor:
@@ -193,5 +206,5 @@ def _scores(queries: Tensor, keys: Tensor) -> Tensor:
 
 def _with_previous(chunks: Tensor, first: float) -> Tensor:
     """Chunks (B, h, n, c, d) -> (B, h, n, 2c, d), the one before in front; ``first`` before all."""
-    before = F.pad(chunks[:, :, :-1], (0, 0, 0, 0, 1, 0), value=first)
+    before = F.pad(chunks, (0, 0, 0, 0, 1, 0), value=first)[:, :, :-1]
     return torch.cat([before, chunks], 3)

@@ -26,7 +26,7 @@ class _Split(NamedTuple):
 
     Attributes:
         kept: (B, N) bool, the patches of the slow path.
-        index: (B, K) int64, their positions; filled up with others where an image has fewer.
+        positions: (B, K) int64, where they are; filled up with others where an image has fewer.
         row: (B, N) int64, the token 0..K of the slow path that each patch is given.
         share: (B, N), the fraction of each patch in the representative; sums to 1, or is 0.
         tokens: (B, K + 1, C).
@@ -34,7 +34,7 @@ class _Split(NamedTuple):
     """
 
     kept: Tensor
-    index: Tensor
+    positions: Tensor
     row: Tensor
     share: Tensor
     tokens: Tensor
@@ -118,7 +118,7 @@ class SlowFastAttention(QkvAttention):
         if split is not None:
             row = split.row[:, None, :, None].expand(-1, weights.shape[1], -1, weights.shape[3])
             weights = weights.gather(2, row)
-            own = F.one_hot(split.index, x.shape[1]) * split.valid[:, :-1, None]
+            own = F.one_hot(split.positions, x.shape[1]) * split.valid[:, :-1, None]
             keys = torch.cat([own.to(split.share), split.share[:, None]], 1)
         mixed = self.proj(merge_heads(weights @ v))
         new_state = self._next_state(x, k, split, state, patch_mask)
@@ -183,8 +183,8 @@ class SlowFastAttention(QkvAttention):
                 seen = torch.lerp(before.to(seen), seen, self.alpha)
             return state._replace(importance=seen, kept=None)
         assert before is not None
-        old = before.to(seen).gather(1, split.index)
+        old = before.to(seen).gather(1, split.positions)
         new = torch.lerp(old, seen[:, :-1], self.alpha).where(split.valid[:, :-1], old)
         return state._replace(
-            importance=before.to(seen).scatter(1, split.index, new), kept=split.kept
+            importance=before.to(seen).scatter(1, split.positions, new), kept=split.kept
         )

@@ -18,11 +18,12 @@ class DensityPeakClustering(Clustering):
 
     Density peaks (Rodriguez and Laio, Science 2014) with k nearest neighbors (Du et al.,
     Knowledge-Based Systems 2016), as in TCFormer (Zeng et al., CVPR 2022, arXiv:2204.08680). With
-    distances d divided by sqrt C, the density of a patch is rho = exp(-mean of d^2 to its k nearest,
-    itself included), and delta its distance to the nearest patch of higher density, for the
-    densest one the largest distance. The M patches of highest rho delta are centers; each patch
-    joins the nearest center, a center itself. Of equal patches the first counts as denser, where
-    TCFormer adds noise; and images never share a maximum. Clusters are numbered by rho delta.
+    distances d divided by sqrt C, the density of a patch is rho = exp(-mean of d^2 to its k
+    nearest, itself included); its distance delta is that to the nearest patch of higher density,
+    for the densest patch the largest one. The M patches of highest rho delta are centers, and each
+    patch joins the nearest center, a center itself. Clusters are numbered by rho delta. Of equal
+    patches the first counts as denser, where TCFormer adds noise, and the largest distance is that
+    of the image, where TCFormer takes the batch's.
 
     Larger grids are average-pooled to 256 cells first, because time and memory grow with the
     square of the number of patches.
@@ -36,6 +37,7 @@ class DensityPeakClustering(Clustering):
     """
 
     differentiable = False
+    exportable = False
     masked = True
     max_tokens = 256
 

@@ -59,7 +59,7 @@ class SuperTokenClustering(Clustering):
             return logarithms.where(used, _UNUSED)
 
     def _associate(self, x: Tensor, tokens: Tensor, near: Tensor) -> Tensor:
-        """log softmax over the neighboring super tokens: (B, N, C), (B, M, C) -> (B, M, N)."""
+        """Logarithms of the softmax over neighbors: (B, N, C), (B, M, C) -> (B, M, N)."""
         scores = tokens @ x.transpose(1, 2) * self.dim**-0.5
         return scores.masked_fill(~near, -torch.inf).log_softmax(1)
 
