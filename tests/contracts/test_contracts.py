@@ -53,6 +53,7 @@ def test_clustering_keeps_its_contract(name: str) -> None:
         ("dbscan", {"eps": 1e-9, "outliers": "cluster"}),
         ("dbscan", {"outliers": "cluster"}),
         ("super_tokens", {"n_iter": 3}),
+        *((name, {"elastic": True}) for name in ("conv", "mlp", "linear")),
         ("dpc_knn", {"k": 1}),
         *(
             (name, {"position_weight": 1.0})

@@ -20,9 +20,9 @@ VARIANTS: list[dict[str, Any]] = [
     {"num_clusters": 3, "clustering": "linear"},
     {"num_clusters": 3, "clustering": "mlp", "stem_dims": (6, 5), "transition_convs": 2},
     {"num_clusters": 3, "stem_dims": (6,), "stem_stride": 4, "transition_convs": 1},
-    {"attention": "full"},
     {"attention": "lsh", "attention_options": {"chunk_size": 8}},
     {"attention": "slow_fast"},
+    {"attention": "full"},
 ]
 CANVAS = (64, 80)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS, Attention
-from pacavit.attention.qkv import check_heads, merge_heads, split_heads
+from pacavit.attention.heads import check_heads, merge_heads, split_heads
 from pacavit.clustering import GridClustering
 from pacavit.clustering.functional._points import check_count
 from pacavit.types import Grid, StageState

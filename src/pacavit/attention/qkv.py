@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.attention.base import Attention
-from pacavit.errors import RecipeError
+from pacavit.attention.heads import check_heads
 from pacavit.utils.linear import Linear
 
-__all__ = ["QkvAttention", "check_heads", "merge_heads", "split_heads"]
+__all__ = ["QkvAttention"]
 
 
 class QkvAttention(Attention):
@@ -46,27 +46,9 @@ class QkvAttention(Attention):
             valid: (B, K) bool, False where the context must be ignored; None is all valid.
         """
         q, k, v = (
-            split_heads(layer(tokens), self.num_heads)
+            layer(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for layer, tokens in ((self.q, x), (self.k, context), (self.v, context))
         )
         mask = None if valid is None else valid[:, None, None]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(merge_heads(out))
-
-
-def check_heads(dim: int, num_heads: int, stage: int) -> None:
-    """Raise RecipeError unless the heads divide the channels of a stage."""
-    if num_heads < 1 or dim % num_heads:
-        raise RecipeError(
-            f"num_heads {num_heads} does not divide the {dim} channels of stage {stage}"
-        )
-
-
-def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """(B, N, C) -> (B, h, N, d)."""
-    return x.unflatten(2, (num_heads, -1)).transpose(1, 2)
-
-
-def merge_heads(x: Tensor) -> Tensor:
-    """(B, h, N, d) -> (B, N, C)."""
-    return x.transpose(1, 2).flatten(2)
+        return self.proj(out.transpose(1, 2).flatten(2))

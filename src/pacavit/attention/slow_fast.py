@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS
-from pacavit.attention.qkv import QkvAttention, merge_heads, split_heads
+from pacavit.attention.heads import merge_heads, split_heads
+from pacavit.attention.qkv import QkvAttention
 from pacavit.clustering.functional._points import check_count, check_number, take
 from pacavit.errors import RecipeError
 from pacavit.types import AttentionRecord, Grid, StageState

@@ -4,6 +4,7 @@ from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.conv import ConvClustering
 from pacavit.clustering.dbscan import DBSCANClustering
 from pacavit.clustering.dpc_knn import DensityPeakClustering
+from pacavit.clustering.elastic import ElasticClustering, use_clusters
 from pacavit.clustering.gmm import GaussianMixtureClustering
 from pacavit.clustering.grid import GridClustering
 from pacavit.clustering.hierarchical import HierarchicalClustering
@@ -20,6 +21,7 @@ __all__ = [
     "ConvClustering",
     "DBSCANClustering",
     "DensityPeakClustering",
+    "ElasticClustering",
     "GaussianMixtureClustering",
     "GridClustering",
     "HierarchicalClustering",
@@ -29,4 +31,5 @@ __all__ = [
     "RandomClustering",
     "SuperTokenClustering",
     "TeacherClustering",
+    "use_clusters",
 ]

@@ -6,7 +6,8 @@ import math
 
 from torch import Tensor, nn
 
-from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.clustering.base import CLUSTERINGS
+from pacavit.clustering.elastic import ElasticClustering
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
 from pacavit.utils.layout import map_of, tokens_of
@@ -16,7 +17,7 @@ __all__ = ["ConvClustering"]
 
 
 @CLUSTERINGS.register("conv")
-class ConvClustering(Clustering):
+class ConvClustering(ElasticClustering):
     """Depthwise convolution, pointwise layer, logits: (B, N, C) -> (B, M, N).
 
     Grainger et al., "PaCa-ViT", CVPR 2023. Only the first layer looks at neighbors, so the two
@@ -26,10 +27,20 @@ class ConvClustering(Clustering):
         dim: channels C.
         num_clusters: M.
         kernel_size: side of the depthwise kernel in patches, odd; 7 in the paper.
+        elastic: train for any number of clusters from 1 to M, see ``ElasticClustering``.
+        num_active: number of clusters in evaluation; None is M. Only with ``elastic``.
     """
 
-    def __init__(self, dim: int, num_clusters: int, *, kernel_size: int = 7) -> None:
-        super().__init__(dim, num_clusters)
+    def __init__(
+        self,
+        dim: int,
+        num_clusters: int,
+        *,
+        kernel_size: int = 7,
+        elastic: bool = False,
+        num_active: int | None = None,
+    ) -> None:
+        super().__init__(dim, num_clusters, elastic=elastic, num_active=num_active)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise RecipeError(f"kernel_size must be odd and positive, not {kernel_size}")
         self.depthwise = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.clustering.base import CLUSTERINGS
+from pacavit.clustering.elastic import ElasticClustering
 from pacavit.types import Grid
 from pacavit.utils.linear import Linear
 
@@ -12,7 +13,7 @@ __all__ = ["LinearClustering"]
 
 
 @CLUSTERINGS.register("linear")
-class LinearClustering(Clustering):
+class LinearClustering(ElasticClustering):
     """A linear layer without bias, applied to each patch: (B, N, C) -> (B, M, N).
 
     Every cluster is a learned direction. From the original implementation of PaCa-ViT.
@@ -20,13 +21,22 @@ class LinearClustering(Clustering):
     Args:
         dim: channels C.
         num_clusters: M.
+        elastic: train for any number of clusters from 1 to M, see ``ElasticClustering``.
+        num_active: number of clusters in evaluation; None is M. Only with ``elastic``.
     """
 
     order_free = True
     spatial = False
 
-    def __init__(self, dim: int, num_clusters: int) -> None:
-        super().__init__(dim, num_clusters)
+    def __init__(
+        self,
+        dim: int,
+        num_clusters: int,
+        *,
+        elastic: bool = False,
+        num_active: int | None = None,
+    ) -> None:
+        super().__init__(dim, num_clusters, elastic=elastic, num_active=num_active)
         self.to_clusters = Linear(dim, num_clusters, bias=False)
 
     def last_layer(self) -> nn.Module:

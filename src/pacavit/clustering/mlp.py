@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pacavit.clustering.base import CLUSTERINGS, Clustering
+from pacavit.clustering.base import CLUSTERINGS
+from pacavit.clustering.elastic import ElasticClustering
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
 from pacavit.utils.linear import Linear
@@ -13,7 +14,7 @@ __all__ = ["MlpClustering"]
 
 
 @CLUSTERINGS.register("mlp")
-class MlpClustering(Clustering):
+class MlpClustering(ElasticClustering):
     """Two linear layers, applied to each patch: (B, N, C) -> (B, M, N).
 
     Grainger et al., "PaCa-ViT", CVPR 2023.
@@ -22,13 +23,23 @@ class MlpClustering(Clustering):
         dim: channels C.
         num_clusters: M.
         hidden_ratio: width of the hidden layer over C; 4 in the paper.
+        elastic: train for any number of clusters from 1 to M, see ``ElasticClustering``.
+        num_active: number of clusters in evaluation; None is M. Only with ``elastic``.
     """
 
     order_free = True
     spatial = False
 
-    def __init__(self, dim: int, num_clusters: int, *, hidden_ratio: float = 4) -> None:
-        super().__init__(dim, num_clusters)
+    def __init__(
+        self,
+        dim: int,
+        num_clusters: int,
+        *,
+        hidden_ratio: float = 4,
+        elastic: bool = False,
+        num_active: int | None = None,
+    ) -> None:
+        super().__init__(dim, num_clusters, elastic=elastic, num_active=num_active)
         hidden = round(dim * hidden_ratio)
         if hidden < 1:
             raise RecipeError(
