@@ -57,6 +57,12 @@ def test_every_attention_exports_as_one_program(name: str) -> None:
 
 
 @pytest.mark.slow
+def test_elastic_clusterings_export_as_one_program() -> None:
+    options = {"elastic": True, "num_active": 3}
+    check_one_program(build(num_clusters=(5, 0), stem_dims=(4,), clustering_options=options))
+
+
+@pytest.mark.slow
 def test_a_compiled_training_step_is_the_eager_one() -> None:
     images = torch.randn(2, 3, 37, 50)
     mask = torch.ones(2, 37, 50, dtype=torch.bool)

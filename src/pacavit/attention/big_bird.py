@@ -28,7 +28,7 @@ class BigBirdAttention(QkvAttention):
     all. A tile that is chosen twice counts once. With no more tiles than window + global + random,
     attention is full; this is decided for each input, so late stages of a pyramid usually are.
 
-    Below some thousand patches it is hardly faster than full attention, which needs no gathering.
+    Gathering costs time: with few patches, full attention is as fast.
 
     Args:
         dim: channels C.

@@ -46,9 +46,9 @@ class ElasticClustering(Clustering):
         if not self.elastic:
             return Assignment(weights, log_mass, valid)
         if self.training:
-            number = torch.randint(1, self.num_clusters + 1, (len(x), 1), device=x.device)
+            number = torch.randint(1, self.num_clusters + 1, (x.shape[0], 1), device=x.device)
         else:
-            number = x.new_full((len(x), 1), self.num_clusters, dtype=torch.int64)
+            number = x.new_full((x.shape[0], 1), self.num_clusters, dtype=torch.int64)
             weights, log_mass = (each[:, : self.num_active] for each in (weights, log_mass))
         patches = x.shape[1] if patch_mask is None else patch_mask.sum(1, keepdim=True)
         valid = torch.arange(weights.shape[1], device=x.device) < number.clamp(max=patches)
