@@ -135,3 +135,15 @@ def test_model_compiles_with_every_clustering(name: str) -> None:
         expected = model(images)
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)(images)
     torch.testing.assert_close(compiled, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ATTENTIONS.names())
+def test_model_compiles_with_every_attention(name: str) -> None:
+    clusters = 4 if ATTENTIONS.get(name).uses_clusters else None
+    model = PacaViT(**SMALL, num_clusters=clusters, attention=name).eval()
+    images = torch.randn(2, 3, 64, 80)
+    with torch.no_grad():
+        expected = model(images)
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)(images)
+    torch.testing.assert_close(compiled, expected, atol=1e-5, rtol=1e-5)

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import pytest
 import timm
 import torch
 from torch import nn
 
 import pacavit.models  # noqa: F401 - registers the models
-from pacavit.attention import FullAttention
-from pacavit.models import count_macs
+from pacavit.attention import ATTENTIONS, FullAttention
+from pacavit.models import PacaViT, count_macs
 from pacavit.types import Grid, StageState
 
 
@@ -48,3 +49,17 @@ def test_images_may_have_other_channels() -> None:
     assert count_macs(gray, (32, 32), in_chans=1) < count_macs(
         timm.create_model("pacavit_nano"), (32, 32)
     )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"attention": name} for name in ATTENTIONS.names() if name != "paca"),
+        *({"num_clusters": 4, "clustering": name} for name in ("conv", "super_tokens")),
+    ],
+)
+def test_macs_can_be_counted_without_memory(settings: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {"embed_dims": (8,), "depths": (2,), "num_heads": (2,), **settings}
+    expected = count_macs(PacaViT(**arguments), (40, 48))
+    with torch.device("meta"):
+        assert count_macs(PacaViT(**arguments), (40, 48)) == expected

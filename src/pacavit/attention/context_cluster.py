@@ -12,7 +12,7 @@ from pacavit.clustering import GridClustering
 from pacavit.clustering.functional._points import check_count
 from pacavit.types import Grid, StageState
 from pacavit.utils.linear import Linear
-from pacavit.utils.precision import at_least_fp32
+from pacavit.utils.precision import at_least_fp32, without_autocast
 
 __all__ = ["ContextClusterAttention"]
 
@@ -67,7 +67,7 @@ class ContextClusterAttention(Attention):
             for each in (features, values, centers, center_values)
         )
         # In half precision many centers would be equally similar.
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device.type):
             cosine = F.normalize(centers, dim=3) @ F.normalize(features, dim=3).transpose(2, 3)
             similarity = torch.sigmoid(self.beta + self.alpha * cosine)
             nearest = similarity.masked_fill(~valid[:, None, :, None], -1).argmax(2, keepdim=True)

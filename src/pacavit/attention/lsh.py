@@ -14,7 +14,7 @@ from pacavit.clustering.functional._points import check_count, check_seed
 from pacavit.errors import RecipeError
 from pacavit.types import AttentionRecord, Grid, StageState
 from pacavit.utils.linear import Linear
-from pacavit.utils.precision import at_least_fp32
+from pacavit.utils.precision import at_least_fp32, without_autocast
 
 __all__ = ["LshAttention"]
 
@@ -110,7 +110,7 @@ class LshAttention(Attention):
     ) -> tuple[Tensor, StageState]:
         """(B, N, C) -> (B, N, C); the state is unchanged."""
         tokens = self._sorted(x, patch_mask)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device.type):
             rounds = [_attend(tokens, each) for each in range(tokens.order.shape[2])]
             shares = torch.stack([total for _, total in rounds]).softmax(0)[..., None]
             mixed = (shares * torch.stack([out for out, _ in rounds])).sum(0)
@@ -126,7 +126,7 @@ class LshAttention(Attention):
         seen = ((step == 0) | (step == 1)).any(2) & tokens.valid[:, None, None, :num_patches]
         own = torch.eye(num_patches, dtype=torch.bool, device=x.device)
         qk = tokens.qk[:, :, :num_patches]
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device.type):
             scores = _scores(qk, qk).masked_fill(own, _SELF).masked_fill(~seen, _MASKED)
         weights = scores.softmax(3)
         mixed = weights @ tokens.values[:, :, :num_patches]
@@ -152,7 +152,7 @@ class LshAttention(Attention):
             F.pad(at_least_fp32(split_heads(layer(x), self.num_heads)), (0, 0, 0, added))
             for layer in (self.qk, self.v)
         )
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(x.device.type):
             bucket = self._buckets(qk, valid, rotations)
         order = bucket.argsort(dim=3, stable=True)
         rank = order.argsort(dim=3)

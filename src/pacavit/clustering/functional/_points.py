@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pacavit.errors import RecipeError
-from pacavit.utils.precision import at_least_fp32
+from pacavit.utils.precision import at_least_fp32, without_autocast
 
 __all__ = [
     "being_traced",
@@ -55,7 +55,7 @@ def precise(device: str) -> Iterator[None]:
     Args:
         device: its type, such as "cuda".
     """
-    with torch.autocast(device, enabled=False):
+    with without_autocast(device):
         if device != "cuda":
             yield
             return
