@@ -29,7 +29,7 @@ def masked(module: Any, x: Tensor, seen: Tensor) -> Tensor:
 
 
 def tile_of_patch(grid: Grid, side: int) -> list[int]:
-    """The number of each patch's tile, to and fro along the rows of tiles."""
+    """The number of each patch's tile, in serpentine order."""
     width = -(-grid.width // side)
     numbers = []
     for row in range(grid.height):

@@ -21,12 +21,12 @@ class BigBirdAttention(QkvAttention):
     """Attention to window, global and random tiles, O(N (5 + r) b): (B, N, C) -> (B, N, C).
 
     Zaheer et al., "Big Bird: Transformers for Longer Sequences", NeurIPS 2020, arXiv:2007.14062,
-    with blocks that are square tiles of b = ``tile_size`` squared patches, counted to and fro along
-    the rows of tiles, so that consecutive tiles touch. softmax(Q K^T / sqrt d) V over the keys of
-    the ``window`` tiles around a patch's own, of ``num_global`` tiles, evenly spaced from the first
-    to the last, and of ``num_random`` others, fixed by ``seed``; patches of global tiles attend to
-    all. A tile that is chosen twice counts once. With no more tiles than window + global + random,
-    attention is full; this is decided for each input, so late stages of a pyramid usually are.
+    with blocks that are square tiles of b = ``tile_size`` squared patches, in serpentine order, so
+    that consecutive tiles touch. softmax(Q K^T / sqrt d) V over the keys of the ``window`` tiles
+    around a patch's own, of ``num_global`` tiles, evenly spaced from the first to the last, and of
+    r = ``num_random`` others, fixed by ``seed``; patches of global tiles attend to all. A tile that
+    is chosen twice counts once. With no more tiles than window + global + random, attention is
+    full; this is decided for each input, so late stages of a pyramid usually are.
 
     Gathering costs time: with few patches, full attention is as fast.
 
@@ -190,7 +190,7 @@ class BigBirdAttention(QkvAttention):
         height, width = self._num_tiles(grid)
         tile = torch.arange(height * width + 1, device=device)[:, None]
         slot = torch.arange(self.tile_size**2, device=device)
-        row, column = tile // width, _to_and_fro(tile // width, tile % width, width)
+        row, column = tile // width, _serpentine(tile // width, tile % width, width)
         row = row * self.tile_size + slot // self.tile_size
         column = column * self.tile_size + slot % self.tile_size
         inside = (row < grid.height) & (column < grid.width)
@@ -201,11 +201,11 @@ class BigBirdAttention(QkvAttention):
         side, (_, width) = self.tile_size, self._num_tiles(grid)
         patch = torch.arange(grid.num_patches, device=device)
         row, column = patch // grid.width, patch % grid.width
-        tile = row // side * width + _to_and_fro(row // side, column // side, width)
+        tile = row // side * width + _serpentine(row // side, column // side, width)
         return tile, row % side * side + column % side
 
 
-def _to_and_fro(row: Tensor, column: Tensor, width: int) -> Tensor:
+def _serpentine(row: Tensor, column: Tensor, width: int) -> Tensor:
     """Columns counted from the left in even rows, and from the right in odd ones."""
     return torch.where(row % 2 == 1, width - 1 - column, column)
 
