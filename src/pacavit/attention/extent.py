@@ -10,9 +10,7 @@ from pacavit.types import Grid
 __all__ = ["extent"]
 
 
-def extent(
-    grid: Grid, patch_mask: Tensor | None, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def extent(grid: Grid, patch_mask: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows and columns of patches up to the last one that is not padding: (B,) or (1,) int64 each.
 
     Args:

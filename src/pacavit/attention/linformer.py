@@ -78,8 +78,9 @@ class LinformerAttention(QkvAttention):
         K is the smaller of k and N.
         """
         height, width = extent(grid, patch_mask, x.device)
+        precise = torch.promote_types(x.dtype, torch.float32)
         rows, columns = (
-            _interpolation(length, self.base_size, side).to(x)
+            _interpolation(length.to(precise), self.base_size, side).to(x)
             for length, side in zip((height, width), grid, strict=True)
         )
         patches = height * width
@@ -103,9 +104,9 @@ def _interpolation(length: Tensor, size: int, side: int) -> Tensor:
     triangles, so that no sample is skipped.
 
     Returns:
-        (B, side, size), rows sum to 1.
+        (B, side, size) of the type of ``length``, rows sum to 1.
     """
-    place = torch.arange(side, device=length.device)
+    place = torch.arange(side, device=length.device, dtype=length.dtype)
     sample = torch.arange(size, device=length.device)
     step = (size / length)[:, None]
     middle = ((place + 0.5) * step - 0.5).clamp(0, size - 1)

@@ -58,7 +58,7 @@ class LocalSubsampledAttention(QkvAttention):
         if self.reduction is not None:
             context, valid = self.reduction(x, grid, patch_mask)
             return self.attend(x, context, valid), state
-        windows = WindowPartition(grid, self.window_size)
+        windows = WindowPartition(grid, self.window_size, x.device)
         q, k, v = self.q(x), self.k(x), self.v(x)
         return self.proj(windows.attend(q, k, v, self.num_heads, patch_mask)), state
 
@@ -71,7 +71,7 @@ class LocalSubsampledAttention(QkvAttention):
             tokens, weights = self.attend_recorded(x, context, valid)
             keys = self.reduction.keys(x, grid, patch_mask)
             return tokens, state, AttentionRecord(weights, keys)
-        windows = WindowPartition(grid, self.window_size)
+        windows = WindowPartition(grid, self.window_size, x.device)
         q, k, v = self.q(x), self.k(x), self.v(x)
         tokens, weights = windows.attend_recorded(q, k, v, self.num_heads, patch_mask)
-        return self.proj(tokens), state, AttentionRecord(weights, windows.keys(x.device))
+        return self.proj(tokens), state, AttentionRecord(weights, windows.keys())

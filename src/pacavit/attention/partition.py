@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,81 +11,81 @@ from pacavit.types import Grid
 __all__ = ["WindowPartition"]
 
 
-class _Axis(NamedTuple):
-    """Windows along one side of a grid.
-
-    Attributes:
-        length: patches.
-        side: slots of a window.
-        count: windows; their slots are at least as many as the patches.
-        shift: patches in the first window of the layout without wrapping; 0 for none.
-    """
-
-    length: int
-    side: int
-    count: int
-    shift: int
-
-    @property
-    def slots(self) -> int:
-        """Of all windows together."""
-        return self.count * self.side
-
-    def together(self, device: torch.device) -> Tensor:
-        """(count, side, side) bool: the key is a patch, and in the same window as the query."""
-        slot = torch.arange(self.slots, device=device)
-        patch = (slot + self.shift) % self.slots
-        window = (patch + self.side - self.shift) // self.side
-        # The slots behind the last patch are no keys. They get a window that no query is in.
-        keys = torch.where(patch < self.length, window, -1).view(self.count, 1, self.side)
-        return window.view(self.count, self.side, 1) == keys
-
-
 class WindowPartition:
     """A grid cut into windows of w x w patches: nW windows with K = w x w slots each.
 
-    If a side is no multiple of w, the last windows have empty slots. A shift moves the windows by
-    that many patches, cyclically: the first patches are wrapped into the last windows, where
-    masks keep them apart from the others. An axis of at most w patches is one window, without
-    shift.
+    Windows start in the upper left corner. If a side is no multiple of w, slots of the last
+    windows are empty. A shift moves the windows by that many patches, cyclically: the first
+    patches share windows with the last ones, and ``group`` tells them apart.
+
+    In a traced program, which is for all grids, there is one more window, all empty, because
+    PyTorch traces an axis of length 1 for that length only.
 
     Args:
         grid: height and width in patches.
         size: w.
-        shift: 0 <= shift < w.
+        device: of the tokens.
+        shift: 0 <= shift < w; an axis of at most w patches is not shifted.
+        clip: an axis of fewer than w patches has windows of its own length, not of w.
+
+    Attributes:
+        source: (nW, K) int64, the patch in each slot; an arbitrary one in empty slots.
+        group: (nW, K) int64, the number of the window without wrapping; -1 for empty slots.
+        place: (N,) int64, the slot of each patch among all nW x K.
+        full: no slot is empty, and no window is wrapped. False in a traced program.
+        spare: there is the empty window of traced programs.
     """
 
-    def __init__(self, grid: Grid, size: int, shift: int = 0) -> None:
-        # A traced program is for all grids, so it must not depend on comparisons of their sides.
-        self._traced = torch.compiler.is_compiling()
-        self._grid = grid
-        self._shifts = shift > 0
-        self._rows, self._columns = (self._axis(side, size, shift) for side in grid)
+    def __init__(
+        self,
+        grid: Grid,
+        size: int,
+        device: torch.device,
+        *,
+        shift: int = 0,
+        clip: bool = True,
+    ) -> None:
+        self.spare = traced = torch.compiler.is_compiling()
+        clip = clip and not traced
+        self.sides = sides = [min(size, n) if clip else size for n in grid]
+        counts = [(n + side - 1) // side for n, side in zip(grid, sides, strict=True)]
+        slots = [count * side for count, side in zip(counts, sides, strict=True)]
+        # Products instead of comparisons, which would bind a traced program to its first grid.
+        shifts = [shift * torch.sym_min(1, n // (size + 1)) for n in grid]
 
-    def split(self, x: Tensor, num_heads: int = 1) -> Tensor:
-        """(B, N, C) -> (B, nW x h, K, C / h), 0 in empty slots."""
-        rows, columns = self._rows, self._columns
-        x = x.unflatten(1, self._grid)
-        if not self._fits():
-            empty = (0, 0, 0, columns.slots - columns.length, 0, rows.slots - rows.length)
-            x = F.pad(x, empty)
-        if self._shifts:
-            x = torch.roll(x, (-rows.shift, -columns.shift), (1, 2))
-        x = x.unflatten(3, (num_heads, -1))
-        x = x.unflatten(2, (columns.count, columns.side)).unflatten(1, (rows.count, rows.side))
-        return x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 5).flatten(1, 3)
+        window = torch.arange(counts[0] * counts[1] + traced, device=device)[:, None]
+        slot = torch.arange(sides[0] * sides[1], device=device)
+        rows = window // counts[1] * sides[0] + slot // sides[1]
+        columns = window % counts[1] * sides[1] + slot % sides[1]
+        row, column = (rows + shifts[0]) % slots[0], (columns + shifts[1]) % slots[1]
+        inside = (row < grid.height) & (column < grid.width) & (rows < slots[0])
+        self.source = torch.where(inside, row * grid.width + column, 0)
+        down, right = (
+            (place + side - moved) // side
+            for place, side, moved in zip((row, column), sides, shifts, strict=True)
+        )
+        self.group = torch.where(inside, down * (counts[1] + 1) + right, -1)
 
-    def join(self, windows: Tensor, num_heads: int = 1) -> Tensor:
-        """(B, nW x h, K, C / h) -> (B, N, C), the inverse of :meth:`split`."""
-        rows, columns = self._rows, self._columns
-        x = windows.unflatten(1, (rows.count, columns.count, num_heads))
-        x = x.unflatten(4, (rows.side, columns.side)).permute(0, 1, 4, 2, 5, 3, 6)
-        x = x.flatten(5).flatten(3, 4).flatten(1, 2)
-        if self._shifts:
-            x = torch.roll(x, (rows.shift, columns.shift), (1, 2))
-        if not self._fits():
-            x = x[:, : rows.length, : columns.length]
-        return x.flatten(1, 2)
+        row = torch.arange(grid.height, device=device)[:, None]
+        column = torch.arange(grid.width, device=device)
+        row, column = (row - shifts[0]) % slots[0], (column - shifts[1]) % slots[1]
+        window = row // sides[0] * counts[1] + column // sides[1]
+        slot = row % sides[0] * sides[1] + column % sides[1]
+        self.place = (window * (sides[0] * sides[1]) + slot).flatten()
+        self.full = not traced and not any(shifts) and slots == [*grid]
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, nW, K, C)."""
+        return x.index_select(1, self.source.flatten()).unflatten(1, self.source.shape)
+
+    def join(self, windows: Tensor) -> Tensor:
+        """(B, nW, K, C) -> (B, N, C), the inverse of :meth:`split`."""
+        return windows.flatten(1, 2).index_select(1, self.place)
+
+    def real(self, patch_mask: Tensor | None) -> Tensor:
+        """(B, N) bool or None -> (B or 1, nW, K) bool, False in empty slots and at padding."""
+        filled = (self.group >= 0)[None]
+        return filled if patch_mask is None else filled & self.split(patch_mask[..., None])[..., 0]
 
     def attend(
         self,
@@ -108,9 +106,9 @@ class WindowPartition:
             patch_mask: (B, N) bool, False where a patch is padding.
             bias: (h, K, K), added to the scores of a window; see :meth:`offsets`.
         """
-        q, k, v = (self.split(each, num_heads) for each in (q, k, v))
+        q, k, v = (self._heads(each, num_heads) for each in (q, k, v))
         mask = self._mask(q, num_heads, patch_mask, bias)
-        return self.join(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), num_heads)
+        return self._tokens(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), num_heads)
 
     def attend_recorded(
         self,
@@ -122,72 +120,58 @@ class WindowPartition:
         bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """:meth:`attend`, and the weights (B, h, N, K) that it computes the tokens from."""
-        q, k, v = (self.split(each, num_heads) for each in (q, k, v))
+        q, k, v = (self._heads(each, num_heads) for each in (q, k, v))
         scores = q @ k.mT * q.shape[3] ** -0.5
         mask = self._mask(q, num_heads, patch_mask, bias)
         if mask is not None and mask.dtype == torch.bool:
             scores = scores.masked_fill(~mask, -torch.inf)
         elif mask is not None:
             scores = scores + mask
-        weights = self.join(scores.softmax(3), num_heads)
+        weights = self._tokens(scores.softmax(3), num_heads)
         weights = weights.unflatten(2, (num_heads, -1)).transpose(1, 2)
-        inside = self.split(weights.transpose(1, 2).flatten(2), num_heads)
-        return self.join(inside @ v, num_heads), weights
+        inside = self._heads(weights.transpose(1, 2).flatten(2), num_heads)
+        return self._tokens(inside @ v, num_heads), weights
 
-    def keys(self, device: torch.device) -> Tensor:
+    def keys(self) -> Tensor:
         """(1, N, K) int64: the patches in the window of each; an arbitrary one for empty slots."""
-        patches = torch.arange(self._grid.num_patches, device=device)
-        windows = self.split(patches[None, :, None]).mT
-        return self.join(windows.expand(-1, -1, windows.shape[3], -1))
+        return self.source[self.place // self.source.shape[1]][None]
 
-    def offsets(self, size: int, device: torch.device) -> Tensor:
-        """(K, K) int64, the row of a table with (2 size - 1)^2 relative positions for each pair."""
-        down, right = (
-            torch.arange(axis.side, device=device)[:, None]
-            - torch.arange(axis.side, device=device)
-            + size
-            - 1
-            for axis in (self._rows, self._columns)
-        )
-        pairs = down[:, None, :, None] * (2 * size - 1) + right[None, :, None]
-        return pairs.flatten(2).flatten(0, 1)
+    def offsets(self, size: int) -> Tensor:
+        """(K, K) int64, the row of a table of (2 size - 1)^2 relative positions for each pair."""
+        slot = torch.arange(self.source.shape[1], device=self.source.device)
+        row, column = slot // self.sides[1], slot % self.sides[1]
+        down, right = (each[:, None] - each + size - 1 for each in (row, column))
+        return down * (2 * size - 1) + right
 
-    def _axis(self, length: int, size: int, shift: int) -> _Axis:
-        if self._traced:
-            count = (length + size - 1) // size
-            return _Axis(length, size, count, shift * torch.sym_min(1, length // (size + 1)))
-        side = min(size, length)
-        return _Axis(length, side, -(-length // side), shift if length > size else 0)
+    def _heads(self, x: Tensor, num_heads: int) -> Tensor:
+        """(B, N, C) -> (B, nW x h, K, d)."""
+        return self.split(x).unflatten(3, (num_heads, -1)).transpose(2, 3).flatten(1, 2)
 
-    def _fits(self) -> bool:
-        """Whether it is certain that there are no empty slots."""
-        axes = (self._rows, self._columns)
-        return not self._traced and all(axis.slots == axis.length for axis in axes)
+    def _tokens(self, x: Tensor, num_heads: int) -> Tensor:
+        """(B, nW x h, K, d) -> (B, N, C)."""
+        return self.join(x.unflatten(1, (-1, num_heads)).transpose(2, 3).flatten(3))
 
     def _mask(
         self, like: Tensor, num_heads: int, patch_mask: Tensor | None, bias: Tensor | None
     ) -> Tensor | None:
         """What is added to the scores, or where they are allowed: (B or 1, nW x h, K, K)."""
-        allowed = self._allowed(like.device, patch_mask)
-        if bias is None:
-            mask = None if allowed is None else allowed[:, :, None].expand(-1, -1, num_heads, -1, -1)
+        allowed = self._allowed(patch_mask)
+        if bias is not None:
+            # With one axis for windows and heads, the mask need not be copied for each image.
+            bias = bias.to(like).expand(1, self.source.shape[0], -1, -1, -1)
+            mask = bias if allowed is None else torch.where(allowed, bias, -torch.inf)
+        elif allowed is not None:
+            mask = allowed.expand(-1, -1, num_heads, -1, -1)
         else:
-            bias = bias.to(like)
-            if allowed is None:
-                mask = bias.expand(1, self._rows.count * self._columns.count, -1, -1, -1)
-            else:
-                mask = torch.where(allowed[:, :, None], bias, -torch.inf)
-        return None if mask is None else mask.flatten(1, 2)
-
-    def _allowed(self, device: torch.device, patch_mask: Tensor | None) -> Tensor | None:
-        """Which query (third axis) sees which key: (B or 1, nW, K, K) bool; None for all."""
-        if patch_mask is None and not self._shifts and self._fits():
             return None
-        down, right = self._rows.together(device), self._columns.together(device)
-        pairs = down[:, None, :, None, :, None] & right[None, :, None, :, None]
-        allowed = pairs.flatten(4).flatten(2, 3).flatten(0, 1)[None]
-        if patch_mask is not None:
-            real = self.split(patch_mask[..., None].to(torch.uint8))[..., 0].bool()
-            allowed = allowed & real[:, :, None]
+        return mask.flatten(1, 2)
+
+    def _allowed(self, patch_mask: Tensor | None) -> Tensor | None:
+        """Which query (fourth axis) sees which key: (B or 1, nW, 1, K, K) bool; None for all."""
+        if self.full and patch_mask is None:
+            return None
+        together = self.group[:, :, None] == self.group[:, None]
+        allowed = together & self.real(patch_mask)[:, :, None]
         # Padding and empty slots see themselves, so that the softmax of no row is undefined.
-        return allowed | torch.eye(allowed.shape[3], dtype=torch.bool, device=device)
+        eye = torch.eye(self.source.shape[1], dtype=torch.bool, device=self.source.device)
+        return (allowed | eye)[:, :, None]

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS
 from pacavit.attention.options import check_count
+from pacavit.attention.partition import WindowPartition
 from pacavit.attention.qkv import QkvAttention
 from pacavit.types import AttentionRecord, Grid, StageState
-from pacavit.utils.layout import fill_padding, map_of, reduce_mask, tokens_of
 
 __all__ = ["SpatialReduction", "SpatialReductionAttention", "reduction_ratio"]
 
@@ -48,12 +48,17 @@ class SpatialReduction(nn.Module):
         """(B, N, C) -> (B, K, C), and (B, K) bool, False where a key is all padding, or None."""
         if self.conv is None:
             return x, patch_mask
-        mask = None if patch_mask is None else patch_mask.unflatten(1, grid)
-        cells = fill_padding(map_of(x, grid), mask)
-        rows, columns = (-(-side // self.ratio) * self.ratio - side for side in grid)
-        reduced, _ = tokens_of(self.conv(F.pad(cells, (0, columns, 0, rows))))
-        valid = None if mask is None else reduce_mask(mask, self.ratio).flatten(1)
-        return self.norm(reduced), valid
+        # The convolution as a matrix product of its windows: a traced convolution would be bound
+        # to maps that are reduced to more than one row and one column.
+        cells = WindowPartition(grid, self.ratio, x.device, clip=False)
+        real = cells.real(patch_mask)
+        windows = cells.split(x)
+        if not cells.full or patch_mask is not None:
+            windows = windows.masked_fill(~real[..., None], 0)
+        kernel = self.conv.weight.permute(0, 2, 3, 1).flatten(1)
+        reduced = F.linear(windows.flatten(2), kernel, self.conv.bias)
+        all_valid = patch_mask is None and not cells.spare
+        return self.norm(reduced), None if all_valid else real.any(2).expand(x.shape[0], -1)
 
     def keys(self, x: Tensor, grid: Grid, patch_mask: Tensor | None) -> Tensor | None:
         """The patches of each key: (B or 1, K, N), rows sum to 1, or to 0; None if K = N.
@@ -65,10 +70,9 @@ class SpatialReduction(nn.Module):
         """
         if self.conv is None:
             return None
-        rows, columns = (-(-side // self.ratio) for side in grid)
-        row, column = (torch.arange(side, device=x.device) // self.ratio for side in grid)
-        cell = (row[:, None] * columns + column).flatten()
-        members = (cell == torch.arange(rows * columns, device=x.device)[:, None])[None]
+        cells = WindowPartition(grid, self.ratio, x.device, clip=False)
+        index = torch.arange(cells.source.shape[0], device=x.device)[:, None]
+        members = (cells.place // cells.source.shape[1] == index)[None]
         if patch_mask is not None:
             members = members & patch_mask[:, None]
         weights = members.to(x)

@@ -61,7 +61,7 @@ class WindowAttention(QkvAttention):
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
     ) -> tuple[Tensor, StageState]:
         """(B, N, C) -> (B, N, C); the state is unchanged."""
-        windows = WindowPartition(grid, self.window_size, self.shift_size)
+        windows = WindowPartition(grid, self.window_size, x.device, shift=self.shift_size)
         q, k, v = self.q(x), self.k(x), self.v(x)
         bias = self._bias(windows)
         return self.proj(windows.attend(q, k, v, self.num_heads, patch_mask, bias)), state
@@ -70,13 +70,12 @@ class WindowAttention(QkvAttention):
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None
     ) -> tuple[Tensor, StageState, AttentionRecord]:
         """The keys of a patch are the patches of its window."""
-        windows = WindowPartition(grid, self.window_size, self.shift_size)
+        windows = WindowPartition(grid, self.window_size, x.device, shift=self.shift_size)
         q, k, v = self.q(x), self.k(x), self.v(x)
         bias = self._bias(windows)
         tokens, weights = windows.attend_recorded(q, k, v, self.num_heads, patch_mask, bias)
-        return self.proj(tokens), state, AttentionRecord(weights, windows.keys(x.device))
+        return self.proj(tokens), state, AttentionRecord(weights, windows.keys())
 
     def _bias(self, windows: WindowPartition) -> Tensor:
         """(h, K, K)."""
-        table = self.relative_position_bias
-        return table[windows.offsets(self.window_size, table.device)].permute(2, 0, 1)
+        return self.relative_position_bias[windows.offsets(self.window_size)].permute(2, 0, 1)

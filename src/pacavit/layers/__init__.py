@@ -6,11 +6,12 @@ from pacavit.layers.embed import (
     PatchStem,
     PoolTransition,
     Transition,
+    fill_padding,
+    reduce_mask,
 )
 from pacavit.layers.init import init_weights
 from pacavit.layers.mlp import DepthwiseMlp
 from pacavit.layers.modes import evaluation_mode
-from pacavit.utils.layout import fill_padding, reduce_mask
 
 __all__ = [
     "Block",

@@ -9,17 +9,36 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
-from pacavit.utils.layout import fill_padding, reduce_mask, tokens_of
+from pacavit.utils.layout import tokens_of
 
 __all__ = [
     "ConvStem",
     "PatchStem",
     "PoolTransition",
     "Transition",
+    "fill_padding",
+    "reduce_mask",
 ]
+
+
+def reduce_mask(mask: Tensor, stride: int) -> Tensor:
+    """(B, H, W) bool -> (B, ceil(H / stride), ceil(W / stride)), False if a whole cell is False."""
+    return F.max_pool2d(mask.float(), stride, ceil_mode=True) > 0
+
+
+def fill_padding(x: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
+    """(B, C, H, W) -> the same with ``value`` where ``mask`` (B, H, W) is False.
+
+    Zeros make padding look to a convolution like the zero padding at the border of an image.
+    """
+    if mask is None:
+        return x
+    # Permuted, because with a mask of one channel masked_fill loses the channels-last layout.
+    return x.permute(0, 2, 3, 1).masked_fill(~mask[..., None], value).permute(0, 3, 1, 2)
 
 
 class Transition(nn.Module):

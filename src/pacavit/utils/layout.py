@@ -1,4 +1,4 @@
-"""Tokens to maps and back without a copy, in memory always channels-last; sizes and padding.
+"""Tokens to maps and back without a copy, in memory always channels-last; maps of other sizes.
 
 PyTorch recognizes channels-last maps by their strides. The stride of an axis of length 1 is
 arbitrary, and ``unflatten`` on an axis behind it may choose one that hides the layout: at batch 1
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pacavit.types import Grid
 
-__all__ = ["enlarge", "fill_padding", "map_of", "reduce_mask", "tokens_of"]
+__all__ = ["enlarge", "map_of", "tokens_of"]
 
 
 def tokens_of(x: Tensor) -> tuple[Tensor, Grid]:
@@ -31,19 +31,3 @@ def map_of(tokens: Tensor, grid: Grid) -> Tensor:
 def enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, h, w) -> (B, C, H, W), bilinear; ``size`` is (H, W)."""
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
-
-
-def reduce_mask(mask: Tensor, stride: int) -> Tensor:
-    """(B, H, W) bool -> (B, ceil(H / stride), ceil(W / stride)), False if a whole cell is False."""
-    return F.max_pool2d(mask.float(), stride, ceil_mode=True) > 0
-
-
-def fill_padding(x: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
-    """(B, C, H, W) -> the same with ``value`` where ``mask`` (B, H, W) is False.
-
-    Zeros make padding look to a convolution like the zero padding at the border of an image.
-    """
-    if mask is None:
-        return x
-    # Permuted, because with a mask of one channel masked_fill loses the channels-last layout.
-    return x.permute(0, 2, 3, 1).masked_fill(~mask[..., None], value).permute(0, 3, 1, 2)
