@@ -152,7 +152,9 @@ def test_windows_are_a_masked_dense_attention(grid: Grid, block: int, padded: bo
         allowed = allowed & mask[:, None, None]
     bias = torch.zeros(HEADS, grid.num_patches, grid.num_patches, dtype=torch.float64)
     for query, key in allowed[-1, 0].nonzero().tolist():
-        down, right = (a - b for a, b in zip(divmod(query, grid.width), divmod(key, grid.width)))
+        down, right = (
+            a - b for a, b in zip(*(divmod(each, grid.width) for each in (query, key)), strict=True)
+        )
         row = (down + size - 1) * (2 * size - 1) + right + size - 1
         bias[:, query, key] = module.relative_position_bias[row]
     q, k, v = (
@@ -190,7 +192,7 @@ def randomized(module: nn.Module) -> Any:  # Any: attributes of timm's modules a
 @pytest.mark.parametrize("grid", [Grid(14, 21), Grid(7, 14), Grid(7, 7)])
 def test_windows_agree_with_timms_swin(grid: Grid, block: int) -> None:
     swin = swin_transformer.SwinTransformerBlock(
-        DIM, tuple(grid), HEADS, window_size=7, shift_size=3 * block
+        DIM, (grid.height, grid.width), HEADS, window_size=7, shift_size=3 * block
     )
     reference, module, x = randomized(swin), build(WindowAttention, block), tokens(grid)
     copy_linear(module, q_k_v=reference.attn.qkv, proj=reference.attn.proj)
@@ -205,7 +207,9 @@ def test_windows_agree_with_timms_swin(grid: Grid, block: int) -> None:
 
 def test_a_map_smaller_than_the_window_agrees_with_timms_swin() -> None:
     grid = Grid(5, 14)
-    swin = swin_transformer.SwinTransformerBlock(DIM, tuple(grid), HEADS, window_size=7)
+    swin = swin_transformer.SwinTransformerBlock(
+        DIM, (grid.height, grid.width), HEADS, window_size=7
+    )
     reference, module, x = randomized(swin), build(WindowAttention), tokens(grid)
     copy_linear(module, q_k_v=reference.attn.qkv, proj=reference.attn.proj)
     table = reference.attn.relative_position_bias_table.data
@@ -328,23 +332,40 @@ def test_training_and_evaluation_agree(name: str) -> None:
         assert torch.equal(run(module.train(), x, Grid(9, 5)), run(module.eval(), x, Grid(9, 5)))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_close(name: str) -> None:
+    grid, mask = Grid(9, 5), torch.ones(2, 45, dtype=torch.bool)
+    mask[0, 40:] = False
+    for block in (0, 1):
+        module = ATTENTIONS.create(name, DIM, HEADS, options={}, stage=0, block=block)
+        x = tokens(grid).float().requires_grad_()
+        expected = run(module, x, grid, mask)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = run(module, x, grid, mask)
+            _, _, record = module.recorded(x, grid, StageState(), mask)
+        torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.03)
+        assert record.fault() is None
+        found.square().sum().backward()
+        assert all(parameter.grad is not None for parameter in module.parameters())
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("windows", {"window_size": 0}, "window_size must be a whole number of at least 1, not 0"),
-        ("windows", {"shift_size": 7}, "shift_size must be a whole number in 0..6, not 7"),
-        ("windows", {"window_size": 3.5}, "window_size must be a whole number of at least 1, not 3.5"),
-        ("spatial_reduction", {"sr_ratio": -1}, "sr_ratio must be a whole number of at least 1, not -1"),
-        ("local_subsampled", {"sr_ratio": 0}, "sr_ratio must be a whole number of at least 1, not 0"),
-        ("local_subsampled", {"window_size": "7"}, "window_size must be a whole number of at least 1, not '7'"),
-        ("pooled", {"pool_size": True}, "pool_size must be a whole number of at least 1, not True"),
-        ("linformer", {"num_keys": 0}, "num_keys must be a whole number of at least 1, not 0"),
-        ("linformer", {"base_size": 0}, "base_size must be a whole number of at least 1, not 0"),
+        ("windows", {"window_size": 0}, "window_size must be {} of at least 1, not 0"),
+        ("windows", {"window_size": 3.5}, "window_size must be {} of at least 1, not 3.5"),
+        ("windows", {"shift_size": 7}, "shift_size must be {} in 0..6, not 7"),
+        ("spatial_reduction", {"sr_ratio": -1}, "sr_ratio must be {} of at least 1, not -1"),
+        ("local_subsampled", {"sr_ratio": 0}, "sr_ratio must be {} of at least 1, not 0"),
+        ("local_subsampled", {"window_size": "7"}, "window_size must be {} of at least 1, not '7'"),
+        ("pooled", {"pool_size": True}, "pool_size must be {} of at least 1, not True"),
+        ("linformer", {"num_keys": 0}, "num_keys must be {} of at least 1, not 0"),
+        ("linformer", {"base_size": 0}, "base_size must be {} of at least 1, not 0"),
     ],
-)  # fmt: skip
+)
 def test_wrong_options_are_refused_in_one_line(
     name: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RecipeError) as caught:
         ATTENTIONS.create(name, DIM, HEADS, options=options, stage=0, block=0)
-    assert str(caught.value) == message
+    assert str(caught.value) == message.format("a whole number")
