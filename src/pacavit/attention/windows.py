@@ -27,7 +27,8 @@ class WindowAttention(QkvAttention):
     https://arxiv.org/abs/2103.14030.
 
     Windows start in the upper left corner. Where a side of the map is no multiple of w, the last
-    windows are smaller: patches attend to patches only, not to zeros around the map.
+    windows are smaller: patches attend to patches only, not to zeros around the map. With padding,
+    the map is the canvas: an image whose side is at most w is shifted if the canvas is larger.
 
     Args:
         dim: channels C.
