@@ -21,6 +21,11 @@ VARIANTS: list[dict[str, Any]] = [
     {"num_clusters": 3, "clustering": "mlp", "stem_dims": (6, 5), "transition_convs": 2},
     {"num_clusters": 3, "stem_dims": (6,), "stem_stride": 4, "transition_convs": 1},
     {"attention": "full"},
+    {"attention": "linformer", "attention_options": {"num_keys": 9, "base_size": 4}},
+    {"attention": "local_subsampled", "attention_options": {"window_size": 2}},
+    {"attention": "pooled", "attention_options": {"pool_size": 2}},
+    {"attention": "spatial_reduction", "attention_options": {"sr_ratio": 2}},
+    {"attention": "windows", "attention_options": {"window_size": 2}},
 ]
 CANVAS = (64, 80)
 
