@@ -15,7 +15,7 @@ __all__ = ["check_options"]
 
 
 def check_options(
-    kind: type, options: Mapping[str, Any], field: str = "data.options"
+    kind: type[Any], options: Mapping[str, Any], field: str = "data.options"
 ) -> dict[str, Any]:
     """The options converted to the types that a constructor declares, such as lists to tuples.
 
