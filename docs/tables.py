@@ -4,9 +4,8 @@
 
     make tables
 
-A page marks the place of a table by its name, a function of ``result_tables.py``,
-``segmentation_tables.py``, ``speed_tables.py`` or ``study_tables.py``, and everything between the
-two comments is replaced::
+A page marks the place of a table by its name, a function of ``result_tables.py`` or of another file
+``*_tables.py``, and everything between the two comments is replaced::
 
     <!-- table: NAME -->
 
@@ -20,7 +19,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import segmentation_tables  # noqa: F401 (registers its tables)
+import detection_tables  # noqa: F401 (registers its tables)
+import segmentation_tables  # noqa: F401 (likewise)
 import speed_tables  # noqa: F401 (likewise)
 import study_tables  # noqa: F401 (likewise)
 from result_tables import TABLES

@@ -28,7 +28,7 @@ def results(load_script: LoadScript) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def tables(results: ModuleType, load_script: LoadScript) -> ModuleType:
-    for name in ("segmentation_tables", "speed_tables", "study_tables"):
+    for name in ("segmentation_tables", "detection_tables", "speed_tables", "study_tables"):
         load_script(ROOT / "docs" / f"{name}.py")
     return load_script(ROOT / "docs" / "tables.py")
 
@@ -153,7 +153,8 @@ def recorded(
     results: ModuleType, tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Recorded:
     """Writes a record that stands in place of all others."""
-    for module in (results, sys.modules["study_tables"], sys.modules["segmentation_tables"]):
+    own = ("study_tables", "segmentation_tables", "detection_tables")
+    for module in (results, *(sys.modules[name] for name in own)):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     results.record.cache_clear()
 
@@ -307,3 +308,66 @@ def test_the_tables_of_segmentation(results: ModuleType, recorded: Recorded) -> 
     }
     recorded("segmentation_speed", {"rows": [row]})
     assert "| 1 | 10.0 | 1.20 (1.10 to 1.30) |" in results.TABLES["segmentation-speed"]()
+
+
+def detection_run(change: str, seed: int = 0, **scores: Any) -> dict[str, Any]:
+    return {
+        "commands": [f"pacavit train {change} --data ROOT --out DIR", "pacavit evaluate DIR"],
+        "seed": seed,
+        "parameters": 2_940_000,
+        "training_minutes": 71.6,
+        "test": {**scores, "per_class": [{"name": "RBC", "AP50": 0.8}]},
+    }
+
+
+def test_the_tables_of_detection(results: ModuleType, recorded: Recorded) -> None:
+    names = ("bccd", "bccd-classes", "nuclei", "touching", "detection-starts", "detection-speed")
+    for name in (*names, "feature-growth", "feature-growth-kinds"):
+        assert results.TABLES[name]() == "Not measured yet."
+    scores: dict[str, Any] = {"box_AP": 0.5, "box_AP50": 0.85, "box_AP75": 0.55, "box_AR_100": 0.6}
+    peer = "bccd_nano --set task.detector=torchvision_faster_rcnn"
+    short = "bccd_nano_short --set model.init=null"
+    recorded(
+        "bccd",
+        [
+            detection_run("bccd_nano", **scores),
+            detection_run(peer, 1, **scores),
+            *(detection_run(short, seed, box_AP50=0.6 + seed / 10) for seed in range(2)),
+        ],
+    )
+    row = "| nano, light Faster R-CNN | 2.94 | 72 | 0.500 | 0.850 | 0.550 | 0.600 |"
+    assert row in results.TABLES["bccd"]()
+    assert "torchvision's Faster R-CNN, MobileNetV3, seed 1 |" in results.TABLES["bccd"]()
+    assert "| RBC | 0.800 | 0.800 |" in results.TABLES["bccd-classes"]()
+    assert "| bccd | random weights | 2 | 0.650 | 0.071 |" in results.TABLES["detection-starts"]()
+    scores = {"mask_AP50": 0.7, "mask_AP50_300": 0.71, "mask_AP": 0.4, "box_AP50": 0.72}
+    recorded("nuclei", [detection_run("nuclei_nano_watershed", **scores)])
+    row = "clusters | 2.94 | 72 | 0.700 | 0.710 | 0.400 | 0.720 |"
+    assert row in results.TABLES["nuclei"]()
+    counts = {
+        "command": "pacavit train nuclei_nano --data ROOT",
+        "touching": 1200,
+        "others": 1050,
+        "recall_touching": 0.7,
+        "recall_others": 0.8,
+        "precision": 0.75,
+    }
+    recorded("touching_objects", {"runs": [counts]})
+    found = results.TABLES["touching"]()
+    assert "recall of 1,200 that touch" in found
+    assert "| nano, light Mask R-CNN | 0.700 | 0.800 | 0.750 |" in found
+    size = {"milliseconds": [9, 10, 11], "peak_mebibytes": 20.4, "macs_of_a_pixel": 1.0}
+    sizes = [
+        {**size, "time_of_a_pixel": [1.0, 1.0, 1.0]},
+        {**size, "time_of_a_pixel": [0.9, 1.04, 1.1], "macs_of_a_pixel": 1.25},
+    ]
+    kinds = {"pacavit_small": {"224": {"norms": 3.2}, "1024": {"norms": 4.4}}}
+    growth = {
+        "sizes": [224, 1024],
+        "backbones": {"resnet50": sizes},
+        "nanoseconds_per_pixel_by_kind": kinds,
+    }
+    recorded("feature_growth", growth)
+    row = "| resnet50 | 10 | 10 | 1.04 (0.90 to 1.10) | 1.25 | 20 | 20 |"
+    assert row in results.TABLES["feature-growth"]()
+    assert "| pacavit_small | norms | 3 | 4 |" in results.TABLES["feature-growth-kinds"]()

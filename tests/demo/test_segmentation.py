@@ -1,5 +1,7 @@
 """Segmentation models in the demo: pixels, what is shown of them, and a page that mixes tasks."""
 
+import re
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +93,17 @@ def test_fragments_show_classes_clusters_and_the_region(found: Segmented) -> Non
         assert "://" not in shown
 
 
+def test_the_line_under_the_picture_knows_every_class(found: Segmented) -> None:
+    fragment = views.hover(found)
+    assert 'data-width="200" data-height="150"' in fragment
+    cells = re.search(r'data-cells="([^"]+)"', fragment)
+    assert cells is not None
+    shown = np.frombuffer(b64decode(cells[1]), np.uint8).reshape(150, 200)
+    labels = found.explanation.labels.numpy()  # of 60 x 80 pixels
+    assert (shown[1::5, 1::5] == labels[::2, ::2]).mean() > 0.95
+    assert "a &lt;b&gt;/car" in fragment
+
+
 def test_the_opacity_is_that_of_the_classes(found: Segmented) -> None:
     plain, half, full = (
         np.asarray(views.picture(found, opacity), dtype=float) for opacity in (0.0, 0.5, 1.0)
@@ -119,7 +132,7 @@ def url(segmenter: Path, serve: "Serve") -> Iterator[str]:
 @pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting':DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The copy keyword is deprecated:DeprecationWarning")
 def test_a_person_clicks_a_region_and_changes_to_a_classifier(
-    browser: "Browser", url: str, noise_image: Path
+    browser: "Browser", url: str, segmenter: Path
 ) -> None:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     problems: list[str] = []
@@ -131,6 +144,13 @@ def test_a_person_clicks_a_region_and_changes_to_a_classifier(
     picture = page.locator("#pv-classes-picture img")
     box = picture.bounding_box()
     assert box is not None
+    named = page.locator("#pv-hover span").last
+    picture.hover(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    page.wait_for_function(
+        "(names) => names.includes(document.querySelector('#pv-hover p').lastChild.textContent)",
+        arg=list(load_model(segmenter).info.class_names),
+    )
+    assert before == f"Pixel 128,128: {named.inner_text()}"
     picture.click(position={"x": 4, "y": 4})
     page.wait_for_function(
         "(text) => document.querySelector('#pv-pixel h3').textContent != text", arg=before

@@ -223,6 +223,18 @@ ROWS: list[tuple[str, str, Change, list[str]]] = [
         ["1 image file is missing (train2017/train_1.png)", "mismatched=skip"],
     ),
     (
+        "text as an option of a detector",
+        TRAIN + " --set task.detector_options.channels=many",
+        nothing,
+        ["task.detector_options.channels = 'many': expected a valid integer"],
+    ),
+    (
+        "too few values",
+        TRAIN + " --set task.detector=faster_rcnn --set task.detector_options.proposals=[9]",
+        nothing,
+        ["task.detector_options.proposals = [9]: expected more values"],
+    ),
+    (
         "all images missing",
         TRAIN,
         lambda root: shutil.rmtree(root / "train2017"),

@@ -45,6 +45,9 @@ def test_training_is_as_published(name: str) -> None:
     assert (task.detector, task.detector_options) == ("mask_rcnn", {})
     assert (task.image_size, task.longest_side, task.crop_size) == (800, 1333, None)
     assert task.augment.sizes == tuple(range(480, 801, 32))
+    first = task.augment.crop_first
+    assert first is not None
+    assert (first.sizes, first.sides, first.probability) == ((400, 500, 600), (384, 600), 0.5)
     assert (task.augment.flip, task.empty_images, task.group_by_aspect) == (
         "horizontal",
         False,
@@ -86,7 +89,7 @@ def test_two_steps_reduce_the_loss(name: str) -> None:
     document = recipes.load(name).model_dump(mode="json")
     few = {"box_rois": 16, "proposals": [50, 50]}
     document["task"] |= {"image_size": 64, "longest_side": 96, "detector_options": few}
-    document["task"]["augment"] |= {"sizes": [64], "flip": "none"}
+    document["task"]["augment"] |= {"sizes": [64], "flip": "none", "crop_first": None}
     document["model"] |= {"init": None, "drop_path": 0.0}
     document["train"] |= {"batch_size": 2}
     recipe, info = parse(document, "the test"), coco_info(3)

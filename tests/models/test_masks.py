@@ -23,6 +23,11 @@ VARIANTS: list[dict[str, Any]] = [
     {"attention": "lsh", "attention_options": {"chunk_size": 8}},
     {"attention": "slow_fast"},
     {"attention": "full"},
+    {"attention": "linformer", "attention_options": {"num_keys": 9, "base_size": 4}},
+    {"attention": "local_subsampled", "attention_options": {"window_size": 2}},
+    {"attention": "pooled", "attention_options": {"pool_size": 2}},
+    {"attention": "spatial_reduction", "attention_options": {"sr_ratio": 2}},
+    {"attention": "windows", "attention_options": {"window_size": 2}},
 ]
 CANVAS = (64, 80)
 

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS
 from pacavit.attention.heads import merge_heads, split_heads
+from pacavit.attention.options import check_count
 from pacavit.attention.qkv import QkvAttention
 from pacavit.clustering import GridClustering
-from pacavit.clustering.functional._points import check_count
 from pacavit.types import AttentionRecord, Grid, StageState
 from pacavit.utils.layout import map_of, tokens_of
 

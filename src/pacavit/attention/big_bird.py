@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS
 from pacavit.attention.heads import merge_heads, split_heads
+from pacavit.attention.options import check_count
 from pacavit.attention.qkv import QkvAttention
-from pacavit.clustering.functional._points import check_count, check_seed
+from pacavit.clustering.functional._points import check_seed
 from pacavit.errors import RecipeError
 from pacavit.types import AttentionRecord, Grid, StageState
 
@@ -60,9 +61,8 @@ class BigBirdAttention(QkvAttention):
         check_count("window", window)
         if window % 2 == 0:
             raise RecipeError(f"window must be odd, not {window}")
-        for name, value in (("num_global", num_global), ("num_random", num_random)):
-            if value:
-                check_count(name, value)
+        check_count("num_global", num_global, least=0)
+        check_count("num_random", num_random, least=0)
         check_seed("seed", seed)
         self.tile_size = tile_size
         self.window = window

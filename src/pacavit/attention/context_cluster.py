@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS, Attention
 from pacavit.attention.heads import check_heads, merge_heads, split_heads
+from pacavit.attention.options import check_count
 from pacavit.clustering import GridClustering
-from pacavit.clustering.functional._points import check_count
 from pacavit.types import Grid, StageState
 from pacavit.utils.linear import Linear
 from pacavit.utils.precision import at_least_fp32, without_autocast

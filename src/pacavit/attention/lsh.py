@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS, Attention
 from pacavit.attention.heads import check_heads, merge_heads, split_heads
-from pacavit.clustering.functional._points import check_count, check_seed
+from pacavit.attention.options import check_count
+from pacavit.clustering.functional._points import check_seed
 from pacavit.errors import RecipeError
 from pacavit.types import AttentionRecord, Grid, StageState
 from pacavit.utils.linear import Linear

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.attention.base import Attention
-from pacavit.attention.heads import check_heads
+from pacavit.attention.heads import check_heads, merge_heads, split_heads
 from pacavit.utils.linear import Linear
 
 __all__ = ["QkvAttention"]
@@ -19,7 +20,8 @@ class QkvAttention(Attention):
     the inputs of the softmax at ``q``, ``k``, ``v`` and ``proj`` by hooks, so there is one path
     for training, inference and explanation. If the context is neither the patches nor the
     clusters, or ``attend`` sees parts of the image (windows, buckets), the subclass implements
-    :meth:`~pacavit.attention.base.Attention.recorded` as well.
+    :meth:`~pacavit.attention.base.Attention.recorded` as well, with :meth:`attend_recorded`
+    where all queries have the same keys.
 
     Args:
         dim: channels C.
@@ -45,10 +47,35 @@ class QkvAttention(Attention):
             context: (B, K, C), keys and values.
             valid: (B, K) bool, False where the context must be ignored; None is all valid.
         """
-        q, k, v = (
-            layer(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for layer, tokens in ((self.q, x), (self.k, context), (self.v, context))
-        )
+        return self.mix(self.q(x), self.k(context), self.v(context), valid)
+
+    def attend_recorded(
+        self, x: Tensor, context: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`attend`, and the weights (B, h, N, K) that it computes the tokens from."""
+        return self.mix_recorded(self.q(x), self.k(context), self.v(context), valid)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> Tensor:
+        """Softmax attention of projected tokens, and the last projection -> (B, N, C).
+
+        Args:
+            q: (B, N, C), queries of all heads.
+            k: (B, K, C), keys of all heads.
+            v: (B, K, C), values of all heads.
+            valid: (B, K) bool, False where a key must be ignored; None is all valid.
+        """
+        q, k, v = (split_heads(each, self.num_heads) for each in (q, k, v))
         mask = None if valid is None else valid[:, None, None]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return self.proj(merge_heads(out))
+
+    def mix_recorded(
+        self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`mix`, and the weights (B, h, N, K) that it computes the tokens from."""
+        q, k, v = (split_heads(each, self.num_heads) for each in (q, k, v))
+        scores = q @ k.mT * q.shape[3] ** -0.5
+        if valid is not None:
+            scores = scores.masked_fill(~valid[:, None, None], -torch.inf)
+        weights = scores.softmax(3)
+        return self.proj(merge_heads(weights @ v)), weights

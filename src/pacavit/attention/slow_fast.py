@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS
 from pacavit.attention.heads import merge_heads, split_heads
+from pacavit.attention.options import check_count
 from pacavit.attention.qkv import QkvAttention
-from pacavit.clustering.functional._points import check_count, check_number, take
+from pacavit.clustering.functional._points import check_number, take
 from pacavit.errors import RecipeError
 from pacavit.types import AttentionRecord, Grid, StageState
 from pacavit.utils.precision import at_least_fp32

@@ -53,6 +53,11 @@ def style() -> str:
     return _TEMPLATES.text("style.css")
 
 
+def script(name: str) -> str:
+    """A script of the page, as a function without arguments."""
+    return _TEMPLATES.text(name)
+
+
 @cache
 def legend_colors() -> str:
     """The colors of maps from 0 to the maximum, for a CSS gradient."""

@@ -376,8 +376,9 @@ class PacaViT(nn.Module):
         }
 
     def no_weight_decay(self) -> set[str]:
-        """Names without weight decay beside norms and biases: none."""
-        return set()
+        """Names without weight decay beside norms and biases: tables of position biases."""
+        names = (name for name, _ in self.named_parameters())
+        return {name for name in names if name.endswith(".relative_position_bias")}
 
 
 def _stem(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pacavit.attention import Attention, QkvAttention
+from pacavit.attention import (
+    Attention,
+    LinformerAttention,
+    LocalSubsampledAttention,
+    PooledAttention,
+    QkvAttention,
+    SpatialReductionAttention,
+    WindowAttention,
+)
 from pacavit.errors import PacavitError
 from pacavit.explain import METHODS
 from pacavit.explain.core import maps
@@ -23,6 +32,13 @@ from pacavit.types import AttentionRecord, Grid, StageState
 MakeSmall = Callable[..., PacaViT]
 SIDE = 2
 SETTINGS: dict[str, Any] = {"num_clusters": None, "attention": "full", "depths": (2, 1, 1)}
+PACKAGED = [
+    LinformerAttention,
+    LocalSubsampledAttention,
+    PooledAttention,
+    SpatialReductionAttention,
+    WindowAttention,
+]
 IMAGES = torch.Generator().manual_seed(3)
 
 
@@ -126,10 +142,11 @@ def dense(found: AttentionRecord, flow: Tensor) -> Tensor:
     matrix = flow.new_zeros(batch, heads, patches, patches)
     if found.keys.is_floating_point():
         return flow @ found.keys[:, None]
+    keys = found.keys.expand(batch, -1, -1)
     for image in range(batch):
         for patch in range(patches):
             for key in range(num_keys):
-                target = int(found.keys[image, patch, key])
+                target = int(keys[image, patch, key])
                 matrix[image, :, patch, target] += flow[image, :, patch, key]
     return matrix
 
@@ -153,8 +170,13 @@ def test_toys_keep_the_contract(cls: type[Attention]) -> None:
     check_attention(cls)
 
 
-@pytest.mark.parametrize("cls", [Windowed, Pooled])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("cls", "checkpointing"),
+    [
+        *itertools.product((Windowed, Pooled), (False, True)),
+        *((packaged, False) for packaged in PACKAGED),
+    ],
+)
 def test_rollout_and_relevance_are_those_of_dense_matrices(
     small: MakeSmall, cls: type[Attention], checkpointing: bool
 ) -> None:

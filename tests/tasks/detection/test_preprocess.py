@@ -31,6 +31,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "smaller": {"image_size": 20, "augment": {"flip": "none"}},
     "larger, longest side": {"image_size": 80, "longest_side": 96},
     "several sizes": {"augment": {"sizes": [20, 40, 64], "flip": "both"}},
+    "crop first": {
+        "image_size": 48,
+        "augment": {"crop_first": {"sizes": [24, 40], "sides": [16, 32], "probability": 1.0}},
+    },
     "crop": {"crop_size": [20, 24], "augment": {"flip": "both"}},
     "jitter": {"crop_size": [40, 40], "augment": {"scale": [0.4, 2.0], "photometric": 1.0}},
     "resized crop": {"image_size": 64, "crop_size": [32, 48], "augment": {"min_visible": 0.0}},
@@ -111,6 +115,28 @@ def test_crops_keep_an_object(info: DataInfo, tiny_objects: TinyObjects) -> None
         found, _ = made.sample(sample, SampleRandom(seed, 0, torch.tensor([0])))
         assert len(found.target["labels"]) == 1
         assert found.image.shape == (3, 16, 16)
+
+
+def test_parts_that_are_cut_out_first_get_the_usual_size(
+    info: DataInfo, tiny_objects: TinyObjects
+) -> None:
+    images = tiny_objects(1)  # of 32 x 48 pixels
+    first = {"sizes": [64], "sides": [32, 32], "probability": 0.5}
+    made = preprocess(info, image_size=40, augment={"crop_first": first})
+    parts = []
+    for seed in range(60):
+        sample, placement = made.sample(images[0], SampleRandom(seed, 0, torch.tensor([0])))
+        height, width = sample.image.shape[1:]
+        if (height, width) == (40, 40):
+            # Of the image enlarged to 64 x 96 pixels 32 x 32, which are 16 x 16 as stored.
+            assert placement.region[2:] == pytest.approx((16, 16), abs=0.5)
+            parts.append(placement.region[:2])
+        else:
+            assert (height, width) == (40, 60)
+    assert 20 <= len(parts) <= 40
+    assert len(set(parts)) > 5
+    with pytest.raises(ValueError, match=r"either crop_size or augment\.crop_first"):
+        preprocess(info, crop_size=[8, 8], augment={"crop_first": first})
 
 
 def test_hardly_visible_objects_are_left_out(info: DataInfo) -> None:

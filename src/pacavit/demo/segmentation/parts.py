@@ -10,7 +10,7 @@ from pacavit.demo import parts
 from pacavit.demo.explained import Place
 from pacavit.demo.segmentation import views
 from pacavit.demo.segmentation.segmented import Segmented
-from pacavit.demo.views import message
+from pacavit.demo.views import message, script
 from pacavit.errors import PacavitError
 
 __all__ = ["SegmentParts"]
@@ -39,6 +39,7 @@ class SegmentParts(parts.TaskParts[Segmented]):
                             buttons=[],
                             elem_id="pv-classes-picture",
                         )
+                        self.hover = parts.html("pv-hover")
                         self.opacity = gr.Slider(
                             0, 100, value=60, step=5, label="Opacity in percent"
                         )
@@ -49,13 +50,16 @@ class SegmentParts(parts.TaskParts[Segmented]):
             with gr.Tab("Clusters of the head"):
                 self.clusters = parts.html("pv-head-clusters")
         self.controls = [self.opacity]
-        self.outputs = [self.picture, self.areas, self.pixel, self.region, self.clusters]
+        self.outputs = [
+            *(self.picture, self.hover, self.areas, self.pixel, self.region, self.clusters)
+        ]
 
     def shown(self, explained: Segmented, *values: Any) -> dict[Any, Any]:
         """What the components show of an image, with the opacity in percent."""
         (opacity,) = values
         return {
             self.picture: views.picture(explained, opacity / 100),
+            self.hover: views.hover(explained),
             self.areas: views.areas(explained),
             self.pixel: views.pixel(explained),
             self.region: views.region(explained),
@@ -64,7 +68,8 @@ class SegmentParts(parts.TaskParts[Segmented]):
 
     def emptied(self) -> dict[Any, Any]:
         """What the components show without an image."""
-        empty = dict.fromkeys((self.areas, self.pixel, self.region, self.clusters), "")
+        texts = (self.hover, self.areas, self.pixel, self.region, self.clusters)
+        empty = dict.fromkeys(texts, "")
         return {**empty, self.picture: None}
 
     def connect(self, page: parts.Page) -> None:
@@ -76,6 +81,7 @@ class SegmentParts(parts.TaskParts[Segmented]):
             [page.state, page.status, *self.outputs],
             **parts.EVERY,
         )
+        page.explained.then(None, js=script("hover.js"))
         self.opacity.input(self.on_opacity, [page.state, self.opacity], self.picture, **parts.QUIET)
 
     def on_pixel(

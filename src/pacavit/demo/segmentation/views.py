@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from PIL import Image, ImageDraw
 
 from pacavit.demo.segmentation.segmented import Segmented
 from pacavit.demo.views import WEIGHTS, Figure, jpeg, legend_colors, render
+from pacavit.explain.render import fitted_size
 from pacavit.explain.render_segmentation import (
     alone_picture,
     class_picture,
@@ -15,12 +17,14 @@ from pacavit.explain.render_segmentation import (
     marked,
     region_picture,
 )
-from pacavit.utils.pictures import pillow_image
+from pacavit.tasks.segmentation.preprocess import resize_mask
+from pacavit.utils.pictures import base64_text, pillow_image
 
-__all__ = ["areas", "clusters", "picture", "pixel", "region"]
+__all__ = ["areas", "clusters", "hover", "picture", "pixel", "region"]
 
 _LIKELY, _ATTENDED = 5, 6
 _MOST_CLUSTERS = 24
+_CELLS = 200  # along the longer side, whose classes are shown under the cursor
 _CROSS = 7  # pixels from the middle to the end of an arm
 
 
@@ -44,6 +48,21 @@ def picture(segmented: Segmented, opacity: float) -> Image.Image:
         draw.line((x - _CROSS, y, x + _CROSS, y), fill=color, width=width)
         draw.line((x, y - _CROSS, x, y + _CROSS), fill=color, width=width)
     return image
+
+
+def hover(segmented: Segmented) -> str:
+    """A line that names the class under the cursor, with the classes of the image's cells."""
+    size = fitted_size(segmented.size, _CELLS)
+    cells = resize_mask(segmented.explanation.labels, size)
+    labels = range(len(segmented.classes))
+    values = {
+        "width": size[1],
+        "height": size[0],
+        "cells": base64_text(cells.numpy().tobytes()),
+        "names": json.dumps(segmented.classes),
+        "colors": json.dumps([_css(segmented, label) for label in labels]),
+    }
+    return render("hover.html", values)
 
 
 def pixel(segmented: Segmented) -> str:

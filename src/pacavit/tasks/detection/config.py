@@ -8,10 +8,36 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pacavit.tasks.base import TaskConfig
 
-__all__ = ["DetectionConfig", "InstanceSegmentationConfig", "ObjectAugmentConfig"]
+__all__ = [
+    "CropFirstConfig",
+    "DetectionConfig",
+    "InstanceSegmentationConfig",
+    "ObjectAugmentConfig",
+]
 
 Side = Annotated[int, Field(gt=0, le=4096)]
 Factor = Annotated[float, Field(gt=0)]
+
+
+class CropFirstConfig(BaseModel):
+    """Cut a part out of an image before it is resized, as DETR does."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    sizes: tuple[Side, ...] = Field(
+        min_length=1,
+        description="Shorter sides in pixels, to one of which the image is resized for the cut.",
+    )
+    sides: tuple[Side, Side] = Field(
+        description="Least and largest height and width of the part, drawn independently."
+    )
+    probability: float = Field(default=0.5, ge=0, le=1, description="Fraction of the images.")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.sides[0] > self.sides[1]:
+            raise ValueError("sides = [least, largest]")
+        return self
 
 
 class ObjectAugmentConfig(BaseModel):
@@ -27,6 +53,11 @@ class ObjectAugmentConfig(BaseModel):
         default=(),
         description="Shorter sides, one of which is drawn for each image instead of "
         "task.image_size (multi-scale training).",
+    )
+    crop_first: CropFirstConfig | None = Field(
+        default=None,
+        description="Cut a part out of some images before they are resized; it shows at least one "
+        "object.",
     )
     scale: tuple[Factor, Factor] | None = Field(
         default=None,
@@ -108,6 +139,12 @@ class DetectionConfig(TaskConfig):
         description="Batches of training hold either wide or tall images, so that less of them is "
         "padding.",
     )
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> Self:
+        if self.crop_size is not None and self.augment.crop_first is not None:
+            raise ValueError("either crop_size or augment.crop_first")
+        return self
 
     def input_size(self, stored: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
         """(height, width) in pixels of the usual input in training.

@@ -146,15 +146,16 @@ class DetectionPreprocess(Preprocess):
         if augment.sizes:
             drawn = int(random.integers("size", 0, len(augment.sizes)))
             shorter = augment.sizes[drawn]
-        height, width = config.resized(full, shorter)
+        objects: Objects = sample.target
+        # Crowd regions hold objects that nobody has outlined one by one.
+        objects = objects[~objects.crowd]
+        window = self._cut(full, objects.boxes, random)
+        height, width = config.resized(window.size, shorter)
         if augment.scale is not None:
             low, high = augment.scale
             factor = low + float(random.uniform("scale")) * (high - low)
             height, width = (max(1, round(side * factor)) for side in (height, width))
-        objects: Objects = sample.target
-        # Crowd regions hold objects that nobody has outlined one by one.
-        objects = objects[~objects.crowd]
-        window = Window.whole(full, (height, width))
+        window = window.enlarged((height, width))
         if config.crop_size is not None:
             window = choose_window(window, objects.boxes, config.crop_size, augment, random)
         if augment.flip != "none":
@@ -165,6 +166,19 @@ class DetectionPreprocess(Preprocess):
         target = visible_objects(objects, window, augment.min_visible, masks=self.masks)
         image = self.distort(window.of_image(sample.image), random)
         return replace(sample, image=image, target=target), window.placement
+
+    def _cut(self, full: tuple[int, int], boxes: Tensor, random: SampleRandom) -> Window:
+        """The part of an image of a size that is cut out before it is resized, or all of it."""
+        first = self.config.augment.crop_first
+        if first is None or float(random.uniform("crop first")) >= first.probability:
+            return Window.whole(full, full)
+        shorter = first.sizes[int(random.integers("first size", 0, len(first.sizes)))]
+        factor = shorter / min(full)
+        resized = (max(1, round(full[0] * factor)), max(1, round(full[1] * factor)))
+        low, high = first.sides
+        part = random.integers("first sides", low, high + 1, 2).flatten().tolist()
+        whole = Window.whole(full, resized)
+        return choose_window(whole, boxes, (part[0], part[1]), self.config.augment, random)
 
 
 def check_objects(images: ObjectImages, *, masks: bool) -> None:
@@ -184,14 +198,22 @@ def check_objects(images: ObjectImages, *, masks: bool) -> None:
 def _shrunk(config: DetectionConfig, stored: tuple[int, int], image_size: int) -> DetectionConfig:
     """The config for images of another size, with all lengths in proportion."""
     factor = image_size / min(config.resized(stored))
-    sizes = tuple(max(1, round(size * factor)) for size in config.augment.sizes)
+
+    def shrunk(sides: Sequence[int]) -> tuple[int, ...]:
+        return tuple(max(1, round(side * factor)) for side in sides)
+
+    first = config.augment.crop_first
+    if first is not None:
+        update = {"sizes": shrunk(first.sizes), "sides": shrunk(first.sides)}
+        first = first.model_copy(update=update)
     crop, longest = config.crop_size, config.longest_side
+    augment = {"sizes": shrunk(config.augment.sizes), "crop_first": first}
     return config.model_copy(
         update={
             "image_size": image_size,
-            "longest_side": None if longest is None else max(1, round(longest * factor)),
+            "longest_side": None if longest is None else shrunk([longest])[0],
             "crop_size": None if crop is None else config.input_size(stored, image_size),
-            "augment": config.augment.model_copy(update={"sizes": sizes}),
+            "augment": config.augment.model_copy(update=augment),
         }
     )
 

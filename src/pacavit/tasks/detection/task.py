@@ -18,6 +18,7 @@ from pacavit.data import (
     Preprocess,
     Region,
     TargetKind,
+    check_options,
 )
 from pacavit.detectors import DETECTORS, Detected, Detector, Target
 from pacavit.errors import PacavitError, RecipeError
@@ -65,10 +66,10 @@ class DetectionTask(Task):
             raise RecipeError(_other_kind(config, masks=cls.masks))
         backbone = network.pyramid(config.stages)
         num_classes = len(info.class_names)
+        kind = DETECTORS.get(config.detector)
+        options = check_options(kind, config.detector_options, "task.detector_options")
         try:
-            detector = DETECTORS.create(
-                config.detector, backbone, num_classes, options=config.detector_options
-            )
+            detector = DETECTORS.create(config.detector, backbone, num_classes, options=options)
         except PacavitError:
             raise
         except REFUSALS as error:

@@ -45,6 +45,19 @@ class Window:
         """The whole image."""
         return cls(stored, resized, (0, 0), resized)
 
+    def enlarged(self, size: tuple[int, int]) -> Window:
+        """The same part of the image with another (height, width)."""
+        factors = [new / old for new, old in zip(size, self.size, strict=True)]
+        height, width = (
+            max(own, round(side * factor))
+            for own, side, factor in zip(size, self.resized, factors, strict=True)
+        )
+        top, left = (
+            round(start * factor) for start, factor in zip(self.corner, factors, strict=True)
+        )
+        corner = (min(top, height - size[0]), min(left, width - size[1]))
+        return replace(self, resized=(height, width), corner=corner, size=size)
+
     def flipped(self, *, horizontal: bool, vertical: bool) -> Window:
         """The same, mirrored."""
         return replace(

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacavit.data import IGNORE_INDEX, Batch, DataInfo, Placement, Preprocess, Region
+from pacavit.data import (
+    IGNORE_INDEX,
+    Batch,
+    DataInfo,
+    Placement,
+    Preprocess,
+    Region,
+    check_options,
+)
 from pacavit.errors import PacavitError, RecipeError
 from pacavit.heads import HEADS
 from pacavit.tasks.base import TASKS, NetworkFactory, Task
@@ -63,13 +71,14 @@ class SegmentationTask(Task):
         backbone = network.pyramid(config.stages)
         _check_windows(config, max(backbone.strides))
         num_classes = len(info.class_names)
+        options = check_options(HEADS.get(config.head), config.head_options, "task.head_options")
         try:
             head = HEADS.create(
                 config.head,
                 backbone.channels,
                 backbone.strides,
                 num_classes,
-                options=config.head_options,
+                options=options,
             )
         except PacavitError:
             raise
