@@ -221,7 +221,7 @@ def test_every_clustering_computes(
     network.eval()(torch.randn(2, 3, 32, 32).to(MPS))
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "d_rise"])
 def test_every_method_explains(
     gpu: AppleGpu, digits_run: Path, tmp_path: Path, method: str
 ) -> None:
