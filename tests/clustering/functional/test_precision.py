@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN, AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
@@ -157,6 +157,18 @@ def test_gaussian_mixture(x: Tensor, components: int, covariance: str) -> None:
         own = {name: value.astype(image.dtype) for name, value in starts.items()}
         return GaussianMixture(components, **options, **own).fit_predict(image)
 
+    def is_clear() -> bool:
+        """Whether no point has equal probabilities but for rounding to float32."""
+        image = x[0].numpy().astype(np.float64)
+        try:
+            fitted = GaussianMixture(components, **options, **starts).fit(image)
+        except ValueError:  # a variance that rounding made negative
+            return True
+        second, first = np.sort(fitted.predict_proba(image), axis=1)[:, -2:].T
+        return bool((first - second).min() > 1e-5)
+
+    # scikit-learn's float32 may agree with its float64 by chance.
+    assume(is_clear())
     check(lambda: gaussian_mixture(x, components, **options, **tensors), one, x)  # type: ignore[arg-type]
 
 
