@@ -102,4 +102,5 @@ def test_plugin_is_loaded_before_the_verb(
         "    '''Of a stranger.'''\n"
     )
     assert main(["--plugin", str(plugin), "list", "attentions"]) == 0
-    assert "from_cli_test  Of a stranger." in capsys.readouterr().out
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["from_cli_test", "Of a stranger."] in lines

@@ -134,6 +134,7 @@ def test_explain_passes_everything_on(
         "measured": Path("m"),
         "region": None,
         "mask": None,
+        "box": None,
         "overwrite": True,
         "progress": True,
     }

@@ -109,7 +109,8 @@ def _convert_original(foreign: Foreign, out: Path, model: str | None) -> Convers
     weights = convert_state_dict(foreign.weights)
     if any(name.startswith(HEAD_PREFIXES) for name in weights):
         return _convert_segmentation(weights, out, model)
-    if any(name.startswith(DETECTOR_PREFIXES) for name in weights):
+    # Of detectors without this part, such as RetinaNet, the backbone is taken.
+    if any(name.startswith("roi_head.") for name in weights):
         return _convert_detection(weights, out, model)
     original, name, settings = _named(model) if model else recognize(weights)
     recipe = _recipe(original, name, settings)
