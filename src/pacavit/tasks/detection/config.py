@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pacavit.tasks.base import TaskConfig
+from pacavit.tasks.dense import DenseConfig, Side
 
 __all__ = [
     "CropFirstConfig",
@@ -15,7 +15,6 @@ __all__ = [
     "ObjectAugmentConfig",
 ]
 
-Side = Annotated[int, Field(gt=0, le=4096)]
 Factor = Annotated[float, Field(gt=0)]
 
 
@@ -95,7 +94,7 @@ class ObjectAugmentConfig(BaseModel):
         return self
 
 
-class DetectionConfig(TaskConfig):
+class DetectionConfig(DenseConfig):
     """Settings of the detection task.
 
     Images keep their aspect ratio. They are resized to ``image_size`` (the shorter side) in
@@ -103,17 +102,6 @@ class DetectionConfig(TaskConfig):
     """
 
     name: Literal["detection"] = Field(default="detection", description="The task.")
-    image_size: int | None = Field(
-        default=None,
-        gt=0,
-        description="Shorter side in pixels that images are resized to; leave it out for images "
-        "as they are stored.",
-    )
-    longest_side: Side | None = Field(
-        default=None,
-        description="Where resizing to image_size would make the longer side longer than this, "
-        "it gets this length instead.",
-    )
     crop_size: tuple[Side, Side] | None = Field(
         default=None,
         description="Height and width in pixels of random crops in training, which keep at least "
@@ -124,11 +112,6 @@ class DetectionConfig(TaskConfig):
     )
     detector_options: dict[str, Any] = Field(
         default={}, description="Keyword arguments of the detector's class."
-    )
-    stages: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
-        default=None,
-        description="Indices of the backbone's maps that the detector gets; leave it out for the "
-        "default of the backbone.",
     )
     augment: ObjectAugmentConfig = Field(
         default_factory=ObjectAugmentConfig, description="Random changes of the training images."
@@ -145,35 +128,6 @@ class DetectionConfig(TaskConfig):
         if self.crop_size is not None and self.augment.crop_first is not None:
             raise ValueError("either crop_size or augment.crop_first")
         return self
-
-    def input_size(self, stored: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
-        """(height, width) in pixels of the usual input in training.
-
-        Args:
-            stored: (height, width) of the stored images.
-            image_size: replaces the config's own; a ``crop_size`` shrinks in proportion.
-        """
-        own = self.resized(stored)
-        usual = own if self.crop_size is None else self.crop_size
-        if image_size is None:
-            return usual
-        factor = image_size / min(own)
-        return (max(1, round(usual[0] * factor)), max(1, round(usual[1] * factor)))
-
-    def resized(self, stored: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
-        """(height, width) of an image after resizing.
-
-        Args:
-            stored: (height, width) of the image.
-            image_size: shorter side; None: ``image_size`` of the config.
-        """
-        size = image_size or self.image_size
-        if size is None:
-            return stored
-        factor = size / min(stored)
-        if self.longest_side is not None:
-            factor = min(factor, self.longest_side / max(stored))
-        return (max(1, round(stored[0] * factor)), max(1, round(stored[1] * factor)))
 
 
 class InstanceSegmentationConfig(DetectionConfig):

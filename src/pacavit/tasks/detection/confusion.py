@@ -101,7 +101,7 @@ def match_objects(ious: NDArray[np.float64], crowd: NDArray[np.bool_]) -> NDArra
     In order, each detection takes the object with the highest IoU of at least .5 that is not taken
     yet; in a crowd region (-2) any number may lie.
     """
-    hits = np.full(len(ious), -1, dtype=np.int64)
+    hits = np.full(len(ious), NO_OBJECT, dtype=np.int64)
     free = ~crowd
     for row in np.flatnonzero((ious >= _IOU).any(1)):
         own = np.where(free, ious[row], 0)
@@ -109,7 +109,7 @@ def match_objects(ious: NDArray[np.float64], crowd: NDArray[np.bool_]) -> NDArra
         if own[best] >= _IOU:
             hits[row], free[best] = best, False
         elif (ious[row][crowd] >= _IOU).any():
-            hits[row] = -2
+            hits[row] = IN_CROWD
     return hits
 
 
@@ -128,7 +128,7 @@ def _ious(found: Detections, truth: Objects, *, masks: bool) -> NDArray[np.float
 
 def _best_threshold(images: Sequence[_Image]) -> tuple[float, float]:
     """The best F1 over all classes, and the lowest score that counts for it."""
-    counted = [torch.from_numpy(image.hits != -2) for image in images]
+    counted = [torch.from_numpy(image.hits != IN_CROWD) for image in images]
     scores = torch.cat(
         [image.found.scores[rows] for image, rows in zip(images, counted, strict=True)]
     )
@@ -157,14 +157,14 @@ def _count(image: _Image, score: float, confusion: Tensor) -> None:
     hits, ious = image.hits[:number].copy(), image.ious[:number]
     missed = ~image.truth.crowd.numpy()
     missed[hits[hits >= 0]] = False
-    rest = np.flatnonzero(hits == -1)
+    rest = np.flatnonzero(hits == NO_OBJECT)
     # What is left of all classes; crowd regions hide false alarms of their own class only.
     others = match_objects(ious[rest] * missed, np.zeros(len(missed), dtype=bool))
     hits[rest] = others
     missed[others[others >= 0]] = False
     true, predicted = image.truth.labels, image.found.labels
     for row, hit in enumerate(hits.tolist()):
-        if hit != -2:
+        if hit != IN_CROWD:
             confusion[int(true[hit]) if hit >= 0 else none, int(predicted[row])] += 1
     for column in np.flatnonzero(missed).tolist():
         confusion[int(true[column]), none] += 1

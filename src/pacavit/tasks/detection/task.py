@@ -16,19 +16,16 @@ from pacavit.data import (
     ObjectImages,
     Placement,
     Preprocess,
-    Region,
     TargetKind,
-    check_options,
 )
 from pacavit.detectors import DETECTORS, Detected, Detector, Target
-from pacavit.errors import PacavitError, RecipeError
+from pacavit.errors import RecipeError
 from pacavit.tasks.base import TASKS, NetworkFactory, Task
+from pacavit.tasks.dense import create_part, input_sizes, predict_by_size
 from pacavit.tasks.detection.config import DetectionConfig, InstanceSegmentationConfig
 from pacavit.tasks.detection.predictions import Detections, ImageDetections
 from pacavit.tasks.detection.preprocess import DetectionPreprocess, check_objects
 from pacavit.tasks.detection.restore import restore_objects
-from pacavit.utils.refusals import REFUSALS
-from pacavit.utils.text import one_line
 
 if TYPE_CHECKING:
     from pacavit.tasks.detection.metrics import DetectionMetrics
@@ -66,18 +63,10 @@ class DetectionTask(Task):
             raise RecipeError(_other_kind(config, masks=cls.masks))
         backbone = network.pyramid(config.stages)
         num_classes = len(info.class_names)
-        kind = DETECTORS.get(config.detector)
-        options = check_options(kind, config.detector_options, "task.detector_options")
-        try:
-            detector = DETECTORS.create(config.detector, backbone, num_classes, options=options)
-        except PacavitError:
-            raise
-        except REFUSALS as error:
-            raise RecipeError(
-                f"detector {config.detector!r} refuses its arguments: "
-                f"{one_line(error, kind=True).rstrip('.')}; check task.detector_options "
-                f"({', '.join(config.detector_options)})"
-            ) from error
+        options = config.detector_options
+        detector = create_part(
+            DETECTORS, "task.detector_options", config.detector, options, backbone, num_classes
+        )
         return cls(detector, config, num_classes)
 
     @classmethod
@@ -100,7 +89,7 @@ class DetectionTask(Task):
         targets = [
             Target(each["boxes"], each["labels"], each.get("masks")) for each in batch.targets
         ]
-        return self.model.losses(batch.images, targets, _sizes(batch))
+        return self.model.losses(batch.images, targets, input_sizes(batch))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Detections]:
@@ -109,20 +98,12 @@ class DetectionTask(Task):
         Images of different sizes are computed apart, without their padding, so that an image's
         result does not depend on others in the batch.
         """
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for position, size in enumerate(_sizes(batch)):
-            by_size.setdefault(size, []).append(position)
-        records: dict[int, Detections] = {}
-        for (height, width), positions in by_size.items():
-            found = self.model(batch.images[positions, :, :height, :width])
-            for detected, position in zip(found, positions, strict=True):
-                placement = (
-                    batch.placements[position]
-                    if batch.placements
-                    else Placement((height, width), Region(0, 0, height, width), (height, width))
-                )
-                records[position] = restore_objects(detected, placement)
-        return [records[position] for position in range(len(batch))]
+
+        def predicted(images: Tensor, placements: Sequence[Placement]) -> list[Detections]:
+            found = zip(self.model(images), placements, strict=True)
+            return [restore_objects(*each) for each in found]
+
+        return predict_by_size(batch, predicted)
 
     def prediction(
         self,
@@ -187,13 +168,6 @@ def _other_kind(config: DetectionConfig, *, masks: bool) -> str:
         f"task.detector {config.detector!r} {does}; choose among {', '.join(able)}, or "
         f'task.name="{other}"'
     )
-
-
-def _sizes(batch: Batch) -> list[tuple[int, int]]:
-    """(height, width) of each image in its batch, without padding."""
-    if batch.placements:
-        return [placement.input_size for placement in batch.placements]
-    return [(batch.images.shape[2], batch.images.shape[3])] * len(batch)
 
 
 def _fault(found: Detected, num_classes: int, size: tuple[int, int], *, masks: bool) -> str | None:

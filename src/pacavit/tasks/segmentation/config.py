@@ -6,11 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pacavit.tasks.base import TaskConfig
+from pacavit.tasks.dense import DenseConfig, Side
 
 __all__ = ["MaskAugmentConfig", "SegmentationConfig", "SlideConfig"]
-
-Side = Annotated[int, Field(gt=0, le=4096)]
 
 
 class MaskAugmentConfig(BaseModel):
@@ -64,7 +62,7 @@ class SlideConfig(BaseModel):
         return self
 
 
-class SegmentationConfig(TaskConfig):
+class SegmentationConfig(DenseConfig):
     """Settings of the segmentation task.
 
     Images keep their aspect ratio. They are resized to ``image_size`` (the shorter side) first, in
@@ -72,17 +70,6 @@ class SegmentationConfig(TaskConfig):
     """
 
     name: Literal["segmentation"] = Field(default="segmentation", description="The task.")
-    image_size: int | None = Field(
-        default=None,
-        gt=0,
-        description="Shorter side in pixels that images are resized to; leave it out for images "
-        "as they are stored.",
-    )
-    longest_side: Side | None = Field(
-        default=None,
-        description="Where resizing to image_size would make the longer side longer than this, "
-        "it gets this length instead.",
-    )
     crop_size: tuple[Side, Side] | None = Field(
         default=None,
         description="Height and width in pixels of the crops in training; leave it out for those "
@@ -92,11 +79,6 @@ class SegmentationConfig(TaskConfig):
     head_options: dict[str, Any] = Field(
         default={}, description="Keyword arguments of the head's class."
     )
-    stages: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
-        default=None,
-        description="Indices of the backbone's maps that the head gets; leave it out for the "
-        "default of the backbone.",
-    )
     augment: MaskAugmentConfig = Field(
         default_factory=MaskAugmentConfig, description="Random changes of the training images."
     )
@@ -104,26 +86,3 @@ class SegmentationConfig(TaskConfig):
         default=None,
         description="Predict images window by window; leave it out to predict whole images.",
     )
-
-    def input_size(self, stored: tuple[int, int], image_size: int | None = None) -> tuple[int, int]:
-        """(height, width) in pixels of the crops in training.
-
-        Args:
-            stored: (height, width) of the stored images.
-            image_size: replaces the config's own; a ``crop_size`` shrinks in proportion.
-        """
-        own = self.resized(stored)
-        crop = own if self.crop_size is None else self.crop_size
-        if image_size is None:
-            return crop
-        factor = image_size / min(own)
-        return (max(1, round(crop[0] * factor)), max(1, round(crop[1] * factor)))
-
-    def resized(self, stored: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of an image after resizing to ``image_size`` and ``longest_side``."""
-        if self.image_size is None:
-            return stored
-        factor = self.image_size / min(stored)
-        if self.longest_side is not None:
-            factor = min(factor, self.longest_side / max(stored))
-        return (max(1, round(stored[0] * factor)), max(1, round(stored[1] * factor)))

@@ -16,12 +16,11 @@ from pacavit.data import (
     DataInfo,
     Placement,
     Preprocess,
-    Region,
-    check_options,
 )
-from pacavit.errors import PacavitError, RecipeError
+from pacavit.errors import RecipeError
 from pacavit.heads import HEADS
 from pacavit.tasks.base import TASKS, NetworkFactory, Task
+from pacavit.tasks.dense import create_part, predict_by_size
 from pacavit.tasks.segmentation.config import SegmentationConfig
 from pacavit.tasks.segmentation.inference import ImageLogits, slide_over
 from pacavit.tasks.segmentation.predictions import (
@@ -32,8 +31,6 @@ from pacavit.tasks.segmentation.predictions import (
 from pacavit.tasks.segmentation.preprocess import SegmentationPreprocess
 from pacavit.tasks.segmentation.segmenter import Segmenter
 from pacavit.utils.layout import enlarge
-from pacavit.utils.refusals import REFUSALS
-from pacavit.utils.text import one_line
 
 if TYPE_CHECKING:
     from pacavit.tasks.segmentation.metrics import SegmentationMetrics
@@ -71,23 +68,9 @@ class SegmentationTask(Task):
         backbone = network.pyramid(config.stages)
         _check_windows(config, max(backbone.strides))
         num_classes = len(info.class_names)
-        options = check_options(HEADS.get(config.head), config.head_options, "task.head_options")
-        try:
-            head = HEADS.create(
-                config.head,
-                backbone.channels,
-                backbone.strides,
-                num_classes,
-                options=options,
-            )
-        except PacavitError:
-            raise
-        except REFUSALS as error:
-            raise RecipeError(
-                f"head {config.head!r} refuses its arguments: "
-                f"{one_line(error, kind=True).rstrip('.')}; check task.head_options "
-                f"({', '.join(config.head_options)})"
-            ) from error
+        shape = backbone.channels, backbone.strides, num_classes
+        options = config.head_options
+        head = create_part(HEADS, "task.head_options", config.head, options, *shape)
         return cls(Segmenter(backbone, head), config, num_classes)
 
     @classmethod
@@ -150,18 +133,12 @@ class SegmentationTask(Task):
         Images of different sizes are computed apart, without their padding, so that an image's
         result does not depend on others in the batch.
         """
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for position in range(len(batch)):
-            size = (batch.images.shape[2], batch.images.shape[3])
-            if batch.placements:
-                size = batch.placements[position].input_size
-            by_size.setdefault(size, []).append(position)
-        records: dict[int, Segmentation] = {}
-        for (height, width), positions in by_size.items():
-            found = self.logits(batch.images[positions, :, :height, :width])
-            for row, position in enumerate(positions):
-                records[position] = _record(found.image(row), batch, position, (height, width))
-        return [records[position] for position in range(len(batch))]
+
+        def predicted(images: Tensor, placements: Sequence[Placement]) -> list[Segmentation]:
+            found = self.logits(images)
+            return [_record(found.image(row), each) for row, each in enumerate(placements)]
+
+        return predict_by_size(batch, predicted)
 
     def logits(self, images: Tensor) -> ImageLogits:
         """Logits (B, K, ...) of images of one size, whole or by windows, in fp32."""
@@ -218,15 +195,8 @@ def _check_windows(config: SegmentationConfig, stride: int) -> None:
         )
 
 
-def _record(
-    logits: ImageLogits, batch: Batch, position: int, size: tuple[int, int]
-) -> Segmentation:
+def _record(logits: ImageLogits, placement: Placement) -> Segmentation:
     """The record of one image, from logits (1, K, ...)."""
-    placement = (
-        batch.placements[position]
-        if batch.placements
-        else Placement(size, Region(0, 0, *size), size)
-    )
     labels, cluster_labels = (
         None if each is None else restore_logits(each, placement)[0].argmax(0).to(torch.uint8)
         for each in logits
