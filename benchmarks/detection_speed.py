@@ -20,16 +20,12 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torchvision_detection  # noqa: F401  registers the peers
-from figures import quartiles, ratios, take_turns
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from figures import compare_speed, inference, training_step
 
 from pacavit import recipes
 from pacavit.data import Batch, DataInfo, ObjectInfo
@@ -38,6 +34,7 @@ from pacavit.engine.run.environment import environment
 from pacavit.tasks import Task
 
 RESULTS = Path(__file__).parent / "results" / "detection_speed.json"
+_CLIP = 1.0  # as in the recipes
 OBJECTS, SIDE = 16, 24  # in each picture; their height and width in pixels
 
 
@@ -172,47 +169,16 @@ def compare(
     steps: dict[str, Callable[[], object]] = {}
     for name, task in tasks(group, device).items():
         task.train(training)
-        steps[name] = _step(task, batch) if training else _inference(task, batch.images)
-    kernels = partial(system.training_kernels, device) if training else nullcontext
-    contexts = partial(system.autocast, device, precision), kernels
-    times = take_turns(steps, arguments.rounds, arguments.warm_up, contexts)
-    reference = list(times.values())[-1]
-    rows = []
-    for name, seconds in times.items():
-        row = {
-            "detector": name,
-            "kind": kind,
-            "precision": precision,
-            "batch_size": batch_size,
-            "size": group.size,
-            "images_per_second": quartiles([batch_size / each for each in seconds]),
-            "ratio": ratios(reference, seconds),
-        }
-        rows.append(row)
-        print(json.dumps(row), flush=True)  # noqa: T201
-    return rows
-
-
-def _inference(task: Task, images: Tensor) -> Callable[[], object]:
-    def run() -> object:
-        with torch.inference_mode():
-            return task.model(images)
-
-    return run
-
-
-def _step(task: Task, batch: Batch) -> Callable[[], object]:
-    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-4, fused=True)
-
-    def run() -> object:
-        loss = torch.stack(list(task(batch).values())).sum()
-        loss.backward()
-        clip_grad_norm_(task.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)
-        return loss
-
-    return run
+        steps[name] = (
+            training_step(task, batch, _CLIP) if training else inference(task.model, batch.images)
+        )
+    facts = {
+        "kind": kind,
+        "precision": precision,
+        "batch_size": batch_size,
+        "size": group.size,
+    }
+    return compare_speed(steps, arguments, facts, device)
 
 
 if __name__ == "__main__":

@@ -17,20 +17,16 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from figures import quartiles, ratios, take_turns
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from figures import compare_speed, inference, training_step
 from torchvision_segmentation import TorchvisionConfig, TorchvisionSegmentation
 
 from pacavit import recipes
 from pacavit.data import Batch, DataInfo
-from pacavit.engine import build, optim, system
+from pacavit.engine import build, system
 from pacavit.engine.run.environment import environment
 from pacavit.models import count_macs
 from pacavit.tasks.segmentation import SegmentationTask
@@ -103,52 +99,16 @@ def compare(
     images = images.contiguous(memory_format=torch.channels_last)
     masks = torch.randint(0, CLASSES, (batch_size, *SIZE), dtype=torch.uint8, device=device)
     batch = Batch(images, masks, torch.arange(batch_size))
+    clip = recipes.load(OURS[0]).train.clip
     steps: dict[str, Callable[[], object]] = {}
     for name, task in tasks(device).items():
         training = kind == "training"
         task.train(training)
-        steps[name] = _step(task, batch) if training else _inference(task, images)
-    kernels = partial(system.training_kernels, device) if kind == "training" else nullcontext
-    contexts = partial(system.autocast, device, precision), kernels
-    times = take_turns(steps, arguments.rounds, arguments.warm_up, contexts)
-    rows = []
-    for name, seconds in times.items():
-        row = {
-            "network": name,
-            "kind": kind,
-            "precision": precision,
-            "batch_size": batch_size,
-            "images_per_second": quartiles([batch_size / each for each in seconds]),
-            "ratio": ratios(times[PEERS[-1]], seconds),
-        }
-        rows.append(row)
-        print(json.dumps(row), flush=True)  # noqa: T201
-    return rows
-
-
-def _inference(task: SegmentationTask, images: Tensor) -> Callable[[], object]:
-    def run() -> object:
-        with torch.inference_mode():
-            return task.logits(images)
-
-    return run
-
-
-def _step(task: SegmentationTask, batch: Batch) -> Callable[[], object]:
-    config = recipes.load(OURS[0]).train
-    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-4, fused=True)
-    optim.set_lr(optimizer, 1e-4)
-
-    def run() -> object:
-        loss = torch.stack(list(task(batch).values())).sum()
-        loss.backward()
-        if config.clip is not None:
-            clip_grad_norm_(task.parameters(), config.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)
-        return loss
-
-    return run
+        steps[name] = (
+            training_step(task, batch, clip) if training else inference(task.logits, images)
+        )
+    facts = {"kind": kind, "precision": precision, "batch_size": batch_size}
+    return compare_speed(steps, arguments, facts, device)
 
 
 if __name__ == "__main__":

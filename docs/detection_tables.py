@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from result_tables import RESULTS, named_table, record
-from segmentation_tables import MISSING
+from segmentation_tables import MISSING, speed_table
 
 from pacavit.report.markdown import table
 
@@ -144,22 +144,7 @@ def starts() -> str:
 @named_table("detection-speed")
 def speed() -> str:
     """Images per second of detectors, by turns."""
-    found = _recorded("detection_speed")
-    if found is None:
-        return MISSING
-    rows = [
-        [
-            row["detector"],
-            row["kind"],
-            row["precision"],
-            str(row["batch_size"]),
-            f"{row['images_per_second'][1]:.1f}",
-            "{1:.2f} ({0:.2f} to {2:.2f})".format(*row["ratio"]),
-        ]
-        for row in found["rows"]
-    ]
-    header = ["detector", "", "precision", "batch", "images/s", "of torchvision's (quartiles)"]
-    return table(header, rows)
+    return speed_table("detection_speed", "detector", "torchvision")
 
 
 @named_table("feature-growth")

@@ -136,19 +136,31 @@ def _deviation(values: Sequence[float]) -> str:
 @named_table("segmentation-speed")
 def segmentation_speed() -> str:
     """Images per second of segmentation networks, by turns."""
-    if not (RESULTS / "segmentation_speed.json").is_file():
+    return speed_table("segmentation_speed", "network", "DeepLabV3", form="`{}`")
+
+
+def speed_table(name: str, heading: str, reference: str, *, form: str = "{}") -> str:
+    """The table of a record of speeds, whose ratios are to the reference's.
+
+    Args:
+        name: of the record.
+        heading: of the column of the networks.
+        reference: what the ratios are to.
+        form: of the networks' names.
+    """
+    if not (RESULTS / f"{name}.json").is_file():
         return MISSING
-    found = record("segmentation_speed")
     rows = [
         [
-            f"`{row['network']}`",
+            form.format(row["network"]),
             row["kind"],
             row["precision"],
             str(row["batch_size"]),
             f"{row['images_per_second'][1]:.1f}",
             "{1:.2f} ({0:.2f} to {2:.2f})".format(*row["ratio"]),
         ]
-        for row in found["rows"]
+        for row in record(name)["rows"]
     ]
-    header = ["network", "", "precision", "batch", "images/s", "of DeepLabV3's (quartiles)"]
-    return table(header, rows)
+    return table(
+        [heading, "", "precision", "batch", "images/s", f"of {reference}'s (quartiles)"], rows
+    )
