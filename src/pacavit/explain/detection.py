@@ -21,6 +21,7 @@ from pacavit.explain.methods.base import METHODS, Method, method_title
 from pacavit.explain.regions import check_pixel
 from pacavit.explain.segmentation import HeadClusters, head_clusters
 from pacavit.tasks.detection import Detections, DetectionTask
+from pacavit.tasks.segmentation.predictions import restore_logits
 from pacavit.utils.text import shown
 
 __all__ = ["LEAST_SCORE", "BoxExplanation", "DetectionExplainer", "DetectionExplanation"]
@@ -240,9 +241,16 @@ class DetectionExplainer(Explainer[DetectionExplanation]):
     def _clusters(self, batch: Batch) -> HeadClusters | None:
         """The clusters of the head of a detector without boxes."""
         detector = self.task.model
-        if not isinstance(detector, Watershed):
+        if not isinstance(detector, Watershed) or detector.head.cluster_logits is None:
             return None
-        return head_clusters(detector.head, detector.backbone(batch.images), batch.placements[0])
+        maps = detector.backbone(batch.images)
+        output, found = detector.head(maps), detector.head.attention(maps)
+        clusters = output.supervised[detector.head.cluster_logits].float()
+        labels, cluster_labels = (
+            restore_logits(each.float(), batch.placements[0])[0].argmax(0).to(torch.uint8)
+            for each in (output.logits, clusters)
+        )
+        return head_clusters(labels, cluster_labels, clusters[0], found)
 
 
 def _object(found: Detections, number: int) -> _Asked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -26,9 +26,8 @@ from pacavit.explain.regions import (
     connected_region,
     input_region,
 )
-from pacavit.heads import SegmentationHead
+from pacavit.heads import HeadAttention
 from pacavit.tasks.segmentation import Segmentation, SegmentationTask, class_areas
-from pacavit.tasks.segmentation.predictions import restore_logits
 from pacavit.utils.layout import enlarge
 from pacavit.utils.text import one_line, shown
 
@@ -224,7 +223,7 @@ class SegmentationExplainer(Explainer[SegmentationExplanation]):
             method=self.choice.methods[0],
             stages=stages,
             regions=tuple(regions),
-            clusters=self._clusters(batch),
+            clusters=self._clusters(record, batch),
             choice=self.choice,
         )
 
@@ -271,36 +270,33 @@ class SegmentationExplainer(Explainer[SegmentationExplanation]):
                     yield _Asked(each, labels == each)
 
     @torch.no_grad()
-    def _clusters(self, batch: Batch) -> HeadClusters | None:
+    def _clusters(self, record: Segmentation, batch: Batch) -> HeadClusters | None:
         """The clusters of the head for one image."""
+        if record.cluster_labels is None or record.cluster_logits is None:
+            return None
         segmenter = self.task.model
-        return head_clusters(segmenter.head, segmenter.backbone(batch.images), batch.placements[0])
+        found = segmenter.head.attention(segmenter.backbone(batch.images))
+        return head_clusters(record.labels, record.cluster_labels, record.cluster_logits, found)
 
 
 def head_clusters(
-    head: SegmentationHead, maps: Sequence[Tensor], placement: Placement
-) -> HeadClusters | None:
-    """The clusters of a head for one image; None if it has none.
+    labels: Tensor, cluster_labels: Tensor, cluster_logits: Tensor, found: HeadAttention | None
+) -> HeadClusters:
+    """The clusters of a head for one image.
 
     Args:
-        head: of the maps.
-        maps: of the backbone, finest first, of one image.
-        placement: where the image lies in the network's input.
+        labels: (H, W) uint8, the final class of each pixel of the image.
+        cluster_labels: (H, W) uint8, the class whose cluster is highest.
+        cluster_logits: (K, h, w), of the clusters; those of ``found`` are used if it is given.
+        found: the attention to the clusters in a batch of one image, if the head says it.
     """
-    if head.cluster_logits is None:
-        return None
-    output, found = head(maps), head.attention(maps)
-    logits = output.supervised[head.cluster_logits][0].float()
-    by_clusters, final = (
-        restore_logits(each.float(), placement)[0].argmax(0).to(torch.uint8).cpu()
-        for each in (logits[None], output.logits)
-    )
+    logits = cluster_logits if found is None else found.cluster_logits[0].float()
     size, attention = logits.shape[1:], None
     if found is not None:
         attention = found.attention[0].T.unflatten(1, size).cpu()
     return HeadClusters(
-        labels=by_clusters,
-        agreement=float((by_clusters == final).float().mean()),
+        labels=cluster_labels.cpu(),
+        agreement=float((cluster_labels == labels).float().mean()),
         weights=logits.flatten(1).softmax(1).view_as(logits).cpu(),
         probabilities=logits.softmax(0).cpu(),
         attention=attention,
