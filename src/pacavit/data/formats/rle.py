@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Rle", "decode_masks", "encode_masks", "encode_part"]
+__all__ = ["Rle", "encode_masks", "encode_part"]
 
 
 class Rle(NamedTuple):
@@ -78,13 +77,6 @@ def encode_masks(masks: Tensor) -> tuple[Rle, ...]:
         return ()
     columns = np.asfortranarray(masks.to(torch.uint8).cpu().permute(1, 2, 0).numpy())
     return tuple(Rle(size, bytes(each["counts"])) for each in coco_mask.encode(columns))
-
-
-def decode_masks(masks: Sequence[Rle], size: tuple[int, int]) -> Tensor:
-    """Masks -> (num, height, width) bool; ``size`` is that of each, also if there is none."""
-    if not masks:
-        return torch.zeros(0, *size, dtype=torch.bool)
-    return torch.stack([mask.decode() for mask in masks])
 
 
 def encode_part(part: Tensor, corner: tuple[int, int], size: tuple[int, int]) -> Rle:
