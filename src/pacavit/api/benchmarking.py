@@ -54,8 +54,8 @@ def bench(
 
     Args:
         models: names of timm models (ours included, with arguments as in
-            ``pacavit_small,num_clusters=49``), of packaged weights, of peers such as ``focal_tiny``,
-            run folders or weights files. Ratios are to the first.
+            ``pacavit_small,num_clusters=49``), of packaged weights or of peers such as
+            ``focal_tiny``, run folders or weights files. Ratios are to the first.
         out: folder for ``bench.json``, ``bench.md`` and the pictures.
         peers: a set to measure besides: "paper", the networks of the paper's table on ImageNet, or
             "attentions", PaCa-ViT-S with other attentions.

@@ -60,7 +60,7 @@ def find_candidate(name: str, label: str | None = None) -> Candidate:
         return Candidate(name, label, lambda size: PEERS[name](size).eval())
     if name in packaged_names() or os.path.exists(name) or _is_path(name):  # noqa: PTH110 (any text)
         network = load_model(name).task.model
-        return Candidate(name, label, lambda size: copy.deepcopy(network).eval())
+        return Candidate(name, label, lambda _: copy.deepcopy(network).eval())
     model, *settings = _SETTING.split(name)
     if not timm.is_model(model.partition(".")[0]):
         raise UnknownNameError("model", model, _near(model))

@@ -45,6 +45,7 @@ def load_library(engine: str) -> Any:
 
 def _onnxruntime(file: Path, images: np.ndarray[Any, Any], precision: str) -> _Step:
     """A step of ONNX Runtime, with as many threads as PyTorch has."""
+    assert precision == "fp32"
     onnxruntime = load_library("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

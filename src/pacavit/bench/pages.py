@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pacavit.bench.pictures import accuracy_png, growth_png
 from pacavit.bench.results import Benchmark
+from pacavit.bench.tables import Table as ShortTable
 from pacavit.bench.tables import counts_table, growth_table, settings_of, speed_table
 from pacavit.report import markdown
 from pacavit.utils import files
@@ -89,16 +90,48 @@ def load_text(found: Benchmark) -> str:
 
 
 def print_benchmark(found: Benchmark, *, console: Console | None = None) -> None:
-    """Print the counts, or the throughput if it was measured."""
-    console = console or Console()
-    header, rows = speed_table(found, settings_of(found)) if found.rows else counts_table(found)
-    failed = [] if not found.rows else [each for each in found.models if each.error is not None]
+    """Print the median throughput, or only parameters and MACs, and below it what failed."""
+    header, rows = _short_speed(found) if found.rows else _short_counts(found)
     table = Table()
     for number, heading in enumerate(header):
         table.add_column(escape(heading), justify="right" if number else "left")
     for row in rows:
         table.add_row(*map(escape, row))
+    console = console or Console()
     console.print(table)
-    for model in failed:
-        line = f"{model.label} failed: {model.error}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    reasons = {model.label: model.error for model in found.models}
+    reasons |= {
+        f"{found.model(row.name).label}, {row.engine} {row.precision}, batch {row.batch_size}, "
+        f"{row.size} pixels": row.error
+        for row in found.rows
+    }
+    for what, reason in reasons.items():
+        if reason is not None:
+            line = f"{what}: {reason}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _short_speed(found: Benchmark) -> ShortTable:
+    rows = [
+        [
+            found.model(row.name).label,
+            f"{row.engine} {row.precision}",
+            str(row.batch_size),
+            str(row.size),
+            "failed" if row.images_per_second is None else f"{row.images_per_second[1]:,.1f}",
+            "" if row.ratio is None else f"{row.ratio[1]:.2f}",
+            "" if row.peak_mebibytes is None else f"{row.peak_mebibytes:,.0f}",
+        ]
+        for row in found.rows
+    ]
+    return ["", "engine", "batch", "pixels", "images/s", "ratio", "MiB"], rows
+
+
+def _short_counts(found: Benchmark) -> ShortTable:
+    sizes = found.settings["sizes"]
+    rows = []
+    for model in found.models:
+        first = next(iter(model.parameters.values()), None)
+        macs = ("" if size not in model.macs else f"{model.macs[size] / 1e9:.2f}" for size in sizes)
+        rows.append([model.label, "failed" if first is None else f"{first / 1e6:.2f}", *macs])
+    return ["", "parameters (M)", *(f"G MACs, {size}" for size in sizes)], rows
