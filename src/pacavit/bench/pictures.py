@@ -18,7 +18,7 @@ from pacavit.utils.text import escape_formulas
 
 __all__ = ["accuracy_png", "growth_png"]
 
-_MARKERS = "osD^vP*X<>"
+_MARKERS = "osD^vP*X<>p"  # not as many as colors, so that no two lines share both
 _Cost = Callable[[Model, int], float | None]
 
 

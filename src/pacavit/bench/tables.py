@@ -31,11 +31,11 @@ def counts_table(found: Benchmark) -> Table:
     sizes: list[int] = found.settings["sizes"]
     published = published_networks()
     known = PUBLISHED_SIZE in sizes and any(model.name in published for model in found.models)
-    header = ["", "parameters (M)", *(["published"] if known else [])]
+    header = ["", "parameters (M)", *(["published (M)"] if known else [])]
     for size in sizes:
         header.append(f"MACs (G), {size} pixels")
         if known and size == PUBLISHED_SIZE:
-            header.append("published")
+            header.append("published (G)")
     rows = []
     for model in found.models:
         entry = published.get(model.name) if known else None
