@@ -37,7 +37,7 @@ def peers_speed() -> str:
 def attentions_counts() -> str:
     """MACs of PaCa-ViT-S with other attentions, by image size."""
     found = _found("attentions_counts")
-    return MISSING if found is None else table(*counts_table(found))
+    return MISSING if found is None else table(*counts_table(found, with_published=False))
 
 
 @named_table("attentions-growth")

@@ -19,6 +19,7 @@ from pacavit.bench.pages import benchmark_text
 from pacavit.bench.probe import Probe
 from pacavit.bench.results import Benchmark, Model, Row, read_results, write_results
 from pacavit.bench.tables import counts_table, growth_table, speed_table
+from pacavit.bench.turns import take_turns
 from pacavit.errors import CheckpointError, Interrupted, PacavitError
 from pacavit_cli.main import main
 
@@ -103,14 +104,13 @@ def test_an_interrupted_benchmark_continues(
     probed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments: dict[str, Any] = {"sizes": [32], "batch_sizes": [1, 2], "rounds": 1}
-    turns = harness.take_turns
     calls = []
 
     def interrupted(*args: Any) -> Any:
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return turns(*args)
+        return take_turns(*args)
 
     monkeypatch.setattr(harness, "take_turns", interrupted)
     with pytest.raises(Interrupted, match="--resume"):
@@ -156,7 +156,7 @@ def test_a_benchmark_of_another_machine_is_not_continued(tmp_path: Path, probed:
         ([OURS], {"batch_sizes": [4, 4]}, "batch sizes are different positive numbers"),
         ([OURS], {"rounds": -1}, "0 or more, not -1"),
         ([OURS], {"device": "abacus"}, "device 'abacus' is no device"),
-        ([OURS], {"sizes": [1]}, "cannot take images of 1 x 1 pixels"),
+        (["test_vit"], {"sizes": [32, 40]}, "test_vit cannot take images of 40 x 40 .*but of 32"),
     ],
 )
 def test_wrong_requests_are_refused_before_anything_runs(

@@ -101,7 +101,7 @@ def test_clusterings_that_need_values_are_counted_on_the_cpu() -> None:
 def test_published_networks_can_all_be_found() -> None:
     pytest.importorskip("transformers")
     assert len(published_networks()) == 34
-    for name, label in (peer_set("paper") | peer_set("attentions")).items():
+    for name, label in {**peer_set("paper"), **peer_set("attentions")}.items():
         assert find_candidate(name, label).label == label
     with pytest.raises(UnknownNameError, match="did you mean 'paper'"):
         peer_set("papers")

@@ -98,7 +98,7 @@ def test_others_are_what_this_process_did_not_do(monkeypatch: pytest.MonkeyPatch
     now = {"busy": 100.0, "own": 7.0, "clock": 50.0}
     monkeypatch.setattr(machine, "_busy_seconds", lambda: now["busy"])
     monkeypatch.setattr(machine, "_own_seconds", lambda: now["own"])
-    monkeypatch.setattr(machine.time, "perf_counter", lambda: now["clock"])
+    monkeypatch.setattr("pacavit.bench.machine.time.perf_counter", lambda: now["clock"])
     watch = machine.Watch()
     now.update(busy=108.0, own=12.0, clock=54.0)
     assert watch.others() == pytest.approx(3 / 4)

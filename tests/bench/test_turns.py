@@ -26,7 +26,7 @@ def test_steps_take_turns_and_the_warm_up_is_left_out() -> None:
         yield
         called.append(")")
 
-    steps = {name: lambda name=name: called.append(name) for name in "ab"}  # type: ignore[misc]
+    steps = {name: lambda name=name: called.append(name) for name in "ab"}
     times = take_turns(steps, 2, 1, [entered])
     assert "".join(called) == "(a)(b)" * 3
     assert {name: len(values) for name, values in times.items()} == {"a": 2, "b": 2}

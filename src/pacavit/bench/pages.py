@@ -69,8 +69,9 @@ def benchmark_text(found: Benchmark, pictures: list[str]) -> str:
     facts = found.environment
     machine = facts.get("gpu", facts["cpu"])
     versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "timm"))
+    threads = f"{facts['threads']} thread{'s' if facts['threads'] > 1 else ''}"
     parts += [
-        f"Measured on {machine}, {facts['threads']} threads, {versions}.",
+        f"Measured on {machine}, {threads}, {versions}.",
         markdown.shell(Command(tuple(found.command))),
     ]
     return "\n\n".join(parts) + "\n"

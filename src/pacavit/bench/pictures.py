@@ -68,8 +68,13 @@ def _draw_families(ax: Axes, models: list[Model], costs: dict[str, float]) -> No
             points.append((costs[model.name], float(entry.top1)))
     colors = mpl.color_sequences["tab10"]
     for number, (family, points) in enumerate(families.items()):
-        style = {"color": colors[number % len(colors)], "marker": _MARKERS[number % len(_MARKERS)]}
-        ax.plot(*zip(*sorted(points), strict=True), label=family, linewidth=1.2, **style)
+        ax.plot(
+            *zip(*sorted(points), strict=True),
+            color=colors[number % len(colors)],
+            marker=_MARKERS[number % len(_MARKERS)],
+            linewidth=1.2,
+            label=family,
+        )
     ax.grid(alpha=0.3, which="both")
 
 

@@ -26,10 +26,16 @@ def pixels(size: int) -> int:
     return (size // 4) ** 2
 
 
-def counts_table(found: Benchmark) -> Table:
-    """Parameters and multiply-accumulates, each beside the published figure if there is one."""
+def counts_table(found: Benchmark, *, with_published: bool = True) -> Table:
+    """Parameters and multiply-accumulates.
+
+    Args:
+        found: the results.
+        with_published: whether published figures stand beside them, in columns of their own, if
+            some of the models and 224 pixels have any.
+    """
     sizes: list[int] = found.settings["sizes"]
-    published = published_networks()
+    published = published_networks() if with_published else {}
     known = PUBLISHED_SIZE in sizes and any(model.name in published for model in found.models)
     header = ["", "parameters (M)", *(["published (M)"] if known else [])]
     for size in sizes:

@@ -72,6 +72,10 @@ class FocalAttention(nn.Module):
         has_ring: whether the ring is seen; maps of a single window have none.
     """
 
+    outside: Tensor
+    own_index: Tensor
+    pooled_index: Tensor
+
     def __init__(self, dim: int, num_heads: int, pooled: int, *, has_ring: bool) -> None:
         super().__init__()
         self.num_heads, self.pooled, self.has_ring = num_heads, pooled, has_ring

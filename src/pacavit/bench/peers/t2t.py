@@ -50,6 +50,8 @@ class T2tVit(nn.Module):
         size: side of the images in pixels, which positions are made for.
     """
 
+    positions: Tensor
+
     def __init__(self, dim: int, depth: int, num_heads: int, size: int) -> None:
         super().__init__()
         self.first, self.second = TokenTransformer(3 * 49), TokenTransformer(9 * _WIDTH)
