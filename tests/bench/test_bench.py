@@ -211,7 +211,8 @@ def test_published_figures_have_columns_of_their_own() -> None:
         "remark",
     ]
     differing = "MACs differ: reason unknown"
-    assert rows[0] == ["swin", "28.29", "29", "4.00", "4.5", "8.00", "81.3", differing]
+    link = "[swin](https://arxiv.org/abs/2103.14030)"
+    assert rows[0] == [link, "28.29", "29", "4.00", "4.5", "8.00", "81.3", differing]
     assert rows[1] == ["mine", "28.29", "", "1.00", "", "4.00", "", ""]
 
 

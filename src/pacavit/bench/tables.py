@@ -32,7 +32,7 @@ def counts_table(found: Benchmark, *, with_published: bool = True) -> Table:
     Args:
         found: the results.
         with_published: whether published figures stand beside them, in columns of their own, if
-            some of the models and 224 pixels have any.
+            some of the models and 224 pixels have any; names are links to where they stand.
     """
     sizes: list[int] = found.settings["sizes"]
     published = published_networks() if with_published else {}
@@ -46,7 +46,8 @@ def counts_table(found: Benchmark, *, with_published: bool = True) -> Table:
     for model in found.models:
         entry = published.get(model.name) if known else None
         counted = model.parameters.get(PUBLISHED_SIZE if known else sizes[0])
-        cells = [model.label, "" if counted is None else f"{counted / 1e6:.2f}"]
+        label = f"[{model.label}]({entry.source})" if entry else model.label
+        cells = [label, "" if counted is None else f"{counted / 1e6:.2f}"]
         cells += [entry.parameters if entry else ""] if known else []
         for size in sizes:
             cells.append(f"{model.macs[size] / 1e9:.2f}" if size in model.macs else "")
