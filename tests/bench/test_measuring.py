@@ -104,6 +104,8 @@ def test_others_are_what_this_process_did_not_do(monkeypatch: pytest.MonkeyPatch
     assert watch.others() == pytest.approx(3 / 4)
     now.update(own=17.0)  # rounding of the clocks
     assert watch.others() == 0
+    now.update(clock=50.4)  # too short to tell
+    assert watch.others() is None
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs Linux")

@@ -45,7 +45,8 @@ def find_candidate(name: str, label: str | None = None) -> Candidate:
 
     Args:
         name: of a timm model (ours are registered with timm), of a peer in ``PEERS``, of packaged
-            weights, a run folder, a weights file, or ``hf-hub:USER/NAME`` of ``save_pretrained``.
+            weights, a run folder, a weights file, or ``hf-hub:USER/NAME`` of ``save_pretrained``;
+            names of timm take precedence over a folder of that name (``./NAME``).
             Arguments of a timm model may follow: ``pacavit_small,num_clusters=49``.
         label: by default the name.
 
@@ -58,14 +59,14 @@ def find_candidate(name: str, label: str | None = None) -> Candidate:
     if name in PEERS:
         _check_installed(name)
         return Candidate(name, label, lambda size: PEERS[name](size).eval())
+    model, *settings = _SETTING.split(name)
+    if timm.is_model(model.partition(".")[0]):
+        arguments = dict(_argument(text) for text in settings)
+        return Candidate(name, label, lambda size: _timm_network(model, arguments, size))
     if name in packaged_names() or os.path.exists(name) or _is_path(name):  # noqa: PTH110 (any text)
         network = load_model(name).task.model
         return Candidate(name, label, lambda _: copy.deepcopy(network).eval())
-    model, *settings = _SETTING.split(name)
-    if not timm.is_model(model.partition(".")[0]):
-        raise UnknownNameError("model", model, _near(model))
-    arguments = dict(_argument(text) for text in settings)
-    return Candidate(name, label, lambda size: _timm_network(model, arguments, size))
+    raise UnknownNameError("model", model, _near(model))
 
 
 def _is_path(name: str) -> bool:

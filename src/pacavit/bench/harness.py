@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -83,7 +84,6 @@ def _measure(
     """Yield once for each network of each unit."""
     exported: object = None
     for unit in units:
-        watch = Watch()
         needed = (id(unit.group), unit.setting.batch_size, unit.setting.size)
         if needed != exported:
             _remove(folder)
@@ -94,9 +94,7 @@ def _measure(
             probes[candidate.name] = _probe(candidate, unit.setting, file)
             yield
         rows = _by_turns(unit, probes, files, rounds)
-        others = watch.others()
-        own = rows if unit.is_first else rows[1:]
-        save([Row(**{**vars(row), "others": others}) for row in own])
+        save(rows if unit.is_first else rows[1:])
 
 
 def _remove(folder: Path) -> None:
@@ -127,10 +125,13 @@ def _by_turns(
                 errors[candidate.name] = failure(error)
             else:
                 steps[candidate.name] = step
+    watch = Watch()
     times = take_turns(steps, rounds, WARM_UP)
+    others = watch.others()
     steps.clear()
     _free(unit.setting)
-    return [_row(each.name, unit, times, probes[each.name], errors) for each in unit.group]
+    rows = [_row(each.name, unit, times, probes[each.name], errors) for each in unit.group]
+    return [replace(row, others=others) for row in rows]
 
 
 def _row(

@@ -12,7 +12,7 @@ __all__ = ["DISTURBED", "Load", "Watch", "current_load"]
 DISTURBED = 0.1
 """Busy cores of other programs from which on measurements are called disturbed."""
 
-_SECONDS = 1.0
+_SECONDS, _SHORTEST = 1.0, 0.5
 
 
 class Load(NamedTuple):
@@ -43,12 +43,16 @@ class Watch:
         self._start, self._busy, self._own = time.perf_counter(), _busy_seconds(), _own_seconds()
 
     def others(self) -> float | None:
-        """Cores busy with other programs, on average since the creation; None if unknown."""
-        busy = _busy_seconds()
-        if busy is None or self._busy is None:
+        """Cores busy with other programs, on average since the creation; None if unknown.
+
+        It is unknown after less than half a second too, because the system counts in steps of a
+        hundredth of a second.
+        """
+        busy, passed = _busy_seconds(), time.perf_counter() - self._start
+        if busy is None or self._busy is None or passed < _SHORTEST:
             return None
         foreign = busy - self._busy - (_own_seconds() - self._own)
-        return round(max(0.0, foreign) / (time.perf_counter() - self._start), 2)
+        return round(max(0.0, foreign) / passed, 2)
 
 
 def _own_seconds() -> float:

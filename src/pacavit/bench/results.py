@@ -52,7 +52,7 @@ class Row:
         ratio: quartiles over the rounds of the first network's time over this one's; None if one
             of the two failed.
         peak_mebibytes: memory of weights and of a pass, in a process of its own.
-        others: cores that other programs kept busy meanwhile; None where it is unknown.
+        others: cores that other programs kept busy during the rounds; None where it is unknown.
         error: why it failed.
     """
 
