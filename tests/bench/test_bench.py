@@ -242,3 +242,13 @@ def test_results_can_be_read_again(tmp_path: Path) -> None:
     found = example()
     write_results(found, tmp_path)
     assert read_results(tmp_path / "bench.json") == found
+
+
+def test_exported_networks_of_a_killed_benchmark_are_removed(
+    probed: list[str], tmp_path: Path
+) -> None:
+    left = tmp_path / ".exported" / "0.onnx"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    api.bench([OURS], tmp_path, sizes=[32], batch_sizes=[1], rounds=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"bench.json", "bench.md"}

@@ -29,6 +29,8 @@ from pacavit.utils.registry import loaded_plugins
 
 __all__ = ["bench"]
 
+_EXPORTED = ".exported"  # in the folder of the results, so that resuming clears what a kill left
+
 
 def bench(
     models: Sequence[str],
@@ -210,7 +212,7 @@ def _measure(
         write_results(found, out)
 
     missing = [unit for unit in units if not unit.is_in(found.rows)]
-    measure(missing, found.settings["rounds"], save)
+    measure(missing, found.settings["rounds"], save, out / _EXPORTED)
     order = {name: number for number, name in enumerate(found.settings["models"])}
     found.rows.sort(key=lambda row: order[row.name])
     if not found.finished:

@@ -6,7 +6,6 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -64,18 +63,25 @@ def plan_units(candidates: Sequence[Candidate], settings: Sequence[Setting]) -> 
     ]
 
 
-def measure(units: Sequence[Unit], rounds: int, save: Callable[[Sequence[Row]], None]) -> None:
+def measure(
+    units: Sequence[Unit], rounds: int, save: Callable[[Sequence[Row]], None], folder: Path
+) -> None:
     """Measure units one after the other; a network that fails becomes a row that says why.
 
     Args:
         units: of :func:`plan_units`.
         rounds: that are timed, after ``WARM_UP`` others.
         save: gets the rows of each unit as soon as it is measured.
+        folder: for exported networks; its content, and in the end itself, is removed.
     """
     total = sum(len(unit.group) for unit in units)
-    with TemporaryDirectory(prefix="pacavit-bench-") as folder:
-        for _ in progress(_measure(units, rounds, save, Path(folder)), "measuring", total):
+    folder.mkdir(exist_ok=True)
+    try:
+        for _ in progress(_measure(units, rounds, save, folder), "measuring", total):
             pass
+    finally:
+        _remove(folder)
+        folder.rmdir()
 
 
 def _measure(
