@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from figures import quartiles
 from sklearn.cluster import DBSCAN, AgglomerativeClustering, KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from pacavit.bench.turns import quartiles
 from pacavit.clustering.functional import agglomerative, dbscan, gaussian_mixture, kmeans
 from pacavit.engine import system
 from pacavit.engine.run.environment import environment

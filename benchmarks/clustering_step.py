@@ -17,10 +17,10 @@ import json
 import sys
 from pathlib import Path
 
-from figures import quartiles
 from training_step import WARM_UP, Steps
 
 from pacavit import recipes
+from pacavit.bench.turns import quartiles
 from pacavit.engine import build, system
 from pacavit.engine.run.environment import environment
 

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from figures import quartiles
 from record_runs import collect
 from training_step import WARM_UP, Steps
 
 from pacavit import api, recipes
+from pacavit.bench.turns import quartiles
 from pacavit.engine import build, system
 from pacavit.engine.distillation import load_distiller
 from pacavit.engine.run.environment import environment

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from figures import quartiles
 
+from pacavit.bench.turns import quartiles
 from pacavit.engine import load_model, system
 from pacavit.engine.run.environment import environment
 from pacavit.explain import METHODS

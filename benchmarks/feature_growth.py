@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from figures import quartiles
 from torch.profiler import ProfilerActivity, profile
 
+from pacavit.bench.memory import PeakMemory
+from pacavit.bench.turns import quartiles
 from pacavit.engine import system
 from pacavit.engine.run.environment import environment
 from pacavit.models import Pyramid, build_pyramid, count_macs
@@ -131,38 +132,28 @@ def rows(name: str, seconds: list[list[float]], sizes: list[int]) -> list[dict[s
             "milliseconds": quartiles([1000 * each[column] for each in seconds]),
             "time_of_a_pixel": quartiles([each[column] / each[0] / pixels for each in seconds]),
             "macs_of_a_pixel": round(macs[column] / macs[0], 4),
-            "peak_mebibytes": round(memory_apart(name, size) / 2**20, 1),
+            "peak_mebibytes": memory_apart(name, size),
         }
         found.append(row)
         print(json.dumps({"backbone": name, **row}), flush=True)  # noqa: T201
     return found
 
 
-def memory_apart(name: str, size: int) -> int:
+def memory_apart(name: str, size: int) -> float:
     """``peak_memory`` in a new process."""
     command = [sys.executable, __file__, "--memory-of", name, str(size)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-    return int(done.stdout.split()[-1])
+    return float(done.stdout.split()[-1])
 
 
 @torch.inference_mode()
-def peak_memory(name: str, size: int) -> int:
-    """Bytes that a forward pass needs at most, beyond what the process held before it."""
+def peak_memory(name: str, size: int) -> float:
+    """Mebibytes that a forward pass needs at most, beyond what the process held before it."""
     pyramid, images = backbone(name), picture(size)
     pyramid(picture(64))  # what is allocated once, such as buffers of libraries
-    # Resets the peak that the kernel keeps of this process.
-    Path("/proc/self/clear_refs").write_text("5", "utf-8")
-    before = resident("VmRSS")
+    memory = PeakMemory(torch.device("cpu"))
     pyramid(images)
-    return resident("VmHWM") - before
-
-
-def resident(field: str) -> int:
-    """A field of the kernel's account of this process, in bytes."""
-    status = Path("/proc/self/status").read_text("utf-8")
-    found = re.search(rf"^{field}:\s*(\d+) kB$", status, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
+    return memory.mebibytes()
 
 
 @torch.inference_mode()

@@ -1,13 +1,11 @@
-"""Repeated measurements in benchmarks: taking turns, steps of networks, and statistics."""
+"""Steps of networks for training and inference, whose speeds benchmarks compare."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,51 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from pacavit.bench.turns import quartiles, ratios, take_turns
 from pacavit.data import Batch
 from pacavit.engine import optim, system
 from pacavit.tasks import Task
 
-__all__ = ["compare_speed", "inference", "quartiles", "ratios", "take_turns", "training_step"]
-
-
-def quartiles(values: Sequence[float]) -> list[float]:
-    """Lower quartile, median, upper quartile."""
-    return [round(value, 3) for value in statistics.quantiles(values, n=4)]
-
-
-def ratios(reference: Sequence[float], seconds: Sequence[float]) -> list[float]:
-    """Quartiles over the rounds of the reference's time over another's."""
-    return quartiles([first / own for first, own in zip(reference, seconds, strict=True)])
-
-
-def take_turns(
-    steps: Mapping[str, Callable[[], object]],
-    rounds: int,
-    warm_up: int,
-    contexts: Sequence[Callable[[], AbstractContextManager[object]]] = (),
-) -> dict[str, list[float]]:
-    """Seconds of each step by round, without the warm-up; in every round each is run once.
-
-    Args:
-        steps: by name.
-        rounds: that are measured.
-        warm_up: rounds before them.
-        contexts: are entered anew for every step: autocast keeps casts of weights until it ends.
-    """
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(warm_up + rounds):
-        for name, step in steps.items():
-            with ExitStack() as stack:
-                for context in contexts:
-                    stack.enter_context(context())
-                start = time.perf_counter()
-                step()
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                seconds = time.perf_counter() - start
-            if number >= warm_up:
-                times[name].append(seconds)
-    return times
+__all__ = ["compare_speed", "inference", "training_step"]
 
 
 def training_step(task: Task, batch: Batch, clip: float | None) -> Callable[[], object]:

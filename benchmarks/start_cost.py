@@ -24,9 +24,10 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from figures import quartiles
 from PIL import Image
 from rich.console import Console
+
+from pacavit.bench.turns import quartiles
 
 RESULTS = Path(__file__).parent / "results" / "start.json"
 SOURCE = Path(__file__).parents[1] / "src"

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from figures import quartiles
 
 from pacavit import recipes
+from pacavit.bench.turns import quartiles
 from pacavit.data import DataSource, ImageSet
 from pacavit.engine import build, optim, system
 from pacavit.engine.run.environment import environment

@@ -19,7 +19,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import detection_tables  # noqa: F401 (registers its tables)
+import bench_tables  # noqa: F401 (registers its tables)
+import detection_tables  # noqa: F401 (likewise)
 import segmentation_tables  # noqa: F401 (likewise)
 import speed_tables  # noqa: F401 (likewise)
 import study_tables  # noqa: F401 (likewise)

@@ -33,7 +33,7 @@ NAMES = ("sky", "sun", "hill", "soil")
 LAYERS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("pacavit_cli", "the command, one file per verb", ""),),
     (("api", "the verbs as Python functions", ""),),
-    (("compare", "several runs beside each other", ""),),
+    (("compare", "several runs beside each other", ""), ("bench", "speed and size", "")),
     (("report", "pages, tables, cards", "report"), ("demo", "the web demo", "")),
     (("explain", "heatmaps, masks and their evaluation", ""),),
     (("engine", "build, train, evaluate, weights", "engine"),),

@@ -28,7 +28,8 @@ def results(load_script: LoadScript) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def tables(results: ModuleType, load_script: LoadScript) -> ModuleType:
-    for name in ("segmentation_tables", "detection_tables", "speed_tables", "study_tables"):
+    modules = ("bench", "segmentation", "detection", "speed", "study")
+    for name in (f"{module}_tables" for module in modules):
         load_script(ROOT / "docs" / f"{name}.py")
     return load_script(ROOT / "docs" / "tables.py")
 
@@ -153,7 +154,7 @@ def recorded(
     results: ModuleType, tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Recorded:
     """Writes a record that stands in place of all others."""
-    own = ("study_tables", "segmentation_tables", "detection_tables")
+    own = ("study_tables", "segmentation_tables", "detection_tables", "bench_tables")
     for module in (results, *(sys.modules[name] for name in own)):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     results.record.cache_clear()

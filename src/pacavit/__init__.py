@@ -74,6 +74,7 @@ else:
         submodules=(
             "api",
             "attention",
+            "bench",
             "clustering",
             "compare",
             "data",

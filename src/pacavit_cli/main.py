@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from pacavit_cli.bench import bench
 from pacavit_cli.compare import compare
 from pacavit_cli.console import echo, expand_home, short_warnings, tolerant_output
 from pacavit_cli.convert import convert
@@ -39,6 +40,7 @@ app.command()(explain_evaluate)
 app.command("explain-bench", hidden=True)(explain_bench)
 app.command()(demo)
 app.command()(compare)
+app.command()(bench)
 app.command()(reproduce)
 app.command()(convert)
 app.command("list")(list_)

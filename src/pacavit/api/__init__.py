@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pacavit.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pacavit.api.benchmarking import bench
     from pacavit.api.comparing import compare, reproduce
     from pacavit.api.explaining import explain, explain_bench, explain_evaluate
     from pacavit.api.listing import Entry, RecipeField, list_names, recipe_fields
@@ -19,6 +20,7 @@ else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "pacavit.api.benchmarking": ("bench",),
             "pacavit.api.comparing": ("compare", "reproduce"),
             "pacavit.api.explaining": ("explain", "explain_bench", "explain_evaluate"),
             "pacavit.api.listing": ("Entry", "RecipeField", "list_names", "recipe_fields"),
@@ -35,6 +37,7 @@ __all__ = [
     "Entry",
     "Published",
     "RecipeField",
+    "bench",
     "compare",
     "convert",
     "demo",

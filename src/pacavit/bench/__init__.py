@@ -1,0 +1,1 @@
+"""Speed, memory and multiply-accumulates of networks side by side."""

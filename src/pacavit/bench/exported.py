@@ -1,0 +1,72 @@
+"""Networks as ONNX files of one input shape, and the engines that compute them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LOADERS", "export", "load_library"]
+
+_Step = Callable[[], object]
+
+
+def export(network: nn.Module, images: Tensor, file: Path) -> None:
+    """Write a network as an ONNX file for images of exactly this shape.
+
+    Args:
+        network: on the CPU.
+        images: (B, 3, H, W).
+        file: to write.
+    """
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about its own parts
+        torch.onnx.export(network, (images,), file, dynamo=True, verbose=False)
+
+
+def load_library(engine: str) -> Any:
+    """Import the library of an engine.
+
+    Args:
+        engine: the name of the library.
+    """
+    # Without it, importing OpenVINO would report to its makers over the network.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as Python documents
+    return import_module(engine)
+
+
+def _onnxruntime(file: Path, images: np.ndarray[Any, Any], precision: str) -> _Step:
+    """A step of ONNX Runtime, with as many threads as PyTorch has."""
+    assert precision == "fp32"
+    onnxruntime = load_library("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    inputs = {session.get_inputs()[0].name: images}
+    return lambda: session.run(None, inputs)
+
+
+def _openvino(file: Path, images: np.ndarray[Any, Any], precision: str) -> _Step:
+    """A step of OpenVINO, with as many threads as PyTorch has."""
+    openvino = load_library("openvino")
+    config = {
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = openvino.Core().compile_model(file, "CPU", config).create_infer_request()
+    return lambda: request.infer([images], share_inputs=True)
+
+
+LOADERS: Mapping[str, Callable[[Path, np.ndarray[Any, Any], str], _Step]] = MappingProxyType(
+    {"onnxruntime": _onnxruntime, "openvino": _openvino}
+)
+"""By engine, a function from a file, images and a precision to a step."""
