@@ -83,6 +83,7 @@ else:
             "explain",
             "recipes",
             "report",
+            "serve",
             "tasks",
             "testing",
             "types",

@@ -15,7 +15,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.utils.text import one_line
 
-__all__ = ["Plugin", "Registry", "load_plugin", "plugins_of", "rename_options"]
+__all__ = [
+    "Plugin",
+    "Registry",
+    "load_plugin",
+    "loaded_plugins",
+    "plugins_of",
+    "rename_options",
+]
 
 T = TypeVar("T")
 
@@ -197,6 +204,11 @@ def plugins_of(classes: Iterable[type]) -> list[Plugin]:
     """The plug-ins that define some of these classes, in the order they were loaded."""
     modules = {each.__module__ for each in classes}
     return [plugin for name, plugin in _PLUGINS.items() if name in modules]
+
+
+def loaded_plugins() -> list[Plugin]:
+    """All plug-ins in the order they were loaded, for processes that need them too."""
+    return list(_PLUGINS.values())
 
 
 def load_plugin(path: str | Path) -> None:
