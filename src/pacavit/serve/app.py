@@ -177,7 +177,7 @@ def _router(models: Models, options: ServeOptions, metrics: Metrics) -> fastapi.
         request: fastapi.Request,
         model: ModelName = None,
         label: Annotated[str | None, Query(description="Name or index of the class.")] = None,
-        method: Annotated[str | None, Query(description="As pacavit list methods shows.")] = None,
+        method: Annotated[str | None, Query(description="See pacavit list methods.")] = None,
         stage: Annotated[int | None, Query(description="Whose clusters make the map.")] = None,
         region: Annotated[
             str | None, Query(description="X,Y in pixels: the region or the object there.")
@@ -186,7 +186,8 @@ def _router(models: Models, options: ServeOptions, metrics: Metrics) -> fastapi.
             str | None, Query(description="X1,Y1,X2,Y2 in pixels: why there is an object, or not.")
         ] = None,
         threshold: Annotated[
-            Literal["otsu", "quantile", "mass"], Query(description="Of the mask.")
+            Literal["otsu", "quantile", "mass"],
+            Query(description="That makes the mask."),
         ] = "otsu",
         show: Annotated[
             list[Picture] | None,
@@ -195,7 +196,7 @@ def _router(models: Models, options: ServeOptions, metrics: Metrics) -> fastapi.
         format: Annotated[  # noqa: A002 (the name in the query)
             Literal["json", "png"], Query(description="png returns a single picture.")
         ] = "json",
-        number: Annotated[int, Query(ge=1, description="Of the explanation in a png.")] = 1,
+        number: Annotated[int, Query(ge=1, description="Which explanation a png shows.")] = 1,
     ) -> Response:
         """Where the evidence for a class lies: a map over the image, the map, and a binary mask.
 

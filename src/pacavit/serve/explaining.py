@@ -164,7 +164,7 @@ def _predicted(explanation: Explanation) -> Mapping[str, Any]:
 
 def _to_json(explanation: Explanation, answer: _Answer, question: Question) -> Mapping[str, Any]:
     mask = restored_mask(answer.heatmap, explanation.placement, question.threshold)
-    pictures = {
+    pictures: dict[str, str] = {
         name: base64_text(_picture(explanation, answer, name, question.threshold))
         for name in question.pictures
     }

@@ -60,7 +60,7 @@ async def uploads(request: Request, max_images: int) -> list[Upload]:
     except Exception as error:
         # The parser raises various errors on broken forms, such as KeyError without a boundary.
         raise Refusal(400, "the form cannot be read; is its boundary right?") from error
-    found = []
+    found: list[Upload] = []
     try:
         for _, value in form.multi_items():
             if isinstance(value, UploadFile):

@@ -245,6 +245,7 @@ class ServedModel:
         self.weights: Weights | None = None
         self._pool = pool
         self._explaining = 0
+        self._stamp: Stamp | None = None
         self.batcher: Batcher[Job, Any] = Batcher(
             lambda jobs: jobs[0].weights.records(jobs),
             key=lambda job: job.key,
@@ -273,16 +274,15 @@ class ServedModel:
         Raises:
             PacavitError: they cannot be loaded, or do not answer.
         """
-        before = _stamp(self.source)
+        self._stamp = _stamp(self.source)  # before, so that no later change is missed
         self.weights = await self._answering()
         self.metrics.ready.labels(self.name).set(1)
-        self._stamp = before
 
     async def watch(self) -> None:
         """Load the weights again whenever they change, until it is cancelled."""
         if not self.options.reload or self._stamp is None:
             return
-        seen = self._stamp
+        seen: Stamp | None = self._stamp
         while True:
             await asyncio.sleep(self.options.reload)
             now = _stamp(self.source)

@@ -75,7 +75,7 @@ async def predict_files(
         record = next(records) if readable else None
         error = None if readable else weights.public(str(each))
         made = model.task.prediction(Path(file.name), record, error, model.info, top_k)
-        found.append(made.to_dict() | (_masks(made) if masks else {}))
+        found.append({**made.to_dict(), **(_masks(made) if masks else {})})
     return {"model": served.name, "version": weights.version, "predictions": found}
 
 

@@ -297,7 +297,7 @@ def _shape(found: object, where: str) -> tuple[int, ...]:
     sides = _listed(found, f"the shape of {where}")
     if len(sides) > _MOST_AXES or not all(type(side) is int and side > 0 for side in sides):
         raise Refusal(
-            400, f"the shape of {where} must be a list of numbers above 0, not {str(sides):.80}"
+            400, f"the shape of {where} must be a list of numbers above 0, not {sides!s:.80}"
         )
     return tuple(sides)
 

@@ -85,6 +85,7 @@ class _Supervisor:
         self.stopping = False
         self.workers: list[_Worker] = []
         self.failures = 0
+        self.starting = False  # some worker is not ready yet
 
     def run(self, url: str) -> None:
         with self._signals():
