@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import pacavit
 from pacavit import api
@@ -22,6 +24,8 @@ from pacavit.errors import PacavitError
 from pacavit_cli.main import main
 
 MODEL = "cifar10_nano_conv"
+ROOT = Path(__file__).parents[2]
+GUIDE = re.compile(r"```py\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize("name", ["fastapi", "uvicorn", "prometheus_client"])
@@ -102,7 +106,9 @@ def process(*words: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 
 
 @pytest.mark.slow
-def test_a_client_that_others_wrote_is_answered_until_the_end() -> None:
+def test_a_client_that_others_wrote_is_answered_until_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Triton's client, unchanged; what had arrived before SIGTERM is answered."""
     http = pytest.importorskip("tritonclient.http", reason="tritonclient is not installed")
     images = np.random.default_rng(0).integers(0, 256, (64, 3, 64, 64)).astype(np.uint8)
@@ -135,6 +141,11 @@ def test_a_client_that_others_wrote_is_answered_until_the_end() -> None:
         with pytest.raises(Exception, match="there is no model 'other'"):
             client.infer("other", [given])
 
+        Image.fromarray(images[0].transpose(1, 2, 0)).save(tmp_path / "cat.jpg")
+        monkeypatch.chdir(tmp_path)
+        for snippet in GUIDE.findall((ROOT / "docs/guides/serve.md").read_text("utf-8")):
+            exec(snippet.replace("127.0.0.1:8000", url).replace("digits", MODEL), {})
+
         shapes: list[Any] = []
 
         def ask() -> None:
@@ -146,7 +157,7 @@ def test_a_client_that_others_wrote_is_answered_until_the_end() -> None:
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        while 'route="/v2/models/{model}/infer"' not in metrics(url) or in_work(url) < 64:
+        while in_work(url) + len(images) * len(shapes) < 3 * len(images):
             assert time.monotonic() < limit
         server.send_signal(signal.SIGTERM)
         for thread in threads:
@@ -169,15 +180,20 @@ def in_work(url: str) -> float:
     return float(row.split()[-1])
 
 
+def spawned(parent: int) -> list[int]:
+    """The processes that Python's multiprocessing has started."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    lines = {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in children}
+    return [child for child, line in lines.items() if "spawn_main" in line]
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds workers in /proc")
 def test_a_killed_worker_is_replaced() -> None:
     with process("--workers", "2") as (server, url):
         limit = time.monotonic() + 120
         assert 'pacavit_model_ready{model="cifar10_nano_conv"} 1.0' in metrics(url)
-        children = subprocess.run(
-            ["pgrep", "-P", str(server.pid), "-f", "spawn_main"], capture_output=True, text=True
-        )
-        workers = [int(line) for line in children.stdout.split()]
+        workers = spawned(server.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
         assert server.stdout is not None
