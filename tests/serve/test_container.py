@@ -1,4 +1,4 @@
-"""The Containerfile, without building it: its files exist and make a wheel, its commands are valid."""
+"""The Containerfile, not built: its files make a wheel, and its commands are valid."""
 
 import json
 import re
