@@ -47,7 +47,7 @@ def doubled(items: Sequence[int]) -> list[int]:
 
 
 def test_results_have_the_order_of_the_items_whatever_their_batches() -> None:
-    async def scenario(batcher: Batcher[int, int]) -> list[list[int]]:
+    async def scenario(batcher: Batcher[int, int]) -> Sequence[list[int]]:
         return await asyncio.gather(batcher.submit([1, 2, 3]), batcher.submit([4, 5, 6, 7, 8, 9]))
 
     results, sizes = run(scenario, doubled)
@@ -69,7 +69,7 @@ def test_an_error_reaches_only_those_who_sent_the_item() -> None:
     def compute(items: Sequence[int]) -> list[float]:
         return [6 / item for item in items]
 
-    async def scenario(batcher: Batcher[int, float]) -> list[Any]:
+    async def scenario(batcher: Batcher[int, float]) -> Sequence[Any]:
         return await asyncio.gather(
             batcher.submit([1, 2]), batcher.submit([0]), return_exceptions=True
         )

@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +55,8 @@ def test_names_that_cannot_be_used_are_refused() -> None:
         model_sources(["x/a.safetensors", "y/a.safetensors"])
     with pytest.raises(PacavitError, match="cannot be served under the name 'my run'"):
         model_sources(["x/my run.safetensors"])
+    with pytest.raises(PacavitError, match="cannot be served under the name '-a'"):
+        model_sources(["x/-a.safetensors"])
     with pytest.raises(PacavitError, match="give at least one model"):
         model_sources([])
 
@@ -145,9 +146,10 @@ def test_changed_weights_are_loaded_and_wrong_ones_are_not(
 
 
 def test_options_out_of_range_are_refused() -> None:
-    for name, value in (("queue", 0), ("max_batch", 0), ("timeout", 0.0), ("max_delay", -1.0)):
+    wrong: dict[str, Any] = {"queue": 0, "max_batch": 0, "timeout": 0.0, "max_delay": -1.0}
+    for name, value in wrong.items():
         with pytest.raises(PacavitError, match=f"--{name.replace('_', '-')} must be at least"):
-            replace(ServeOptions(), **{name: value})
+            ServeOptions(**{name: value})
     with pytest.raises(PacavitError, match="--max-body must be at least"):
         ServeOptions(max_body=float("nan"))
     with pytest.raises(PacavitError, match="the token is empty"):

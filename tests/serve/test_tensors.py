@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pacavit.serve.refusals import Refusal
-from pacavit.serve.tensors import OutputRequest, encode_response, parse_request
+from pacavit.serve.tensors import OutputRequest, Values, encode_response, parse_request
 
 
 def request(*inputs: Mapping[str, Any], **more: Any) -> bytes:
@@ -131,7 +131,7 @@ def test_wrong_requests_are_refused_in_one_line(case: str) -> None:
 
 def test_responses_hold_json_then_binary_data() -> None:
     values = np.array([[1.5, 2]], np.float32)
-    outputs = [
+    outputs: list[tuple[OutputRequest, Values, tuple[int, ...]]] = [
         (OutputRequest("a", False), values, (1, 2)),
         (OutputRequest("b", True), values, (1, 2)),
         (OutputRequest("c", True), [b"xy"], (1, 1)),

@@ -39,7 +39,7 @@ __all__ = ["Job", "Models", "ServedModel", "Weights", "model_sources"]
 Returned = TypeVar("Returned")
 Stamp: TypeAlias = tuple[tuple[str, int, int], ...]
 
-_NAME = re.compile(r"[\w.-]+", re.ASCII)
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _VERSION = 12  # digits of the SHA-256
 _WATCHED = frozenset({".safetensors", ".json", ".onnx", ".xml", ".bin", ".pt2"})
 _EXPLANATIONS = 4  # that wait or are made, per model
@@ -274,7 +274,7 @@ class ServedModel:
         Raises:
             PacavitError: they cannot be loaded, or do not answer.
         """
-        self._stamp = _stamp(self.source)  # before, so that no later change is missed
+        self._stamp = await self._look()  # before, so that no later change is missed
         self.weights = await self._answering()
         self.metrics.ready.labels(self.name).set(1)
 
@@ -285,11 +285,11 @@ class ServedModel:
         seen: Stamp | None = self._stamp
         while True:
             await asyncio.sleep(self.options.reload)
-            now = _stamp(self.source)
+            now = await self._look()
             if now == seen:
                 continue
             await asyncio.sleep(min(self.options.reload, 1))
-            if now != _stamp(self.source):
+            if now != await self._look():
                 continue  # somebody is still writing
             seen = now
             await self._reload()
@@ -335,6 +335,10 @@ class ServedModel:
             return await self.batcher.call(function)
         finally:
             self._explaining -= 1
+
+    async def _look(self) -> Stamp | None:
+        """The stamp of the source; file systems may take long to answer."""
+        return await self.in_pool(partial(_stamp, self.source))
 
     async def _answering(self) -> Weights:
         """New weights that have answered once."""
