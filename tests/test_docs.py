@@ -202,7 +202,7 @@ def test_commands_exist(document: str) -> None:
 # Lines of shell blocks that no test runs or parses, and why.
 NOT_RUN = {
     "source .venv/bin/activate": "it changes the shell of the reader",
-    "export PACAVIT_TOKEN=": "it sets a variable in the shell of the reader",
+    "export ": "it sets a variable in the shell of the reader",
     "git worktree add": "it needs the history of the repository",
     "pip download": "it needs the network",
     "unzip": "it unpacks what pip has downloaded",
