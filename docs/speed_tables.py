@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from result_tables import named_table, record
+from result_tables import RESULTS, named_table, record
 
 from pacavit.report.markdown import table
 
@@ -104,3 +104,67 @@ def wrong_inputs() -> str:
 
 def _outcomes(counts: dict[str, int]) -> tuple[int, int]:
     return counts.get("one line", 0), counts.get("works", 0)
+
+
+@named_table("serving-speed")
+def serving_speed() -> str:
+    """The server beside a loop of batches over the same images."""
+    if not _serving():
+        return "Not measured yet."
+    rows = [
+        [
+            f"`{row['model']}`",
+            str(speed["images"]),
+            f"{speed['images_per_second'][1]:,.0f}",
+            _quartiles(speed["ratio"], 2),
+            f"{speed['p50_ms']:.0f}",
+            f"{speed['p99_ms']:.0f}",
+        ]
+        for row in _serving()
+        for speed in row["speed"]
+    ]
+    header = [
+        "model",
+        "images in a request",
+        "images/s",
+        "of the loop's (quartiles)",
+        "median ms",
+        "99th percentile ms",
+    ]
+    return table(header, rows)
+
+
+@named_table("serving-trials")
+def serving_trials() -> str:
+    """What came of malformed requests, half-sent bodies, many requests and a killed worker."""
+    if not _serving():
+        return "Not measured yet."
+    rows = []
+    for row in _serving():
+        mixed, half, memory = row["mixed"], row["half_sent"], row["memory"]
+        killed = row["killed"]
+        results = {
+            "malformed requests among others": f"{_counted(mixed['statuses'])}; "
+            f"{mixed['malformed_answered_with_4xx']} of {mixed['malformed']} malformed ones got a "
+            f"4xx; largest difference to `predict` {mixed['largest_difference']:.0e}",
+            f"{half['clients']} half-sent bodies": f"{_counted(half['statuses'])}; 99th percentile "
+            f"{half['during']['p99_ms']:.0f} ms, {half['before']['p99_ms']:.0f} ms without them",
+            f"{memory['requests']:,} requests": f"{memory['after_mb']:,} MB afterwards, "
+            f"{memory['before_mb']:,} MB before",
+            "`kill -9` of one of two workers": f"{_counted(killed['statuses'])}, with "
+            f"{killed['in_flight']} in flight; afterwards {_counted(killed['statuses_later'])}",
+        }
+        rows += [[f"`{row['model']}`", trial, result] for trial, result in results.items()]
+    return table(["model", "trial", "result"], rows)
+
+
+def _serving() -> Sequence[Any]:
+    """The recorded models; none before the server is measured."""
+    if not (RESULTS / "serving.json").is_file():
+        return []
+    rows: Sequence[Any] = record("serving")["rows"]
+    return rows
+
+
+def _counted(statuses: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} x {status}" for status, number in statuses.items())

@@ -154,7 +154,13 @@ def recorded(
     results: ModuleType, tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Recorded:
     """Writes a record that stands in place of all others."""
-    own = ("study_tables", "segmentation_tables", "detection_tables", "bench_tables")
+    own = (
+        "study_tables",
+        "segmentation_tables",
+        "detection_tables",
+        "bench_tables",
+        "speed_tables",
+    )
     for module in (results, *(sys.modules[name] for name in own)):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     results.record.cache_clear()
@@ -372,3 +378,45 @@ def test_the_tables_of_detection(results: ModuleType, recorded: Recorded) -> Non
     row = "| resnet50 | 10 | 10 | 1.04 (0.90 to 1.10) | 1.25 | 20 | 20 |"
     assert row in results.TABLES["feature-growth"]()
     assert "| pacavit_small | norms | 3 | 4 |" in results.TABLES["feature-growth-kinds"]()
+
+
+def test_the_tables_of_the_server(results: ModuleType, recorded: Recorded) -> None:
+    for name in ("serving-speed", "serving-trials"):
+        assert results.TABLES[name]() == "Not measured yet."
+    speed = {
+        "images": 16,
+        "ratio": [0.81, 0.85, 0.9],
+        "images_per_second": [1000, 1100.4, 1200],
+        "p50_ms": 12.3,
+        "p99_ms": 45.6,
+    }
+    row = {
+        "model": "nano",
+        "speed": [speed],
+        "mixed": {
+            "statuses": {"200": 950, "400": 50},
+            "malformed": 50,
+            "malformed_answered_with_4xx": 50,
+            "largest_difference": 2e-7,
+        },
+        "half_sent": {
+            "clients": 100,
+            "statuses": {"200": 1000},
+            "before": {"p99_ms": 45.6},
+            "during": {"p99_ms": 47.1},
+        },
+        "memory": {"requests": 10000, "before_mb": 900, "after_mb": 910},
+        "killed": {
+            "statuses": {"200": 984, "lost": 16},
+            "in_flight": 32,
+            "statuses_later": {"200": 32},
+        },
+    }
+    recorded("serving", {"rows": [row]})
+    assert "| `nano` | 16 | 1,100 | 0.85 (0.81 to 0.90) | 12 | 46 |" in (
+        results.TABLES["serving-speed"]()
+    )
+    text = results.TABLES["serving-trials"]()
+    assert "950 x 200, 50 x 400; 50 of 50 malformed ones got a 4xx; largest difference to " in text
+    assert "| 100 half-sent bodies | 1,000 x 200; 99th percentile 47 ms, 46 ms without" in text
+    assert "984 x 200, 16 x lost, with 32 in flight; afterwards 32 x 200 |" in text

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import pytest
@@ -201,6 +202,7 @@ def test_commands_exist(document: str) -> None:
 # Lines of shell blocks that no test runs or parses, and why.
 NOT_RUN = {
     "source .venv/bin/activate": "it changes the shell of the reader",
+    "export ": "it sets a variable in the shell of the reader",
     "git worktree add": "it needs the history of the repository",
     "pip download": "it needs the network",
     "unzip": "it unpacks what pip has downloaded",
@@ -229,6 +231,8 @@ def test_every_shell_command_is_checked_or_has_a_reason(document: str) -> None:
                 check_script(words)
             case "pip" if words[0] == "install":
                 check_installation(words[1:])
+            case "curl":
+                check_request(words)
             case "make":
                 pass  # see test_commands_exist
             case _:
@@ -262,13 +266,25 @@ def check_installation(words: list[str]) -> None:
     assert set(filter(None, extras.split(","))) <= project["optional-dependencies"].keys()
 
 
+def check_request(words: list[str]) -> None:
+    """What ``curl`` asks for is a route of the server, with parameters that it has."""
+    from pacavit.serve import ServeOptions
+    from pacavit.serve.app import create_app
+
+    schema = create_app({}, ServeOptions(), ended=lambda error: None).openapi()
+    (url,) = (urlsplit(word) for word in words if word.startswith("http://"))
+    route = schema["paths"][url.path]["post"]
+    known = {parameter["name"] for parameter in route.get("parameters", [])}
+    assert {name for name, _ in parse_qsl(url.query, strict_parsing=bool(url.query))} <= known
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run(
     fast: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of a run but the demo, which is a server, and the comparison, which takes minutes.
+    """All of a run but the demo and the server, and the comparison, which takes minutes.
 
-    ``tests/demo`` and ``tests/examples/test_quickstart.py`` run these.
+    ``tests/demo``, ``tests/serve`` and ``tests/examples/test_quickstart.py`` run these.
     """
     pixels = np.random.default_rng(0).integers(0, 256, (200, 40, 40, 3), np.uint8)
     for number, values in enumerate(pixels):
@@ -280,7 +296,7 @@ def test_the_commands_of_the_readme_run(
     changes = [word for setting in fast for word in ("--set", setting)]
     done = []
     for program, *words in shell_commands("README.md"):
-        if program == "pacavit" and "runs/mine" in words and words[0] != "demo":
+        if program == "pacavit" and "runs/mine" in words and words[0] not in ("demo", "serve"):
             assert main([*words, *(changes if words[0] == "train" else [])]) == 0, words
             done.append(words[0])
     assert done == ["train", "evaluate", "predict", "explain"]

@@ -84,6 +84,7 @@ else:
             "explain",
             "recipes",
             "report",
+            "serve",
             "tasks",
             "testing",
             "types",

@@ -23,6 +23,7 @@ from pacavit_cli.fields import fields
 from pacavit_cli.list import list_
 from pacavit_cli.predict import predict
 from pacavit_cli.reproduce import reproduce
+from pacavit_cli.serve import serve
 from pacavit_cli.train import train
 
 __all__ = ["app", "main"]
@@ -39,6 +40,7 @@ app.command()(explain)
 app.command()(explain_evaluate)
 app.command("explain-bench", hidden=True)(explain_bench)
 app.command()(demo)
+app.command()(serve)
 app.command()(compare)
 app.command()(bench)
 app.command()(reproduce)

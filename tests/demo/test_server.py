@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pacavit import api
-from pacavit.demo.server import is_local
 from pacavit.errors import PacavitError
 from pacavit_cli.main import main
 
@@ -16,21 +15,6 @@ from pacavit_cli.main import main
 @pytest.fixture
 def with_gradio() -> None:
     pytest.importorskip("gradio", reason="the extra demo is not installed")
-
-
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [
-        ("127.0.0.1", True),
-        ("localhost", True),
-        ("::1", True),
-        ("0.0.0.0", False),
-        ("192.168.0.7", False),
-        ("example.org", False),
-    ],
-)
-def test_what_is_local(host: str, local: bool) -> None:
-    assert is_local(host) == local
 
 
 def test_without_gradio_the_extra_is_named(

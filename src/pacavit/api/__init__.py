@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pacavit.api.measuring import evaluate_predictions
     from pacavit.api.predicting import predict
     from pacavit.api.publishing import convert, from_pretrained, save_pretrained
-    from pacavit.api.serving import demo
+    from pacavit.api.serving import demo, serve
     from pacavit.api.training import evaluate, report_file, results_folder, train
     from pacavit.report.publishing.published import Published, published
 else:
@@ -27,7 +27,7 @@ else:
             "pacavit.api.measuring": ("evaluate_predictions",),
             "pacavit.api.predicting": ("predict",),
             "pacavit.api.publishing": ("convert", "from_pretrained", "save_pretrained"),
-            "pacavit.api.serving": ("demo",),
+            "pacavit.api.serving": ("demo", "serve"),
             "pacavit.api.training": ("evaluate", "report_file", "results_folder", "train"),
             "pacavit.report.publishing.published": ("Published", "published"),
         },
@@ -55,5 +55,6 @@ __all__ = [
     "reproduce",
     "results_folder",
     "save_pretrained",
+    "serve",
     "train",
 ]

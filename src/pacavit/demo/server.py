@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import importlib.util
-import ipaddress
 import os
 import socket
 import webbrowser
@@ -18,12 +16,13 @@ from typing import TYPE_CHECKING
 from pacavit.demo.archive import Writer
 from pacavit.demo.models import Models
 from pacavit.errors import PacavitError
+from pacavit.utils.network import address, is_local, listen, local_names
 
 if TYPE_CHECKING:
     import fastapi
     import uvicorn
 
-__all__ = ["HOST", "PORT", "is_local", "prepare", "serve"]
+__all__ = ["HOST", "PORT", "prepare", "serve"]
 
 HOST, PORT = "127.0.0.1", 7860
 _GRACE = 1  # seconds that open connections get when the server stops
@@ -77,7 +76,7 @@ def prepare(
     """
     if importlib.util.find_spec("gradio") is None:
         raise PacavitError("the demo needs Gradio; install it with: pip install 'pacavit[demo]'")
-    listener = _listen(host, port)
+    listener = listen(host, port)
     with listener, TemporaryDirectory(prefix="pacavit-demo-") as folder, _private(folder):
         models = Models(own)
         # Gradio reads some of its settings when it is imported.
@@ -86,51 +85,13 @@ def prepare(
         from pacavit.demo.app import web_app
 
         async def build() -> fastapi.FastAPI:
-            return web_app(models, Path(folder), write=write, hosts=_hosts(host))
+            hosts = local_names(host) if is_local(host) else ["*"]
+            return web_app(models, Path(folder), write=write, hosts=hosts)
 
         # Where no event loop runs, Gradio makes several and leaves them open.
         app = asyncio.run(build())
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=_GRACE)
-        name = f"[{host}]" if ":" in host else host
-        yield uvicorn.Server(config), listener, f"http://{name}:{listener.getsockname()[1]}/"
-
-
-def is_local(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _hosts(host: str) -> list[str]:
-    """Allowed values of the Host header.
-
-    For a local server only local names, which prevents DNS rebinding: a foreign site whose name
-    resolves to this machine gets no response.
-    """
-    return ["127.0.0.1", "localhost", "[::1]", host] if is_local(host) else ["*"]
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()
-    except (OSError, OverflowError) as error:
-        listener.close()
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise PacavitError(
-                f"port {port} of {host} is in use; give another one with --port, or 0 for a "
-                "free one"
-            ) from None
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise PacavitError(
-            f"cannot listen at port {port} of {host}: {reason}; give another --host or --port"
-        ) from error
-    return listener
+        yield uvicorn.Server(config), listener, address(host, listener)
 
 
 @contextmanager

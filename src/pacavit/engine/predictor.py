@@ -82,7 +82,7 @@ class Predictor:
 
     def prepare(self, images: Iterable[Tensor]) -> Batch:
         """Decoded images (3, H, W) -> a batch with placements, on the device."""
-        return self._collate([self._fit(image) for image in images])
+        return self.collate([self.fit(image) for image in images])
 
     def records(self, batch: Batch, sources: Sequence[Path] = ()) -> Sequence[Any]:
         """The task's predictions for a prepared batch.
@@ -112,12 +112,12 @@ class Predictor:
         for position, (source, name) in enumerate(zip(chunk, names, strict=True)):
             try:
                 # Keep the network's input only, because images may be large.
-                samples[position] = self._fit(decode_input(source, shown(name)))
+                samples[position] = self.fit(decode_input(source, shown(name)))
             except DataError as error:
                 errors[position] = str(error)
         records: dict[int, Any] = {}
         if samples:
-            batch = self._collate(list(samples.values()))
+            batch = self.collate(list(samples.values()))
             readable = [names[position] for position in samples]
             records = dict(zip(samples, self.records(batch, readable), strict=True))
         return [
@@ -125,10 +125,12 @@ class Predictor:
             for position, name in enumerate(names)
         ]
 
-    def _fit(self, image: Tensor) -> tuple[Sample, Placement]:
+    def fit(self, image: Tensor) -> tuple[Sample, Placement]:
+        """A decoded image (3, H, W) -> what ``collate`` takes, as small as the network's input."""
         return self.preprocess.sample(Sample(image.cpu(), None, 0), _NO_DRAWS)
 
-    def _collate(self, samples: Sequence[tuple[Sample, Placement]]) -> Batch:
+    def collate(self, samples: Sequence[tuple[Sample, Placement]]) -> Batch:
+        """Fitted images -> a batch with placements, on the device."""
         batch = self.preprocess.collate(samples)
         random = SampleRandom(seed=0, epoch=0, indices=batch.indices)
         return self.preprocess.batch(batch, random).to(self.device)

@@ -200,7 +200,7 @@ def plugins_of(classes: Iterable[type]) -> list[Plugin]:
 
 
 def loaded_plugins() -> list[Plugin]:
-    """All plug-ins of this process, in the order they were loaded."""
+    """All plug-ins in the order they were loaded, for processes that need them too."""
     return list(_PLUGINS.values())
 
 
