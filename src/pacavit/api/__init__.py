@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pacavit.api.explaining import explain, explain_bench, explain_evaluate
     from pacavit.api.listing import Entry, RecipeField, list_names, recipe_fields
     from pacavit.api.measuring import evaluate_predictions
-    from pacavit.api.predicting import predict
+    from pacavit.api.predicting import PredictionFile, predict, predict_to_file
     from pacavit.api.publishing import convert, from_pretrained, save_pretrained
     from pacavit.api.serving import demo
     from pacavit.api.training import evaluate, report_file, results_folder, train
@@ -23,7 +23,7 @@ else:
             "pacavit.api.explaining": ("explain", "explain_bench", "explain_evaluate"),
             "pacavit.api.listing": ("Entry", "RecipeField", "list_names", "recipe_fields"),
             "pacavit.api.measuring": ("evaluate_predictions",),
-            "pacavit.api.predicting": ("predict",),
+            "pacavit.api.predicting": ("PredictionFile", "predict", "predict_to_file"),
             "pacavit.api.publishing": ("convert", "from_pretrained", "save_pretrained"),
             "pacavit.api.serving": ("demo",),
             "pacavit.api.training": ("evaluate", "report_file", "results_folder", "train"),
@@ -33,6 +33,7 @@ else:
 
 __all__ = [
     "Entry",
+    "PredictionFile",
     "Published",
     "RecipeField",
     "compare",
@@ -46,6 +47,7 @@ __all__ = [
     "from_pretrained",
     "list_names",
     "predict",
+    "predict_to_file",
     "published",
     "recipe_fields",
     "report_file",
