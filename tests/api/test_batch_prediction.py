@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +220,7 @@ def test_memory_does_not_grow_with_the_rows(images: Path, tmp_path: Path) -> Non
 
     for suffix in ("jsonl", "csv"):
         few, many = peak(1_000, suffix), peak(11_000, suffix)
-        assert (many - few) / 10_000 < 40  # bytes a row; as an object it would have 1,500
+        assert (many - few) / 10_000 < 64  # bytes a row; as an object it would have 1,500
 
 
 def no_pixels() -> torch.Tensor:
@@ -241,7 +240,7 @@ def no_pixels() -> torch.Tensor:
         ),
     ],
 )
-def test_shards(text: str, environment: dict[str, str], expected: tuple[int, int]) -> None:
+def test_shards(text: str, environment: dict[str, str], expected: Shard) -> None:
     assert parse_shard(text, environment) == expected
 
 
@@ -280,14 +279,14 @@ def test_lists_of_other_systems(images: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def bad(tmp_path: Path) -> Iterator[Path]:
+def bad(tmp_path: Path) -> Path:
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "zero.txt").write_bytes(b"")
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and so on")
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "other.parquet")
     (tmp_path / "nothing").mkdir()
-    yield tmp_path
+    return tmp_path
 
 
 @pytest.mark.parametrize(
