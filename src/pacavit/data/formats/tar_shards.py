@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ INDEX = "pacavit-index.npz"
 _KIND = "wids-shard-index-v1"
 _NO_LABEL = -1
 _MAX_LABEL_BYTES = 2**20
+_BLOCK = 512  # bytes; the last ones of a tar file are 0
 _OPEN_FILES = 64  # of each process
 
 
@@ -72,8 +73,8 @@ class TarRows:
     """
 
     def __init__(self, files: Sequence[Path], index: TarIndex) -> None:
-        self.files, self.index, self._process = tuple(files), index, os.getpid()
-        self._opened: OrderedDict[int, IO[bytes]] = OrderedDict()
+        self.files, self.index = tuple(files), index
+        self._opened: OrderedDict[int, _OpenShard] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": OrderedDict()}
@@ -87,9 +88,7 @@ class TarRows:
         """
         number, size = int(self.index.shards[row]), int(self.index.sizes[row])
         try:
-            file = self._file(number)
-            file.seek(int(self.index.offsets[row]))
-            data = file.read(size)
+            data = self._shard(number).read(int(self.index.offsets[row]), size)
         except FileNotFoundError:
             raise DataError(f"{self.location(row)}: there is no such shard") from None
         except OSError as error:
@@ -103,16 +102,30 @@ class TarRows:
         key = os.fsdecode(bytes(self.index.keys[row]))
         return f"{shown(self.files[int(self.index.shards[row])])}: {shown(key)}"
 
-    def _file(self, number: int) -> IO[bytes]:
-        if self._process != os.getpid():
-            # A parent process has opened these, and moves their positions.
-            self._process, self._opened = os.getpid(), OrderedDict()
+    def _shard(self, number: int) -> _OpenShard:
         if number not in self._opened:
-            self._opened[number] = self.files[number].open("rb", buffering=0)
+            self._opened[number] = _OpenShard(self.files[number])
             while len(self._opened) > _OPEN_FILES:
-                self._opened.popitem(last=False)[1].close()
+                self._opened.popitem(last=False)
         self._opened.move_to_end(number)
         return self._opened[number]
+
+
+class _OpenShard:
+    """A file that is read at any place, by forked processes too, and closed with its last use."""
+
+    def __init__(self, path: Path) -> None:
+        self.handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):  # it could be opened
+            os.close(self.handle)
+
+    def read(self, offset: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self.handle, size, offset)
+        os.lseek(self.handle, offset, os.SEEK_SET)
+        return os.read(self.handle, size)
 
 
 def read_tar_index(files: Sequence[Path]) -> tuple[TarIndex, str | None]:
@@ -207,6 +220,10 @@ def _scan(file: Path) -> list[_Sample]:
     """The samples of a shard, in its order."""
     samples: list[_Sample] = []
     try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, file.stat().st_size - _BLOCK))
+            if stream.read().strip(b"\0"):
+                raise DataError(f"{shown(file)} has no end, so it was cut off; fetch it again")
         with tarfile.open(file, "r:") as tar:
             for member in tar:
                 tar.members.clear()  # kept by tarfile for a search by name

@@ -120,7 +120,8 @@ class _ParquetImages:
 
 def _listing(rows: ParquetRows, labels: torch.Tensor, first: int, last: int) -> RowListing:
     names = []
-    for file, start, stop in zip(rows.files, rows.starts, rows.starts[1:], strict=True):
+    ends = rows.starts.tolist()
+    for file, start, stop in zip(rows.files, ends, ends[1:], strict=False):
         inside = range(max(start, first), min(stop, last))
         names += [f"{file.name}:{row - start}".encode() for row in inside]
     return RowListing(np.array(names, np.bytes_), labels[first:last], torch.arange(first, last))
