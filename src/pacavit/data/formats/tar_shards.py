@@ -161,11 +161,8 @@ def read_tar_index(files: Sequence[Path]) -> tuple[TarIndex, str | None]:
     try:
         replace_file(store, stream.getvalue())
     except OSError as error:
-        return (
-            index,
-            f"{shown(store)} cannot be written, so shards are read again in each run: "
-            + (error.strerror or str(error)),
-        )
+        reason = error.strerror or error
+        return index, f"{shown(store)} cannot be written, and is made anew in each run: {reason}"
     return index, None
 
 
@@ -220,10 +217,6 @@ def _scan(file: Path) -> list[_Sample]:
     """The samples of a shard, in its order."""
     samples: list[_Sample] = []
     try:
-        with file.open("rb") as stream:
-            stream.seek(max(0, file.stat().st_size - _BLOCK))
-            if stream.read().strip(b"\0"):
-                raise DataError(f"{shown(file)} has no end, so it was cut off; fetch it again")
         with tarfile.open(file, "r:") as tar:
             for member in tar:
                 tar.members.clear()  # kept by tarfile for a search by name
@@ -235,6 +228,10 @@ def _scan(file: Path) -> list[_Sample]:
                 if not samples or samples[-1].key != key:
                     samples.append(_Sample(key))
                 _add(samples[-1], tar, member, kind.lower(), file)
+        with file.open("rb") as stream:
+            stream.seek(max(0, file.stat().st_size - _BLOCK))
+            if stream.read().strip(b"\0"):
+                raise DataError(f"{shown(file)} has no end, so it was cut off; fetch it again")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(
             f"{shown(file)} is not a readable tar file, which must not be compressed: "
