@@ -20,7 +20,7 @@ from PIL import Image
 
 from pacavit import api
 from pacavit.api import PredictionFile
-from pacavit.engine.batch_prediction import Shard, parse_shard
+from pacavit.engine.batch_prediction import Shard, launched_device, parse_shard
 from pacavit.engine.inputs import find_inputs
 from pacavit.engine.predictor import Predictor
 from pacavit.errors import DataError, Interrupted, PacavitError
@@ -257,6 +257,16 @@ def test_shards(text: str, environment: dict[str, str], expected: Shard) -> None
 def test_wrong_shards(text: str, message: str) -> None:
     with pytest.raises(PacavitError, match=message):
         parse_shard(text, {})
+
+
+def test_each_process_of_a_launcher_has_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert launched_device({"LOCAL_RANK": "1"}) == "auto"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert launched_device({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}) == "cuda:1"
+    assert launched_device({"SLURM_LOCALID": "6"}) == "cuda:2"
+    assert launched_device({}) == "auto"
 
 
 def test_shards_are_equal_and_made_of_whole_batches() -> None:

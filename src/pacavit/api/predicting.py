@@ -14,7 +14,7 @@ from torch import Tensor
 
 import pacavit
 from pacavit.api._console import print_line
-from pacavit.engine.batch_prediction import Shard, parse_shard, stream_inputs
+from pacavit.engine.batch_prediction import Shard, launched_device, parse_shard, stream_inputs
 from pacavit.engine.ensemble import EnsemblePredictor, load_predictor
 from pacavit.engine.inputs import ImageInput, Inputs, find_inputs
 from pacavit.engine.predictor import Predictor, decode_input
@@ -216,7 +216,7 @@ def predict_to_file(
         score: of detectors, the least score of the objects that are drawn.
         num_workers: processes that read images in advance; by default as many as cores.
         shard: predict one of several equal shards of the images: "0/4" is the first of four, and
-            "auto" takes it from the variables of torchrun or Slurm. Shard 0 of ``a.csv`` is written
+            "auto" takes it from the variables of torchrun or Slurm, and so the GPU. Shard 0 of ``a.csv`` is written
             to ``a-00000-of-00004.csv``. The rows of all shards are those of the whole job.
         progress: show a progress bar when there are many images.
 
@@ -226,6 +226,8 @@ def predict_to_file(
         Interrupted: Ctrl-C; the same call continues.
     """
     own = Shard(0, 1) if shard is None else parse_shard(shard)
+    if shard == "auto" and device == "auto":
+        device = launched_device()
     job = _job(model, images, own, top_k, device, batch_size, tta, score, num_workers, progress)
     out = _shard_path(Path(out), own)
     writer = _writer(job, out, overwrite)

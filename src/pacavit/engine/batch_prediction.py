@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import torch
+
 from pacavit.data import available_cores
 from pacavit.data.workers import map_in_workers
 from pacavit.engine.ensemble import EnsemblePredictor, EnsembleReader
@@ -14,7 +16,7 @@ from pacavit.engine.inputs import Inputs
 from pacavit.engine.predictor import InputReader, Predicted, Predictor
 from pacavit.errors import PacavitError
 
-__all__ = ["Shard", "parse_shard", "stream_inputs"]
+__all__ = ["Shard", "launched_device", "parse_shard", "stream_inputs"]
 
 _SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 _LAUNCHERS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))  # torchrun, Slurm
@@ -76,6 +78,18 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard
             else f"{where}: the number of shards must be at least 1"
         )
     return shard
+
+
+def launched_device(environment: Mapping[str, str] = os.environ) -> str:
+    """The GPU of this process among those of a launcher on its machine; "auto" without GPUs.
+
+    Args:
+        environment: with LOCAL_RANK of torchrun, or SLURM_LOCALID.
+    """
+    number = environment.get("LOCAL_RANK", environment.get("SLURM_LOCALID", ""))
+    if not number.isdecimal() or not torch.cuda.is_available():
+        return "auto"
+    return f"cuda:{int(number) % torch.cuda.device_count()}"
 
 
 def stream_inputs(
