@@ -41,7 +41,8 @@ def application(model: str, replicas: int) -> Any:
             record = await self.predict(await request.body())
             return JSONResponse(record, status_code=422 if record["error"] else 200)
 
-    return Model.bind()
+    deployment: Any = Model
+    return deployment.bind()
 
 
 def main() -> None:

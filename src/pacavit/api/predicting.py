@@ -216,8 +216,9 @@ def predict_to_file(
         score: of detectors, the least score of the objects that are drawn.
         num_workers: processes that read images in advance; by default as many as cores.
         shard: predict one of several equal shards of the images: "0/4" is the first of four, and
-            "auto" takes it from the variables of torchrun or Slurm, and so the GPU. Shard 0 of ``a.csv`` is written
-            to ``a-00000-of-00004.csv``. The rows of all shards are those of the whole job.
+            "auto" takes it from the variables of torchrun or Slurm, and so the GPU. Shard 0 of
+            ``a.csv`` is written to ``a-00000-of-00004.csv``. The rows of all shards are those of
+            the whole job.
         progress: show a progress bar when there are many images.
 
     Raises:

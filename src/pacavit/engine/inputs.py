@@ -80,9 +80,9 @@ class _Given(Inputs):
 
     def __getitem__(self, position: int) -> Input:
         image = self.images[position]
-        is_path = isinstance(image, str | Path)
-        name = Path(image) if is_path else Path(f"image {self.start + position}")
-        return Input(name, image)
+        if isinstance(image, str | Path):
+            return Input(Path(image), image)
+        return Input(Path(f"image {self.start + position}"), image)
 
     def digest(self) -> str:
         names = b"\0".join(os.fsencode(self[position].name) for position in range(len(self)))

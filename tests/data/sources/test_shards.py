@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pacavit.data import DATASETS, Loader, Parquet, WebDataset
+from pacavit.data import DATASETS, SPLITS, ImageSet, Loader, Parquet, Split, WebDataset
 from pacavit.data.duplicates import find_duplicates
 from pacavit.data.formats.shards import ShardImages
 from pacavit.data.formats.tar_shards import INDEX, _scan
@@ -163,7 +163,7 @@ def test_batches_are_the_same_for_any_number_of_workers(
 def test_exact_copies_are_found(source: Any) -> None:
     data = source(val_size=None)
     data.load("val").rows[2] = data.load("train").rows[5]
-    splits = {split: data.load(split) for split in ("train", "val")}
+    splits: dict[Split, ImageSet] = {split: data.load(split) for split in SPLITS[:2]}
     [found] = [each for each in find_duplicates(splits, splits) if each.exact]
     assert (found.split, found.other_split) == ("val", "train")
     assert found.other_image == splits["train"].location(5)

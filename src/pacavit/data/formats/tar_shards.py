@@ -219,7 +219,6 @@ def _scan(file: Path) -> list[_Sample]:
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
-                tar.members.clear()  # kept by tarfile for a search by name
                 folder, _, base = member.name.rpartition("/")
                 stem, _, kind = base.partition(".")
                 if not member.isfile() or not stem:
