@@ -135,7 +135,7 @@ def sync_folder(path: Path) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file atomically: readers see the old or the whole new one. Parents are created."""
     with replacing(path) as temporary:
-        temporary.write_bytes(data)
+        write_file(temporary, data)
 
 
 @contextmanager
