@@ -102,9 +102,7 @@ class _Job:
             yield made
 
     def _decode(self, row: int, name: str) -> Tensor:
-        image = self.inputs[row].image
-        assert image is not None
-        return decode_input(image, name)
+        return decode_input(self.inputs[row].image, name)
 
     def description(self, shard: Shard) -> dict[str, object]:
         """What the rows depend on."""

@@ -39,12 +39,12 @@ class Input(NamedTuple):
 
     Attributes:
         name: the path; for an image without one, a name with its position.
-        image: the image; None if there is none.
-        error: why there is none, in one line.
+        image: the image; no bytes if there is an error.
+        error: why there is no image, in one line.
     """
 
     name: Path
-    image: ImageInput | None
+    image: ImageInput
     error: str | None = None
 
 
@@ -121,7 +121,7 @@ class _Lines(Inputs):
         line = self.text[self.starts[position] : self.stops[position]].tobytes()
         path = self.folder / os.fsdecode(line)
         if b"\0" in line:
-            return Input(path, None, f"{shown(path)} is no path of a file")
+            return Input(path, b"", f"{shown(path)} is no path of a file")
         return Input(path, path)
 
     def digest(self) -> str:
@@ -157,7 +157,7 @@ class _ParquetImages(Inputs):
         try:
             value = self.rows.value(position, self.column)
         except DataError as error:
-            return Input(where, None, str(error))
+            return Input(where, b"", str(error))
         data, path = value, None
         if isinstance(value, dict):
             data, path = value.get("bytes"), value.get("path")
@@ -168,7 +168,7 @@ class _ParquetImages(Inputs):
             return Input(name, data)
         if path is not None:
             return Input(self.file.parent / path, self.file.parent / path)
-        return Input(where, None, f"{shown(self.file)}: row {position} has no image")
+        return Input(where, b"", f"{shown(self.file)}: row {position} has no image")
 
     def digest(self) -> str:
         return f"{self.file.stat().st_size}-{len(self)}-{self.column}"

@@ -87,8 +87,8 @@ class InputReader:
         samples: list[tuple[Sample, Placement]] = []
         errors: dict[int, str] = {}
         for position, (name, image, error) in enumerate(inputs):
-            if image is None:
-                errors[position] = error or f"{shown(name)} has no image"
+            if error is not None:
+                errors[position] = error
                 continue
             try:
                 # Keep the network's input only, because images may be large.
