@@ -21,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(BIN)/python -m pytest \
 	--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart check lint types imports spelling tables docs test browser format build clean
+.PHONY: help install quickstart check lint types imports spelling tables docs test browser ray format build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,12 @@ test: $(INSTALLED) ## tests that need neither a GPU nor a browser (pytest)
 # Without PYTEST_ARGS: a choice among all tests may leave none of these few, which pytest calls an error.
 browser: $(BROWSER_TOOLS) ## tests of pages in a headless Chromium; skipped where there is none
 	$(PYTEST) -m browser
+
+# In an environment of its own, because Ray pins versions of other packages.
+ray: ## tests of the examples on a local Ray cluster, in .venv-ray
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install -c constraints.txt -e '.[dev]' 'ray[data,serve]'
+	.venv-ray/bin/python -m pytest -m ray tests/examples
 
 format: $(INSTALLED) ## rewrite the code in the house style (ruff)
 	$(BIN)/ruff check --fix .

@@ -56,6 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif "slow" in item.keywords:
             seconds[item.path] = max(seconds[item.path], 1.0)
     items.sort(key=lambda item: -seconds[item.path])
+    if importlib.util.find_spec("ray") is None:
+        for item in items:
+            if "ray" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="Ray is not installed; see `make ray`"))
     if torch.cuda.is_available():
         return
     for item in items:

@@ -227,6 +227,8 @@ def test_every_shell_command_is_checked_or_has_a_reason(document: str) -> None:
             case "torchrun":
                 assert "pacavit_cli" in words
                 check_arguments(words[words.index("pacavit_cli") + 1 :])
+            case "srun":
+                check_arguments(words[words.index("pacavit") + 1 :])
             case "python":
                 check_script(words)
             case "pip" if words[0] == "install":

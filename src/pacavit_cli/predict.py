@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,12 @@ from pacavit_cli.options import Ensemble, Model, TestTimeAugmentation
 def predict(
     model: Model,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Image files, folders of them, lists of paths (.txt, one a line), or parquet "
+            "files with images or paths.",
+        ),
     ],
     ensemble: Ensemble = None,
     tta: TestTimeAugmentation = None,
@@ -23,9 +29,10 @@ def predict(
         Path | None,
         typer.Option(
             metavar="FILE|DIR",
-            help="Write a table FILE.csv or FILE.parquet, or FILE.json, instead; of a "
-            "segmentation, a folder DIR of label images, overlays and areas; of detections, one of "
-            "overlays, and predictions.json in COCO's result format.",
+            help="Write a table FILE.csv or FILE.parquet, or FILE.json or FILE.jsonl, instead; of "
+            "a segmentation, a folder DIR of label images, overlays and areas; of detections, one "
+            "of overlays, and predictions.json in COCO's result format. A file that was not "
+            "finished is continued.",
         ),
     ] = None,
     score: Annotated[
@@ -40,6 +47,22 @@ def predict(
     batch_size: Annotated[
         int, typer.Option(metavar="N", help="Images that the network gets at once.")
     ] = 16,
+    num_workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Processes that read images in advance; by default as many as cores for many "
+            "images.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Predict shard I (from 0) of N equal ones into FILE-0000I-of-0000N; auto takes it "
+            "from the variables of torchrun or Slurm.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     overwrite: Annotated[
         bool,
@@ -50,11 +73,34 @@ def predict(
 ) -> None:
     """Predict classes of images or pixels, or objects: pacavit predict runs/digits a.png."""
     from pacavit import api
+    from pacavit.errors import PacavitError
     from pacavit.report.prediction import predictions_json, print_predictions
     from pacavit.utils.text import shown
 
+    models = [model, *ensemble] if ensemble else model
+    if out is not None and not json:
+        written = api.predict_to_file(
+            models,
+            images,
+            out,
+            top_k=top_k,
+            overwrite=overwrite,
+            device=device,
+            batch_size=batch_size,
+            tta=tta,
+            score=score,
+            num_workers=num_workers,
+            shard=shard,
+            progress=True,
+        )
+        number = written.num_images
+        echo(f"wrote {shown(written.path)}: {number:,} {'image' if number == 1 else 'images'}")
+        _print_errors(written.errors, written.num_errors)
+        return
+    if shard is not None:
+        raise PacavitError("--shard is for predictions in a file: give --out FILE, without --json")
     predictions = api.predict(
-        [model, *ensemble] if ensemble else model,
+        models,
         images,
         top_k=top_k,
         out=out,
@@ -63,17 +109,27 @@ def predict(
         batch_size=batch_size,
         tta=tta,
         score=score,
+        num_workers=num_workers,
         progress=True,
     )
     if json:
         echo(predictions_json(predictions))
-    elif out is None:
-        print_predictions(predictions)
     else:
-        number = sum(prediction.error is None for prediction in predictions)
-        echo(f"wrote {shown(out)}: {number:,} {'image' if number == 1 else 'images'}")
-    for prediction in predictions:
-        if prediction.error:
-            echo(f"error: {prediction.error}", err=True)
-    if any(prediction.error for prediction in predictions):
+        print_predictions(predictions)
+    errors = [prediction.error for prediction in predictions if prediction.error]
+    _print_errors(errors, len(errors))
+
+
+def _print_errors(errors: Sequence[str], number: int) -> None:
+    """Print the messages of images that could not be read, and exit with 2 if there are any.
+
+    Args:
+        errors: all of them, or the first ones.
+        number: of all of them.
+    """
+    for error in errors:
+        echo(f"error: {error}", err=True)
+    if number > len(errors):
+        echo(f"and {number - len(errors):,} more errors, in the column 'error'", err=True)
+    if number:
         raise typer.Exit(2)

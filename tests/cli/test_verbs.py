@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pacavit import api
+from pacavit.api import PredictionFile
 from pacavit.engine.weights.original import Conversion
 from pacavit.report.explanation.page import ExplainedImage
 from pacavit.tasks.classification import ClassProbability, ImagePrediction
@@ -67,34 +68,48 @@ def test_predict_prints_the_good_and_names_the_broken(
 def test_predict_passes_everything_on_and_names_the_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    predict = Recorder(predictions()[:1])
-    monkeypatch.setattr(api, "predict", predict)
+    predict = Recorder(PredictionFile(Path("p-00001-of-00004.csv"), 1, 0, ()))
+    monkeypatch.setattr(api, "predict_to_file", predict)
     words = ["predict", "model", "a.png", "--top-k", "2", "--out", "p.csv", "--overwrite"]
     words += ["--tta", "flip", "--ensemble", "other", "--ensemble", "third"]
-    words += ["--score", "0.3"]
+    words += ["--score", "0.3", "--num-workers", "3", "--shard", "1/4"]
     assert main([*words, "--device", "cpu", "--batch-size", "64"]) == 0
-    assert predict.arguments == (["model", "other", "third"], [Path("a.png")])
+    assert predict.arguments == (["model", "other", "third"], [Path("a.png")], Path("p.csv"))
     assert predict.options == {
         "top_k": 2,
-        "out": Path("p.csv"),
         "overwrite": True,
         "device": "cpu",
         "batch_size": 64,
         "tta": "flip",
         "score": 0.3,
+        "num_workers": 3,
+        "shard": "1/4",
         "progress": True,
     }
-    assert capsys.readouterr().out == "wrote p.csv: 1 image\n"
+    assert capsys.readouterr().out == "wrote p-00001-of-00004.csv: 1 image\n"
 
 
 def test_predict_counts_the_images_that_it_could_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(api, "predict", Recorder(predictions()))
+    errors = ("b.png is not an image",)
+    monkeypatch.setattr(
+        api, "predict_to_file", Recorder(PredictionFile(Path("p.csv"), 1, 1, errors))
+    )
     assert main(["predict", "model", "a.png", "b.png", "--out", "p.csv"]) == 2
     captured = capsys.readouterr()
     assert captured.out == "wrote p.csv: 1 image\n"
     assert captured.err == "error: b.png is not an image\n"
+    many = PredictionFile(Path("p.csv"), 8, 1_002, errors)
+    monkeypatch.setattr(api, "predict_to_file", Recorder(many))
+    assert main(["predict", "model", "all", "--out", "p.csv"]) == 2
+    assert capsys.readouterr().err.endswith("and 1,001 more errors, in the column 'error'\n")
+
+
+def test_a_shard_is_for_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--json", "--out", "p.csv"]):
+        assert main(["predict", "model", "a.png", "--shard", "0/2", *words]) == 2
+        assert "--shard is for predictions in a file" in capsys.readouterr().err
 
 
 def test_predict_json_is_json(

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from pacavit.errors import PacavitError
-from pacavit.report.prediction import TableWriter, predictions_table, print_predictions
+from pacavit.report.prediction import PictureFolder, print_predictions
+from pacavit.report.prediction_table import TableWriter
 from pacavit.tasks.base import RecordPrediction, TaskPrediction
 from pacavit.tasks.classification import ClassProbability, ImagePrediction
 from pacavit.tasks.multilabel.predictions import LabelsPrediction
@@ -24,11 +25,12 @@ PREDICTIONS = [
 HEADER = ["path", "class_1", "probability_1", "class_2", "probability_2", "error"]
 
 
-def write(predictions: Sequence[TaskPrediction], out: Path) -> None:
+def write(predictions: Sequence[TaskPrediction], out: Path) -> Path:
     writer = TableWriter(out, overwrite=False)
     for prediction in predictions:
         writer.add(prediction, lambda: pytest.fail("a table needs no pixels"))
     writer.finish()
+    return out
 
 
 def test_names_and_paths_are_shown_as_they_are() -> None:
@@ -43,35 +45,54 @@ def test_names_and_paths_are_shown_as_they_are() -> None:
     assert text.index("[b]odd") < text.index("other")
 
 
-def test_a_table_has_columns_for_each_class() -> None:
-    assert predictions_table(PREDICTIONS) == (
-        HEADER,
-        [
-            ["a,b.png", "cat", 0.75, "dog", 0.25, None],
-            ["c.png", None, None, None, None, "c.png is broken"],
-        ],
-    )
+def rows(out: Path) -> list[list[str]]:
+    with out.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
 
 
-def test_tables_of_other_tasks() -> None:
+def test_tables_of_other_tasks(tmp_path: Path) -> None:
     labels = LabelsPrediction(Path("a.png"), (CAT, DOG), labels=("cat", "dog"))
-    header, [row] = predictions_table([labels])
+    header, row = rows(write([labels], tmp_path / "labels.csv"))
     assert dict(zip(header, row, strict=True))["labels"] == "cat;dog"
-    header, rows = predictions_table([RecordPrediction(Path("a.png"), 3)])
-    assert (header, rows) == (["path", "prediction", "error"], [["a.png", "3", None]])
-    assert predictions_table([]) == (["error"], [])
+    table = write([RecordPrediction(Path("a.png"), 3)], tmp_path / "records.csv")
+    assert rows(table) == [["path", "prediction", "error"], ["a.png", "3", ""]]
+    assert rows(write([], tmp_path / "none.csv")) == [["path", "error"]]
+    assert json.loads(write([], tmp_path / "none.json").read_text()) == []
+    assert pq.read_table(write([], tmp_path / "none.parquet")).shape == (0, 2)
+
+
+def test_columns_and_types_are_those_of_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column may begin long after the first row, and whole row groups may have no value."""
+    monkeypatch.setattr("pacavit.report.prediction_table._GROUP_ROWS", 2)
+    broken = [ImagePrediction(Path(f"{n}.png"), (), "is broken") for n in range(5)]
+    table = pq.read_table(write([*broken, *PREDICTIONS], tmp_path / "p.parquet"))
+    assert table.column_names == HEADER
+    assert table["class_2"].to_pylist() == [None] * 5 + ["dog", None]
+    assert table["probability_2"].to_pylist() == [None] * 5 + [0.25, None]
+    assert rows(write([*broken, *PREDICTIONS], tmp_path / "p.csv"))[0] == HEADER
 
 
 def test_files_hold_what_was_predicted(tmp_path: Path) -> None:
-    for name in ("p.csv", "new/p.json", "p.parquet"):
+    for name in ("p.csv", "new/p.json", "p.parquet", "p.jsonl"):
         write(PREDICTIONS, tmp_path / name)
-    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
-        assert list(csv.reader(file)) == [
-            HEADER,
-            ["a,b.png", "cat", "0.75", "dog", "0.25", ""],
-            ["c.png", "", "", "", "", "c.png is broken"],
-        ]
-    records = json.loads((tmp_path / "new" / "p.json").read_text())
+    assert rows(tmp_path / "p.csv") == [
+        HEADER,
+        ["a,b.png", "cat", "0.75", "dog", "0.25", ""],
+        ["c.png", "", "", "", "", "c.png is broken"],
+    ]
+    text = (tmp_path / "new" / "p.json").read_text()
+    records = json.loads(text)
+    assert text == json.dumps([each.to_dict() for each in PREDICTIONS], indent=2) + "\n"
+    lines = (tmp_path / "p.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "new",
+        "p.csv",
+        "p.jsonl",
+        "p.parquet",
+    ]
     assert records[0]["top"][1] == {"class": "dog", "probability": 0.25}
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.column_names == HEADER
@@ -92,3 +113,5 @@ def test_files_in_the_way_are_refused(tmp_path: Path) -> None:
     TableWriter(tmp_path / "new" / "p.parquet", overwrite=False)
     with pytest.raises(PacavitError, match=r"x\.xlsx; its name must end in"):
         TableWriter(tmp_path / "x.xlsx", overwrite=True)
+    with pytest.raises(PacavitError, match=r"x\.csv: pictures are written into a folder"):
+        PictureFolder(tmp_path / "x.csv", overwrite=False)

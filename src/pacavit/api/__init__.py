@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pacavit.api.explaining import explain, explain_bench, explain_evaluate
     from pacavit.api.listing import Entry, RecipeField, list_names, recipe_fields
     from pacavit.api.measuring import evaluate_predictions
-    from pacavit.api.predicting import predict
+    from pacavit.api.predicting import PredictionFile, predict, predict_to_file
     from pacavit.api.publishing import convert, from_pretrained, save_pretrained
     from pacavit.api.serving import demo, serve
     from pacavit.api.training import evaluate, report_file, results_folder, train
@@ -25,7 +25,7 @@ else:
             "pacavit.api.explaining": ("explain", "explain_bench", "explain_evaluate"),
             "pacavit.api.listing": ("Entry", "RecipeField", "list_names", "recipe_fields"),
             "pacavit.api.measuring": ("evaluate_predictions",),
-            "pacavit.api.predicting": ("predict",),
+            "pacavit.api.predicting": ("PredictionFile", "predict", "predict_to_file"),
             "pacavit.api.publishing": ("convert", "from_pretrained", "save_pretrained"),
             "pacavit.api.serving": ("demo", "serve"),
             "pacavit.api.training": ("evaluate", "report_file", "results_folder", "train"),
@@ -35,6 +35,7 @@ else:
 
 __all__ = [
     "Entry",
+    "PredictionFile",
     "Published",
     "RecipeField",
     "bench",
@@ -49,6 +50,7 @@ __all__ = [
     "from_pretrained",
     "list_names",
     "predict",
+    "predict_to_file",
     "published",
     "recipe_fields",
     "report_file",

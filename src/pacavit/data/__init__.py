@@ -42,8 +42,10 @@ from pacavit.data.sources.digits import Digits
 from pacavit.data.sources.folder import Folder
 from pacavit.data.sources.imagenet import ImageNet
 from pacavit.data.sources.masks import Masks
+from pacavit.data.sources.parquet import Parquet
 from pacavit.data.sources.shapes import Scenes, Shapes, render_scenes
 from pacavit.data.sources.voc import Voc
+from pacavit.data.sources.webdataset import WebDataset
 from pacavit.data.sources.yolo import Yolo
 from pacavit.data.splits import hold_out_validation, stratified_holdout
 from pacavit.data.workers import available_cores
@@ -80,6 +82,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectStatistics",
     "Objects",
+    "Parquet",
     "Placement",
     "Preprocess",
     "Region",
@@ -91,6 +94,7 @@ __all__ = [
     "Split",
     "TargetKind",
     "Voc",
+    "WebDataset",
     "Yolo",
     "available_cores",
     "check_options",

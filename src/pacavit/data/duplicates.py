@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pacavit.data.base import SPLITS, ImageSet, LabeledImages, Split
+from pacavit.data.formats.shards import ShardImages
 from pacavit.data.workers import available_cores, map_in_workers
 from pacavit.errors import DataError
 from pacavit.utils.progress import progress
@@ -144,7 +145,8 @@ def _exact_pairs(
     if files:
         places = [(split, at) for split in names for at in range(len(files[split]))]
         groups = [places]
-        for key in (_size, _tail_digest, _digest):
+        packed = all(isinstance(images, ShardImages) for images in files.values())
+        for key in (_packed_digest,) if packed else (_size, _tail_digest, _digest):
             groups = _divided(groups, key, files)
     else:
         digests: dict[bytes, list[Place]] = defaultdict(list)
@@ -160,7 +162,7 @@ def _exact_pairs(
 
 def _divided(
     groups: Sequence[Sequence[Place]],
-    key: Callable[[Path], object],
+    key: Callable[[ImageSet, int], object],
     files: Mapping[Split, ImageSet],
 ) -> list[list[Place]]:
     """Divide groups of files by a key; those with files in several splits."""
@@ -168,8 +170,8 @@ def _divided(
     places = [(number, place) for number, group in enumerate(groups) for place in group]
     for number, (split, position) in progress(places, "looking for equal files", len(places)):
         try:
-            found = key(Path(files[split].location(position)))
-        except OSError:
+            found = key(files[split], position)
+        except (OSError, DataError):
             continue  # missing or unreadable files are reported when they are decoded
         divided[number, found].append((split, position))
     return [group for group in divided.values() if _in_several(group)]
@@ -179,19 +181,24 @@ def _in_several(group: Sequence[Place]) -> bool:
     return len({split for split, _ in group}) > 1
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
+def _size(images: ImageSet, position: int) -> int:
+    return Path(images.location(position)).stat().st_size
 
 
-def _tail_digest(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _tail_digest(images: ImageSet, position: int) -> bytes:
+    with Path(images.location(position)).open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
         return hashlib.blake2b(file.read(), digest_size=16).digest()
 
 
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _digest(images: ImageSet, position: int) -> bytes:
+    with Path(images.location(position)).open("rb") as file:
         return hashlib.file_digest(file, hashlib.blake2b).digest()
+
+
+def _packed_digest(images: ImageSet, position: int) -> bytes:
+    assert isinstance(images, ShardImages)
+    return hashlib.blake2b(images.encoded(position), digest_size=16).digest()
 
 
 def _pixels(split: Split, images: ImageSet) -> Iterator[tuple[int, bytes]]:

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from pacavit.data import Batch, Split
 from pacavit.engine.evaluate import Evaluation, Measurement, Observer, summarize
-from pacavit.engine.predictor import ImageInput, Predicted, Predictor
+from pacavit.engine.inputs import Input
+from pacavit.engine.predictor import (
+    ImageInput,
+    InputReader,
+    Predicted,
+    Predictor,
+    PreparedInputs,
+)
 from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.test_time import augment_test_time
 from pacavit.engine.weights.load import LoadedModel, load_model
@@ -30,6 +37,7 @@ from pacavit.utils.text import first_few, shown
 __all__ = [
     "Ensemble",
     "EnsemblePredictor",
+    "EnsembleReader",
     "EnsembleScore",
     "load_predictor",
     "model_names",
@@ -68,7 +76,7 @@ class EnsemblePredictor:
     def __init__(
         self, ensemble: Ensemble, device: torch.device | str = "cpu", *, batch_size: int = 16
     ) -> None:
-        self.model = ensemble.models[0]
+        self.models, self.model = ensemble.models, ensemble.models[0]
         self._predictors = [
             Predictor(model, device, batch_size=batch_size) for model in ensemble.models
         ]
@@ -84,12 +92,42 @@ class EnsemblePredictor:
             predictor.stream(copy) for predictor, copy in zip(self._predictors, copies, strict=True)
         ]
         for found in zip(*streams, strict=True):
-            errors = [each for each in found if each.error is not None]
-            if errors:
-                yield errors[0]
-            else:
-                single = [Predictions(*(value[None] for value in each.record)) for each in found]
-                yield replace(found[0], record=mean_predictions(single)[0])
+            yield self._mean(found)
+
+    @property
+    def reader(self) -> EnsembleReader:
+        """Reads inputs for all members; worker processes can have a copy."""
+        return EnsembleReader([predictor.reader for predictor in self._predictors])
+
+    def answer(self, prepared: Sequence[PreparedInputs]) -> list[Predicted]:
+        """One result for each input that ``reader`` has read, in order."""
+        members = [
+            predictor.answer(own) for predictor, own in zip(self._predictors, prepared, strict=True)
+        ]
+        return [self._mean(found) for found in zip(*members, strict=True)]
+
+    def _mean(self, found: Sequence[Predicted]) -> Predicted:
+        """The result of the ensemble for one input, from those of its members."""
+        for each in found:
+            if each.error is not None:
+                return each
+        single = [Predictions(*(value[None] for value in each.record)) for each in found]
+        return replace(found[0], record=mean_predictions(single)[0])
+
+
+class EnsembleReader:
+    """Reads inputs into the batches of several networks.
+
+    Args:
+        readers: of the networks.
+    """
+
+    def __init__(self, readers: Sequence[InputReader]) -> None:
+        self.readers = readers
+
+    def __call__(self, inputs: Sequence[Input]) -> list[PreparedInputs]:
+        """The batch of each network."""
+        return [reader(inputs) for reader in self.readers]
 
 
 def load_predictor(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,17 +15,30 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pacavit.data import Batch, Placement, Sample, SampleRandom, decode_image, read_image
+from pacavit.data import (
+    Batch,
+    Placement,
+    Preprocess,
+    Sample,
+    SampleRandom,
+    decode_image,
+    read_image,
+)
 from pacavit.data.formats.image import from_pillow
 from pacavit.engine import build
+from pacavit.engine.inputs import ImageInput, Input
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError
 from pacavit.utils.text import shown
 
-__all__ = ["ImageInput", "Predicted", "Predictor", "decode_input"]
-
-ImageInput: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image | Tensor"
-"""Path, bytes of a file, uint8 array (H, W) or (H, W, 3), PIL image, or uint8 tensor (3, H, W)."""
+__all__ = [
+    "ImageInput",
+    "InputReader",
+    "Predicted",
+    "Predictor",
+    "PreparedInputs",
+    "decode_input",
+]
 
 _NO_DRAWS = SampleRandom(seed=0, epoch=0, indices=torch.zeros(1, dtype=torch.int64))
 
@@ -43,6 +56,57 @@ class Predicted:
     source: Path
     record: Any
     error: str | None = None
+
+
+class PreparedInputs(NamedTuple):
+    """Some inputs, ready for a network.
+
+    Attributes:
+        names: of all of them.
+        batch: those that could be read, on the CPU; None if none could.
+        errors: why the others could not, by their positions in ``names``.
+    """
+
+    names: list[Path]
+    batch: Batch | None
+    errors: dict[int, str]
+
+
+class InputReader:
+    """Reads inputs into batches of a network, on the CPU; worker processes can have a copy.
+
+    Args:
+        preprocess: from stored images to the network's input.
+    """
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self.preprocess = preprocess
+
+    def __call__(self, inputs: Sequence[Input]) -> PreparedInputs:
+        """The batch of some inputs; those that cannot be read have an error instead."""
+        samples: list[tuple[Sample, Placement]] = []
+        errors: dict[int, str] = {}
+        for position, (name, image, error) in enumerate(inputs):
+            if error is not None:
+                errors[position] = error
+                continue
+            try:
+                # Keep the network's input only, because images may be large.
+                samples.append(self.fit(decode_input(image, shown(name))))
+            except DataError as failure:
+                errors[position] = str(failure)
+        batch = self.collate(samples) if samples else None
+        return PreparedInputs([each.name for each in inputs], batch, errors)
+
+    def fit(self, image: Tensor) -> tuple[Sample, Placement]:
+        """A decoded image (3, H, W) -> what ``collate`` takes, as small as the network's input."""
+        return self.preprocess.sample(Sample(image.cpu(), None, 0), _NO_DRAWS)
+
+    def collate(self, samples: Sequence[tuple[Sample, Placement]]) -> Batch:
+        """Fitted images -> a batch with placements."""
+        batch = self.preprocess.collate(samples)
+        random = SampleRandom(seed=0, epoch=0, indices=batch.indices)
+        return self.preprocess.batch(batch, random)
 
 
 class Predictor:
@@ -65,8 +129,10 @@ class Predictor:
         self, model: LoadedModel, device: torch.device | str = "cpu", *, batch_size: int = 16
     ) -> None:
         self.model, self.device, self.batch_size = model, torch.device(device), batch_size
+        self.models = (model,)
         self.task = model.task.to(self.device).eval()
         self.preprocess = build.eval_preprocess(model.recipe, model.info)
+        self.reader = InputReader(self.preprocess)
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Iterable[ImageInput]) -> list[Predicted]:
@@ -82,7 +148,7 @@ class Predictor:
 
     def prepare(self, images: Iterable[Tensor]) -> Batch:
         """Decoded images (3, H, W) -> a batch with placements, on the device."""
-        return self.collate([self.fit(image) for image in images])
+        return self.reader.collate([self.reader.fit(image) for image in images]).to(self.device)
 
     def records(self, batch: Batch, sources: Sequence[Path] = ()) -> Sequence[Any]:
         """The task's predictions for a prepared batch.
@@ -102,38 +168,25 @@ class Predictor:
             )
         return records
 
-    def _predict(self, chunk: Sequence[ImageInput], first: int) -> list[Predicted]:
-        names = [
-            Path(source) if isinstance(source, str | Path) else Path(f"image {first + offset}")
-            for offset, source in enumerate(chunk)
-        ]
-        samples: dict[int, tuple[Sample, Placement]] = {}
-        errors: dict[int, str] = {}
-        for position, (source, name) in enumerate(zip(chunk, names, strict=True)):
-            try:
-                # Keep the network's input only, because images may be large.
-                samples[position] = self.fit(decode_input(source, shown(name)))
-            except DataError as error:
-                errors[position] = str(error)
+    def answer(self, prepared: PreparedInputs) -> list[Predicted]:
+        """One result for each input that ``reader`` has read, in order."""
+        names, batch, errors = prepared
+        readable = [position for position in range(len(names)) if position not in errors]
         records: dict[int, Any] = {}
-        if samples:
-            batch = self.collate(list(samples.values()))
-            readable = [names[position] for position in samples]
-            records = dict(zip(samples, self.records(batch, readable), strict=True))
+        if batch is not None:
+            sources = [names[position] for position in readable]
+            records = dict(zip(readable, self.records(batch.to(self.device), sources), strict=True))
         return [
             Predicted(name, records.get(position), errors.get(position))
             for position, name in enumerate(names)
         ]
 
-    def fit(self, image: Tensor) -> tuple[Sample, Placement]:
-        """A decoded image (3, H, W) -> what ``collate`` takes, as small as the network's input."""
-        return self.preprocess.sample(Sample(image.cpu(), None, 0), _NO_DRAWS)
-
-    def collate(self, samples: Sequence[tuple[Sample, Placement]]) -> Batch:
-        """Fitted images -> a batch with placements, on the device."""
-        batch = self.preprocess.collate(samples)
-        random = SampleRandom(seed=0, epoch=0, indices=batch.indices)
-        return self.preprocess.batch(batch, random).to(self.device)
+    def _predict(self, chunk: Sequence[ImageInput], first: int) -> list[Predicted]:
+        inputs = [
+            Input(Path(image) if isinstance(image, str | Path) else Path(f"image {number}"), image)
+            for number, image in enumerate(chunk, first)
+        ]
+        return self.answer(self.reader(inputs))
 
 
 def decode_input(source: ImageInput, name: str = "the image", *, still: bool = False) -> Tensor:

@@ -153,7 +153,7 @@ class Weights:
                     f"{name} has {width} x {height} pixels{after}, more than the limit of "
                     f"{self._max_pixels / 1e6:g} million; scale it down"
                 )
-        return Job(self, name, self.predictor.fit(image))
+        return Job(self, name, self.predictor.reader.fit(image))
 
     def normalized_job(self, image: Tensor, name: str) -> Job:
         """The job of an image (3, height, width) that the preprocessing was applied to.
@@ -178,7 +178,7 @@ class Weights:
         """(height, width) of the network's input; None if it depends on the image."""
         if not isinstance(self.model.task, ImageClassifier):
             return None
-        _, placement = self.predictor.fit(self.blank)
+        _, placement = self.predictor.reader.fit(self.blank)
         return placement.input_size
 
     @property
@@ -194,7 +194,7 @@ class Weights:
         """
         fitted = [job.fitted for job in jobs if job.fitted is not None]
         if fitted:
-            batch = self.predictor.collate(fitted)
+            batch = self.predictor.reader.collate(fitted).to(self.predictor.device)
         else:
             images = torch.stack([job.normalized for job in jobs if job.normalized is not None])
             size = (images.shape[2], images.shape[3])

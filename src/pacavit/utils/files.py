@@ -33,6 +33,7 @@ __all__ = [
     "reading",
     "remove_leftovers",
     "replace_file",
+    "replacing",
     "sync_folder",
     "tensor_bytes",
     "write_file",
@@ -133,10 +134,22 @@ def sync_folder(path: Path) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file atomically: readers see the old or the whole new one. Parents are created."""
+    with replacing(path) as temporary:
+        write_file(temporary, data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to; the file there is synced and replaces ``path`` at the end, atomically.
+
+    Parents are created. After an error ``path`` is what it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write_file(temporary, data)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,16 +20,27 @@ from PIL import Image
 from pacavit.data.base import MemoryImages
 from pacavit.errors import DataError
 from pacavit.utils.progress import progress
-from pacavit.utils.text import one_line
+from pacavit.utils.text import one_line, shown
 
 if TYPE_CHECKING:
+    from pyarrow import Schema, Table
     from pyarrow.parquet import ParquetFile
 
-__all__ = ["count_images", "find_shards", "read_image_format", "read_images"]
+__all__ = [
+    "IMAGE_COLUMNS",
+    "ParquetRows",
+    "count_images",
+    "find_shards",
+    "read_image_format",
+    "read_images",
+]
 
-_IMAGE_COLUMNS = ("img", "image")
+IMAGE_COLUMNS = ("img", "image")
+"""Names of the column with images, as the Hugging Face hub stores them."""
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 _BATCH_ROWS = 1000
+_OPEN_FILES = 16  # of each process
+_KEPT_GROUPS = 2  # row groups that each process keeps; one of 1,000 photographs has 100 MB
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:
@@ -97,6 +111,140 @@ def read_images(shards: Sequence[Path], size: tuple[int, int], num_classes: int)
     return MemoryImages(torch.from_numpy(np.stack(images)), torch.tensor(labels))
 
 
+class ParquetRows:
+    """The rows of parquet files by position; a row group is read when one of its rows is needed.
+
+    The last row groups are kept, so reading in order reads each of them once. Processes may share
+    an instance.
+
+    Args:
+        files: one or more, with the same columns.
+
+    Attributes:
+        starts: (files + 1,) int64, the position of the first row of each file.
+
+    Raises:
+        DataError: a file is missing, broken or has other columns than the first.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files, self._process = tuple(files), os.getpid()
+        self._opened: OrderedDict[int, ParquetFile] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, int, str], Table] = OrderedDict()
+        self._group_starts: list[NDArray[np.int64]] = []
+        for number, file in enumerate(files):
+            with _open(file) as opened:
+                if number == 0:
+                    self.schema: Schema = opened.schema_arrow
+                elif not opened.schema_arrow.equals(self.schema):
+                    raise DataError(
+                        f"{shown(file)} has other columns than {shown(files[0])}: "
+                        f"{', '.join(opened.schema_arrow.names)}"
+                    )
+                data = opened.metadata
+                rows = [data.row_group(group).num_rows for group in range(data.num_row_groups)]
+                self._group_starts.append(np.cumsum([0, *rows]))
+        self.starts = np.cumsum([0, *(each[-1] for each in self._group_starts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": OrderedDict(), "_groups": OrderedDict()}
+
+    def column(self, names: Sequence[str], wanted: str) -> str:
+        """The first of some columns that the files have.
+
+        Args:
+            names: of columns.
+            wanted: what the column is for, in the message.
+
+        Raises:
+            DataError: there is none of them.
+        """
+        found = next((name for name in names if name in self.schema.names), None)
+        if found is None:
+            raise DataError(
+                f"{shown(self.files[0])} has no column of {wanted}; it has "
+                f"{', '.join(self.schema.names) or 'none'}"
+            )
+        return found
+
+    def features(self) -> dict[str, Any]:
+        """What the Hugging Face hub's metadata say about each column; empty without them."""
+        try:
+            stored = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"]
+        except (KeyError, TypeError, ValueError):
+            return {}
+        return stored if isinstance(stored, dict) else {}
+
+    def all(self, column: str) -> list[Any]:
+        """The values of a column in all rows, for columns of small values."""
+        values: list[Any] = []
+        for file in self.files:
+            with _open(file) as opened:
+                values += opened.read(columns=[column]).column(column).to_pylist()
+        return values
+
+    def place(self, position: int) -> tuple[Path, int]:
+        """The file of a row, and its number in it."""
+        number = int(np.searchsorted(self.starts, position, side="right")) - 1
+        return self.files[number], position - int(self.starts[number])
+
+    def value(self, position: int, column: str) -> Any:
+        """The value of a column at a position, as a plain Python object.
+
+        Raises:
+            DataError: the file is broken, or was replaced by one with fewer rows.
+        """
+        number = int(np.searchsorted(self.starts, position, side="right")) - 1
+        row, starts = position - int(self.starts[number]), self._group_starts[number]
+        group = int(np.searchsorted(starts, row, side="right")) - 1
+        table = self._group(number, group, column)
+        try:
+            return table.column(column)[row - int(starts[group])].as_py()
+        except (IndexError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{shown(self.files[number])}: row {row} cannot be read: {one_line(error)}"
+            ) from error
+
+    def _group(self, number: int, group: int, column: str) -> Table:
+        """One column of a row group of a file."""
+        import pyarrow as pa
+
+        self._reopen_in_workers()
+        key = (number, group, column)
+        if key not in self._groups:
+            file = self.files[number]
+            try:
+                table = self._file(number).read_row_group(group, columns=[column])
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(
+                    f"{shown(file)}: row group {group} cannot be read: {_first_line(error)}"
+                ) from error
+            self._groups[key] = table
+            while len(self._groups) > _KEPT_GROUPS:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(key)
+        return self._groups[key]
+
+    def _file(self, number: int) -> ParquetFile:
+        import pyarrow.parquet as pq
+
+        if number not in self._opened:
+            self._opened[number] = pq.ParquetFile(self.files[number])
+            while len(self._opened) > _OPEN_FILES:
+                self._opened.popitem(last=False)[1].close()
+        self._opened.move_to_end(number)
+        return self._opened[number]
+
+    def _reopen_in_workers(self) -> None:
+        """Forget files that a parent process has opened: it reads with the same handles."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._opened, self._groups = OrderedDict(), OrderedDict()
+
+
 def _decode(data: bytes, size: tuple[int, int], where: str) -> NDArray[np.uint8]:
     """Encoded image -> (3, height, width); faster than ``decode_image`` for many small images."""
     try:
@@ -135,15 +283,19 @@ def _open(shard: Path) -> Iterator[ParquetFile]:
         with pq.ParquetFile(shard) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = _first_line(error)
         raise DataError(f"{shard} is not a readable parquet file: {reason}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _image_column(file: ParquetFile, shard: Path) -> str:
     import pyarrow as pa
 
     schema = file.schema_arrow
-    for name in _IMAGE_COLUMNS:
+    for name in IMAGE_COLUMNS:
         if name in schema.names and "label" in schema.names:
             image, label = schema.field(name).type, schema.field("label").type
             embedded = (

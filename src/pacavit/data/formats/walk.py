@@ -18,6 +18,7 @@ __all__ = [
     "expand_folders",
     "is_image",
     "is_system",
+    "list_folder",
     "sub_folders",
     "walk_folders",
 ]
@@ -229,17 +230,30 @@ def expand_folders(paths: Iterable[str | Path]) -> tuple[list[Path], Skipped]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = Skipped()
-        files = [file for _, file in walk_folders(path, [path], inside)]
-        if not files:
-            what = inside.describe()
-            raise DataError(
-                f"no images in folder {shown(path)}, whose names end in .png, .jpg and so on"
-                + (f"; {what}" if what else "")
-            )
-        found += [path / file for file in sorted(files, key=os.fsencode)]
-        skipped.update(inside)
+        found += [path / os.fsdecode(name) for name in list_folder(path, skipped)]
     return found, skipped
+
+
+def list_folder(folder: Path, skipped: Skipped) -> list[bytes]:
+    """The image files in a folder and below: sorted paths relative to it, as bytes.
+
+    Args:
+        folder: where to look.
+        skipped: receives all other entries.
+
+    Raises:
+        DataError: there are none, or a folder cannot be read.
+    """
+    inside = Skipped()
+    names = sorted(os.fsencode(file) for _, file in walk_folders(folder, [folder], inside))
+    if not names:
+        what = inside.describe()
+        raise DataError(
+            f"no images in folder {shown(folder)}, whose names end in .png, .jpg and so on"
+            + (f"; {what}" if what else "")
+        )
+    skipped.update(inside)
+    return names
 
 
 def _sorted_entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -25,7 +25,8 @@ from pacavit.engine.scoring import SplitScore
 from pacavit.report import html
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import ImageLinks
-from pacavit.report.prediction import PredictionWriter, TableWriter
+from pacavit.report.prediction import PredictionWriter
+from pacavit.report.prediction_table import TableWriter
 from pacavit.utils.registry import Registry
 from pacavit.utils.statistics import proportion_interval
 from pacavit.utils.tables import csv_bytes
