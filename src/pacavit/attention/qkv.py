@@ -55,8 +55,8 @@ class QkvAttention(Attention, Foldable):
     def fold(self, *, half: bool) -> None:
         """Fold the factor of the scores into the queries, where that is all that reads them."""
         if has_own(self, "only_mixes") and self.only_mixes:
-            self.q.weight *= self.scale
-            self.q.bias *= self.scale
+            self.q.weight.mul_(self.scale)
+            self.q.bias.mul_(self.scale)
             self.scale = 1.0
 
     def attend(self, x: Tensor, context: Tensor, valid: Tensor | None) -> Tensor:
