@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pacavit_cli.console import echo
-from pacavit_cli.options import Ensemble, Model, TestTimeAugmentation
+from pacavit_cli.options import Ensemble, Model, Precision, TestTimeAugmentation
 
 
 def predict(
@@ -18,6 +18,7 @@ def predict(
     ],
     ensemble: Ensemble = None,
     tta: TestTimeAugmentation = None,
+    precision: Precision = "fp32",
     top_k: Annotated[int, typer.Option(metavar="K", help="Number of classes of each image.")] = 5,
     out: Annotated[
         Path | None,
@@ -62,6 +63,7 @@ def predict(
         device=device,
         batch_size=batch_size,
         tta=tta,
+        precision=precision,
         score=score,
         progress=True,
     )

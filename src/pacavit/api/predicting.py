@@ -38,6 +38,7 @@ def predict(
     device: str = "auto",
     batch_size: int = 16,
     tta: str | None = None,
+    precision: str = "fp32",
     score: float | None = None,
     progress: bool = False,
 ) -> list[TaskPrediction]:
@@ -59,6 +60,9 @@ def predict(
         batch_size: number of images that the network gets at once.
         tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
             its mirror image.
+        precision: "fp32", whose results agree to 1e-4 with the trained network's; "bf16", which is
+            faster where the processor computes with it; "auto": bf16 there, if its outputs for the
+            first images agree with those of fp32 to 3 %, else fp32.
         score: of detectors, the least score of the objects that are printed and drawn; by default
             0.5. The prediction itself and ``predictions.json`` have all.
         progress: show a progress bar when there are many images.
@@ -81,7 +85,14 @@ def predict(
     check_tta(tta)
     picked = pick_device(device, option="device")
     sources = _sources(images, progress=progress)
-    predictor = load_predictor(model, picked, batch_size=batch_size, tta=tta)
+    predictor = load_predictor(
+        model,
+        picked,
+        batch_size=batch_size,
+        tta=tta,
+        precision=precision,
+        examples=sources[:batch_size],
+    )
     loaded = predictor.model
     if score is not None and not isinstance(loaded.task, DetectionTask):
         raise PacavitError(
