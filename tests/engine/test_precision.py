@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pacavit import api
-from pacavit.data import Batch
 from pacavit.engine import precision as choosing
 from pacavit.engine.ensemble import load_predictor
-from pacavit.engine.precision import for_prediction, relative_error
+from pacavit.engine.precision import MAX_ERROR, for_prediction, relative_error
 from pacavit.engine.predictor import Predictor
-from pacavit.engine.weights.load import load_model, optimized
+from pacavit.engine.weights.load import LoadedModel, load_model, optimized
 from pacavit.errors import PacavitError, UnknownNameError
+from pacavit.layers.mlp import ShortcutDepthwise
 
-MODEL = "digits_nano_conv"
+MODEL = "cifar10_nano_conv"
 
 
 @pytest.fixture
@@ -27,13 +26,82 @@ def images() -> Tensor:
     return torch.randint(0, 256, (6, 3, 32, 32), generator=generator, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("name", ["digits_nano_conv", "cifar10_nano_kmeans"])
+def logits(model: LoadedModel, images: Tensor) -> Tensor:
+    return torch.stack([each.record.logits for each in Predictor(model)(images)])
+
+
+@pytest.mark.parametrize("name", [MODEL, "cifar10_nano_kmeans", "cifar10_nano_gmm"])
 def test_an_optimized_model_predicts_the_same(name: str, images: Tensor) -> None:
-    plain, fast = load_model(name), load_model(name, optimize=True)
+    fast = load_model(name, optimize=True)
     assert fast.precision == "fp32"
-    expected, found = (
-        torch.stack([each.record.logits for each in Predictor(model)(images)])
-        for model in (plain, fast)
+    assert not [each for each in fast.task.modules() if isinstance(each, ShortcutDepthwise)]
+    torch.testing.assert_close(
+        logits(fast, images), logits(load_model(name), images), rtol=1e-4, atol=1e-4
     )
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert not torch.equal(found, expected)  # it computes in another way
+
+
+def test_an_optimized_copy_leaves_the_model() -> None:
+    model = load_model(MODEL)
+    names = model.task.state_dict().keys()
+    assert optimized(model).task.state_dict().keys() != names
+    assert model.task.state_dict().keys() == names
+
+
+def test_bf16_keeps_its_weights(images: Tensor) -> None:
+    model = load_model(MODEL, optimize=True, precision="bf16")
+    assert model.precision == "bf16"
+    layers = [each for each in model.task.modules() if isinstance(each, nn.Linear | nn.Conv2d)]
+    assert all(each.weight.dtype is torch.bfloat16 for each in layers)
+    found, expected = logits(model, images), logits(load_model(MODEL), images)
+    assert found.dtype is torch.float32
+    assert not torch.equal(found, expected)
+    error = (found - expected).norm() / (expected - expected.mean()).norm()
+    assert error < MAX_ERROR
+    prepared = Predictor(model).prepare(images).images
+    assert relative_error(model, load_model(MODEL), prepared) == pytest.approx(float(error), rel=1e-3)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("agrees", [True, False])
+def test_auto_is_bf16_where_it_is_native_and_agrees(
+    monkeypatch: pytest.MonkeyPatch, images: Tensor, native: bool, agrees: bool
+) -> None:
+    monkeypatch.setattr(choosing, "has_bf16", lambda: native)
+    if not agrees:
+        monkeypatch.setattr(choosing, "MAX_ERROR", 1e-6)
+    model = load_model(MODEL)
+    prepared = Predictor(model).prepare(images).images
+    chosen = for_prediction(model, "auto", prepared)
+    assert chosen.precision == ("bf16" if native and agrees else "fp32")
+    predictor = load_predictor(MODEL, precision="auto", examples=[*images])
+    assert predictor.model.precision == chosen.precision
+
+
+def test_auto_without_an_image_is_fp32(tmp_path: Path) -> None:
+    assert for_prediction(load_model(MODEL), "auto").precision == "fp32"
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    predictor = load_predictor(MODEL, precision="auto", examples=[broken])
+    assert predictor.model.precision == "fp32"
+
+
+def test_unknown_precisions_are_named(images: Tensor) -> None:
+    for precision in ("fp16", "AUTO"):
+        with pytest.raises(UnknownNameError, match=precision):
+            api.predict(MODEL, images[0], precision=precision)
+        with pytest.raises(UnknownNameError, match=precision):
+            api.evaluate(MODEL, precision=precision)
+    with pytest.raises(UnknownNameError, match="auto"):
+        load_model(MODEL, optimize=True, precision="auto")
+
+
+def test_bf16_needs_an_optimized_model() -> None:
+    with pytest.raises(PacavitError, match="optimize=True"):
+        load_model(MODEL, precision="bf16")
+
+
+def test_predict_in_bf16_is_close(images: Tensor) -> None:
+    exact, half = (api.predict(MODEL, [*images], precision=name) for name in ("fp32", "bf16"))
+    for one, other in zip(exact, half, strict=True):
+        assert one.top[0].name == other.top[0].name
+        assert one.top[0].probability == pytest.approx(other.top[0].probability, abs=0.05)
