@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from pacavit.engine import precision as choosing
 from pacavit.engine.ensemble import load_predictor
 from pacavit.engine.precision import MAX_ERROR, for_prediction, relative_error
 from pacavit.engine.predictor import Predictor
+from pacavit.engine.scoring import score_model
 from pacavit.engine.weights.load import LoadedModel, load_model, optimized
 from pacavit.errors import PacavitError, UnknownNameError
+from pacavit.explain.methods.base import METHODS
 from pacavit.layers.mlp import ShortcutDepthwise
 
 MODEL = "cifar10_nano_conv"
@@ -58,7 +61,9 @@ def test_bf16_keeps_its_weights(images: Tensor) -> None:
     error = (found - expected).norm() / (expected - expected.mean()).norm()
     assert error < MAX_ERROR
     prepared = Predictor(model).prepare(images).images
-    assert relative_error(model, load_model(MODEL), prepared) == pytest.approx(float(error), rel=1e-3)
+    assert relative_error(model, load_model(MODEL), prepared) == pytest.approx(
+        float(error), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -105,3 +110,32 @@ def test_predict_in_bf16_is_close(images: Tensor) -> None:
     for one, other in zip(exact, half, strict=True):
         assert one.top[0].name == other.top[0].name
         assert one.top[0].probability == pytest.approx(other.top[0].probability, abs=0.05)
+
+
+def test_evaluate_saves_other_precisions_only_where_asked(digits_run: Path, tmp_path: Path) -> None:
+    exact = api.evaluate(digits_run, out=tmp_path / "fp32")
+    plain = score_model(load_model(digits_run), "test", device=torch.device("cpu")).evaluation
+    for name, value in plain.scores.items():
+        assert exact.scores[name] == pytest.approx(value, abs=1e-4)
+    before = {path: path.stat().st_mtime_ns for path in digits_run.rglob("*")}
+    half = api.evaluate(digits_run, precision="bf16")
+    assert half.folder is None
+    assert {path: path.stat().st_mtime_ns for path in digits_run.rglob("*")} == before
+    assert half.scores["accuracy"] == pytest.approx(exact.scores["accuracy"], abs=0.05)
+    assert half.scores["loss"] != exact.scores["loss"]
+    saved = api.evaluate(digits_run, precision="bf16", out=tmp_path / "bf16")
+    assert saved.scores == half.scores
+    record = json.loads((tmp_path / "bf16" / "evaluation.json").read_text("utf-8"))
+    assert record["command"][-2:] == ["--precision", "bf16"]
+
+
+@pytest.mark.parametrize("method", ["cluster_contributions", "relevance", "rollout", "grad_cam"])
+def test_explanations_of_an_optimized_network_are_the_same(method: str, images: Tensor) -> None:
+    """Explanations take the network as it was trained; but hooks find all that they need."""
+    model = load_model(MODEL)
+    prepared, classes = Predictor(model).prepare(images).images, torch.arange(6)
+    maps = [
+        METHODS.create(method, each.classifier.model, options={})(prepared, classes)
+        for each in (model, optimized(model))
+    ]
+    torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-4)

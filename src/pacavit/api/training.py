@@ -275,7 +275,9 @@ def _report_training(run: Path, *, progress: bool) -> None:
     if "val" not in evaluations(run, model):
         device = pick_device(model.recipe.train.device)
         observed = report_of(model.recipe.task.name).observer()
-        score = score_model(model, "val", device=device, observe=observed, progress=progress)
+        score = score_model(
+            model, "val", device=device, precision="fp32", observe=observed, progress=progress
+        )
         command = pacavit_command("evaluate", run, split="val")
         folder = evaluation_folder(run, "val")
         _save_score(

@@ -60,6 +60,8 @@ class DepthwiseMlp(nn.Module, Foldable):
         drop: dropout after the activation and after the last layer.
     """
 
+    folds_exactly = True
+
     def __init__(
         self,
         dim: int,

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from pacavit.clustering import Clustering
 from pacavit.utils.folding import Foldable, fold_batch_norm
 
 __all__ = ["optimize"]
@@ -27,7 +28,9 @@ def optimize(network: _Network, *, half: bool = False, in_place: bool = False) -
     into the linear layers after it, where nothing else reads it; and the factor 1/sqrt(d) of the
     attention into its queries. Modules fold themselves
     (:class:`~pacavit.utils.folding.Foldable`), so that this works for any network that contains
-    modules of this package: backbones, heads, detectors, tasks.
+    modules of this package: backbones, heads, detectors, tasks. Of networks with a clustering whose
+    decisions depend on rounding (``dbscan``, see ``Clustering.stable``) only the shortcuts are
+    folded, which changes no bit.
 
     The result cannot be trained further, and its weights cannot be loaded into another network.
     Modules keep their names, so that hooks and explanations work as before.
@@ -48,10 +51,13 @@ def optimize(network: _Network, *, half: bool = False, in_place: bool = False) -
         network = copy.deepcopy(network)
     network.eval()
     uses = Counter(id(module) for _, module in network.named_modules(remove_duplicate=False))
-    for module in list(network.modules()):
+    modules = list(network.modules())
+    exactly = any(isinstance(module, Clustering) and not module.stable for module in modules)
+    for module in modules:
         if isinstance(module, Foldable):
-            module.fold(half=half)
-        elif type(module).forward is nn.Sequential.forward:
+            if module.folds_exactly or not exactly:
+                module.fold(half=half)
+        elif type(module).forward is nn.Sequential.forward and not exactly:
             _fold_sequence(module, uses)
     if half:
         for module in network.modules():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,12 @@ class Foldable:
     """A module that can replace its own layers by fewer ones with equal results in evaluation.
 
     :func:`pacavit.layers.optimize` calls :meth:`fold` of all such modules of a network.
+
+    Attributes:
+        folds_exactly: results after :meth:`fold` have the very bits of those before.
     """
+
+    folds_exactly: ClassVar[bool] = False
 
     def fold(self, *, half: bool) -> None:
         """Fold what can be folded, in place.
