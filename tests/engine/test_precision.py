@@ -19,6 +19,7 @@ from pacavit.engine.weights.load import LoadedModel, load_model, optimized
 from pacavit.errors import PacavitError, UnknownNameError
 from pacavit.explain.methods.base import METHODS
 from pacavit.layers.mlp import ShortcutDepthwise
+from pacavit.tasks.classification import ImagePrediction
 
 MODEL = "cifar10_nano_conv"
 
@@ -108,6 +109,8 @@ def test_bf16_needs_an_optimized_model() -> None:
 def test_predict_in_bf16_is_close(images: Tensor) -> None:
     exact, half = (api.predict(MODEL, [*images], precision=name) for name in ("fp32", "bf16"))
     for one, other in zip(exact, half, strict=True):
+        assert isinstance(one, ImagePrediction)
+        assert isinstance(other, ImagePrediction)
         assert one.top[0].name == other.top[0].name
         assert one.top[0].probability == pytest.approx(other.top[0].probability, abs=0.05)
 
