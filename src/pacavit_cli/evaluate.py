@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pacavit_cli.options import Ensemble, TestTimeAugmentation
+from pacavit_cli.options import Ensemble, Precision, TestTimeAugmentation
 
 
 def evaluate(
@@ -30,6 +30,7 @@ def evaluate(
     ] = False,
     ensemble: Ensemble = None,
     tta: TestTimeAugmentation = None,
+    precision: Precision = "fp32",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +75,13 @@ def evaluate(
     from pacavit.utils.text import shown
 
     if predictions is not None:
-        refused = {"MODEL": model, "--all": all_, "--ensemble": ensemble, "--tta": tta}
+        refused: dict[str, object] = {
+            "MODEL": model,
+            "--all": all_,
+            "--ensemble": ensemble,
+            "--tta": tta,
+            "--precision": precision != "fp32",
+        }
         for name, value in refused.items():
             if value:
                 raise PacavitError(f"--predictions measures a file, without a model; omit {name}")
@@ -97,7 +104,14 @@ def evaluate(
         raise PacavitError("give a MODEL to evaluate, or --predictions FILE with --data ROOT")
     models = [model, *ensemble] if ensemble else model
     evaluation = api.evaluate(
-        models, data=data, split=split, all_images=all_, out=out, tta=tta, progress=True
+        models,
+        data=data,
+        split=split,
+        all_images=all_,
+        out=out,
+        tta=tta,
+        precision=precision,
+        progress=True,
     )
     title = f"ensemble of {' and '.join(models)}" if ensemble else model
     images = "all images" if all_ else f"{split} split"

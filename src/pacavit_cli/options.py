@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Ensemble", "Model", "TestTimeAugmentation"]
+__all__ = ["Ensemble", "Model", "Precision", "TestTimeAugmentation"]
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Run folder, weights file or packaged name.")
@@ -16,6 +16,14 @@ Ensemble = Annotated[
     typer.Option(
         metavar="MODEL",
         help="A further model, whose probabilities are averaged with those of MODEL; repeatable.",
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="fp32; bf16, which is faster where the processor computes with it and gives slightly "
+        "other numbers; auto: bf16 there if the first images agree.",
     ),
 ]
 TestTimeAugmentation = Annotated[

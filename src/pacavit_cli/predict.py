@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pacavit_cli.console import echo
-from pacavit_cli.options import Ensemble, Model, TestTimeAugmentation
+from pacavit_cli.options import Ensemble, Model, Precision, TestTimeAugmentation
 
 
 def predict(
@@ -24,6 +24,7 @@ def predict(
     ],
     ensemble: Ensemble = None,
     tta: TestTimeAugmentation = None,
+    precision: Precision = "fp32",
     top_k: Annotated[int, typer.Option(metavar="K", help="Number of classes of each image.")] = 5,
     out: Annotated[
         Path | None,
@@ -88,6 +89,7 @@ def predict(
             device=device,
             batch_size=batch_size,
             tta=tta,
+            precision=precision,
             score=score,
             num_workers=num_workers,
             shard=shard,
@@ -108,6 +110,7 @@ def predict(
         device=device,
         batch_size=batch_size,
         tta=tta,
+        precision=precision,
         score=score,
         num_workers=num_workers,
         progress=True,

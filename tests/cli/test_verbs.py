@@ -72,7 +72,7 @@ def test_predict_passes_everything_on_and_names_the_file(
     monkeypatch.setattr(api, "predict_to_file", predict)
     words = ["predict", "model", "a.png", "--top-k", "2", "--out", "p.csv", "--overwrite"]
     words += ["--tta", "flip", "--ensemble", "other", "--ensemble", "third"]
-    words += ["--score", "0.3", "--num-workers", "3", "--shard", "1/4"]
+    words += ["--score", "0.3", "--num-workers", "3", "--shard", "1/4", "--precision", "auto"]
     assert main([*words, "--device", "cpu", "--batch-size", "64"]) == 0
     assert predict.arguments == (["model", "other", "third"], [Path("a.png")], Path("p.csv"))
     assert predict.options == {
@@ -81,6 +81,7 @@ def test_predict_passes_everything_on_and_names_the_file(
         "device": "cpu",
         "batch_size": 64,
         "tta": "flip",
+        "precision": "auto",
         "score": 0.3,
         "num_workers": 3,
         "shard": "1/4",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacavit.clustering import CLUSTERINGS
+from pacavit.layers import optimize
 from pacavit.layers.mlp import ShortcutDepthwise
 from pacavit.models import PacaViT
 from pacavit.types import Grid
@@ -101,6 +102,21 @@ def test_every_map_is_channels_last_at_batch_1(name: str, training: bool) -> Non
         assert is_channels_last(output.features)
 
 
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_optimized_maps_are_channels_last_at_batch_1(name: str, half: bool) -> None:
+    settings = SETTINGS[name]
+    model = optimize(build(settings), half=half)
+    wrong = watch_convs(model)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        model(pixels(1, settings.get("in_chans", 3)))
+    assert not wrong
+    depthwise = [
+        each for each in model.modules() if isinstance(each, nn.Conv2d) and each.groups > 1
+    ]
+    assert depthwise
+
+
 @pytest.mark.parametrize("name", ["paper", "dense"])
 def test_every_map_is_channels_last_with_padding(name: str) -> None:
     model, mask = build(SETTINGS[name]).eval(), torch.ones(1, 40, 56, dtype=torch.bool)
@@ -145,6 +161,22 @@ def test_contiguous_kernels_do_not_lose_the_layout() -> None:
     wrong = watch_convs(model)
     model(pixels(1))
     assert not [text for text in wrong if "depthwise" in text]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("variant", ["pacavit_tiny", "pacavit_nano"])
+def test_optimized_models_copy_nothing(variant: str, batch: int) -> None:
+    model = optimize(timm.create_model(variant, num_classes=3))
+    assert num_copies(model, pixels(batch)) == 0
+
+
+def test_bf16_copies_no_weights() -> None:
+    """Left are the image, the last map, and the assignments, which are computed in fp32."""
+    model = optimize(timm.create_model("pacavit_nano", num_classes=3), half=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = num_copies(model, pixels(1))
+    layers = sum(isinstance(each, nn.Linear | nn.Conv2d) for each in model.modules())
+    assert found <= 8 < layers
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -36,6 +36,7 @@ def evaluate_ensemble(
     all_images: bool,
     out: str | Path | None,
     tta: str | None,
+    precision: str,
     progress: bool,
 ) -> Evaluation:
     """Evaluate an ensemble, and save the results with the scores of its members.
@@ -47,6 +48,7 @@ def evaluate_ensemble(
         all_images: use the images of all splits instead.
         out: folder for the results, outside of the runs.
         tta: name of a test-time augmentation.
+        precision: "fp32", "bf16" or "auto".
         progress: show a progress bar for each model, and its score.
 
     Raises:
@@ -65,6 +67,7 @@ def evaluate_ensemble(
         None if all_images else chosen,
         root=root,
         device=device,
+        precision=precision,
         observe=observed,
         progress=progress,
     )
@@ -86,6 +89,7 @@ def evaluate_ensemble(
         split=None if split == "test" else split,
         all=all_images,
         tta=tta,
+        precision=None if precision == "fp32" else precision,
         out=folder,
     ).with_plugins(plugin.path for plugin in plugins)
     measured = test_time_name(ALL if all_images else split, tta)

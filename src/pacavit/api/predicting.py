@@ -114,6 +114,7 @@ class _Job:
             "top_k": self.top_k,
             "batch_size": self.batch_size,
             "tta": self.tta,
+            "precision": self.predictor.model.precision,
         }
 
 
@@ -127,6 +128,7 @@ def predict(
     device: str = "auto",
     batch_size: int = 16,
     tta: str | None = None,
+    precision: str = "fp32",
     score: float | None = None,
     num_workers: int | None = None,
     progress: bool = False,
@@ -153,6 +155,9 @@ def predict(
         batch_size: number of images that the network gets at once.
         tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
             its mirror image.
+        precision: "fp32", whose results agree to 1e-4 with the trained network's; "bf16", which is
+            faster where the processor computes with it; "auto": bf16 there, if its outputs for the
+            first images agree with those of fp32 to 3 %, else fp32.
         score: of detectors, the least score of the objects that are printed and drawn; by default
             0.5. The prediction itself and ``predictions.json`` have all.
         num_workers: processes that read images in advance; 0 reads in this one. By default as many
@@ -170,7 +175,17 @@ def predict(
             the file cannot be written.
     """
     job = _job(
-        model, images, Shard(0, 1), top_k, device, batch_size, tta, score, num_workers, progress
+        model,
+        images,
+        Shard(0, 1),
+        top_k=top_k,
+        device=device,
+        batch_size=batch_size,
+        tta=tta,
+        precision=precision,
+        score=score,
+        num_workers=num_workers,
+        progress=progress,
     )
     writer = None if out is None else _writer(job, Path(out), overwrite)
     with _closing(writer), show_progress(_console(job, progress)):
@@ -190,6 +205,7 @@ def predict_to_file(
     device: str = "auto",
     batch_size: int = 16,
     tta: str | None = None,
+    precision: str = "fp32",
     score: float | None = None,
     num_workers: int | None = None,
     shard: str | None = None,
@@ -211,6 +227,8 @@ def predict_to_file(
         device: where to compute.
         batch_size: number of images that the network gets at once.
         tta: name of a test-time augmentation.
+        precision: "fp32", "bf16" or "auto", as for ``predict``; "auto" decides by the first images
+            of the whole job.
         score: of detectors, the least score of the objects that are drawn.
         num_workers: processes that read images in advance; by default as many as cores.
         shard: predict one of several equal shards of the images: "0/4" is the first of four, and
@@ -227,7 +245,19 @@ def predict_to_file(
     own = Shard(0, 1) if shard is None else parse_shard(shard)
     if shard == "auto" and device == "auto":
         device = launched_device()
-    job = _job(model, images, own, top_k, device, batch_size, tta, score, num_workers, progress)
+    job = _job(
+        model,
+        images,
+        own,
+        top_k=top_k,
+        device=device,
+        batch_size=batch_size,
+        tta=tta,
+        precision=precision,
+        score=score,
+        num_workers=num_workers,
+        progress=progress,
+    )
     out = _shard_path(Path(out), own)
     writer = _writer(job, out, overwrite)
     done, failed, errors = 0, 0, list[str]()
@@ -258,10 +288,12 @@ def _job(
     model: str | Path | Sequence[str | Path],
     images: ImageInput | Iterable[ImageInput],
     shard: Shard,
+    *,
     top_k: int,
     device: str,
     batch_size: int,
     tta: str | None,
+    precision: str,
     score: float | None,
     num_workers: int | None,
     progress: bool,
@@ -280,7 +312,10 @@ def _job(
     note = skipped.describe()
     if progress and note is not None:
         print_line(note, stderr=True)
-    predictor = load_predictor(model, picked, batch_size=batch_size, tta=tta)
+    examples = [inputs[position].image for position in range(min(batch_size, len(inputs)))]
+    predictor = load_predictor(
+        model, picked, batch_size=batch_size, tta=tta, precision=precision, examples=examples
+    )
     loaded = predictor.model
     if score is not None and not isinstance(loaded.task, DetectionTask):
         raise PacavitError(

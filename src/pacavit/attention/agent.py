@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,6 +46,10 @@ class AgentAttention(QkvAttention):
         check_count("num_agents", num_agents)
         self.pool = GridClustering(dim, num_agents)
         self.depthwise = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The projections; cells do not depend on the tokens."""
+        return (self.q, self.k, self.v)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

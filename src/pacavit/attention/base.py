@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from pacavit.types import AttentionRecord, Grid, StageState
+from pacavit.utils.folding import has_own
 from pacavit.utils.registry import Registry
 
 __all__ = ["ATTENTIONS", "Attention"]
@@ -39,6 +41,20 @@ class Attention(nn.Module):
         super().__init__()
         self.stage = stage
         self.block = block
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The linear layers that alone read the values of the tokens. Optional, for speed.
+
+        They get tokens, or means of tokens with weights that sum to 1; nothing else does.
+        :func:`pacavit.layers.optimize` folds the affine part of the norm before the attention into
+        them. This counts for the class that defines it, not for subclasses, which may read the
+        tokens otherwise. Default: none.
+        """
+        return ()
+
+    def own_input_layers(self) -> Sequence[nn.Linear]:
+        """Those of :meth:`input_layers`, if the class itself defines them and no base class."""
+        return self.input_layers() if has_own(self, "input_layers") else ()
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

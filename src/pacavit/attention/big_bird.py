@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS
@@ -69,6 +71,10 @@ class BigBirdAttention(QkvAttention):
         self.num_global = num_global
         self.num_random = num_random
         self.seed = seed + 1000 * stage + block
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The projections."""
+        return (self.q, self.k, self.v)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,6 +55,10 @@ class ContextClusterAttention(Attention):
         self.proj = Linear(dim, dim)
         self.alpha = nn.Parameter(torch.ones(()))
         self.beta = nn.Parameter(torch.zeros(()))
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The projections; cells do not depend on the tokens."""
+        return (self.f, self.v)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
 
 from pacavit.attention.base import ATTENTIONS
 from pacavit.attention.qkv import QkvAttention
@@ -14,6 +17,12 @@ __all__ = ["FullAttention"]
 @ATTENTIONS.register("full")
 class FullAttention(QkvAttention):
     """Multi-head self-attention, quadratic in N: (B, N, C) -> (B, N, C)."""
+
+    only_mixes: ClassVar[bool] = True
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The projections."""
+        return (self.q, self.k, self.v)
 
     def forward(
         self,

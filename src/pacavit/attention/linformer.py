@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +38,8 @@ class LinformerAttention(QkvAttention):
         base_size: side of the square, in patches; with that of the map, E and F are the paper's.
     """
 
+    only_mixes: ClassVar[bool] = True
+
     def __init__(
         self,
         dim: int,
@@ -51,6 +56,10 @@ class LinformerAttention(QkvAttention):
         shape, std = (num_keys, base_size, base_size), num_keys**-0.5
         self.project_k = nn.Parameter(torch.empty(shape).normal_(std=std))
         self.project_v = nn.Parameter(torch.empty(shape).normal_(std=std))
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The projections, which come before E and F."""
+        return (self.q, self.k, self.v)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+
+from torch import Tensor, nn
 
 from pacavit.attention.base import ATTENTIONS
 from pacavit.attention.options import check_count
@@ -10,6 +12,7 @@ from pacavit.attention.partition import WindowPartition
 from pacavit.attention.qkv import QkvAttention
 from pacavit.attention.spatial_reduction import SpatialReduction, reduction_ratio
 from pacavit.types import AttentionRecord, Grid, StageState
+from pacavit.utils.folding import fold_layer_norm, has_own
 
 __all__ = ["LocalSubsampledAttention"]
 
@@ -50,6 +53,20 @@ class LocalSubsampledAttention(QkvAttention):
         self.window_size = check_count("window_size", window_size)
         ratio = reduction_ratio(sr_ratio, stage)
         self.reduction = SpatialReduction(dim, ratio) if block % 2 else None
+
+    def fold(self, *, half: bool) -> None:
+        """Fold the norm of the reduced map into keys and values; nothing else reads it."""
+        super().fold(half=half)
+        if has_own(self, "input_layers") and self.reduction is not None:
+            fold_layer_norm(self.reduction.norm, [self.k, self.v])
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The projections, unless the map is reduced: its convolution sees zeros around it."""
+        return (
+            (self.q, self.k, self.v)
+            if self.reduction is None or self.reduction.conv is None
+            else ()
+        )
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

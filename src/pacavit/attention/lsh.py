@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS, Attention
@@ -105,6 +106,10 @@ class LshAttention(Attention):
         # Drawn on the CPU, so that devices agree.
         rotations = torch.randn(shape, generator=generator, device="cpu")
         self.register_buffer("rotations", rotations.to(torch.get_default_device()))
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The projections."""
+        return (self.qk, self.v)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

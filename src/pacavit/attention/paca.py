@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from pacavit.attention.base import ATTENTIONS
 from pacavit.attention.qkv import QkvAttention
 from pacavit.types import Grid, StageState
+from pacavit.utils.folding import fold_layer_norm, has_own
 
 __all__ = ["PacaAttention"]
 
@@ -27,10 +30,17 @@ class PacaAttention(QkvAttention):
     """
 
     uses_clusters = True
+    only_mixes: ClassVar[bool] = True
 
     def __init__(self, dim: int, num_heads: int, *, stage: int, block: int) -> None:
         super().__init__(dim, num_heads, stage=stage, block=block)
         self.cluster_norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def fold(self, *, half: bool) -> None:
+        """Fold the norm of the clusters into keys and values too; nothing else reads it."""
+        super().fold(half=half)
+        if has_own(self, "only_mixes"):
+            fold_layer_norm(self.cluster_norm, [self.k, self.v])
 
     def forward(
         self,

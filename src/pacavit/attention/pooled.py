@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,6 +40,8 @@ class PooledAttention(QkvAttention):
         pool_size: P.
     """
 
+    only_mixes: ClassVar[bool] = True
+
     def __init__(
         self, dim: int, num_heads: int, *, stage: int, block: int, pool_size: int = 7
     ) -> None:
@@ -44,6 +49,10 @@ class PooledAttention(QkvAttention):
         self.pool_size = check_count("pool_size", pool_size)
         self.reduce = Linear(dim, dim)  # a convolution of 1 x 1 in the paper
         self.norm = nn.LayerNorm(dim)
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The queries, and what reads the means of the cells."""
+        return (self.q, self.reduce)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.attention.base import Attention
 from pacavit.attention.heads import check_heads, merge_heads, split_heads
+from pacavit.utils.folding import Foldable, has_own
 from pacavit.utils.linear import Linear
 
 __all__ = ["QkvAttention"]
 
 
-class QkvAttention(Attention):
+class QkvAttention(Attention, Foldable):
     """Multi-head attention of patches to a context: (B, N, C) -> (B, N, C).
 
     A subclass implements ``forward`` with :meth:`attend`, once, on all patches. Recordings read
@@ -28,16 +31,33 @@ class QkvAttention(Attention):
         num_heads: heads h; must divide C.
         stage: index of the stage the attention sits in, from 0.
         block: index of its block in the stage, from 0.
+
+    Attributes:
+        scale: factor of the products of queries and keys: 1/sqrt(d), or 1 after :meth:`fold`.
+        only_mixes: the queries are read by :meth:`mix` and :meth:`mix_recorded` only, so that their
+            factor can be folded into ``q``. This counts for the class that sets it, not for
+            subclasses, which may have another formula.
     """
+
+    only_mixes: ClassVar[bool] = False
 
     def __init__(self, dim: int, num_heads: int, *, stage: int, block: int) -> None:
         super().__init__(dim, num_heads, stage=stage, block=block)
         check_heads(dim, num_heads, stage)
         self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
         self.q = Linear(dim, dim)
         self.k = Linear(dim, dim)
         self.v = Linear(dim, dim)
         self.proj = Linear(dim, dim)
+
+    @torch.no_grad()
+    def fold(self, *, half: bool) -> None:
+        """Fold the factor of the scores into the queries, where that is all that reads them."""
+        if has_own(self, "only_mixes") and self.only_mixes:
+            self.q.weight.mul_(self.scale)
+            self.q.bias.mul_(self.scale)
+            self.scale = 1.0
 
     def attend(self, x: Tensor, context: Tensor, valid: Tensor | None) -> Tensor:
         """Multi-head attention of tokens (B, N, C) to a context (B, K, C) -> (B, N, C).
@@ -66,7 +86,7 @@ class QkvAttention(Attention):
         """
         q, k, v = (split_heads(each, self.num_heads) for each in (q, k, v))
         mask = None if valid is None else valid[:, None, None]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
         return self.proj(merge_heads(out))
 
     def mix_recorded(
@@ -74,7 +94,7 @@ class QkvAttention(Attention):
     ) -> tuple[Tensor, Tensor]:
         """:meth:`mix`, and the weights (B, h, N, K) that it computes the tokens from."""
         q, k, v = (split_heads(each, self.num_heads) for each in (q, k, v))
-        scores = q @ k.mT * q.shape[3] ** -0.5
+        scores = q @ k.mT * self.scale
         if valid is not None:
             scores = scores.masked_fill(~valid[:, None, None], -torch.inf)
         weights = scores.softmax(3)

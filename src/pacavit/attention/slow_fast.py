@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacavit.attention.base import ATTENTIONS
@@ -94,6 +95,10 @@ class SlowFastAttention(QkvAttention):
         self.alpha = alpha
         self.full_blocks = full_blocks
         self.group_size = group_size
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The projections, of patches and of means of patches."""
+        return (self.q, self.k, self.v)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

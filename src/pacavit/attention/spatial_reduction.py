@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +14,7 @@ from pacavit.attention.options import check_count
 from pacavit.attention.partition import WindowPartition
 from pacavit.attention.qkv import QkvAttention
 from pacavit.types import AttentionRecord, Grid, StageState
+from pacavit.utils.folding import fold_layer_norm, has_own
 
 __all__ = ["SpatialReduction", "SpatialReductionAttention", "reduction_ratio"]
 
@@ -96,6 +100,8 @@ class SpatialReductionAttention(QkvAttention):
         sr_ratio: R, in patches; None is the paper's 8, 4, 2, 1 by stage. 1 is full attention.
     """
 
+    only_mixes: ClassVar[bool] = True
+
     def __init__(
         self,
         dim: int,
@@ -107,6 +113,16 @@ class SpatialReductionAttention(QkvAttention):
     ) -> None:
         super().__init__(dim, num_heads, stage=stage, block=block)
         self.reduction = SpatialReduction(dim, reduction_ratio(sr_ratio, stage))
+
+    def fold(self, *, half: bool) -> None:
+        """Fold the norm of the reduced map into keys and values too; nothing else reads it."""
+        super().fold(half=half)
+        if has_own(self, "input_layers"):
+            fold_layer_norm(self.reduction.norm, [self.k, self.v])
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The projections, if the map is not reduced: its convolution sees zeros around it."""
+        return () if self.reduction.conv is not None else (self.q, self.k, self.v)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
@@ -57,6 +59,10 @@ class WindowAttention(QkvAttention):
         self.shift_size = shift_size if block % 2 else 0
         table = torch.empty((2 * window_size - 1) ** 2, num_heads)
         self.relative_position_bias = nn.Parameter(trunc_normal_(table, std=0.02))
+
+    def input_layers(self) -> Sequence[nn.Linear]:
+        """The projections."""
+        return (self.q, self.k, self.v)
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

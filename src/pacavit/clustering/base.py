@@ -41,6 +41,9 @@ class Clustering(nn.Module):
         masked: scores and labels take ``patch_mask`` (B, N) as a third argument; without it they
             see padding as zeros.
         hard: a method that implements both uses its labels.
+        stable: changes of the tokens by rounding change the assignment by rounding, but for rare
+            ties. Networks with methods of which that is not true are optimized for predictions only
+            as far as no bit changes.
         max_tokens: the method sees at most this many tokens; larger grids are average-pooled
             first, and a patch gets the cluster of its cell. None is no limit.
         position_weight: weight of a patch's position beside its channels, for methods that work
@@ -58,6 +61,7 @@ class Clustering(nn.Module):
     masked: ClassVar[bool] = False
     max_tokens: ClassVar[int | None] = None
     hard: bool = False
+    stable: ClassVar[bool] = True
     position_weight: float = 0.0
     renamed_options: ClassVar[Mapping[str, str]] = {}
 

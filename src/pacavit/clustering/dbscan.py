@@ -40,6 +40,7 @@ class DBSCANClustering(Clustering):
 
     differentiable = False
     exportable = False
+    stable = False  # the radius is one of the distances: rounding decides who is a neighbor
     masked = True
     max_tokens = 256
     renamed_options = MappingProxyType({"place": "position_weight", "rest": "outliers"})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 from pacavit.data import Batch, Split
 from pacavit.engine.evaluate import Evaluation, Measurement, Observer, summarize
 from pacavit.engine.inputs import Input
+from pacavit.engine.precision import AUTO, check_choice, for_prediction
 from pacavit.engine.predictor import (
     ImageInput,
     InputReader,
     Predicted,
     Predictor,
     PreparedInputs,
+    decode_input,
 )
 from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.test_time import augment_test_time
@@ -136,22 +139,42 @@ def load_predictor(
     *,
     batch_size: int = 16,
     tta: str | None = None,
+    precision: str = "fp32",
+    examples: Sequence[ImageInput] = (),
 ) -> Predictor | EnsemblePredictor:
-    """A predictor of one model, or of the ensemble of several.
+    """A predictor of one model, or of the ensemble of several; optimized for predictions.
 
     Args:
         models: run folder, weights file or packaged name; or several.
         device: where to compute.
         batch_size: largest number of images in a batch.
         tta: name of a test-time augmentation.
+        precision: "fp32", "bf16" or "auto", see ``for_prediction``.
+        examples: images by which "auto" decides; those that cannot be read are left out.
 
     Raises:
         PacavitError: a model cannot be loaded, or they form no ensemble.
     """
-    loaded = [augment_test_time(load_model(name), tta) for name in model_names(models)]
+    check_choice(precision)
+    loaded = []
+    for name in model_names(models):
+        model = augment_test_time(load_model(name), tta)
+        images = _prepared(model, device, examples) if precision == AUTO else None
+        loaded.append(for_prediction(model, precision, images, in_place=True))
     if len(loaded) == 1:
         return Predictor(loaded[0], device, batch_size=batch_size)
     return EnsemblePredictor(Ensemble(loaded), device, batch_size=batch_size)
+
+
+def _prepared(
+    model: LoadedModel, device: torch.device | str, examples: Sequence[ImageInput]
+) -> Tensor | None:
+    """(B, 3, height, width) of the examples that can be read, as the network gets them."""
+    decoded = []
+    for example in examples:
+        with suppress(DataError):
+            decoded.append(decode_input(example))
+    return Predictor(model, device).prepare(decoded).images if decoded else None
 
 
 def model_names(models: str | Path | Sequence[str | Path]) -> list[str | Path]:
@@ -184,6 +207,7 @@ def score_ensemble(
     *,
     root: Path | None = None,
     device: torch.device,
+    precision: str | None = None,
     observe: Observer | None = None,
     progress: bool = False,
 ) -> EnsembleScore:
@@ -194,6 +218,7 @@ def score_ensemble(
         split: which images; None: those of all splits.
         root: folder with the data, instead of that of the first model's recipe.
         device: where to compute.
+        precision: as for ``score_model``.
         observe: is called once with all predictions, and a batch without pixels.
         progress: show a progress bar for each model.
 
@@ -207,7 +232,13 @@ def score_ensemble(
         on_same_data = replace(model, recipe=_with_data_of(first.recipe, model.recipe))
         scores.append(
             score_model(
-                on_same_data, split, root=root, device=device, observe=collected, progress=progress
+                on_same_data,
+                split,
+                root=root,
+                device=device,
+                precision=precision,
+                observe=collected,
+                progress=progress,
             )
         )
         columns.append(collected.gather())

@@ -143,16 +143,18 @@ def evaluate(
     class_names: Sequence[str],
     *,
     device: torch.device | str = "cpu",
+    precision: str = "fp32",
     observe: Observer | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Evaluate a task on a split, in fp32.
+    """Evaluate a task on a split.
 
     Args:
         task: is moved to ``device`` and set to evaluation mode.
         loader: batches of the split, see ``build.eval_loader``.
         class_names: K names, in label order.
         device: where to compute.
+        precision: of the arithmetic, "fp32" or "bf16".
         observe: is called with the predictions for each batch.
         progress: show a progress bar.
 
@@ -162,7 +164,13 @@ def evaluate(
     task.check_data(loader.images)
     device = torch.device(device)
     measured = measure(
-        task.to(device), loader, device, warm_up=True, observe=observe, progress=progress
+        task.to(device),
+        loader,
+        device,
+        precision=precision,
+        warm_up=True,
+        observe=observe,
+        progress=progress,
     )
     return summarize(task, measured, class_names)
 

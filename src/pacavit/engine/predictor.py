@@ -27,6 +27,7 @@ from pacavit.data import (
 from pacavit.data.formats.image import from_pillow
 from pacavit.engine import build
 from pacavit.engine.inputs import ImageInput, Input
+from pacavit.engine.system import autocast
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError
 from pacavit.utils.text import shown
@@ -156,7 +157,7 @@ class Predictor:
         Raises:
             CheckpointError: the network returns numbers that are not finite.
         """
-        with self._lock:
+        with self._lock, autocast(self.device, self.model.precision):
             records = self.task.predict(batch)
         if not self.task.is_finite(records):
             where = shown(sources[0]) if sources else "an image"

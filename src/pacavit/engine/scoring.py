@@ -11,6 +11,7 @@ from rich.console import Console
 from pacavit.data import DataInfo, ImageSet, Split, describe_broken
 from pacavit.engine import build
 from pacavit.engine.evaluate import Evaluation, Observer, evaluate
+from pacavit.engine.precision import AUTO, for_prediction
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import DataError
 from pacavit.recipes.schema import Recipe
@@ -52,6 +53,7 @@ def score_model(
     *,
     root: Path | None = None,
     device: torch.device,
+    precision: str | None = None,
     observe: Observer | None = None,
     progress: bool = False,
 ) -> SplitScore:
@@ -62,6 +64,8 @@ def score_model(
         split: which images; None: those of all splits.
         root: folder with the data, instead of the recipe's.
         device: where to compute.
+        precision: evaluate a copy that is optimized for predictions, in "fp32", "bf16" or "auto",
+            see ``for_prediction``; None evaluates the model itself.
         observe: is called with the predictions for each batch.
         progress: show a progress bar.
 
@@ -74,11 +78,16 @@ def score_model(
         source = build.data_source(recipe, root, model.info, split)
         check_classes(source.info, model.info)
         images = (source.load_all() if split is None else source.load(split)).to(device)
+    loader = build.eval_loader(model.recipe, images, model.info)
+    if precision is not None:
+        first = None if precision != AUTO else next(loader.epoch(0)).to(device).images
+        model = for_prediction(model, precision, first)
     evaluation = evaluate(
         model.task,
-        build.eval_loader(model.recipe, images, model.info),
+        loader,
         model.info.class_names,
         device=device,
+        precision=model.precision,
         observe=observe,
         progress=progress,
     )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pacavit.errors import RecipeError
+from pacavit.utils.folding import Foldable, fold_batch_norm
 from pacavit.utils.layout import enlarge
 
 __all__ = [
@@ -87,7 +88,7 @@ def check_options(
         raise RecipeError(f"dropout of head {head!r} must be between 0 and 1, not {dropout}")
 
 
-class ConvNormAct(nn.Module):
+class ConvNormAct(nn.Module, Foldable):
     """Convolution without bias, norm, ReLU: (B, C0, H, W) -> (B, C, H, W).
 
     Args:
@@ -103,6 +104,11 @@ class ConvNormAct(nn.Module):
         self.norm = norm.layer(channels)
         self.act = nn.ReLU(inplace=True)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def fold(self, *, half: bool) -> None:
+        """Fold a BatchNorm into the convolution."""
+        if fold_batch_norm(self.conv, self.norm):
+            self.norm = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C0, H, W) -> (B, C, H, W)."""
@@ -120,8 +126,9 @@ class EnlargedConvNormAct(ConvNormAct):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         """Maps (B, C_i, H_i, W_i), finest first, of which the C_i add up to C0."""
         weights = self.conv.weight.split([each.shape[1] for each in maps], 1)
-        finest, *coarser = (F.conv2d(x, weight) for x, weight in zip(maps, weights, strict=True))
-        for each in coarser:
-            finest = finest + enlarge(each, finest.shape[2:])
+        # There is a bias only after the norm has been folded into the convolution.
+        finest = F.conv2d(maps[0], weights[0], self.conv.bias)
+        for x, weight in zip(maps[1:], weights[1:], strict=True):
+            finest = finest + enlarge(F.conv2d(x, weight), finest.shape[2:])
         out: Tensor = self.act(self.norm(finest))
         return out

@@ -18,6 +18,7 @@ from pacavit.heads.layers import (
     classifier,
 )
 from pacavit.types import Grid
+from pacavit.utils.folding import Foldable, fold_batch_norm
 from pacavit.utils.layout import map_of, tokens_of
 from pacavit.utils.precision import at_least_fp32
 
@@ -103,7 +104,8 @@ class PacaHead(SegmentationHead):
         """Maps (B, C_i, H_i, W_i), finest first -> logits (B, K, H, W)."""
         logits, _, queries, keys, values = self._parts(maps)
         # The projection of the attention's result is a matrix product with the K values instead.
-        values = values @ self.proj.conv.weight.flatten(1).T
+        # It has a bias after its norm has been folded; weights of the attention sum to 1.
+        values = F.linear(values, self.proj.conv.weight.flatten(1), self.proj.conv.bias)
         # The three are (B, 1, ..., C): one head.
         attended = F.scaled_dot_product_attention(
             queries[:, None], keys[:, None], values[:, None], scale=1.0
@@ -131,7 +133,7 @@ class PacaHead(SegmentationHead):
         return _Parts(logits, weights, queries, self.to_keys(clusters), self.to_values(clusters))
 
 
-class _ClusterLayer(nn.Module):
+class _ClusterLayer(nn.Module, Foldable):
     """Linear layer, norm over all clusters, ReLU: (B, K, C0) -> (B, K, C)."""
 
     def __init__(self, in_channels: int, channels: int, norm: Norm) -> None:
@@ -140,6 +142,11 @@ class _ClusterLayer(nn.Module):
         self.norm = norm.layer(channels, dims=1)
         nn.init.kaiming_normal_(self.linear.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.linear.bias)
+
+    def fold(self, *, half: bool) -> None:
+        """Fold a BatchNorm into the linear layer."""
+        if fold_batch_norm(self.linear, self.norm):
+            self.norm = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, K, C0) -> (B, K, C)."""

@@ -12,6 +12,7 @@ from pacavit.layers.embed import (
 from pacavit.layers.init import init_weights
 from pacavit.layers.mlp import DepthwiseMlp
 from pacavit.layers.modes import evaluation_mode
+from pacavit.layers.optimize import optimize
 
 __all__ = [
     "Block",
@@ -23,5 +24,6 @@ __all__ = [
     "evaluation_mode",
     "fill_padding",
     "init_weights",
+    "optimize",
     "reduce_mask",
 ]

@@ -10,11 +10,12 @@ from pacavit.clustering import Clustering
 from pacavit.errors import RecipeError
 from pacavit.layers.mlp import DepthwiseMlp
 from pacavit.types import Grid, StageState
+from pacavit.utils.folding import Foldable, fold_layer_norm
 
 __all__ = ["Block"]
 
 
-class Block(nn.Module):
+class Block(nn.Module, Foldable):
     """Pre-norm transformer block: (B, N, C) -> (B, N, C).
 
     Args:
@@ -48,6 +49,16 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = DepthwiseMlp(dim, mlp_ratio, act_layer, proj_drop)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def fold(self, *, half: bool) -> None:
+        """Fold the affine parts of the norms into the layers after them.
+
+        That of the first norm stays where a clustering, or more of the attention than linear
+        layers, reads the tokens.
+        """
+        if self.clustering is None:
+            fold_layer_norm(self.norm1, self.attn.own_input_layers())
+        fold_layer_norm(self.norm2, [self.mlp.fc1])
 
     def forward(
         self, x: Tensor, grid: Grid, state: StageState, patch_mask: Tensor | None = None

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
+from pacavit.utils.folding import Foldable, fold_batch_norm
 from pacavit.utils.layout import tokens_of
 
 __all__ = [
@@ -82,7 +83,7 @@ class PatchStem(nn.Module):
         return self.embed(x, None if mask is None else reduce_mask(mask, 2))
 
 
-class _ConvBnAct(nn.Sequential):
+class _ConvBnAct(nn.Sequential, Foldable):
     """3x3 convolution, 2x2 max-pooling where asked for, BatchNorm, activation.
 
     Args:
@@ -110,6 +111,13 @@ class _ConvBnAct(nn.Sequential):
         layers |= {str(first): nn.BatchNorm2d(dim), str(first + 1): act_layer()}
         super().__init__(OrderedDict(layers))
         self.stride = 2 if pool else 1
+
+    def fold(self, *, half: bool) -> None:
+        """Fold the BatchNorm into the convolution; behind a pooling, if it keeps the order."""
+        conv, *pool, norm, _ = self
+        if fold_batch_norm(conv, norm, positive=bool(pool)):
+            name = next(name for name, layer in self.named_children() if layer is norm)
+            self.add_module(name, nn.Identity())
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, C0, H, W) -> (B, C, H / stride, W / stride); ``mask`` (B, H, W)."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
+from pacavit.utils.folding import Foldable
 from pacavit.utils.layout import map_of, tokens_of
 from pacavit.utils.linear import Linear
 
@@ -35,8 +36,19 @@ class ShortcutDepthwise(nn.Conv2d):
         middle[..., 1, 1] = 1
         return self._conv_forward(x, self.weight + middle, self.bias)
 
+    def plain(self) -> nn.Conv2d:
+        """A convolution without a shortcut that computes the same, with the sum as its kernel."""
+        dim, weight = self.in_channels, self.weight.detach().clone()
+        weight[..., 1, 1] += 1
+        # Without initial weights, which would be drawn from the generator of the process.
+        layer = nn.utils.skip_init(
+            nn.Conv2d, dim, dim, 3, padding=1, groups=dim, device=weight.device, dtype=weight.dtype
+        )
+        layer.weight, layer.bias = nn.Parameter(weight), self.bias
+        return layer.train(self.training)
 
-class DepthwiseMlp(nn.Module):
+
+class DepthwiseMlp(nn.Module, Foldable):
     """Linear, depthwise 3x3 with its own shortcut, activation, linear: (B, N, C) -> (B, N, C).
 
     The depthwise convolution is the only layer of a block that learns position.
@@ -47,6 +59,8 @@ class DepthwiseMlp(nn.Module):
         act_layer: activation.
         drop: dropout after the activation and after the last layer.
     """
+
+    folds_exactly = True
 
     def __init__(
         self,
@@ -60,10 +74,15 @@ class DepthwiseMlp(nn.Module):
         if hidden < 1:
             raise RecipeError(f"mlp_ratio {mlp_ratio} leaves no hidden layer of {dim} channels")
         self.fc1 = Linear(dim, hidden)
-        self.depthwise = ShortcutDepthwise(hidden)
+        self.depthwise: nn.Conv2d = ShortcutDepthwise(hidden)
         self.act = act_layer()
         self.drop = nn.Dropout(drop)
         self.fc2 = Linear(hidden, dim)
+
+    def fold(self, *, half: bool) -> None:
+        """Make the depthwise layer a plain convolution."""
+        if not half and isinstance(self.depthwise, ShortcutDepthwise):
+            self.depthwise = self.depthwise.plain()
 
     def forward(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N, C); padding (mask False) is zero, as beyond the image's border."""

@@ -153,7 +153,7 @@ class _QkvTap(_PacavitTap[QkvAttention]):
             k=k,
             v=v,
             valid=self.patch_mask if clusters is None else clusters.valid,
-            scale=q.shape[3] ** -0.5,
+            scale=self.module.scale,
             keys=None if clusters is None else clusters.weights,
             mixed=self.differentiated.detach(),
             arrived=self.arrived,
