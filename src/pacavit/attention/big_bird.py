@@ -13,6 +13,7 @@ from pacavit.attention.qkv import QkvAttention
 from pacavit.clustering.functional._points import check_seed
 from pacavit.errors import RecipeError
 from pacavit.types import AttentionRecord, Grid, StageState
+from pacavit.utils.exporting import remainder
 
 __all__ = ["BigBirdAttention"]
 
@@ -179,7 +180,7 @@ class BigBirdAttention(QkvAttention):
         mixed = ((own * self.num_random + part + 1) * 0x9E3779B1 + self.seed) % 0xFFFFFFFB
         mixed = (mixed ^ (mixed >> 15)) * 0x45D9F3B % 0xFFFFFFFB
         step = (part * outside + mixed % outside) // max(self.num_random, 1)
-        return (own + self.window // 2 + 1 + step) % total
+        return remainder(own + self.window // 2 + 1 + step, total)
 
     def _slots(self, grid: Grid, device: torch.device) -> Tensor:
         """The patches of each tile: (total + 1, b) int64, N where a tile extends over the border.
@@ -190,7 +191,7 @@ class BigBirdAttention(QkvAttention):
         height, width = self._num_tiles(grid)
         tile = torch.arange(height * width + 1, device=device)[:, None]
         slot = torch.arange(self.tile_size**2, device=device)
-        row, column = tile // width, _serpentine(tile // width, tile % width, width)
+        row, column = tile // width, _serpentine(tile // width, remainder(tile, width), width)
         row = row * self.tile_size + slot // self.tile_size
         column = column * self.tile_size + slot % self.tile_size
         inside = (row < grid.height) & (column < grid.width)
@@ -200,7 +201,7 @@ class BigBirdAttention(QkvAttention):
         """The tile of each patch, and its slot there: (N,) int64 each."""
         side, (_, width) = self.tile_size, self._num_tiles(grid)
         patch = torch.arange(grid.num_patches, device=device)
-        row, column = patch // grid.width, patch % grid.width
+        row, column = patch // grid.width, remainder(patch, grid.width)
         tile = row // side * width + _serpentine(row // side, column // side, width)
         return tile, row % side * side + column % side
 
