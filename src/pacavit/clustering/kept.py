@@ -36,7 +36,7 @@ def keep_largest(
     members = labels[:, None] == number[:, None]
     order = stable_argsort(members.sum(2), descending=True)
     rank = torch.empty_like(order).scatter_(1, order, number.expand_as(order))
-    ranked = rank.gather(1, labels.clamp(min=0)).where(labels >= 0, points)
+    ranked = rank.gather(1, labels.clamp(min=0)).where(labels >= 0, points + num_clusters)
     if outliers == "cluster":
         found = (labels.amax(1, keepdim=True) + 1).clamp(min=0)
         noise = ((labels < 0) & mask).any(1, keepdim=True)
