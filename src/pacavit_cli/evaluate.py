@@ -30,6 +30,14 @@ def evaluate(
     ] = False,
     ensemble: Ensemble = None,
     tta: TestTimeAugmentation = None,
+    corruptions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...|all",
+            help="Measure the accuracy on corrupted images too, at five severities: "
+            "gaussian_noise, defocus_blur, contrast, pixelate, jpeg or all; for classifiers.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +82,13 @@ def evaluate(
     from pacavit.utils.text import shown
 
     if predictions is not None:
-        refused = {"MODEL": model, "--all": all_, "--ensemble": ensemble, "--tta": tta}
+        refused = {
+            "MODEL": model,
+            "--all": all_,
+            "--ensemble": ensemble,
+            "--tta": tta,
+            "--corruptions": corruptions,
+        }
         for name, value in refused.items():
             if value:
                 raise PacavitError(f"--predictions measures a file, without a model; omit {name}")
@@ -97,7 +111,14 @@ def evaluate(
         raise PacavitError("give a MODEL to evaluate, or --predictions FILE with --data ROOT")
     models = [model, *ensemble] if ensemble else model
     evaluation = api.evaluate(
-        models, data=data, split=split, all_images=all_, out=out, tta=tta, progress=True
+        models,
+        data=data,
+        split=split,
+        all_images=all_,
+        out=out,
+        tta=tta,
+        corruptions=corruptions,
+        progress=True,
     )
     title = f"ensemble of {' and '.join(models)}" if ensemble else model
     images = "all images" if all_ else f"{split} split"

@@ -48,9 +48,7 @@ def build(**settings: Any) -> PacaViT:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), CLUSTERING_OPTIONS)
-def test_exported_clusterings_compute_what_they_compute(
-    name: str, options: dict[str, Any]
-) -> None:
+def test_exported_clusterings_compute_what_they_compute(name: str, options: dict[str, Any]) -> None:
     check_exported_clustering(CLUSTERINGS.get(name), options)
 
 

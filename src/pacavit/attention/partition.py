@@ -58,7 +58,10 @@ class WindowPartition:
         slot = torch.arange(sides[0] * sides[1], device=device)
         rows = window // counts[1] * sides[0] + slot // sides[1]
         columns = remainder(window, counts[1]) * sides[1] + slot % sides[1]
-        row, column = remainder(rows + shifts[0], slots[0]), remainder(columns + shifts[1], slots[1])
+        row, column = (
+            remainder(rows + shifts[0], slots[0]),
+            remainder(columns + shifts[1], slots[1]),
+        )
         inside = (row < grid.height) & (column < grid.width) & (rows < slots[0])
         self.source = torch.where(inside, row * grid.width + column, 0)
         down, right = (

@@ -213,9 +213,7 @@ def _hard_assignment(
     return Assignment(members / mass[..., None], mass.log(), size > 0)
 
 
-def _with_positions(
-    x: Tensor, columns: int | Tensor, mask: Tensor | None, weight: float
-) -> Tensor:
+def _with_positions(x: Tensor, columns: int | Tensor, mask: Tensor | None, weight: float) -> Tensor:
     """(B, N, C) -> (B, N, C + 2): row and column appended, scaled to the image without padding.
 
     Args:

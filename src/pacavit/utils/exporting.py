@@ -58,9 +58,9 @@ def remainder(x: Tensor, divisor: int) -> Tensor:
 
 def repeat_while(
     going: Callable[[Unpack[Ts]], Tensor],
-    step: Callable[[Unpack[Ts]], tuple[Unpack[Ts]]],
-    state: tuple[Unpack[Ts]],
-) -> tuple[Unpack[Ts]]:
+    step: Callable[[Unpack[Ts]], tuple[*Ts]],
+    state: tuple[*Ts],
+) -> tuple[*Ts]:
     """Repeat ``state = step(*state)`` while ``going(*state)``; a loop in an exported program too.
 
     Args:

@@ -239,9 +239,7 @@ def merge_tensors(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor
         return distances, target, height, size, mutual.any()
 
     start = distances, target, height, size, mask.any()
-    _, target, height, _, _ = repeat_while(
-        lambda *state: state[-1].clone(), merge_mutual, start
-    )
+    _, target, height, _, _ = repeat_while(lambda *state: state[-1].clone(), merge_mutual, start)
     return target, height
 
 
