@@ -38,13 +38,13 @@ def test_accuracy_by_kind_and_severity(
     assert found["accuracy"]["jpeg"][4] == pytest.approx(sum(correct) / len(correct))
 
     page = (run / "report.html").read_text()
-    section = page.partition('id="corruptions-')[2].partition("</section>")[0]
+    section = page.partition('id="corrupted-')[2].partition("</section>")[0]
     assert f"{found['mean_accuracy']:.4f}" in section
     assert f"{found['accuracy']['jpeg'][2]:.4f}" in section
     assert section.count("data:image/svg+xml") == 2
 
     assert main(["evaluate", str(run)]) == 0  # without corruptions, the section goes
-    assert 'id="corruptions-' not in (run / "report.html").read_text()
+    assert 'id="corrupted-' not in (run / "report.html").read_text()
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_runs(digits_run: Path) -> None:

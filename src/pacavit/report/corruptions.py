@@ -31,12 +31,13 @@ def corruption_sections(stored: Mapping[str, StoredEvaluation]) -> list[html.Sec
         if not each.evaluation.corruptions:
             continue
         header, *rows = _rows(each.evaluation)
-        caption = f"Accuracy on corrupted {title} images, by severity"
+        caption = f"Accuracy on corrupted images ({title.lower()}), by severity"
         draw = partial(_draw, evaluation=each.evaluation)
         light, dark = (
-            data_uri(svg_picture(draw, (5, 3), dark=dark), "svg+xml") for dark in (False, True)
+            data_uri(svg_picture(draw, (5, 3), dark=dark), "image/svg+xml")
+            for dark in (False, True)
         )
-        alt = f"Lines of accuracy over severity, one per corruption; {title} images"
+        alt = f"Lines of accuracy over severity, one per corruption ({title.lower()})"
         picture = html.picture(light, alt, caption, dark=dark)
         note = html.paragraph(
             "Severity 0 is the images as they are. Corruptions as in Hendrycks and Dietterich "
@@ -44,7 +45,8 @@ def corruption_sections(stored: Mapping[str, StoredEvaluation]) -> list[html.Sec
         )
         found.append(
             html.Section(
-                f"Corruptions, {title}", [html.table(caption, header, rows), picture, note]
+                f"Corrupted {title.lower()} images",
+                [html.table(caption, header, rows), picture, note],
             )
         )
     return found
