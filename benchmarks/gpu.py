@@ -58,13 +58,14 @@ def device(name: str) -> None:
     sys.stdout.write(f"PyTorch {torch.__version__} on {_device_name(name)}\n")
 
 
-def epochs(run: str, recipe: str, seconds: str) -> None:
+def epochs(run: str, recipe: str, seconds: str, *changes: str) -> None:
     """Print how many epochs of a recipe fit, at most as many as it has.
 
     Args:
         run: a short run of it.
         recipe: its name or file.
         seconds: there are.
+        changes: of the recipe, ``FIELD=VALUE``.
     """
     from pacavit import recipes
 
@@ -73,7 +74,7 @@ def epochs(run: str, recipe: str, seconds: str) -> None:
     pace = (last - first) / (len(rows) - 1)
     # The first epoch compiles, and takes longer; a tenth is for the end of the training.
     fitting = int((0.9 * float(seconds) - (first - pace)) / pace)
-    sys.stdout.write(f"{min(max(fitting, 1), recipes.load(recipe).train.epochs)}\n")
+    sys.stdout.write(f"{min(max(fitting, 1), recipes.load(recipe, changes).train.epochs)}\n")
 
 
 def record(out: str, name: str, file: str) -> None:

@@ -56,7 +56,9 @@ if [ ! -f "$out/epochs" ]; then
   # shellcheck disable=SC2086
   python -m pacavit_cli train "$recipe" $changes --set train.epochs=3 --out "$out/pace" \
     --overwrite >"$out/pace.log" 2>&1 || { tail -n 3 "$out/pace.log"; exit 1; }
-  python benchmarks/gpu.py epochs "$out/pace" "$recipe" $(($(left) * 2 / 3)) >"$out/epochs"
+  # shellcheck disable=SC2086
+  python benchmarks/gpu.py epochs "$out/pace" "$recipe" $(($(left) * 2 / 3)) \
+    ${PACAVIT_GPU_SET:-} >"$out/epochs"
 fi
 if [ ! -f "$out/run/report.html" ]; then
   resume=

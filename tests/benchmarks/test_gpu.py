@@ -22,7 +22,7 @@ def run(folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PACAVIT_GPU_SECONDS": "400",
+        "PACAVIT_GPU_SECONDS": "2000",  # not what ends the steps, on a busy machine too
         "PACAVIT_GPU_DEVICE": "cpu",
         "PACAVIT_GPU_RECIPE": "digits",
         "PACAVIT_GPU_SET": TINY,
@@ -49,7 +49,7 @@ def test_the_script_measures_and_continues(tmp_path: Path) -> None:
     assert record["device"] == "cpu"
     assert record["tests"]["passed"] > 0
     assert {*record["tests"]} == {"passed"}
-    assert record["training"]["epochs"] == int((tmp_path / "out" / "epochs").read_text())
+    assert record["training"]["epochs"] == int((tmp_path / "out" / "epochs").read_text()) == 2
     assert 0 <= record["training"]["test_accuracy"] <= 1
     weights = next((tmp_path / "out" / "run").glob("*.safetensors"))
     before = weights.stat().st_mtime_ns
@@ -86,3 +86,5 @@ def test_as_many_epochs_as_fit(
     for seconds, expected in (("240", 45), ("10000", 150), ("5", 1)):
         gpu.epochs(str(tmp_path), "cifar10_large32", seconds)
         assert int(capsys.readouterr().out) == expected
+    gpu.epochs(str(tmp_path), "cifar10_large32", "10000", "train.epochs=7")
+    assert int(capsys.readouterr().out) == 7

@@ -163,7 +163,8 @@ class BigBirdAttention(QkvAttention):
         # A tensor instead of a number, so that a traced program decides anew for every grid.
         full = torch.scalar_tensor(total, device=device) <= self.num_keys
         index = torch.where(full, number.clamp(max=total - 1), index)
-        return index, torch.where(full, number < total, used)
+        # Without torch.where, which ONNX Runtime has not for bools.
+        return index, (full & (number < total)) | (~full & used)
 
     def _global_tiles(self, total: int, device: torch.device) -> Tensor:
         """The numbers of the global tiles: (num_global,)."""
