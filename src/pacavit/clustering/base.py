@@ -114,7 +114,8 @@ class Clustering(nn.Module):
             raise ValueError(f"{x.shape[1]} tokens do not fill a grid of {grid}")
         if patch_mask is not None:
             x = x * patch_mask[..., None]
-        cell_of_patch, mask, columns = None, patch_mask, grid.width
+        cell_of_patch, mask = None, patch_mask
+        columns: int | Tensor = grid.width
         limit = self.max_tokens
         if limit is not None and (torch.compiler.is_exporting() or grid.num_patches > limit):
             cells = _pool(at_least_fp32(x), grid, limit, patch_mask)

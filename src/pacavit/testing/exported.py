@@ -84,14 +84,13 @@ def export_programs(module: nn.Module, example: Tensor) -> dict[str, Program]:
 def _onnx(exported: torch.export.ExportedProgram) -> Program:
     import onnxruntime
 
-    stream, options = io.BytesIO(), onnxruntime.SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # the program's unused values are no news
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(exported, dynamo=True, opset_version=20, verbose=False)
         assert program is not None
-        program.save(stream)
-    session = onnxruntime.InferenceSession(stream.getvalue(), options)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options)
     (name,) = (each.name for each in session.get_inputs())
 
     def run(maps: Tensor) -> list[Tensor]:

@@ -69,7 +69,7 @@ def repeat_while(
         state: tensors.
     """
     if torch.compiler.is_exporting():
-        return torch.while_loop(going, step, state)  # type: ignore[no-any-return]
+        return torch.while_loop(going, step, state)
     while going(*state):
         state = step(*state)
     return state
