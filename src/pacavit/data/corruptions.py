@@ -170,7 +170,9 @@ class CorruptedImages(LabeledImages):
 
     def to(self, device: torch.device) -> CorruptedImages:
         """The same, with targets and batches on another device."""
-        return replace(self, source=self.source.to(device))
+        source = self.source.to(device)
+        assert isinstance(source, LabeledImages)
+        return replace(self, source=source)
 
     def file(self, index: int) -> Path | None:
         """That of the source."""
