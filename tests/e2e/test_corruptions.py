@@ -11,6 +11,7 @@ import pacavit
 from pacavit.data.corruptions import corrupt
 from pacavit.engine import build
 from pacavit.errors import PacavitError, UnknownNameError
+from pacavit.tasks.classification import ImagePrediction
 from pacavit_cli.main import main
 
 
@@ -29,8 +30,10 @@ def test_accuracy_by_kind_and_severity(
     model = pacavit.engine.load_model(run)
     images = build.data_source(model.recipe, None, model.info, "test").load("test")
     pixels = torch.stack([corrupt(images[index].image, "jpeg", 5) for index in range(len(images))])
-    predicted = pacavit.predict(run, list(pixels))
-    names = [each.top[0].name for each in predicted]
+    names = []
+    for each in pacavit.predict(run, list(pixels)):
+        assert isinstance(each, ImagePrediction)
+        names.append(each.top[0].name)
     correct = [
         name == model.info.class_names[int(images.target(index))]
         for index, name in enumerate(names)
