@@ -462,3 +462,23 @@ def map_speed() -> str:
     """The time of a map."""
     names = ("attention_map", "class_map", "relevance", QUICK, DEFAULT)
     return table(["method", "times Grad-CAM"], [[f"`{name}`", _times(name)] for name in names])
+
+
+@named_table("large32")
+def large32() -> str:
+    """The training on a GPU, by ``benchmarks/gpu.sh``, or that it has not run."""
+    training = record("gpu")["training"] if (RESULTS / "gpu.json").is_file() else None
+    if training is None or training["test_accuracy"] is None:
+        return (
+            "The model `pacavit_large32` needs a GPU and has not been trained;"
+            " `sh benchmarks/gpu.sh` trains it."
+        )
+    row = [
+        "`cifar10_large32`",
+        record("gpu")["device"],
+        str(training["epochs"]),
+        f"{training['minutes']:.1f}",
+        training["data"],
+        f"{training['test_accuracy']:.4f}",
+    ]
+    return table(["recipe", "device", "epochs", "minutes", "data", "test accuracy"], [row])

@@ -31,6 +31,14 @@ def evaluate(
     ensemble: Ensemble = None,
     tta: TestTimeAugmentation = None,
     precision: Precision = "fp32",
+    corruptions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...|all",
+            help="Measure the accuracy on corrupted images too, at five severities: "
+            "gaussian_noise, defocus_blur, contrast, pixelate, jpeg or all; for classifiers.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -81,6 +89,7 @@ def evaluate(
             "--ensemble": ensemble,
             "--tta": tta,
             "--precision": precision != "fp32",
+            "--corruptions": corruptions,
         }
         for name, value in refused.items():
             if value:
@@ -111,6 +120,7 @@ def evaluate(
         out=out,
         tta=tta,
         precision=precision,
+        corruptions=corruptions,
         progress=True,
     )
     title = f"ensemble of {' and '.join(models)}" if ensemble else model

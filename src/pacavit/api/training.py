@@ -13,12 +13,17 @@ import torch
 from pacavit import engine, recipes
 from pacavit.api._console import print_line
 from pacavit.api.ensembles import evaluate_ensemble
-from pacavit.data import check_split
+from pacavit.data import LabeledImages, check_split
 from pacavit.engine import build
 from pacavit.engine.distributed import is_main_process
 from pacavit.engine.ensemble import model_names
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.precision import check_choice
+from pacavit.engine.robustness import (
+    check_corruptions,
+    check_robustness_model,
+    measure_corruptions,
+)
 from pacavit.engine.scoring import SplitScore, score_model
 from pacavit.engine.system import pick_device
 from pacavit.engine.test_time import augment_test_time, check_tta
@@ -105,6 +110,7 @@ def evaluate(
     out: str | Path | None = None,
     tta: str | None = None,
     precision: str = "fp32",
+    corruptions: str | Sequence[str] | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Evaluate a model on a split, and save the results.
@@ -131,6 +137,8 @@ def evaluate(
             faster where the processor computes with it; "auto": bf16 there, if its outputs for the
             first images agree with those of fp32 to 3 %, else fp32.
             Results of other precisions than fp32 are saved only if ``out`` is given.
+        corruptions: names of corruptions, or "all": measure the accuracy on corrupted images too,
+            at five severities; for classifiers. See :func:`pacavit.data.corruptions.corrupt`.
         progress: show a progress bar.
 
     Returns:
@@ -144,7 +152,10 @@ def evaluate(
             f"all images and the split {split!r} exclude each other; leave one of them out"
         )
     model, *others = model_names(model)
+    kinds = () if corruptions is None else check_corruptions(corruptions)
     if others:
+        if kinds:
+            raise PacavitError("corruptions are measured for one model, not for an ensemble")
         return evaluate_ensemble(
             [model, *others],
             data=data,
@@ -160,6 +171,8 @@ def evaluate(
         check_no_file(Path(model) / OTHER_DATA)
     loaded = augment_test_time(load_model(model), tta)
     device = pick_device("auto")
+    if kinds:
+        check_robustness_model(loaded)
     observed = report_of(loaded.recipe.task.name).observer()
     score = score_model(
         loaded,
@@ -173,6 +186,10 @@ def evaluate(
     if progress:
         for text in score.notes():
             print_line(text, stderr=True)
+    if kinds:
+        assert isinstance(score.images, LabeledImages)
+        found = measure_corruptions(loaded, score.images, kinds, device, progress=progress)
+        score = score._replace(evaluation=replace(score.evaluation, corruptions=found))
     if folder is not None:
         own = not all_images and _is_own_data(loaded, data, score)
         measured = test_time_name(ALL if all_images else split, tta)
@@ -189,6 +206,7 @@ def evaluate(
             all=all_images,
             tta=tta,
             precision=None if precision == "fp32" else precision,
+            corruptions=",".join(kinds) or None,
         )
         _save_score(
             score,

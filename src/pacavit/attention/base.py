@@ -33,9 +33,12 @@ class Attention(nn.Module):
 
     Attributes:
         uses_clusters: the attention reads ``state.assignment``.
+        exportable: ONNX and ``torch.export`` have one program of it for any batch and grid, see
+            :meth:`export_refusal`.
     """
 
     uses_clusters: ClassVar[bool] = False
+    exportable: ClassVar[bool] = True
 
     def __init__(self, dim: int, num_heads: int, *, stage: int, block: int) -> None:
         super().__init__()
@@ -88,6 +91,14 @@ class Attention(nn.Module):
             patches that each key stands for.
         """
         raise NotImplementedError
+
+    def export_refusal(self) -> str | None:
+        """Why this attention cannot be exported to ONNX or by ``torch.export``; None: it can.
+
+        Part of a sentence whose subject is the attention, with what to do instead. To be
+        overridden where it depends on the options.
+        """
+        return None if self.exportable else "declares that it works for one size of images only"
 
 
 ATTENTIONS: Registry[Attention] = Registry("attention")

@@ -15,6 +15,7 @@ from pacavit.attention.qkv import QkvAttention
 from pacavit.clustering.functional._points import check_seed
 from pacavit.errors import RecipeError
 from pacavit.types import AttentionRecord, Grid, StageState
+from pacavit.utils.exporting import remainder
 
 __all__ = ["BigBirdAttention"]
 
@@ -168,7 +169,8 @@ class BigBirdAttention(QkvAttention):
         # A tensor instead of a number, so that a traced program decides anew for every grid.
         full = torch.scalar_tensor(total, device=device) <= self.num_keys
         index = torch.where(full, number.clamp(max=total - 1), index)
-        return index, torch.where(full, number < total, used)
+        # Without torch.where, which ONNX Runtime has not for bools.
+        return index, (full & (number < total)) | (~full & used)
 
     def _global_tiles(self, total: int, device: torch.device) -> Tensor:
         """The numbers of the global tiles: (num_global,)."""
@@ -185,7 +187,7 @@ class BigBirdAttention(QkvAttention):
         mixed = ((own * self.num_random + part + 1) * 0x9E3779B1 + self.seed) % 0xFFFFFFFB
         mixed = (mixed ^ (mixed >> 15)) * 0x45D9F3B % 0xFFFFFFFB
         step = (part * outside + mixed % outside) // max(self.num_random, 1)
-        return (own + self.window // 2 + 1 + step) % total
+        return remainder(own + self.window // 2 + 1 + step, total)
 
     def _slots(self, grid: Grid, device: torch.device) -> Tensor:
         """The patches of each tile: (total + 1, b) int64, N where a tile extends over the border.
@@ -196,7 +198,7 @@ class BigBirdAttention(QkvAttention):
         height, width = self._num_tiles(grid)
         tile = torch.arange(height * width + 1, device=device)[:, None]
         slot = torch.arange(self.tile_size**2, device=device)
-        row, column = tile // width, _serpentine(tile // width, tile % width, width)
+        row, column = tile // width, _serpentine(tile // width, remainder(tile, width), width)
         row = row * self.tile_size + slot // self.tile_size
         column = column * self.tile_size + slot % self.tile_size
         inside = (row < grid.height) & (column < grid.width)
@@ -206,7 +208,7 @@ class BigBirdAttention(QkvAttention):
         """The tile of each patch, and its slot there: (N,) int64 each."""
         side, (_, width) = self.tile_size, self._num_tiles(grid)
         patch = torch.arange(grid.num_patches, device=device)
-        row, column = patch // grid.width, patch % grid.width
+        row, column = patch // grid.width, remainder(patch, grid.width)
         tile = row // side * width + _serpentine(row // side, column // side, width)
         return tile, row % side * side + column % side
 

@@ -15,6 +15,7 @@ from pacavit.attention.options import check_count
 from pacavit.clustering.functional._points import check_seed
 from pacavit.errors import RecipeError
 from pacavit.types import AttentionRecord, Grid, StageState
+from pacavit.utils.exporting import stable_argsort
 from pacavit.utils.linear import Linear
 from pacavit.utils.precision import at_least_fp32, without_autocast
 
@@ -160,7 +161,7 @@ class LshAttention(Attention):
         )
         with torch.no_grad(), without_autocast(x.device.type):
             bucket = self._buckets(qk, valid, rotations)
-        order = bucket.argsort(dim=3, stable=True)
+        order = stable_argsort(bucket)
         rank = order.argsort(dim=3)
         return _Tokens(qk, values, valid, order, rank // size, (chunks, size))
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.types import Grid
+from pacavit.utils.exporting import remainder
 
 __all__ = ["WindowPartition"]
 
@@ -56,8 +57,11 @@ class WindowPartition:
         window = torch.arange(counts[0] * counts[1] + traced, device=device)[:, None]
         slot = torch.arange(sides[0] * sides[1], device=device)
         rows = window // counts[1] * sides[0] + slot // sides[1]
-        columns = window % counts[1] * sides[1] + slot % sides[1]
-        row, column = (rows + shifts[0]) % slots[0], (columns + shifts[1]) % slots[1]
+        columns = remainder(window, counts[1]) * sides[1] + slot % sides[1]
+        row, column = (
+            remainder(rows + shifts[0], slots[0]),
+            remainder(columns + shifts[1], slots[1]),
+        )
         inside = (row < grid.height) & (column < grid.width) & (rows < slots[0])
         self.source = torch.where(inside, row * grid.width + column, 0)
         down, right = (
@@ -68,7 +72,7 @@ class WindowPartition:
 
         row = torch.arange(grid.height, device=device)[:, None]
         column = torch.arange(grid.width, device=device)
-        row, column = (row - shifts[0]) % slots[0], (column - shifts[1]) % slots[1]
+        row, column = remainder(row - shifts[0], slots[0]), remainder(column - shifts[1], slots[1])
         window = row // sides[0] * counts[1] + column // sides[1]
         slot = row % sides[0] * sides[1] + column % sides[1]
         self.place = (window * (sides[0] * sides[1]) + slot).flatten()

@@ -16,6 +16,7 @@ from pacavit.attention.qkv import QkvAttention
 from pacavit.clustering.functional._points import check_number, take
 from pacavit.errors import RecipeError
 from pacavit.types import AttentionRecord, Grid, StageState
+from pacavit.utils.exporting import stable_argsort
 from pacavit.utils.precision import at_least_fp32
 
 __all__ = ["SlowFastAttention"]
@@ -141,11 +142,11 @@ class SlowFastAttention(QkvAttention):
         per_unit = round(self.keep * _UNIT)
         if kept is None or later % self.group_size == 0:
             ranked = importance.masked_fill(~valid, -torch.inf)
-            rank = ranked.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+            rank = stable_argsort(ranked, descending=True).argsort(dim=1)
             number = (valid.sum(1, keepdim=True) * per_unit + _UNIT - 1) // _UNIT
             kept = rank < number.clamp(min=1)
         slots = (x.shape[1] * per_unit + _UNIT - 1) // _UNIT
-        index = (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :slots]
+        index = stable_argsort((~kept).to(torch.uint8))[:, :slots]
         filled = kept.gather(1, index)
         slot = torch.arange(index.shape[1], device=x.device)
         row = torch.full_like(kept, index.shape[1], dtype=torch.int64)

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,8 @@ class Clustering(nn.Module):
         differentiable: gradients flow from the weights to the tokens.
         order_free: permuting the patches permutes the weights and changes nothing else.
         spatial: the weights depend on the positions of the patches on the grid.
-        exportable: ``torch.export`` makes one program of it for any batch and grid.
+        exportable: ONNX and ``torch.export`` have one program of it for any batch and grid, see
+            :meth:`export_refusal`.
         masked: scores and labels take ``patch_mask`` (B, N) as a third argument; without it they
             see padding as zeros.
         hard: a method that implements both uses its labels.
@@ -45,7 +46,8 @@ class Clustering(nn.Module):
             ties. Networks with methods of which that is not true are optimized for predictions only
             as far as no bit changes.
         max_tokens: the method sees at most this many tokens; larger grids are average-pooled
-            first, and a patch gets the cluster of its cell. None is no limit.
+            first, and a patch gets the cluster of its cell. None is no limit. In an exported
+            program it sees this many cells in one row, the last ones masked.
         position_weight: weight of a patch's position beside its channels, for methods that work
             with any number of channels: a distance of half the image's longer side counts as much
             as a difference of ``position_weight`` in every channel. Above 0 the method is given two
@@ -117,11 +119,13 @@ class Clustering(nn.Module):
         if patch_mask is not None:
             x = x * patch_mask[..., None]
         cell_of_patch, mask = None, patch_mask
-        if self.max_tokens is not None and grid.num_patches > self.max_tokens:
-            x = at_least_fp32(x)
-            x, grid, cell_of_patch, mask = _pool(x, grid, self.max_tokens, patch_mask)
+        columns: int | Tensor = grid.width
+        limit = self.max_tokens
+        if limit is not None and (torch.compiler.is_exporting() or grid.num_patches > limit):
+            cells = _pool(at_least_fp32(x), grid, limit, patch_mask)
+            x, grid, columns, cell_of_patch, mask = cells
         if self.position_weight:
-            x = _with_positions(at_least_fp32(x), grid, mask, self.position_weight)
+            x = _with_positions(at_least_fp32(x), columns, mask, self.position_weight)
         inputs: tuple[Any, ...] = (x, grid, mask) if self.masked else (x, grid)
         if self.soft:
             scores = self.scores(*inputs)
@@ -132,6 +136,18 @@ class Clustering(nn.Module):
         if cell_of_patch is not None:
             labels = labels[:, cell_of_patch]
         return _hard_assignment(labels, self.num_clusters, patch_mask, x.dtype)
+
+    def export_refusal(self) -> str | None:
+        """Why this clustering cannot be exported to ONNX or by ``torch.export``; None: it can.
+
+        Part of a sentence whose subject is the clustering, with what to do instead. To be
+        overridden where it depends on the options.
+        """
+        if not self.exportable:
+            return "declares that it works for one size of images only"
+        if self.max_tokens is not None and not self.masked:
+            return "has max_tokens and takes no mask, which exported programs need"
+        return None
 
     def init_weights(self) -> None:
         """Initialize own layers, after the network's general initialization; default: nothing."""
@@ -202,43 +218,72 @@ def _hard_assignment(
     return Assignment(members / mass[..., None], mass.log(), size > 0)
 
 
-def _with_positions(x: Tensor, grid: Grid, mask: Tensor | None, weight: float) -> Tensor:
+def _with_positions(x: Tensor, columns: int | Tensor, mask: Tensor | None, weight: float) -> Tensor:
     """(B, N, C) -> (B, N, C + 2): row and column appended, scaled to the image without padding.
 
     Args:
         x: tokens.
-        grid: their height and width.
-        mask: (B, N) bool, False at padding; None is no padding.
+        columns: width of their grid.
+        mask: (B, N) bool, False at padding, which is on the right and below; None is no padding.
         weight: as ``Clustering.position_weight``.
     """
     if mask is None:
         mask = x.new_ones((), dtype=torch.bool).expand(x.shape[:2])
-    real = mask.unflatten(1, grid)
-    longer = real.any(2).sum(1).maximum(real.any(1).sum(1))
-    rows, columns = (torch.arange(side, device=x.device) for side in grid)
-    positions = torch.stack([rows.repeat_interleave(grid.width), columns.repeat(grid.height)], 1)
-    unit = weight * x.shape[2] ** 0.5 * 2 / longer.clamp(min=1).to(x.dtype)
-    return torch.cat([x, positions * unit[:, None, None] * mask[..., None]], 2)
+    place = torch.arange(x.shape[1], device=x.device)
+    columns = torch.as_tensor(columns, device=x.device)
+    positions = torch.stack([place // columns, place % columns], 1) * mask[..., None]
+    longer = positions.amax((1, 2)) + 1
+    unit = weight * x.shape[2] ** 0.5 * 2 / longer.to(x.dtype)
+    return torch.cat([x, positions * unit[:, None, None]], 2)
 
 
-def _pool(
-    x: Tensor, grid: Grid, max_tokens: int, patch_mask: Tensor | None
-) -> tuple[Tensor, Grid, Tensor, Tensor | None]:
-    """Average-pool tokens to at most ``max_tokens`` square cells, without their padding.
+class _Cells(NamedTuple):
+    """Cells of a grid.
 
-    Returns:
-        The cells (B, cells, C), their grid, the cell of every patch (N,), and the mask of the cells
-        (B, cells).
+    Attributes:
+        x: (B, K, C), means of their patches.
+        grid: height and width; in exported programs one row.
+        columns: number of cells in a row.
+        cell_of_patch: (N,) int64.
+        mask: (B, K) bool, False for cells without patches; None if all have some.
     """
-    side = 1
-    while math.ceil(grid.height / side) * math.ceil(grid.width / side) > max_tokens:
-        side += 1
-    cells = Grid(math.ceil(grid.height / side), math.ceil(grid.width / side))
-    rows = torch.arange(grid.height, device=x.device) // side
-    columns = torch.arange(grid.width, device=x.device) // side
-    cell_of_patch = (rows[:, None] * cells.width + columns).flatten()
+
+    x: Tensor
+    grid: Grid
+    columns: int | Tensor
+    cell_of_patch: Tensor
+    mask: Tensor | None
+
+
+def _pool(x: Tensor, grid: Grid, max_tokens: int, patch_mask: Tensor | None) -> _Cells:
+    """Average-pool tokens to at most ``max_tokens`` square cells, without their padding."""
+    side: int | Tensor
+    columns: int | Tensor
+    if torch.compiler.is_exporting():
+        # The side of a cell is a value of the program, so the number of cells cannot be a shape:
+        # there are always ``max_tokens``, the last ones without patches.
+        sides = torch.arange(1, grid.height + grid.width, device=x.device)
+        height, width = ((length + sides - 1) // sides for length in grid)
+        side = (height * width > max_tokens).sum() + 1
+        columns = (grid.width + side - 1) // side
+        cells = Grid(1, max_tokens)
+    else:
+        side = 1
+        while math.ceil(grid.height / side) * math.ceil(grid.width / side) > max_tokens:
+            side += 1
+        cells = Grid(math.ceil(grid.height / side), math.ceil(grid.width / side))
+        columns = cells.width
+    row = torch.arange(grid.height, device=x.device) // side
+    column = torch.arange(grid.width, device=x.device) // side
+    cell_of_patch = (row[:, None] * columns + column).flatten()
     mask = x.new_ones(x.shape[:2]) if patch_mask is None else patch_mask.to(x.dtype)
     count = x.new_zeros(x.shape[0], cells.num_patches).index_add(1, cell_of_patch, mask)
     total = x.new_zeros(x.shape[0], cells.num_patches, x.shape[2]).index_add(1, cell_of_patch, x)
-    cell_mask = None if patch_mask is None else count > 0
-    return total / count.clamp(min=1)[..., None], cells, cell_of_patch, cell_mask
+    all_filled = patch_mask is None and not torch.compiler.is_exporting()
+    return _Cells(
+        total / count.clamp(min=1)[..., None],
+        cells,
+        columns,
+        cell_of_patch,
+        None if all_filled else count > 0,
+    )

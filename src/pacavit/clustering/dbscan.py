@@ -39,7 +39,6 @@ class DBSCANClustering(Clustering):
     """
 
     differentiable = False
-    exportable = False
     stable = False  # the radius is one of the distances: rounding decides who is a neighbor
     masked = True
     max_tokens = 256
@@ -83,8 +82,7 @@ class DBSCANClustering(Clustering):
 
     def _radius(self, x: Tensor, mask: Tensor) -> Tensor:
         """Squared radius: the quantile of the patches' distances to their n-th nearest: (B,)."""
-        nth = min(self.min_samples, x.shape[1])
-        reach = _dbscan.reach(x, mask, nth).sort(dim=1).values
+        reach = _dbscan.reach(x, mask, self.min_samples).sort(dim=1).values
         count = mask.sum(1, keepdim=True)
         index = (self.quantile * (count - 1)).round().long()
         return reach.gather(1, index)[:, 0]

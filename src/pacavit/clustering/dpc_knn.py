@@ -8,6 +8,7 @@ from torch import Tensor
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.functional import _points
 from pacavit.types import Grid
+from pacavit.utils.exporting import stable_argsort
 
 __all__ = ["DensityPeakClustering"]
 
@@ -37,7 +38,6 @@ class DensityPeakClustering(Clustering):
     """
 
     differentiable = False
-    exportable = False
     masked = True
     max_tokens = 256
 
@@ -72,7 +72,7 @@ class DensityPeakClustering(Clustering):
         score = (log_density + delta.log() / 2).masked_fill(~mask, -torch.inf)
         # Copies of a patch have delta 0; they come after all others and before padding.
         order = score.clamp(min=-1e30).masked_fill(~mask, -torch.inf)
-        rank = order.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        rank = stable_argsort(order, descending=True).argsort(dim=1)
         is_center = (rank < self.num_clusters) & mask
         apart = apart.masked_fill(~is_center[:, None], torch.inf)
         own = number == number[:, None]

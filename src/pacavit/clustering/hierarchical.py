@@ -34,7 +34,6 @@ class HierarchicalClustering(Clustering):
     """
 
     differentiable = False
-    exportable = False
     masked = True
     max_tokens = 256
     renamed_options = MappingProxyType({"place": "position_weight", "rest": "outliers"})

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pacavit.clustering.functional._points import relative_distances, wide
+from pacavit.utils.exporting import stable_argsort
 
 __all__ = ["OUTLIERS", "keep_largest"]
 
@@ -33,9 +34,9 @@ def keep_largest(
     points = labels.shape[1]
     number = torch.arange(points, device=labels.device)
     members = labels[:, None] == number[:, None]
-    order = members.sum(2).argsort(dim=1, descending=True, stable=True)
+    order = stable_argsort(members.sum(2), descending=True)
     rank = torch.empty_like(order).scatter_(1, order, number.expand_as(order))
-    ranked = rank.gather(1, labels.clamp(min=0)).where(labels >= 0, points)
+    ranked = rank.gather(1, labels.clamp(min=0)).where(labels >= 0, points + num_clusters)
     if outliers == "cluster":
         found = (labels.amax(1, keepdim=True) + 1).clamp(min=0)
         noise = ((labels < 0) & mask).any(1, keepdim=True)
@@ -43,7 +44,8 @@ def keep_largest(
         kept = torch.where(crowded, num_clusters - 1, found)
         return ranked.minimum(kept).masked_fill(~mask, -1)
     x = wide(x)
-    kept = (ranked[:, None] == number[:num_clusters, None]).to(x)
+    clusters = torch.arange(num_clusters, device=labels.device)
+    kept = (ranked[:, None] == clusters[:, None]).to(x)
     size = kept.sum(2)
     means = kept @ x / size.clamp(min=1)[..., None]
     far = relative_distances(x, means).masked_fill((size == 0)[:, None], torch.inf)

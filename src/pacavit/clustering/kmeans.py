@@ -66,6 +66,12 @@ class KMeansClustering(Clustering):
         self.seed = seed
         self.differentiable = not hard
 
+    def export_refusal(self) -> str | None:
+        """Random starts depend on the number of patches, which a program does not know."""
+        if self.init == "random":
+            return 'init "random" draws for one number of patches; use another init, as "grid"'
+        return super().export_refusal()
+
     def scores(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, M, N), logarithms of the membership of patches in clusters."""
         with _points.precise(x.device.type):

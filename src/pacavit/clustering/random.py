@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.functional import _points
 from pacavit.types import Grid
+from pacavit.utils.exporting import stable_argsort
 
 __all__ = ["RandomClustering"]
 
@@ -40,6 +43,6 @@ class RandomClustering(Clustering):
         # induce is a random permutation.
         mixed = (position + 1) * (0x9E3779B1 + 2 * self.seed) % 0xFFFFFFFB
         mixed = (mixed ^ (mixed >> 15)) * 0x45D9F3B % 0xFFFFFFFB
-        rank = mixed.argsort(stable=True).argsort(stable=True)
-        num_sets = min(self.num_clusters, num_patches)
+        rank = stable_argsort(mixed).argsort()
+        num_sets: Any = torch.sym_min(self.num_clusters, num_patches)
         return (rank * num_sets // num_patches).expand(x.shape[0], -1)

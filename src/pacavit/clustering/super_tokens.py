@@ -9,6 +9,7 @@ from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.functional import _points
 from pacavit.clustering.grid import grid_cells, grid_means
 from pacavit.types import Grid
+from pacavit.utils.exporting import remainder
 
 __all__ = ["SuperTokenClustering"]
 
@@ -81,16 +82,18 @@ def _neighbors(num_clusters: int, grid: Grid, mask: Tensor) -> Tensor:
     in_rows = cell.view(grid)
     # Bands are numbered by counting the rows that begin with another cell than the row before.
     first = in_rows[:, 0]
-    band_of_row = torch.cat([first.new_zeros(1), (first[1:] != first[:-1]).long().cumsum(0)])
+    row = torch.arange(grid.height, device=device)
+    band_of_row = (first != first[(row - 1).clamp(min=0)]).long().cumsum(0)
     members = number[:, None] == cell
-    band_of_patch = band_of_row.repeat_interleave(grid.width)
+    patch = torch.arange(grid.num_patches, device=device)
+    band_of_patch = band_of_row[patch // grid.width]
     band = torch.where(members, band_of_patch, -2).amax(1)  # of each cell; -2 without patches
     close = (band[:, None] - band_of_patch).abs() <= 1
     # In each row, the cell at every column, and the ones before and after it in its band.
     at_column = (in_rows[:, None, :] == number[:, None]).any(0)  # (M, W)
     before, after = at_column.roll(-1, 0), at_column.roll(1, 0)
     beside = at_column | (before & _same(band, -1)) | (after & _same(band, 1))
-    close = close & beside.repeat(1, grid.height)
+    close = close & beside[:, remainder(patch, grid.width)]
     filled = (members & mask[:, None]).any(2)
     return (close & filled[..., None]) | ~mask[:, None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isnan, nan
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -91,6 +91,8 @@ class Evaluation:
         num_images: number of images.
         images_per_second: throughput, without a warm-up batch; NaN where no model was run.
         folder: where ``pacavit.evaluate`` has saved it; None if nowhere.
+        corruptions: accuracy on corrupted images by kind, at severities 1 to 5; empty if that was
+            not measured.
     """
 
     task: str
@@ -100,12 +102,25 @@ class Evaluation:
     num_images: int
     images_per_second: float
     folder: Path | None = None
+    corruptions: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def corruption_accuracy(self) -> float:
+        """Mean accuracy over all kinds and severities of corruptions; NaN without any."""
+        values = [value for each in self.corruptions.values() for value in each]
+        return sum(values) / len(values) if values else nan
 
     def __getattr__(self, name: str) -> Any:
         return _from_mappings(self, name, "scores", "arrays")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data without the folder, ready for JSON."""
+        corruptions = {
+            "corruptions": {
+                "mean_accuracy": self.corruption_accuracy,
+                "accuracy": {name: list(values) for name, values in self.corruptions.items()},
+            }
+        }
         return {
             "task": self.task,
             "num_images": self.num_images,
@@ -113,6 +128,7 @@ class Evaluation:
             "scores": dict(self.scores),
             "per_class": [row.to_dict() for row in self.per_class],
             "arrays": {name: value.tolist() for name, value in self.arrays.items()},
+            **(corruptions if self.corruptions else {}),
         }
 
     @classmethod
@@ -134,6 +150,10 @@ class Evaluation:
             arrays={str(name): torch.tensor(value) for name, value in data["arrays"].items()},
             num_images=int(data["num_images"]),
             images_per_second=nan if speed is None else float(speed),
+            corruptions={
+                str(name): tuple(map(float, values))
+                for name, values in data.get("corruptions", {}).get("accuracy", {}).items()
+            },
         )
 
 

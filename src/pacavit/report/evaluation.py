@@ -16,6 +16,7 @@ from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.run.environment import environment
 from pacavit.engine.scoring import SplitScore
 from pacavit.errors import CheckpointError
+from pacavit.report.corruptions import print_corruptions
 from pacavit.report.explanation.heatmaps import Heatmaps
 from pacavit.report.explanation.mistakes import MISTAKES, PICTURES, MistakeFiles
 from pacavit.report.tasks import StoredEvaluation, report_of
@@ -155,6 +156,7 @@ def print_evaluation(
     console = console or Console()
     report = report_of(evaluation.task)
     report.print(evaluation, console, title=title)
+    print_corruptions(evaluation, console)
     speed = evaluation.images_per_second
     suffix = "" if isnan(speed) else f", {speed:,.0f} images/s"
     console.print(f"{evaluation.num_images:,} images{suffix}", highlight=False)

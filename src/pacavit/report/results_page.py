@@ -8,6 +8,7 @@ from pathlib import Path
 from pacavit.engine.evaluate import Evaluation
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.report import html
+from pacavit.report.corruptions import corruption_sections
 from pacavit.report.evaluation import RESULTS
 from pacavit.report.publishing.card import with_clusterings
 from pacavit.report.stored import split_title
@@ -113,7 +114,11 @@ def _write(
     text = html.page(
         title,
         lead,
-        [*report.sections({split_title(stored): stored}), *more],
+        [
+            *report.sections({split_title(stored): stored}),
+            *corruption_sections({split_title(stored): stored}),
+            *more,
+        ],
         highlights=report.highlights(stored.evaluation),
     )
     with files.writing(page):

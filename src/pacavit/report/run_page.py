@@ -21,6 +21,7 @@ from pacavit.errors import RecipeError
 from pacavit.recipes.schema import Recipe
 from pacavit.report import html
 from pacavit.report.calibration import calibration_section
+from pacavit.report.corruptions import corruption_sections
 from pacavit.report.curves import curves_svg, loss_curves, score_curves
 from pacavit.report.evaluation import RESULTS
 from pacavit.report.publishing.card import with_clusterings
@@ -93,6 +94,7 @@ def run_page(run: Path, model: LoadedModel) -> str:
         sections += report.sections({SPLIT_TITLES[split]: each for split, each in stored.items()})
     if (augmented := test_time_section(run, model, stored)) is not None:
         sections.append(augmented)
+    sections += corruption_sections({SPLIT_TITLES[split]: each for split, each in stored.items()})
     if model.calibration is not None:
         sections.append(calibration_section(model.calibration))
     if others := other_evaluations(run, model):

@@ -11,6 +11,7 @@ classes of their own::
 """
 
 from pacavit.testing.dense import check_backbone, check_detector, check_head
+from pacavit.testing.exported import check_exported_attention, check_exported_clustering
 from pacavit.testing.tokens import check_attention, check_clustering
 
 __all__ = [
@@ -18,5 +19,7 @@ __all__ = [
     "check_backbone",
     "check_clustering",
     "check_detector",
+    "check_exported_attention",
+    "check_exported_clustering",
     "check_head",
 ]

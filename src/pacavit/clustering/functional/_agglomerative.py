@@ -16,6 +16,7 @@ from pacavit.clustering.functional._points import (
     squared_distances,
 )
 from pacavit.errors import RecipeError
+from pacavit.utils.exporting import repeat_while, stable_argsort
 
 __all__ = [
     "LINKAGES",
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 LINKAGES = ("ward", "average", "complete")
+_EXPORTED_POINTS = 1 << 16
+"""Points that an exported program can cut a tree of; networks cluster far fewer."""
 
 
 class AgglomerativeResult(NamedTuple):
@@ -90,13 +93,12 @@ def agglomerative(
     return AgglomerativeResult(*cluster(x, mask, linkage, n_clusters, distance_threshold))
 
 
-@torch.library.custom_op("pacavit::agglomerate", mutates_args=())
 def cluster(
     x: Tensor, mask: Tensor, linkage: str, n_clusters: int | None, distance_threshold: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Labels (B, N) and numbers of clusters (B,), opaque to compilers and tracers.
+    """Labels (B, N) and numbers of clusters (B,); the input is not checked.
 
-    The input is not checked.
+    Opaque to compilers and tracers, and tensor operations for exporters.
 
     Args:
         x: (B, N, C), at least fp32, 0 at padding.
@@ -105,17 +107,43 @@ def cluster(
         n_clusters: M, or None.
         distance_threshold: used where ``n_clusters`` is None.
     """
-    target, height = merge(x, mask, linkage)
+    clustering = _cluster_tensors if torch.compiler.is_exporting() else _cluster
+    return clustering(x, mask, linkage, n_clusters, distance_threshold)
+
+
+@torch.library.custom_op("pacavit::agglomerate", mutates_args=())
+def _cluster(
+    x: Tensor, mask: Tensor, linkage: str, n_clusters: int | None, distance_threshold: float | None
+) -> tuple[Tensor, Tensor]:
+    return _cut_at(merge(x, mask, linkage), mask, linkage, n_clusters, distance_threshold)
+
+
+def _cluster_tensors(
+    x: Tensor, mask: Tensor, linkage: str, n_clusters: int | None, distance_threshold: float | None
+) -> tuple[Tensor, Tensor]:
+    tree = merge_tensors(x, mask, linkage)
+    return _cut_at(tree, mask, linkage, n_clusters, distance_threshold)
+
+
+def _cut_at(
+    tree: tuple[Tensor, Tensor],
+    mask: Tensor,
+    linkage: str,
+    n_clusters: int | None,
+    distance_threshold: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Cut a tree as :func:`merge` returns it; the arguments are those of :func:`cluster`."""
+    target, height = tree
     if n_clusters is None:
         assert distance_threshold is not None
         limit = distance_threshold**2 if linkage == "ward" else distance_threshold
         return cut(target, height < limit, mask)
     # The last merges are cut; what has no merge is infinitely high, but padding must not be.
-    last = height.masked_fill(~mask, -1).topk(min(n_clusters, mask.shape[1]), dim=1).indices
-    return cut(target, torch.ones_like(mask).scatter_(1, last, False), mask)
+    order = stable_argsort(height.masked_fill(~mask, -1), descending=True)
+    return cut(target, order.argsort(1) >= n_clusters, mask)
 
 
-@cluster.register_fake
+@_cluster.register_fake
 def _(
     x: Tensor,  # noqa: ARG001
     mask: Tensor,
@@ -140,7 +168,8 @@ def cut(target: Tensor, kept: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     own = torch.arange(target.shape[1], device=target.device).expand_as(target)
     root = torch.where(kept, target, own)
-    for _ in range(max(1, (target.shape[1] - 1).bit_length())):
+    points = _EXPORTED_POINTS if torch.compiler.is_exporting() else target.shape[1]
+    for _ in range(max(1, (points - 1).bit_length())):
         root = root.gather(1, root)
     first = (root == own) & mask
     number = first.cumsum(1) - 1
@@ -167,19 +196,21 @@ def merge_tensors(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor
     """The same as :func:`merge`, by tensor operations: in each round all mutual nearest merge."""
     distances = squared_distances(x, x)
     if linkage != "ward":
-        distances.sqrt_()
+        distances = distances.sqrt()
     # Mutual neighbors need both directions to be equal, and numbers.
     distances = torch.minimum(distances, distances.transpose(1, 2)).nan_to_num(nan=torch.inf)
     own = torch.arange(distances.shape[1], device=distances.device).expand_as(mask)
     target, height = own.clone(), distances.new_full(mask.shape, torch.inf)
     size = mask.to(distances)
-    distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-    distances.masked_fill_(~(mask[:, None] & mask[..., None]), torch.inf)
-    while True:
+    apart = own[:, :, None] != own[:, None]
+    apart = apart & mask[:, None] & mask[..., None]
+    distances = distances.where(apart, torch.inf)
+
+    def merge_mutual(
+        distances: Tensor, target: Tensor, height: Tensor, size: Tensor, _: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         low, nearest = distances.min(2)
         mutual = (nearest.gather(1, nearest) == own) & low.isfinite()
-        if not mutual.any():
-            return target, height
         partner = torch.where(mutual, nearest, own)
         gone = mutual & (nearest < own)
         target, height = target.where(~gone, nearest), height.where(~gone, low)
@@ -200,9 +231,16 @@ def merge_tensors(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor
             linkage,
         ).transpose(1, 2)
         size = size.masked_fill(gone, 0)
-        distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-        distances.masked_fill_(gone[:, None] | gone[..., None], torch.inf)
-        distances = torch.minimum(distances, distances.transpose(1, 2))  # rounding is one-sided
+        left = own[:, :, None] != own[:, None]
+        left = left & ~gone[:, None] & ~gone[..., None]
+        distances = distances.where(left, torch.inf)
+        # Rounding is one-sided.
+        distances = torch.minimum(distances, distances.transpose(1, 2))
+        return distances, target, height, size, mutual.any()
+
+    start = distances, target, height, size, mask.any()
+    _, target, height, _, _ = repeat_while(lambda *state: state[-1].clone(), merge_mutual, start)
+    return target, height
 
 
 def _join(

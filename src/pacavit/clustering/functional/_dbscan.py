@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pacavit.clustering.functional._points import (
     check_count,
@@ -16,6 +17,7 @@ from pacavit.clustering.functional._points import (
     wide,
 )
 from pacavit.errors import RecipeError
+from pacavit.utils.exporting import repeat_while
 
 __all__ = ["DBSCANResult", "connect", "dbscan", "reach"]
 
@@ -80,9 +82,10 @@ def dbscan(
     return DBSCANResult(labels, labels.amax(1) + 1)
 
 
-@torch.library.custom_op("pacavit::connect", mutates_args=())
 def connect(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
-    """Labels (B, N) of density-based clusters, opaque to compilers and tracers.
+    """Labels (B, N) of density-based clusters.
+
+    Opaque to compilers and tracers, and tensor operations for exporters.
 
     Args:
         x: (B, N, C), 0 at padding.
@@ -90,11 +93,17 @@ def connect(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor
         min_samples: a point with this many points within the radius, itself included, is a core.
         mask: (B, N) bool, False at padding.
     """
+    exporting = torch.compiler.is_exporting()
+    return (connect_tensors if exporting else _connect)(x, radius, min_samples, mask)
+
+
+@torch.library.custom_op("pacavit::connect", mutates_args=())
+def _connect(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
     connecting = connect_compiled if x.device.type == "cpu" else connect_tensors
     return connecting(x, radius, min_samples, mask)
 
 
-@connect.register_fake
+@_connect.register_fake
 def _(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:  # noqa: ARG001
     return mask.new_empty(mask.shape, dtype=torch.int64)
 
@@ -102,21 +111,21 @@ def _(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:  # n
 def connect_tensors(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) -> Tensor:
     """The same as :func:`connect`, by tensor operations: the lowest label spreads among cores."""
     distances = squared_distances(x, x)
-    points = mask.shape[1]
+    own = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+    points = torch.scalar_tensor(mask.shape[1], dtype=torch.int64, device=mask.device)
     near = (distances <= radius[:, None, None]) & mask[:, None] & mask[..., None]
     core = near.sum(2) >= min_samples
     links = near & core[:, None]
-    own = torch.arange(points, device=mask.device).expand_as(mask)
-    root = own.where(core, points)
-    while True:
+
+    def spread(root: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         lowest = root[:, None].where(links, points).amin(2).where(core, points)
-        jumped = torch.cat([lowest, lowest.new_full((len(mask), 1), points)], 1)
-        lowest = jumped.gather(1, lowest)
-        if torch.equal(lowest, root):
-            break
-        root = lowest
+        lowest = lowest.gather(1, lowest.minimum(points - 1)).where(core, points)
+        return lowest, (lowest != root).any()
+
+    start = own.where(core, points), core.any()
+    root, _ = repeat_while(lambda _, changed: changed.clone(), spread, start)
     number = (root == own).cumsum(1) - 1  # of the clusters up to each point
-    label = number.gather(1, root.clamp(max=points - 1)).where(core, points)
+    label = number.gather(1, root.minimum(points - 1)).where(core, points)
     label = label[:, None].where(links, points).amin(2)
     return label.where(label < points, -1).masked_fill(~mask, -1)
 
@@ -131,22 +140,28 @@ def connect_compiled(x: Tensor, radius: Tensor, min_samples: int, mask: Tensor) 
     return labels
 
 
-@torch.library.custom_op("pacavit::reach", mutates_args=())
 def reach(x: Tensor, mask: Tensor, nth: int) -> Tensor:
-    """Squared distance of each point to its n-th nearest: (B, N); opaque to compilers and tracers.
+    """Squared distance of each point to its n-th nearest: (B, N).
+
+    Opaque to compilers and tracers, and tensor operations for exporters.
 
     Args:
         x: (B, N, C), 0 at padding.
         mask: (B, N) bool, False at padding.
-        nth: 1 to N; the nearest is the point itself.
+        nth: at least 1; the nearest is the point itself.
 
     Returns:
         In float64 (see ``wide``); infinite at padding, and in images with fewer points.
     """
+    return (reach_tensors if torch.compiler.is_exporting() else _reach)(x, mask, nth)
+
+
+@torch.library.custom_op("pacavit::reach", mutates_args=())
+def _reach(x: Tensor, mask: Tensor, nth: int) -> Tensor:
     return (reach_compiled if x.device.type == "cpu" else reach_tensors)(x, mask, nth)
 
 
-@reach.register_fake
+@_reach.register_fake
 def _(x: Tensor, mask: Tensor, nth: int) -> Tensor:  # noqa: ARG001
     return wide(x.new_empty(mask.shape))
 
@@ -154,8 +169,9 @@ def _(x: Tensor, mask: Tensor, nth: int) -> Tensor:  # noqa: ARG001
 def reach_tensors(x: Tensor, mask: Tensor, nth: int) -> Tensor:
     """The same as :func:`reach`, by tensor operations."""
     distances = squared_distances(x, x)
-    distances.masked_fill_(~(mask[:, None] & mask[..., None]), torch.inf)
-    return distances.kthvalue(nth, dim=2).values
+    distances = distances.masked_fill(~(mask[:, None] & mask[..., None]), torch.inf)
+    distances = F.pad(distances, (0, nth), value=torch.inf)
+    return distances.topk(nth, dim=2, largest=False).values[..., -1]
 
 
 def reach_compiled(x: Tensor, mask: Tensor, nth: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pacavit.errors import RecipeError
+from pacavit.utils.exporting import repeat_while
 from pacavit.utils.precision import at_least_fp32, without_autocast
 
 __all__ = [
@@ -181,8 +182,18 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     The expansion ``|x|^2 + |y|^2 - 2 x y`` is inexact for distances that are small compared with
     the norms; ``torch.cdist`` takes roots, whose rounding changes which distances are equal.
     """
-    found = wide(x.new_zeros(*x.shape[:2], y.shape[1]))
-    for own, other in zip(wide(x).unbind(2), wide(y).unbind(2), strict=True):
+    x, y = wide(x), wide(y)
+    found = x.new_zeros(*x.shape[:2], y.shape[1])
+    if torch.compiler.is_exporting():  # a loop in the program, instead of operations per channel
+        channels = x.shape[2]
+
+        def add(channel: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+            step = x.index_select(2, channel) - y.index_select(2, channel).transpose(1, 2)
+            return channel + 1, found + step * step
+
+        start = torch.zeros(1, dtype=torch.int64, device=x.device), found
+        return repeat_while(lambda channel, _: channel[0] < channels, add, start)[1]
+    for own, other in zip(x.unbind(2), y.unbind(2), strict=True):
         step = own[:, :, None] - other[:, None]
         found += step * step
     return found

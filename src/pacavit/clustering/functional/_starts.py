@@ -48,7 +48,7 @@ def _spread(x: Tensor, n_clusters: int, mask: Tensor, draws: np.random.Generator
             chosen = weights.masked_fill(~mask, -1).argmax(1, keepdim=True)
         else:
             mass = weights.masked_fill(~mask, 0).cumsum(1)
-            chosen = torch.searchsorted(mass, mass[:, -1:] * draws.random(), right=True)
+            chosen = (mass <= mass[:, -1:] * draws.random()).sum(1, keepdim=True)
             last = (mass < mass[:, -1:]).sum(1, keepdim=True)  # not beyond the end by rounding
             first = mask.int().argmax(1, keepdim=True)  # all points are chosen: one of them again
             chosen = torch.where(mass[:, -1:] > 0, chosen.minimum(last), first)

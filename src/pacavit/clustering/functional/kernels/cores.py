@@ -127,7 +127,7 @@ def reaches(x, mask, nth, reach):
     Args:
         x: (B, N, C), 0 at padding.
         mask: (B, N) bool, False at padding.
-        nth: 1 to N.
+        nth: at least 1.
         reach: (B, N) float64, written; infinite at padding, and where an image has fewer points.
     """
     images, number, _ = x.shape
