@@ -123,7 +123,8 @@ def evaluate(
         out: another folder for the results. Without it, nothing is saved for weights outside of a
             run.
         tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
-            its mirror image. Its results are saved apart, in folders whose names end in
+            its mirror image, "flip_shift" also those shifted by one pixel. Its results are saved
+            apart, in folders whose names end in
             ``-tta-NAME``.
         progress: show a progress bar.
 
