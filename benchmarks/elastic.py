@@ -5,7 +5,7 @@ r"""Accuracy and time over the number of clusters: one elastic training beside o
     python benchmarks/elastic.py --data FOLDER --out runs/elastic
 
 Trains one network with an elastic clustering of 49 clusters (nested dropout: Rippel et al., ICML
-2014; over learned cores: VECA, arXiv:2605.12491), and one for each number in ``--numbers``, with the
+2014; over learned cores: VECA, arXiv:2605.12491), and one for each number in ``--numbers`` with the
 same recipe. The elastic one is then evaluated on the test images with every number of clusters from
 1 to 49, the others with their own, each once. Times are those of a batch in evaluation, by turns.
 
@@ -75,7 +75,7 @@ def study(given: argparse.Namespace) -> None:
     }
     studies.train_all(list(runs.values()), given.jobs)
     rows = []
-    for (seed, number), run in runs.items():
+    for (_, number), run in runs.items():
         model = load_model(run.folder)
         numbers = range(1, given.most + 1) if number is None else [number]
         rows.append(

@@ -13,6 +13,7 @@ LoadBenchmark = Callable[[str], ModuleType]
 SIZES = "model.options={embed_dims=[16,16,32],num_heads=[2,2,2],stem_dims=[8,16]}"
 
 
+@pytest.mark.slow
 def test_one_training_is_measured_with_every_number(
     load_benchmark: LoadBenchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
