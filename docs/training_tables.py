@@ -177,10 +177,10 @@ def trained_peers_answer() -> str:
     return (
         f"In equal minutes, the best clusters (`{best}`, {means[best]:.4f}) are "
         f"{'ahead of' if lead > 0 else 'behind'} the best transformer of timm ({rival}, "
-        f"{means[rival]:.4f}) by {abs(lead):.4f}, {agreed}. With full attention in the same body the "
-        f"accuracy is {means['full']:.4f}: clusters change it by {full:+.4f}, and a training step "
-        f"with them is {speed:.2f} times as fast. ResNet reaches {means['ResNet']:.4f}, {ahead} than "
-        "the best clusters, and has no clusters to look at."
+        f"{means[rival]:.4f}) by {abs(lead):.4f}, {agreed}. With full attention in the same body "
+        f"the accuracy is {means['full']:.4f}: clusters change it by {full:+.4f}, and a training "
+        f"step with them is {speed:.2f} times as fast. ResNet reaches {means['ResNet']:.4f}, "
+        f"{ahead} than the best clusters, and has no clusters to look at."
     )
 
 

@@ -293,7 +293,7 @@ def test_the_tables_of_peers(results: ModuleType, recorded: Recorded) -> None:
         "(`paca, mlp`, 0.8850) are ahead of the best transformer of timm (Swin, 0.8050)" in answer
     )
     assert "by 0.0800, with every seed" in answer
-    assert "clusters change the accuracy by -0.0010" in answer
+    assert "clusters change it by -0.0010" in answer
     assert "ResNet reaches 0.9000, more than the best clusters, and" in answer
     del networks["full"]
     recorded("trained_peers", {"networks": networks})
