@@ -16,25 +16,18 @@ to ``benchmarks/results/distillation.json`` after each final run. Nothing else s
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from record_runs import collect
-from training_step import WARM_UP, Steps
+import studies
+from training_step import Steps
 
-from pacavit import api, recipes
-from pacavit.bench.turns import quartiles
-from pacavit.engine import build, system
+from pacavit.engine import build
 from pacavit.engine.distillation import load_distiller
-from pacavit.engine.run.environment import environment
 from pacavit.engine.run.log import read_metrics
-from pacavit.engine.weights.format import WEIGHTS
 from pacavit.errors import PacavitError
-from pacavit.recipes.io import RECIPE_FILE
 from pacavit.utils.command import Command
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"
@@ -73,12 +66,8 @@ class Plan:
 
     def train(self, name: str, epochs: int, seed: int, targets: str | None) -> Path:
         """Train a run, or resume it; one that is finished is not trained again."""
-        run = self.out / name
-        if not (run / WEIGHTS).is_file():
-            settings = self.settings(epochs, seed, targets)
-            resume = (run / RECIPE_FILE).is_file()
-            api.train(self.recipe, run, data=self.data, set=settings, resume=resume, progress=True)
-        return run
+        changes = tuple(self.settings(epochs, seed, targets))
+        return studies.train(studies.Run(self.out / name, self.recipe, changes, self.data))
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -129,7 +118,7 @@ def run(plan: Plan, seeds: Sequence[int], steps: int, max_epochs: int, results: 
         for targets, epochs in ((None, plain), (chosen, distilled)):
             kind = "plain" if targets is None else "distilled"
             folder = plan.train(f"{kind}-seed{seed}", epochs, seed, targets)
-            entries.append({"kind": kind, "epochs": epochs, **evaluated(folder, plan.data)})
+            entries.append({"kind": kind, "epochs": epochs, **studies.evaluated(folder, plan.data)})
             record = {
                 "command": str(command(plan, seeds)),
                 "recipe": plan.recipe,
@@ -139,8 +128,7 @@ def run(plan: Plan, seeds: Sequence[int], steps: int, max_epochs: int, results: 
                 "targets": chosen,
                 "runs": entries,
             }
-            results.parent.mkdir(parents=True, exist_ok=True)
-            results.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+            studies.write(results, record)
     print(f"wrote {results}")  # noqa: T201
 
 
@@ -155,38 +143,19 @@ def command(plan: Plan, seeds: Sequence[int]) -> Command:
 def measured_cost(plan: Plan, steps: int) -> dict[str, Any]:
     """Milliseconds of a step (quartiles) without and with the teacher, measured by turns once."""
     file = plan.out / COST
-    if file.is_file():
-        found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        return found
-    variants = {"plain": None, "distilled": TARGETS[0]}
-    made = {}
-    for kind, targets in variants.items():
-        recipe = recipes.load(plan.recipe, plan.settings(1, 0, targets))
-        data = recipe.data.model_copy(update={"root": plan.data})
-        recipe = recipe.model_copy(update={"data": data})
-        device = system.pick_device(recipe.train.device)
-        system.configure(device)
-        source = build.data_source(recipe)
-        made[kind] = Steps(recipe, source, build.image_set(source, "train", device), plain=False)
-        made[kind].task.distiller = load_distiller(recipe, source.info, device)
-    for number in range(WARM_UP + steps):
-        for each in made.values():
-            each.step(timed=number >= WARM_UP)
-    seconds = {
-        kind: [sum(parts) for parts in zip(*each.seconds.values(), strict=True)]
-        for kind, each in made.items()
-    }
-    medians = {kind: statistics.median(values) for kind, values in seconds.items()}
-    found = {
-        "ratio": round(medians["distilled"] / medians["plain"], 4),
-        "milliseconds": {
-            kind: quartiles([1000 * value for value in values]) for kind, values in seconds.items()
-        },
-        "steps": steps,
-        "environment": environment(device),
-    }
-    file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    return found
+    if not file.is_file():
+        variants = {"plain": None, "distilled": TARGETS[0]}
+        made = {
+            kind: studies.recipe_on(plan.recipe, plan.settings(1, 0, targets), plan.data)
+            for kind, targets in variants.items()
+        }
+
+        def add_teacher(kind: str, steps_of: Steps) -> None:
+            info, device = build.data_source(made[kind]).info, steps_of.device
+            steps_of.task.distiller = load_distiller(made[kind], info, device)
+
+        studies.write(file, studies.step_cost(made, steps, add_teacher))
+    return studies.read(file)
 
 
 def equal_epochs(ratio: float, most: int) -> tuple[int, int]:
@@ -211,13 +180,6 @@ def pilot(plan: Plan, targets: str) -> dict[str, Any]:
         "seed": plan.pilot_seed,
         "val_accuracy": round(last["val_accuracy"], 4),
     }
-
-
-def evaluated(folder: Path, data: Path | None) -> dict[str, Any]:
-    """The entry of a finished run, which is measured on the test images once."""
-    if not (folder / "evaluation-test").is_dir():
-        api.evaluate(folder, data=data, progress=True)
-    return collect(folder)
 
 
 if __name__ == "__main__":

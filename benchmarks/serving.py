@@ -31,10 +31,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from figures import quartiles, ratios, take_turns
 from numpy.typing import NDArray
 from serving_load import Outcome, Request, Server, malformed, send, serving, tensor_request
 
+from pacavit.bench.turns import quartiles, ratios, take_turns
 from pacavit.engine.predictor import Predictor
 from pacavit.engine.run.environment import environment
 from pacavit.engine.weights.load import load_model

@@ -24,6 +24,7 @@ import detection_tables  # noqa: F401 (likewise)
 import segmentation_tables  # noqa: F401 (likewise)
 import speed_tables  # noqa: F401 (likewise)
 import study_tables  # noqa: F401 (likewise)
+import training_tables  # noqa: F401 (likewise)
 from result_tables import TABLES
 
 ROOT = Path(__file__).parents[1]

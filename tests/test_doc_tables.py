@@ -28,7 +28,7 @@ def results(load_script: LoadScript) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def tables(results: ModuleType, load_script: LoadScript) -> ModuleType:
-    modules = ("bench", "segmentation", "detection", "speed", "study")
+    modules = ("bench", "segmentation", "detection", "speed", "study", "training")
     for name in (f"{module}_tables" for module in modules):
         load_script(ROOT / "docs" / f"{name}.py")
     return load_script(ROOT / "docs" / "tables.py")
@@ -206,6 +206,114 @@ def test_the_table_of_distillation(results: ModuleType, recorded: Recorded) -> N
     assert "by +0.0125 on average of 2 seeds (+0.0100, +0.0150: the same sign" in text
     recorded("distillation", {"targets": "hard", "runs": runs[:1]})
     assert "The runs are not complete." in results.TABLES["distillation"]()
+
+
+def minutes_of(accuracies: list[float], *, tested: bool) -> dict[str, Any]:
+    """A record of accuracy per minute: two seeds of one budget."""
+    frontier: list[dict[str, Any]] = [
+        {"budget": "cifar10_nano:12", "epochs": 12, "minutes": 30.0, "cpu_minutes": 20.0 + seed}
+        for seed in range(2)
+    ]
+    for row, accuracy in zip(frontier, accuracies, strict=True):
+        if tested:
+            row["test"] = {"accuracy": accuracy, "test_time": {"flip": accuracy + 0.01}}
+    return {
+        "seeds": [0, 1],
+        "val_size_of_tricks": 5000,
+        "tricks": [
+            {"setting": "base", "epochs": 6, "cpu_minutes": 9.0, "val_accuracy": value}
+            for value in (0.87, 0.88)
+        ],
+        "gains": {"lookahead": {"val_accuracy": 0.881, "cpu_minutes": 9.04, "gain": 0.006}},
+        "test_time": [{"none": 0.87, "flip": 0.88}, {"none": 0.88, "flip": 0.884}],
+        "chosen": ["lookahead"],
+        "frontier": frontier,
+    }
+
+
+def test_the_tables_of_accuracy_per_minute(results: ModuleType, recorded: Recorded) -> None:
+    for name in ("tricks", "accuracy-per-minute"):
+        assert results.TABLES[name]() == "Not measured yet."
+    recorded("accuracy_per_minute", minutes_of([0.9, 0.91], tested=False))
+    text = results.TABLES["tricks"]()
+    assert "| base, 6 epochs | 9.0 | 0.8750 |  |" in text
+    assert "| lookahead | 9.0 | 0.8810 | +0.0060 |" in text
+    assert "| `--tta flip`, apart |  | 0.8820 | +0.0070 |" in text
+    assert "Means of 2 seeds on 5,000 validation images." in text
+    # Until the test, no page has numbers of the frontier.
+    assert results.TABLES["accuracy-per-minute"]() == "Not measured yet."
+    assert "`cifar10_nano_short`, mlp" in results.headline()
+    recorded("accuracy_per_minute", minutes_of([0.9, 0.91], tested=True))
+    text = results.TABLES["accuracy-per-minute"]()
+    assert "| `cifar10_nano`, 12 epochs | 20.5 | 30.0 | 0.9050 ± 0.0071 | 0.9150 |" in text
+    assert "Tricks chosen on validation images: lookahead." in text
+    assert results.headline().endswith(
+        "| `cifar10_nano`, 12 epochs | 20 | 0.9050 |\n\nMeans of 2 seeds."
+    )
+
+
+def peer(kind: str, accuracies: list[float], note: str = "") -> dict[str, Any]:
+    """A network of the study of peers."""
+    return {
+        "kind": kind,
+        "note": note,
+        "epochs": 6,
+        "parameters": 1_890_000,
+        "macs": 107_000_000,
+        "cost": {"ratio": 0.8},
+        "inference": {"ratio": [1.0, 1.5, 2.0]},
+        "runs": [
+            {
+                "cpu_minutes": 10.0,
+                "test": {"accuracy": value, "f1_macro": value - 0.001},
+                "explanations": {"refused": "no maps"}
+                if kind == "timm"
+                else {"relevance": {"difference": 0.3}, "center": {"difference": 0.9}},
+                "corrupted": None,
+            }
+            for value in accuracies
+        ],
+    }
+
+
+def test_the_tables_of_peers(results: ModuleType, recorded: Recorded) -> None:
+    for name in ("trained-peers", "trained-peers-answer", "elastic"):
+        assert results.TABLES[name]() == "Not measured yet."
+    networks = {
+        "paca, mlp": peer("clusters", [0.88, 0.89]),
+        "full": peer("attention", [0.886, 0.886]),
+        "Swin": peer("timm", [0.8, 0.81], "windows of 4 x 4"),
+        "ResNet": peer("timm", [0.9, 0.9]),
+    }
+    recorded("trained_peers", {"networks": networks})
+    text = results.TABLES["trained-peers"]()
+    names = [line.split("|")[1].strip() for line in text.splitlines()[2:6]]
+    assert names == ["ResNet (timm)", "`full`", "`paca, mlp`", "Swin (timm)"]
+    assert (
+        "| `paca, mlp` | 0.8850 ± 0.0071 | 0.8840 |  | 1.89 | 107 | 6 | 10.0 | 1.25 | 1.50 | "
+        "`relevance` | 0.300 |" in text
+    )
+    assert text.endswith("- Swin: windows of 4 x 4.")
+    answer = results.TABLES["trained-peers-answer"]()
+    assert (
+        "(`paca, mlp`, 0.8850) are ahead of the best transformer of timm (Swin, 0.8050)" in answer
+    )
+    assert "by 0.0800, with every seed" in answer
+    assert "clusters change it by -0.0010" in answer
+    assert "ResNet reaches 0.9000, more than the best clusters, and" in answer
+    del networks["full"]
+    recorded("trained_peers", {"networks": networks})
+    assert results.TABLES["trained-peers-answer"]() == "Not measured yet."
+
+
+def test_the_table_of_elastic_clusters(results: ModuleType, recorded: Recorded) -> None:
+    runs = [
+        {"elastic": True, "clusters": 49, "accuracy": {"1": 0.8, "4": 0.85, "49": 0.86}},
+        {"elastic": False, "clusters": 4, "accuracy": {"4": 0.87}},
+    ]
+    times = {str(number): [1.0, float(number), 60.0] for number in range(1, 50)}
+    recorded("elastic", {"runs": runs, "milliseconds": times})
+    assert "| 4 | 0.8500 | 0.8700 | 4.0 |" in results.TABLES["elastic"]()
 
 
 def seeds_of(numbers: dict[str, list[float]]) -> dict[str, Any]:

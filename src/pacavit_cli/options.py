@@ -30,6 +30,7 @@ TestTimeAugmentation = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Test-time augmentation: flip averages an image and its mirror image.",
+        help="Test-time augmentation: flip averages an image and its mirror image; flip_shift "
+        "does so at three positions, one pixel apart.",
     ),
 ]

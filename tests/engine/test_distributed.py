@@ -34,6 +34,11 @@ BLOCKS: dict[str, Any] = {
     "num_clusters": [4, 2, 0],
     "options": {"embed_dims": [16, 16, 32], "num_heads": [2, 2, 2], "stem_dims": [8, 16]},
 }
+LAYERS: dict[str, Any] = {  # without BatchNorm
+    "name": "pacavit_tiny",
+    "num_clusters": [2, 0],
+    "options": {"embed_dims": [16, 32], "depths": [1, 1], "num_heads": [2, 2]},
+}
 TRAIN: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 10,
@@ -55,6 +60,8 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     # Adam divides by the size of a gradient and so blows up the rounding of small ones.
     "ddp_blocks": (BLOCKS, {"optimizer": "sgd"}),
     "fsdp_blocks": (BLOCKS, {"optimizer": "sgd", "parallel": "fsdp"}),
+    # Wrapped anew when layers stop learning.
+    "ddp_frozen": (LAYERS, {"optimizer": "sgd", "freeze": [[0.5, 2]], "whitening": 0.5}),
     "ddp_weighted": (PLAIN, {"class_weights": {"row": 4.0, "none": 0.25}, "micro_batch": 2}),
     # A task whose losses are means over pixels, of which some images have none that count.
     "ddp_pixels": (PLAIN, {}),
@@ -193,14 +200,18 @@ def check_equal_runs(run: Path, other: Path) -> None:
     rows, others = read_metrics(run), read_metrics(other)
     assert len(rows) == len(others) == 2
     for row, expected in zip(rows, others, strict=True):
-        for key in row.keys() - {"elapsed", "images_per_second"}:
+        for key in row.keys() - {"elapsed", "elapsed_cpu", "images_per_second"}:
             assert row[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-6), key
+    check_equal_weights(run, other)
+    temperatures = [load_model(path).task.temperature for path in (run, other)]
+    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-2)
+
+
+def check_equal_weights(run: Path, other: Path) -> None:
     ours, theirs = weights(run), weights(other)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5)
-    temperatures = [load_model(path).task.temperature for path in (run, other)]
-    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-2)
 
 
 @pytest.mark.parametrize("name", ["ddp", "ddp_cut", "fsdp", "fsdp_cut"])
@@ -249,6 +260,14 @@ def test_a_shard_of_broken_images_stops_no_validation(
 def test_sharded_blocks_train_like_copies(runs: tuple[Path, str, str]) -> None:
     folder, _, _ = runs
     check_equal_runs(folder / "fsdp_blocks", folder / "ddp_blocks")
+
+
+def test_layers_stop_learning_in_all_processes(runs: tuple[Path, str, str], tmp_path: Path) -> None:
+    alone = train(recipe("ddp_frozen"), tmp_path / "run", progress=False)
+    together = runs[0] / "ddp_frozen"
+    check_equal_weights(together, alone)
+    losses = [[row["train_loss"] for row in read_metrics(run)] for run in (together, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_micro_batches_on_one_process_change_nothing(alone: Path, tmp_path: Path) -> None:

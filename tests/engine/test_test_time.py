@@ -21,7 +21,7 @@ from pacavit.errors import CheckpointError, UnknownNameError
 from pacavit.recipes import Recipe
 from pacavit.report.run_page import run_page
 from pacavit.tasks import MultilabelTask
-from pacavit.tasks.classification import ImagePrediction
+from pacavit.tasks.classification import TEST_TIME_VIEWS, ImagePrediction
 from pacavit.tasks.multilabel import MultilabelConfig
 from pacavit_cli.main import main
 
@@ -41,6 +41,17 @@ def test_flip_averages_the_probabilities_of_both_views(finished: Path) -> None:
     torch.testing.assert_close(found, augmented.classifier.predict(mirrored).probabilities)
     assert "calibration_error_uncalibrated" in plain.task.metrics()
     assert "calibration_error_uncalibrated" not in augmented.task.metrics()
+
+
+def test_shifted_views_are_reflected_at_the_edges() -> None:
+    images = torch.arange(12.0).reshape(1, 1, 3, 4)
+    views = TEST_TIME_VIEWS["flip_shift"](images)
+    down = [[5.0, 4, 5, 6], [1, 0, 1, 2], [5, 4, 5, 6]]  # one pixel down and right
+    up = [[5.0, 6, 7, 6], [9, 10, 11, 10], [5, 6, 7, 6]]
+    for number, expected in enumerate((images[0, 0].tolist(), down, up)):
+        assert views[2 * number][0, 0].tolist() == expected
+        assert torch.equal(views[2 * number + 1], views[2 * number].flip(3))
+    assert len(views) == 6
 
 
 def test_labels_have_independent_probabilities() -> None:

@@ -131,7 +131,8 @@ def evaluate(
         out: another folder for the results. Without it, nothing is saved for weights outside of a
             run.
         tta: name of a test-time augmentation: "flip" averages the probabilities of each image and
-            its mirror image. Its results are saved apart, in folders whose names end in
+            its mirror image, "flip_shift" also those shifted by one pixel. Its results are saved
+            apart, in folders whose names end in
             ``-tta-NAME``.
         precision: "fp32", whose results agree to 1e-4 with the trained network's; "bf16", which is
             faster where the processor computes with it; "auto": bf16 there, if its outputs for the

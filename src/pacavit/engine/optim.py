@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 import timm.optim
 import torch
 from timm.models import group_parameters
+from timm.optim import Lookahead
 from timm.utils import ModelEmaV3
 from torch import nn
 
@@ -29,13 +30,19 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
     By default, vectors and ``no_weight_decay()`` get no weight decay. ``lr_scale`` of each
     parameter group is the product of its factors: ``layer_decay`` by timm's ``group_matcher``,
     ``lr_scales`` by name, ``head_lr_scale`` outside the backbone, ``cluster_lr_scale`` for the
-    layers that cluster.
+    layers that cluster. With ``lookahead``, timm's Lookahead wraps the optimizer; its slow copy
+    begins with the weights at its first turn.
 
     Raises:
         UnknownNameError: timm has no such optimizer.
         RecipeError: it does not take these options, or one of the settings has no effect.
     """
     known = [str(name) for name in timm.optim.list_optimizers()]
+    if config.optimizer.startswith("lookahead_"):
+        raise RecipeError(
+            f"train.optimizer {config.optimizer!r}: write train.optimizer = "
+            f"{config.optimizer.removeprefix('lookahead_')!r} and train.lookahead = 6"
+        )
     if config.optimizer not in known:
         raise UnknownNameError("optimizer", config.optimizer, known)
     if config.layer_decay is not None and _num_layers(model) < 2:
@@ -63,7 +70,10 @@ def create_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optim
         )
     if config.lr_scales or config.cluster_lr_scale != 1 or config.head_lr_scale != 1:
         _scale_groups(optimizer, model, config)
-    return optimizer
+    if config.lookahead is None:
+        return optimizer
+    wrapped: torch.optim.Optimizer = Lookahead(optimizer, config.lookahead_alpha, config.lookahead)
+    return wrapped
 
 
 def _num_layers(model: nn.Module) -> int:

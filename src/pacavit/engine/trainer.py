@@ -20,6 +20,7 @@ from pacavit.engine.distillation import load_distiller
 from pacavit.engine.distributed import World
 from pacavit.engine.duplicates import FoundDuplicates, check_duplicates
 from pacavit.engine.evaluate import measure
+from pacavit.engine.freezing import Freezing
 from pacavit.engine.run.log import RunLog, read_metrics
 from pacavit.engine.run.loggers import check_loggers
 from pacavit.engine.run.summary import describe_data, describe_training
@@ -36,6 +37,7 @@ from pacavit.engine.weights.format import (
     weights_bytes,
 )
 from pacavit.engine.weights.transfer import initialize
+from pacavit.engine.whitening import check_whitening, whiten
 from pacavit.errors import DataError, Interrupted, PacavitError
 from pacavit.recipes.schema import Recipe
 from pacavit.tasks import ImageClassifier, Task
@@ -100,6 +102,9 @@ class Trainer:
             if isinstance(self.config.class_weights, Mapping):
                 named_weights(self.config.class_weights, self.info)
             check_batch_norm(self.task, recipe, self.info, world.size)
+            self.freezing = Freezing(self.task.model, recipe)
+            if self.config.whitening is not None:
+                check_whitening(self.task.model)
             ema = self.config.ema
             self.average = None if ema is None else optim.create_average(self.task, ema)
             distiller = load_distiller(recipe, self.info, self.device)
@@ -138,6 +143,10 @@ class Trainer:
         self.duplicates = FoundDuplicates()
         with world.together():
             self.summary += weigh_classes(self.task, self.config, self.info, self.images)
+            if trained_on is None and self.config.whitening is not None:
+                models = [task.model for task in dict.fromkeys((self.task, self.best_task))]
+                self.summary.append(whiten(models, recipe, self.images, self.info))
+            self.summary += self.freezing.lines
             if trained_on is None and world.is_main:
                 self.duplicates = check_duplicates(recipe.data, source, splits)
         self.timer = Timer(self._step_costs(), self.steps_per_epoch)
@@ -181,6 +190,7 @@ class Trainer:
             log: of the session; None in all processes but the first.
         """
         self.clock = self.saved_at = time.monotonic()
+        self.cpu_clock = time.process_time()
         self._report_broken(log)
         while not self._has_ended():
             try:
@@ -228,6 +238,8 @@ class Trainer:
     def _train_epoch(self, log: RunLog | None) -> None:
         progress, config = self.progress, self.config
         loader = self._train_loader(progress.epoch)
+        if self.freezing.apply(progress.epoch):
+            self.wrap()  # wrappers for several processes expect gradients of what learns
         self.task.train()
         self.timer.pause()
         for batch in loader.epoch(progress.epoch, start=progress.batch):
@@ -324,6 +336,7 @@ class Trainer:
             "lr": optim.lr_at(progress.step - 1, self.total_steps, self.config),
             "images_per_second": self.timer.end_epoch() * self.config.batch_size,
             "elapsed": progress.elapsed,
+            "elapsed_cpu": progress.elapsed_cpu,
             **progress.metrics,
             **clusters.means(),
         }
@@ -420,9 +433,10 @@ class Trainer:
         )
 
     def _count_time(self) -> None:
-        now = time.monotonic()
+        now, cpu = time.monotonic(), time.process_time()
         self.progress.elapsed += now - self.clock
-        self.clock = now
+        self.progress.elapsed_cpu += cpu - self.cpu_clock
+        self.clock, self.cpu_clock = now, cpu
 
     def _train_loader(self, epoch: int) -> Loader:
         size = self._smaller_size(epoch)

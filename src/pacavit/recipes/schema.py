@@ -227,6 +227,31 @@ class TrainConfig(_Section):
         lt=1,
         description="decay of the moving average of the weights; None: no average",
     )
+    lookahead: int | None = Field(
+        None,
+        ge=2,
+        lt=2**31,
+        description="every so many steps, move the weights back toward a slow copy of them "
+        "(Lookahead, Zhang et al. 2019); None: never",
+    )
+    lookahead_alpha: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="fraction of the way that the slow copy goes to the weights each time",
+    )
+    whitening: Fraction | None = Field(
+        None,
+        description="start the first convolution as whitening filters (eigenvectors of patches of "
+        "the training images), and keep its weights fixed in this first fraction of the epochs; "
+        "0: not fixed; None: random filters",
+    )
+    freeze: tuple[tuple[Annotated[float, Field(ge=0, lt=1)], Size], ...] = Field(
+        (),
+        description="(from, layers) pairs: after the fraction `from` of the epochs, the first "
+        "`layers` layers no longer learn, which saves their backward passes; layers are those of "
+        "layer_decay",
+    )
     teacher: str | None = Field(
         None,
         description="trained model to imitate (knowledge distillation): run folder, weights file, "
@@ -287,6 +312,21 @@ class TrainConfig(_Section):
             raise ValueError('schedule = "steps" and lr_drops need each other')
         return self
 
+    @model_validator(mode="after")
+    def _with_effect(self) -> TrainConfig:
+        if self.lookahead is None and self.lookahead_alpha != 0.5:
+            raise ValueError("lookahead_alpha needs lookahead, a number of steps")
+        if self.parallel == "fsdp" and (self.freeze or self.whitening is not None):
+            raise ValueError('freeze and whitening need parallel = "ddp"')
+        return self
+
+    @field_validator("freeze")
+    @classmethod
+    def _freezing_more(cls, value: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], ...]:
+        if any(list(column) != sorted(set(column)) for column in zip(*value, strict=True)):
+            raise ValueError("(from, layers) pairs, both increasing")
+        return value
+
     @field_validator("progressive")
     @classmethod
     def _rising(
@@ -309,6 +349,14 @@ class Recipe(_Section):
     data: DataConfig = Field(description="the images")
     model: ModelConfig = Field(description="the network")
     train: TrainConfig = Field(description="the training")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Recipe:
+        if self.model.init is not None and self.train.whitening is not None:
+            raise ValueError(
+                "train.whitening would replace trained weights of model.init; drop one"
+            )
+        return self
 
     @field_validator("task", mode="wrap")
     @classmethod

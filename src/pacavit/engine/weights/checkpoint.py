@@ -65,6 +65,8 @@ class Progress:
         best_epoch: the epoch that reached it, counted from 1.
         metrics: scores of the latest validation.
         elapsed: seconds of training so far, over all sessions.
+        elapsed_cpu: CPU seconds of the first process meanwhile, the sum over its threads; unlike
+            ``elapsed``, it does not count the time that other programs take.
     """
 
     step: int = 0
@@ -76,6 +78,7 @@ class Progress:
     best_epoch: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     elapsed: float = 0.0
+    elapsed_cpu: float = 0.0
 
     def add_losses(self, loss: float, losses: Mapping[str, float]) -> None:
         """Add the losses of one step: their sum, and each by name."""
