@@ -17,7 +17,6 @@ from torch import Tensor
 
 from pacavit.data import Batch, Placement, Sample, SampleRandom, decode_image, read_image
 from pacavit.data.formats.image import from_pillow
-from pacavit.engine import build
 from pacavit.engine.weights.load import LoadedModel
 from pacavit.errors import CheckpointError, DataError
 from pacavit.utils.text import shown
@@ -66,7 +65,7 @@ class Predictor:
     ) -> None:
         self.model, self.device, self.batch_size = model, torch.device(device), batch_size
         self.task = model.task.to(self.device).eval()
-        self.preprocess = build.eval_preprocess(model.recipe, model.info)
+        self.preprocess = model.preprocess()
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Iterable[ImageInput]) -> list[Predicted]:

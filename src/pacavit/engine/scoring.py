@@ -76,7 +76,7 @@ def score_model(
         images = (source.load_all() if split is None else source.load(split)).to(device)
     evaluation = evaluate(
         model.task,
-        build.eval_loader(model.recipe, images, model.info),
+        build.eval_loader(model.recipe, images, model.info, preprocess=model.preprocess()),
         model.info.class_names,
         device=device,
         observe=observe,

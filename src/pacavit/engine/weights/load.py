@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
+from pacavit.data import Preprocess
 from pacavit.data.base import DataInfo
 from pacavit.engine import build
+from pacavit.engine.exported.model import ExportedModel, find_exported, open_exported
 from pacavit.engine.run.environment import needed_plugins
 from pacavit.engine.weights import checkpoint, hub
 from pacavit.engine.weights.fit import build_to_fit
@@ -46,6 +48,7 @@ class LoadedModel:
         metrics: validation scores when the weights were written.
         path: the file the weights came from.
         calibration: of the probabilities, with the temperature of the task; None if there is none.
+        exported: of a file that ``pacavit export`` wrote; None for networks of torch.
     """
 
     task: Task
@@ -54,6 +57,7 @@ class LoadedModel:
     metrics: Mapping[str, float]
     path: Path
     calibration: Calibration | None = None
+    exported: ExportedModel | None = None
 
     @property
     def classifier(self) -> ImageClassifier:
@@ -65,6 +69,11 @@ class LoadedModel:
             )
         return self.task
 
+    def preprocess(self) -> Preprocess:
+        """The path from stored images to the network, without augmentation."""
+        own = None if self.exported is None else self.exported.preprocess()
+        return build.eval_preprocess(self.recipe, self.info) if own is None else own
+
 
 def load_model(source: str | Path) -> LoadedModel:
     """A trained network, ready to use.
@@ -72,9 +81,10 @@ def load_model(source: str | Path) -> LoadedModel:
     Args:
         source: a run folder (for an unfinished run, its newest checkpoint is loaded), a folder of
             ``save_pretrained``, ``hf-hub:USER/NAME`` for such a folder on the Hugging Face hub, a
-            weights file, or the name of packaged weights, which takes precedence over a folder of
-            that name (``./NAME``). Half-precision weights become fp32. A warning names plug-ins
-            that have changed since the run was trained.
+            weights file, a file or folder that ``pacavit export`` wrote, or the name of packaged
+            weights, which takes precedence over a folder of that name (``./NAME``).
+            Half-precision weights become fp32. A warning names plug-ins that have changed since
+            the run was trained.
 
     Raises:
         UnknownNameError: no packaged weights have that name.
@@ -88,6 +98,9 @@ def load_model(source: str | Path) -> LoadedModel:
     path = hub.fetch(source) if str(source).startswith(hub.PREFIX) else Path(source)
     if (path / hub.CONFIG).is_file():
         return _load_file(path / hub.WEIGHTS)
+    exported = find_exported(path)
+    if exported is not None:
+        return _load_exported(exported)
     if path.is_dir():
         with naming_plugins(path):
             loaded = _load_file(_newest_weights(path))
@@ -164,6 +177,14 @@ def _newest_weights(run: Path) -> Path:
     if newest is None:
         raise CheckpointError(f"the run in {run} has no checkpoint yet; train it for longer")
     return checkpoint.best_weights(newest)
+
+
+def _load_exported(path: Path) -> LoadedModel:
+    model = open_exported(path)
+    found = model.description
+    return LoadedModel(
+        model.task, found.recipe, found.info, found.metrics, path, found.calibration, model
+    )
 
 
 def _load_file(path: Path) -> LoadedModel:
