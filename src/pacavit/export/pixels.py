@@ -109,13 +109,13 @@ class PixelGraph(Graph):
 
     def __init__(self, resize: nn.Module, graph: Graph, info: DataInfo) -> None:
         super().__init__()
-        self.resize, self.graph, self.info = resize, graph, info
+        self.resize, self.inner, self.info = resize, graph, info
         self.outputs, self.channels, self.strides = graph.outputs, graph.channels, graph.strides
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs."""
         pixels = self.resize(images.permute(0, 3, 1, 2).float())
-        found: tuple[Tensor, ...] = self.graph(normalize(pixels, self.info))
+        found: tuple[Tensor, ...] = self.inner(normalize(pixels, self.info))
         return found
 
 

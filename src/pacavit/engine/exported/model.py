@@ -50,12 +50,14 @@ class ExportedModel:
 
     Attributes:
         task: its network is the file.
+        engine: that runs the file.
         description: of the weights that were exported.
         facts: how they were exported.
         path: of the file.
     """
 
     task: Task
+    engine: FileEngine
     description: Description
     facts: ExportFacts
     path: Path
@@ -148,4 +150,4 @@ def open_exported(path: Path) -> ExportedModel:
     task.run_by(engine, facts.outputs)
     if found.calibration is not None:
         task.temperature = found.calibration.temperature
-    return ExportedModel(task.eval(), found, facts, path)
+    return ExportedModel(task.eval(), engine, found, facts, path)
