@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pacavit import __version__
 from pacavit.engine.exported.facts import Precision
-from pacavit.engine.weights.load import load_model
+from pacavit.engine.weights.load import load_network
 from pacavit.export import Exported, ExportOptions, export_model
 from pacavit.utils.progress import show_progress
 
@@ -59,4 +59,4 @@ def export(
         to, input, precision, size, overwrite, None if data is None else Path(data)
     )
     with show_progress(Console(stderr=True) if progress else None):
-        return export_model(load_model(model), Path(out), options, __version__)
+        return export_model(load_network(model), Path(out), options, __version__)

@@ -88,7 +88,7 @@ def export_model(model: LoadedModel, out: Path, options: ExportOptions, version:
     """
     target = plan_target(out, options.to, overwrite=options.overwrite)
     writer = WRITERS.create(target.format, options={})
-    _check_options(model, writer, target.format, options)
+    _check_options(writer, target.format, options)
     network = model.task.graph()
     _check_network(network)
     preprocess = model.preprocess()
@@ -136,13 +136,8 @@ def export_model(model: LoadedModel, out: Path, options: ExportOptions, version:
     return Exported(target.path, target.format, facts, agreement, num_bytes)
 
 
-def _check_options(model: LoadedModel, writer: Writer, name: str, options: ExportOptions) -> None:
+def _check_options(writer: Writer, name: str, options: ExportOptions) -> None:
     """Raise PacavitError for a wrong option, or a library that is missing."""
-    if model.exported is not None:
-        raise PacavitError(
-            f"{shown(model.path)} is an exported file; export the run folder or weights that it "
-            "was made from"
-        )
     if options.input not in ("float", "uint8"):
         raise PacavitError(f"input must be float or uint8, not {options.input!r}")
     if options.precision not in writer.precisions:

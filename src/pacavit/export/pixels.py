@@ -3,28 +3,32 @@
 Resizing is two products with matrices that are built from the size of the image inside the graph,
 first along the width, then along the height, with the weights and the roundings of what the
 preprocessing of images uses: torch's antialiased resizing of bytes (weights of 15 bits), and
-Pillow's (22 bits). Sizes enter as whole numbers, so that no position is rounded.
+Pillow's (22 bits). Sizes and weights are whole numbers, and sums of products are exact, so that
+engines agree to the last bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pacavit.data import DataInfo, Preprocess, normalize
+from pacavit.data.formats.image import center_region
 from pacavit.errors import PacavitError
 from pacavit.tasks.classification import ClassificationPreprocess
 from pacavit.tasks.classification.crops import CenterCrop
 from pacavit.tasks.graph import Graph
 from pacavit.tasks.segmentation import SegmentationPreprocess
 
-__all__ = ["Axis", "PixelGraph", "bicubic", "bilinear", "pixel_input", "resizing_matrix"]
+__all__ = ["PixelGraph", "pixel_input"]
 
 _MAX_BITS = 22  # of weights, in torch and in Pillow
 _BITS_16 = 2**15 - 0.5  # the largest weight of torch, in 16 bits with sign
+_TORCH, _PILLOW = 2, 3  # bytes of a weight
 
 
 def bilinear(distance: Tensor) -> Tensor:
@@ -56,14 +60,26 @@ class Axis:
     first: Tensor
 
 
-def resizing_matrix(
+class Weights(NamedTuple):
+    """Weights by which resized pixels are sums of pixels.
+
+    Attributes:
+        numbers: (count, L) whole numbers in float32.
+        unit: int32 scalar, which their sums are divided by.
+    """
+
+    numbers: Tensor
+    unit: Tensor
+
+
+def resizing_weights(
     places: Tensor,
     axis: Axis,
     count: int,
     kernel: Callable[[Tensor], Tensor],
     *,
     fixed_bits: bool,
-) -> Tensor:
+) -> Weights:
     """Weights (count, L) by which ``count`` resized pixels are sums of L pixels.
 
     Args:
@@ -71,31 +87,55 @@ def resizing_matrix(
         axis: of the image.
         count: number of pixels that are used.
         kernel: weights by distance.
-        fixed_bits: weights of 22 bits in float64, as Pillow has them, whose sums float32 would
-            round; if False, of as many bits as 16 can hold, in float32, as torch has them.
+        fixed_bits: weights of 22 bits, as Pillow has them; if False, of as many bits as 16 can
+            hold, as torch has them.
     """
+    weights = _fractions(places, axis, count, kernel)
+    bits = torch.arange(1, _MAX_BITS + 1, device=places.device)
+    unit = torch.full_like(places[:1], 2**_MAX_BITS)
+    if not fixed_bits:
+        fits = (weights.max() * torch.exp2(bits.double()) < _BITS_16).to(torch.float64)
+        unit = torch.exp2(fits.sum()).long()[None]
+    rounded = (weights * unit.double() + 0.5).floor()
+    return Weights(rounded.float(), unit[0].int())
+
+
+def _fractions(
+    places: Tensor, axis: Axis, count: int, kernel: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """(count, L) float64 with sum 1 over L; arguments are those of ``resizing_weights``."""
     source = places[None] - axis.start
     target = torch.arange(count, device=places.device)[:, None] + axis.first
     # Twice the distance between the centers of the pixels, times the number of resized pixels.
     distance = ((2 * source + 1) * axis.total - (2 * target + 1) * axis.kept).abs()
     reach = 2 * torch.maximum(axis.kept, axis.total)
-    dtype = torch.float64 if fixed_bits else torch.float32
-    weights = kernel(distance.to(dtype) / reach.to(dtype))
+    weights = kernel(distance.double() / reach.double())
     inside = (source >= 0) & (source < axis.kept)
     weights = torch.where(inside, weights, 0.0)
-    weights = weights / weights.sum(1, keepdim=True)
-    if fixed_bits:
-        scale = torch.tensor(2.0**_MAX_BITS, dtype=dtype)
-    else:
-        powers = 2.0 ** torch.arange(1, _MAX_BITS + 1)
-        fits = (weights.max() * powers < _BITS_16).to(weights.dtype)
-        scale = torch.exp2(fits.sum())
-    return (weights * scale + 0.5).floor() / scale
+    return weights / weights.sum(1, keepdim=True)
 
 
-def _to_bytes(values: Tensor) -> Tensor:
-    """Whole numbers in 0..255, as float."""
-    return (values + 0.5).floor().clamp(0, 255)
+def _resize(pixels: Tensor, weights: Weights, bytes_of_weights: int) -> Tensor:
+    """The last axis (..., L) of whole numbers in 0..255 -> (..., count), rounded as bytes are.
+
+    Weights are split into bytes, so that float32 holds the sums of products exactly.
+    """
+    rest, total = weights.numbers, None
+    for place in reversed(range(bytes_of_weights)):
+        part = (rest / 256**place).floor()
+        rest = rest - part * 256**place
+        sums = (pixels @ part.T).int() * 256**place
+        total = sums if total is None else total + sums
+    assert total is not None
+    half = torch.div(weights.unit, 2, rounding_mode="floor")
+    rounded = torch.div(total.clamp(min=0) + half, weights.unit, rounding_mode="floor")
+    return rounded.clamp(max=255).float()
+
+
+def _resize_both(pixels: Tensor, rows: Weights, columns: Weights, bytes_of_weights: int) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, height, width): columns first, as torch and Pillow do."""
+    narrow = _resize(pixels, columns, bytes_of_weights)
+    return _resize(narrow.transpose(2, 3), rows, bytes_of_weights).transpose(2, 3)
 
 
 class PixelGraph(Graph):
@@ -132,7 +172,9 @@ class _Cropped(nn.Module):
         self.cubic = self.crop is not None and self.crop.interpolation == "bicubic"
         side = 0 if self.crop is None else self.crop.size
         self.size = preprocess.stored_size if self.crop is None else (side, side)
-        self.final = _last_resize(self.size, preprocess.transform.size)
+        self.final: nn.Module = nn.Identity()
+        if self.size != preprocess.transform.size:  # images are stored in another size
+            self.final = _Enlarged(self.size, preprocess.transform.size)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Resize twice: to the size of stored images, then to that of the network's input."""
@@ -140,11 +182,12 @@ class _Cropped(nn.Module):
         axes = self._axes(places[0][-1] + 1, places[1][-1] + 1)
         kernel = bicubic if self.cubic else bilinear
         rows, columns = (
-            resizing_matrix(each, axis, count, kernel, fixed_bits=self.crop is not None)
+            resizing_weights(each, axis, count, kernel, fixed_bits=self.crop is not None)
             for each, axis, count in zip(places, axes, self.size, strict=True)
         )
-        resized = _to_bytes(rows @ _to_bytes(pixels.to(rows.dtype) @ columns.T)).float()
-        return resized if self.final is None else self.final(resized)
+        resized = _resize_both(pixels, rows, columns, _TORCH if self.crop is None else _PILLOW)
+        final: Tensor = self.final(resized)
+        return final
 
     def _axes(self, height: Tensor, width: Tensor) -> tuple[Axis, Axis]:
         """How rows and columns are resized."""
@@ -182,62 +225,56 @@ def _centered(side: Tensor, kept: Tensor, total: int) -> Axis:
     return Axis(start, kept, torch.full_like(side, total), torch.zeros_like(side))
 
 
-class _Fixed(nn.Module):
-    """(B, 3, H, W) of one size -> (B, 3, height, width), bilinearly with antialiasing.
+class _Resized(nn.Module):
+    """(B, 3, H, W) whole numbers of one size -> (B, 3, height, width), as bytes are resized.
 
     Args:
         stored: (H, W).
         size: (height, width).
-        crop: to the aspect ratio of ``size`` around the center first.
-        round_bytes: round to whole numbers, as images in bytes are.
+    """
+
+    def __init__(self, stored: tuple[int, int], size: tuple[int, int]) -> None:
+        super().__init__()
+        for name, side, total in zip(("rows", "columns"), stored, size, strict=True):
+            length = torch.tensor(side)
+            axis = _centered(length, length, total)
+            places = torch.arange(side)
+            weights = resizing_weights(places, axis, total, bilinear, fixed_bits=False)
+            self.register_buffer(f"{name}_numbers", weights.numbers, persistent=False)
+            self.register_buffer(f"{name}_unit", weights.unit, persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The resized pixels."""
+        rows, columns = (
+            Weights(self.get_buffer(f"{name}_numbers"), self.get_buffer(f"{name}_unit"))
+            for name in ("rows", "columns")
+        )
+        return _resize_both(pixels, rows, columns, _TORCH)
+
+
+class _Enlarged(nn.Module):
+    """(B, 3, H, W) of one size -> (B, 3, height, width), center-cropped, bilinear, antialiased.
+
+    Args:
+        stored: (H, W).
+        size: (height, width).
     """
 
     rows: Tensor
     columns: Tensor
 
-    def __init__(
-        self, stored: tuple[int, int], size: tuple[int, int], *, crop: bool, round_bytes: bool
-    ) -> None:
+    def __init__(self, stored: tuple[int, int], size: tuple[int, int]) -> None:
         super().__init__()
-        self.round_bytes = round_bytes
-        height, width = (torch.tensor(side) for side in stored)
-        kept = [height, width]
-        if crop and stored[0] * size[1] != stored[1] * size[0]:
-            wide = stored[0] * size[1] < stored[1] * size[0]
-            kept = [
-                height if wide else _in_proportion(width, size),
-                _in_proportion(height, size[::-1]) if wide else width,
-            ]
-        for name, side, part, total in zip(
-            ("rows", "columns"), (height, width), kept, size, strict=True
-        ):
-            axis = _centered(side, part, total)
-            matrix = _exact_matrix(int(side), axis, total, round_bytes=round_bytes)
-            self.register_buffer(name, matrix, persistent=False)
+        region = center_region(stored, size)
+        sides = zip(("rows", "columns"), stored, region[:2], region[2:], size, strict=True)
+        for name, side, start, kept, total in sides:
+            numbers = (torch.tensor(int(each)) for each in (start, kept, total, 0))
+            weights = _fractions(torch.arange(side), Axis(*numbers), total, bilinear)
+            self.register_buffer(name, weights.float(), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The resized pixels."""
-        if self.round_bytes:
-            return _to_bytes(self.rows @ _to_bytes(pixels @ self.columns.T))
         return self.rows @ (pixels @ self.columns.T)
-
-
-def _exact_matrix(side: int, axis: Axis, total: int, *, round_bytes: bool) -> Tensor:
-    """The matrix of an axis whose length is known; without bits where nothing is rounded."""
-    matrix = resizing_matrix(torch.arange(side), axis, total, bilinear, fixed_bits=False)
-    if round_bytes:
-        return matrix
-    source = torch.arange(side)[None] - axis.start
-    target = torch.arange(total)[:, None]
-    distance = ((2 * source + 1) * total - (2 * target + 1) * axis.kept).abs()
-    weights = bilinear(distance.double() / (2 * max(int(axis.kept), total)))
-    weights = weights * ((source >= 0) & (source < axis.kept))
-    return (weights / weights.sum(1, keepdim=True)).float()
-
-
-def _last_resize(stored: tuple[int, int], size: tuple[int, int]) -> _Fixed | None:
-    """From stored images to the network's input; None if they have its size."""
-    return None if stored == size else _Fixed(stored, size, crop=True, round_bytes=False)
 
 
 def pixel_input(
@@ -275,5 +312,4 @@ def pixel_input(
             f"they are resized to a shorter side of {config.image_size}, and graphs with resized "
             "images of several sizes are not supported"
         )
-    resize = _Fixed(size, config.resized(size), crop=False, round_bytes=True)
-    return PixelGraph(resize, graph, info)
+    return PixelGraph(_Resized(size, config.resized(size)), graph, info)

@@ -22,6 +22,7 @@ __all__ = [
     "DenseGraph",
     "Engine",
     "EngineClassifier",
+    "EngineHead",
     "EngineNetworks",
     "Graph",
     "dense_graph",

@@ -26,8 +26,8 @@ _SAMPLES = "data/sample_inputs/model.pt"
 _PARTS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|\.format_version|models/model\.json|"
     r"data/weights/weight_\d+|data/constants/tensor_\d+|"
-    rf"data/(weights/model_weights|constants/model_constants)_config\.json|{_SAMPLES}|"
-    rf"extra/{EXTRA_FILE}".replace(".json", r"\.json")
+    r"data/weights/model_weights_config\.json|data/constants/model_constants_config\.json|"
+    rf"{re.escape(_SAMPLES)}|extra/{re.escape(EXTRA_FILE)}"
 )
 _TARGETS = re.compile(
     r"torch\.ops\.(aten|pacavit)\.[\w.]+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled|"

@@ -31,6 +31,7 @@ from pacavit.utils.text import shown
 __all__ = [
     "LoadedModel",
     "load_model",
+    "load_network",
     "naming_plugins",
     "warn_of_changed_plugins",
     "weights_digest",
@@ -116,6 +117,21 @@ def load_model(source: str | Path) -> LoadedModel:
     if isinstance(source, Path) or os.sep in name or name.endswith(".safetensors"):
         raise CheckpointError(f"no run folder or weights file at {path}")
     raise UnknownNameError("run folder, weights file or packaged weights", name, packaged_names())
+
+
+def load_network(source: str | Path) -> LoadedModel:
+    """A trained network of torch, for what needs its weights; arguments are those of ``load_model``.
+
+    Raises:
+        PacavitError: as ``load_model``, or the source is an exported file.
+    """
+    loaded = load_model(source)
+    if loaded.exported is not None:
+        raise CheckpointError(
+            f"{shown(loaded.path)} is an exported file, whose weights only its engine can use; "
+            "give the run folder or weights file that it was made from"
+        )
+    return loaded
 
 
 def weights_digest(model: LoadedModel) -> str:
