@@ -87,7 +87,7 @@ def test_the_description_suffices_for_other_programs(export: Export) -> None:
         "in_graph": False,
         "color": "RGB",
         "layout": "NCHW",
-        "size": [8, 8],
+        "size": [32, 32],
         "mean": list(info.mean),
         "std": list(info.std),
     }

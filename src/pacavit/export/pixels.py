@@ -65,7 +65,7 @@ class Weights(NamedTuple):
 
     Attributes:
         numbers: (count, L) whole numbers in float32.
-        unit: int32 scalar, which their sums are divided by.
+        unit: float32 scalar, a power of 2 which their sums are divided by.
     """
 
     numbers: Tensor
@@ -91,13 +91,12 @@ def resizing_weights(
             hold, as torch has them.
     """
     weights = _fractions(places, axis, count, kernel)
-    bits = torch.arange(1, _MAX_BITS + 1, device=places.device)
-    unit = torch.full_like(places[:1], 2**_MAX_BITS)
+    powers = torch.tensor([2.0**bit for bit in range(1, _MAX_BITS + 1)], device=places.device)
+    unit = powers[-1]
     if not fixed_bits:
-        fits = (weights.max() * torch.exp2(bits.double()) < _BITS_16).to(torch.float64)
-        unit = torch.exp2(fits.sum()).long()[None]
-    rounded = (weights * unit.double() + 0.5).floor()
-    return Weights(rounded.float(), unit[0].int())
+        unit = torch.where(weights.max() * powers < _BITS_16, powers, 1.0).max()
+    rounded = (weights * unit + 0.5).floor()
+    return Weights(rounded.float(), unit)
 
 
 def _fractions(
@@ -118,18 +117,17 @@ def _fractions(
 def _resize(pixels: Tensor, weights: Weights, bytes_of_weights: int) -> Tensor:
     """The last axis (..., L) of whole numbers in 0..255 -> (..., count), rounded as bytes are.
 
-    Weights are split into bytes, so that float32 holds the sums of products exactly.
+    Weights are split into bytes, so that float32 holds the sums of products exactly; some engines
+    have no other arithmetic. What the sums are divided by is a power of 2.
     """
-    rest, total = weights.numbers, None
+    rest = weights.numbers
+    total = torch.zeros_like(weights.unit)  # in units of 256
     for place in reversed(range(bytes_of_weights)):
         part = (rest / 256**place).floor()
         rest = rest - part * 256**place
-        sums = (pixels @ part.T).int() * 256**place
-        total = sums if total is None else total + sums
-    assert total is not None
-    half = torch.div(weights.unit, 2, rounding_mode="floor")
-    rounded = torch.div(total.clamp(min=0) + half, weights.unit, rounding_mode="floor")
-    return rounded.clamp(max=255).float()
+        sums = pixels @ part.T
+        total = total + (sums * 256 ** (place - 1) if place else (sums / 256).floor())
+    return ((total + weights.unit / 512) / (weights.unit / 256)).floor().clamp(0, 255)
 
 
 def _resize_both(pixels: Tensor, rows: Weights, columns: Weights, bytes_of_weights: int) -> Tensor:
