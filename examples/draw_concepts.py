@@ -34,7 +34,11 @@ LAYERS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("pacavit_cli", "the command, one file per verb", ""),),
     (("api", "the verbs as Python functions", ""),),
     (("compare", "several runs beside each other", ""),),
-    (("report", "pages, tables, cards", "report"), ("demo", "the web demo", ""), ("export", "other engines", "")),
+    (
+        ("report", "pages, tables, cards", "report"),
+        ("demo", "the web demo", ""),
+        ("export", "other engines", ""),
+    ),
     (("explain", "heatmaps, masks and their evaluation", ""),),
     (("engine", "build, train, evaluate, weights", "engine"),),
     (("recipes", "named, complete runs (TOML)", "recipes"),),

@@ -85,8 +85,9 @@ def test_predict_and_evaluate_take_a_file_like_a_run(
     export: Export, weights: Path, image: Path, options: dict[str, str]
 ) -> None:
     file = export("blobs.onnx", **options)
-    [found], [expected] = api.predict(file, [image], top_k=10), api.predict(
-        weights, [image], top_k=10
+    [found], [expected] = (
+        api.predict(file, [image], top_k=10),
+        api.predict(weights, [image], top_k=10),
     )
     found_top, expected_top = dict(found.top), dict(expected.top)  # type: ignore[attr-defined]
     assert found_top == pytest.approx(expected_top, abs=1e-5)
@@ -258,7 +259,9 @@ def test_a_missing_library_is_named(
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(CheckpointError, match=r"need the library onnxruntime; .*'pacavit\[export\]"):
+    with pytest.raises(
+        CheckpointError, match=r"need the library onnxruntime; .*'pacavit\[export\]"
+    ):
         load_model(file)
     with pytest.raises(PacavitError, match=r"onnx needs onnx, onnxscript, onnxruntime; install"):
         api.export(weights, tmp_path / "x.onnx")

@@ -28,7 +28,6 @@ from pacavit.export.writers import WRITERS, Job, Writer
 from pacavit.recipes.schema import MAX_IMAGE_SIZE
 from pacavit.tasks.graph import Graph
 from pacavit.utils.progress import announce
-from pacavit.utils.text import shown
 
 __all__ = ["ExportOptions", "Exported", "export_model"]
 

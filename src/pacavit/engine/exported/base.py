@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacavit.engine.exported.facts import INPUT, ExportFacts
+from pacavit.engine.exported.facts import INPUT, ExportFacts, Precision
 from pacavit.errors import CheckpointError
 from pacavit.utils.registry import Registry
 from pacavit.utils.text import one_line, shown
@@ -31,6 +31,7 @@ class Reader(ABC):
         suffix: of the file.
         text: the description inside, see ``exported_text``; None if there is none.
         inputs: shape by name of the input tensors; None where any length fits.
+        precision: of the arithmetic.
 
     Raises:
         CheckpointError: the file is broken, or its engine is not installed.
@@ -39,12 +40,14 @@ class Reader(ABC):
     suffix: ClassVar[str]
     text: str | None
     inputs: Mapping[str, tuple[int | None, ...]]
+    precision: Precision = "fp32"
 
     @abstractmethod
     def __init__(self, path: Path) -> None: ...
 
     def prepare(self, facts: ExportFacts) -> None:
         """Choose the precision that the file was exported for, before the first ``run``."""
+        self.precision = facts.precision
 
     @abstractmethod
     def run(self, images: NDArray[Any]) -> list[NDArray[Any]]:
@@ -127,7 +130,7 @@ def _check_input(reader: Reader, facts: ExportFacts, path: Path) -> None:
     """Raise CheckpointError unless a file has the one input that it describes."""
     axis = 3 if facts.input == "uint8" else 1
     shape = reader.inputs.get(INPUT, ())
-    if len(reader.inputs) != 1 or len(shape) != 4 or shape[axis] not in (3, None):
+    if len(reader.inputs) != 1 or len(shape) != 4 or shape[axis] != 3:
         listed = ", ".join(f"{name} {each}" for name, each in reader.inputs.items())
         raise CheckpointError(
             f"{shown(path)} has the inputs {listed or 'none'}, and must have one, {INPUT!r}, of "

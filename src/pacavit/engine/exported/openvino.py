@@ -66,8 +66,9 @@ class OpenvinoReader(Reader):
 
     def prepare(self, facts: ExportFacts) -> None:
         """Compile; by default OpenVINO would compute in bf16 where the CPU can."""
+        super().prepare(facts)
         hints = {
-            "INFERENCE_PRECISION_HINT": _HINTS[facts.precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         try:

@@ -33,7 +33,9 @@ _TARGETS = re.compile(
     r"torch\.ops\.(aten|pacavit)\.[\w.]+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled|"
     r"_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+"
 )
-_EXPRESSION = re.compile(r"(?:[A-Z]\w*|'\w+'|(?:positive|integer|nonnegative|real)=|[\d(), .+*/-])*")
+_EXPRESSION = re.compile(
+    r"(?:[A-Z]\w*|'\w+'|(?:positive|integer|nonnegative|real)=|[\d(), .+*/-])*"
+)
 
 
 @READERS.register("pt2")
@@ -68,7 +70,9 @@ class Pt2Reader(Reader):
             ) from error
         # Guards are code of the file; the sizes that they would check are checked by the engine.
         self.module = program.module(check_guards=False)
-        values = {node.name: node.meta["val"] for node in program.graph.find_nodes(op="placeholder")}
+        values = {
+            node.name: node.meta["val"] for node in program.graph.find_nodes(op="placeholder")
+        }
         self.inputs = {
             name: tuple(side if isinstance(side, int) else None for side in values[name].shape)
             for name in program.graph_signature.user_inputs

@@ -120,7 +120,7 @@ def load_model(source: str | Path) -> LoadedModel:
 
 
 def load_network(source: str | Path) -> LoadedModel:
-    """A trained network of torch, for what needs its weights; arguments are those of ``load_model``.
+    """The same as ``load_model`` for what needs the weights, which exported files do not give.
 
     Raises:
         PacavitError: as ``load_model``, or the source is an exported file.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -52,7 +51,7 @@ class Writer(ABC):
 
     suffix: ClassVar[str | None] = None
     folder: ClassVar[str | None] = None
-    precisions: ClassVar[Mapping[Precision, str]] = {}
+    precisions: ClassVar[tuple[Precision, ...]] = ()
     casts: ClassVar[tuple[Precision, ...]] = ()
     libraries: ClassVar[tuple[str, ...]] = ()
 

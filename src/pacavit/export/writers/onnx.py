@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from pacavit.engine.exported import INPUT, METADATA_KEY
+from pacavit.engine.exported.facts import Precision
 from pacavit.errors import PacavitError
 from pacavit.export.program import quiet
 from pacavit.export.writers.base import WRITERS, Job, Writer
@@ -25,8 +26,8 @@ class OnnxWriter(Writer):
     """One .onnx file with the weights inside."""
 
     suffix = ".onnx"
-    precisions = {"fp32": "", "fp16": "weights and arithmetic; CPUs may compute it in fp32"}
-    casts = ("fp16",)
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
+    casts: ClassVar[tuple[Precision, ...]] = ("fp16",)
     libraries = ("onnx", "onnxscript", "onnxruntime")
 
     def write(self, job: Job, target: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 from pacavit.engine.exported import METADATA_KEY
+from pacavit.engine.exported.facts import Precision
 from pacavit.engine.exported.model import OPENVINO_FILE
 from pacavit.engine.exported.openvino import import_openvino
 from pacavit.export.writers.base import WRITERS, Job, Writer
@@ -20,11 +22,8 @@ class OpenvinoWriter(Writer):
 
     suffix = ".xml"
     folder = OPENVINO_FILE
-    precisions = {
-        "fp32": "",
-        "fp16": "weights; CPUs compute it in fp32 or fp16",
-        "bf16": "arithmetic of CPUs that have it; weights stay fp32",
-    }
+    # fp16 is the type of the stored weights, bf16 that of the arithmetic of CPUs that have it.
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
     libraries = ("onnx", "onnxscript", "openvino")
 
     def write(self, job: Job, target: Path) -> None:
@@ -37,6 +36,4 @@ class OpenvinoWriter(Writer):
         model = openvino.convert_model(os.fspath(between))
         between.unlink()
         model.set_rt_info(job.text, [METADATA_KEY])
-        openvino.save_model(
-            model, os.fspath(path), compress_to_fp16=job.facts.precision == "fp16"
-        )
+        openvino.save_model(model, os.fspath(path), compress_to_fp16=job.facts.precision == "fp16")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
+from pacavit.engine.exported.facts import Precision
 from pacavit.engine.exported.pt2 import EXTRA_FILE
 from pacavit.export.program import quiet
 from pacavit.export.writers.base import WRITERS, Job, Writer
@@ -19,8 +21,8 @@ class Pt2Writer(Writer):
     """One .pt2 archive, which torch runs without the source of the network."""
 
     suffix = ".pt2"
-    precisions = {"fp32": "", "fp16": "weights and arithmetic", "bf16": "weights and arithmetic"}
-    casts = ("fp16", "bf16")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
+    casts: ClassVar[tuple[Precision, ...]] = ("fp16", "bf16")
 
     def write(self, job: Job, target: Path) -> None:
         """Write the archive."""

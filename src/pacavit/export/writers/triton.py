@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pacavit.engine.exported import INPUT, OnnxReader
+from pacavit.engine.exported.facts import Precision
 from pacavit.engine.exported.model import TRITON_CONFIG, TRITON_FILE
 from pacavit.export.writers.base import WRITERS, Job, Writer
 from pacavit.export.writers.onnx import OnnxWriter, write_onnx
@@ -22,8 +24,8 @@ class TritonWriter(Writer):
     """NAME/config.pbtxt with dynamic batching, and NAME/1/model.onnx."""
 
     folder = TRITON_CONFIG
-    precisions = OnnxWriter.precisions
-    casts = OnnxWriter.casts
+    precisions: ClassVar[tuple[Precision, ...]] = OnnxWriter.precisions
+    casts: ClassVar[tuple[Precision, ...]] = OnnxWriter.casts
     libraries = OnnxWriter.libraries
 
     def write(self, job: Job, target: Path) -> None:

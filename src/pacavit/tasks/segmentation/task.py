@@ -21,6 +21,7 @@ from pacavit.errors import RecipeError
 from pacavit.heads import HEADS
 from pacavit.tasks.base import TASKS, NetworkFactory, Task
 from pacavit.tasks.dense import create_part, predict_by_size
+from pacavit.tasks.graph import DenseGraph, Engine, dense_graph, run_dense
 from pacavit.tasks.segmentation.config import SegmentationConfig
 from pacavit.tasks.segmentation.inference import ImageLogits, slide_over
 from pacavit.tasks.segmentation.predictions import (
@@ -30,7 +31,6 @@ from pacavit.tasks.segmentation.predictions import (
 )
 from pacavit.tasks.segmentation.preprocess import SegmentationPreprocess
 from pacavit.tasks.segmentation.segmenter import Segmenter
-from pacavit.tasks.graph import DenseGraph, Engine, dense_graph, run_dense
 from pacavit.utils.layout import enlarge
 
 if TYPE_CHECKING:
