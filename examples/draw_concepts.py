@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[tuple[str, str, str], ...], ...] = (
         ("report", "pages, tables, cards", "report"),
         ("demo", "the web demo", ""),
         ("serve", "the server", ""),
+        ("export", "other engines", ""),
     ),
     (("explain", "heatmaps, masks and their evaluation", ""),),
     (("engine", "build, train, evaluate, weights", "engine"),),

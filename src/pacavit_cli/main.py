@@ -19,6 +19,7 @@ from pacavit_cli.demo import demo
 from pacavit_cli.evaluate import evaluate
 from pacavit_cli.explain import explain
 from pacavit_cli.explain_evaluate import explain_bench, explain_evaluate
+from pacavit_cli.export import export
 from pacavit_cli.fields import fields
 from pacavit_cli.list import list_
 from pacavit_cli.predict import predict
@@ -45,6 +46,7 @@ app.command()(compare)
 app.command()(bench)
 app.command()(reproduce)
 app.command()(convert)
+app.command()(export)
 app.command("list")(list_)
 app.command()(fields)
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pacavit.api.benchmarking import bench
     from pacavit.api.comparing import compare, reproduce
     from pacavit.api.explaining import explain, explain_bench, explain_evaluate
+    from pacavit.api.exporting import export
     from pacavit.api.listing import Entry, RecipeField, list_names, recipe_fields
     from pacavit.api.measuring import evaluate_predictions
     from pacavit.api.predicting import PredictionFile, predict, predict_to_file
@@ -23,6 +24,7 @@ else:
             "pacavit.api.benchmarking": ("bench",),
             "pacavit.api.comparing": ("compare", "reproduce"),
             "pacavit.api.explaining": ("explain", "explain_bench", "explain_evaluate"),
+            "pacavit.api.exporting": ("export",),
             "pacavit.api.listing": ("Entry", "RecipeField", "list_names", "recipe_fields"),
             "pacavit.api.measuring": ("evaluate_predictions",),
             "pacavit.api.predicting": ("PredictionFile", "predict", "predict_to_file"),
@@ -47,6 +49,7 @@ __all__ = [
     "explain",
     "explain_bench",
     "explain_evaluate",
+    "export",
     "from_pretrained",
     "list_names",
     "predict",

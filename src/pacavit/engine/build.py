@@ -274,6 +274,7 @@ def eval_loader(
     shard: tuple[int, int] = (0, 1),
     *,
     shuffle: bool = False,
+    preprocess: Preprocess | None = None,
 ) -> Loader:
     """Batches without augmentation.
 
@@ -283,11 +284,12 @@ def eval_loader(
         info: of the data the model was trained on.
         shard: of each batch, for this process: (rank, number of processes).
         shuffle: in a fixed random order; else in stored order.
+        preprocess: from stored images to the network; None: that of the recipe.
     """
     return Loader(
         images,
         recipe.train.eval_batch_size,
-        eval_preprocess(recipe, info),
+        preprocess or eval_preprocess(recipe, info),
         shuffle=shuffle,
         drop_last=False,
         seed=0,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pacavit.data import DataInfo
 from pacavit.engine.weights.foreign import TIMM, imagenet_classes, read_foreign
-from pacavit.engine.weights.load import load_model
+from pacavit.engine.weights.load import load_network
 from pacavit.errors import RecipeError
 from pacavit.layers import evaluation_mode
 from pacavit.recipes.schema import Recipe
@@ -84,7 +84,7 @@ def load_distiller(recipe: Recipe, info: DataInfo, device: torch.device) -> Dist
         if recipe.task.name != "classification":
             raise RecipeError("train.teacher: the weights of timm are for one class per image")
     else:
-        loaded = load_model(train.teacher)
+        loaded = load_network(train.teacher)
         if loaded.recipe.task.name != recipe.task.name or not isinstance(
             loaded.task, ImageClassifier
         ):

@@ -42,12 +42,12 @@ def for_prediction(
         precision: "fp32", "bf16", or "auto": bf16 if the device computes with it and outputs for
             ``images`` have a relative error of at most ``MAX_ERROR``, else fp32.
         images: (B, 3, height, width), preprocessed, to decide by; the device is theirs. Without
-            any, "auto" is fp32.
+            any, "auto" is fp32, as for exported files.
         in_place: the model is not needed any more.
     """
     if check_choice(precision) != AUTO:
         return optimized(model, precision, in_place=in_place)
-    if images is None or not _computes_bf16(images.device):
+    if images is None or model.exported is not None or not _computes_bf16(images.device):
         return optimized(model, in_place=in_place)
     half = optimized(model, "bf16")
     single = optimized(model, in_place=in_place)

@@ -25,7 +25,6 @@ from pacavit.data import (
     read_image,
 )
 from pacavit.data.formats.image import from_pillow
-from pacavit.engine import build
 from pacavit.engine.inputs import ImageInput, Input
 from pacavit.engine.system import autocast
 from pacavit.engine.weights.load import LoadedModel
@@ -132,7 +131,7 @@ class Predictor:
         self.model, self.device, self.batch_size = model, torch.device(device), batch_size
         self.models = (model,)
         self.task = model.task.to(self.device).eval()
-        self.preprocess = build.eval_preprocess(model.recipe, model.info)
+        self.preprocess = model.preprocess()
         self.reader = InputReader(self.preprocess)
         self._lock = threading.Lock()
 

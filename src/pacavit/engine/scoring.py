@@ -78,7 +78,7 @@ def score_model(
         source = build.data_source(recipe, root, model.info, split)
         check_classes(source.info, model.info)
         images = (source.load_all() if split is None else source.load(split)).to(device)
-    loader = build.eval_loader(model.recipe, images, model.info)
+    loader = build.eval_loader(model.recipe, images, model.info, preprocess=model.preprocess())
     if precision is not None:
         first = None if precision != AUTO else next(loader.epoch(0)).to(device).images
         model = for_prediction(model, precision, first)

@@ -19,7 +19,7 @@ from pacavit.data import TargetKind
 from pacavit.engine.weights.format import WEIGHTS
 from pacavit.engine.weights.load import LoadedModel, weights_digest
 from pacavit.errors import CheckpointError, PacavitError
-from pacavit.explain.methods.base import METHODS, method_title
+from pacavit.explain.methods.base import METHODS, method_title, runs_file
 from pacavit.recipes.io import RECIPE_FILE
 from pacavit.utils import files
 from pacavit.utils.command import Command, pacavit_command
@@ -107,8 +107,11 @@ def default_method(network: nn.Module) -> str:
     """The default method for a network whose maps were not measured.
 
     It is ``cluster_contributions`` for networks with clusters, ``relevance`` for other transformers
-    whose attention can be recorded, and ``grad_cam`` for all others, such as CNNs.
+    whose attention can be recorded, and ``grad_cam`` for all others, such as CNNs. Of an exported
+    file only outputs are known: ``occlusion``.
     """
+    if runs_file(network):
+        return "occlusion"
     able = (name for name in (_DEFAULT, _BESIDE) if _can_explain(network, name))
     return next(able, "grad_cam")
 

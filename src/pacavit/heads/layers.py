@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,7 @@ __all__ = [
     "Norm",
     "check_options",
     "classifier",
+    "pool_to_cells",
 ]
 
 _MAX_GROUPS, _MIN_WIDTH = 32, 8  # of GroupNorm: groups, and channels of a group
@@ -132,3 +134,25 @@ class EnlargedConvNormAct(ConvNormAct):
             finest = finest + enlarge(F.conv2d(x, weight), finest.shape[2:])
         out: Tensor = self.act(self.norm(finest))
         return out
+
+
+def pool_to_cells(x: Tensor, size: int) -> Tensor:
+    """Adaptive average pooling: (B, C, H, W) -> (B, C, size, size).
+
+    In exported programs by products with matrices, because the operator would be exported for one
+    size of maps only.
+    """
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool2d(x, size)
+    rows, columns = (_cells(side, size, x) for side in x.shape[2:])
+    return rows @ x @ columns.T
+
+
+def _cells(side: int, size: int, like: Tensor) -> Tensor:
+    """Weights (size, side) of adaptive average pooling along an axis."""
+    length = torch.scalar_tensor(side, dtype=torch.int64, device=like.device)
+    cells = torch.arange(size, device=like.device)
+    first, last = cells * length // size, ((cells + 1) * length + size - 1) // size
+    places = torch.arange(side, device=like.device)
+    inside = (places >= first[:, None]) & (places < last[:, None])
+    return inside.to(like) / (last - first)[:, None].to(like)

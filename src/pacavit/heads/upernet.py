@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pacavit.errors import RecipeError
 from pacavit.heads.base import HEADS, HeadOutput, SegmentationHead
-from pacavit.heads.layers import ConvNormAct, Norm, check_options, classifier
+from pacavit.heads.layers import ConvNormAct, Norm, check_options, classifier, pool_to_cells
 from pacavit.utils.layout import enlarge
 
 __all__ = ["UperNetHead"]
@@ -111,7 +110,7 @@ class UperNetHead(SegmentationHead):
     def _context(self, x: Tensor) -> Tensor:
         """Pyramid pooling: (B, C0, H, W) -> (B, C, H, W)."""
         pooled = [
-            enlarge(layer(F.adaptive_avg_pool2d(x, size)), x.shape[2:])
+            enlarge(layer(pool_to_cells(x, size)), x.shape[2:])
             for layer, size in zip(self.pooled, self.pool_sizes, strict=True)
         ]
         context: Tensor = self.context(torch.cat([x, *pooled], 1))

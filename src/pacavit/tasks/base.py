@@ -15,8 +15,9 @@ from rich.markup import escape
 from torch import Tensor, nn
 
 from pacavit.data import Batch, DataInfo, ImageSet, Preprocess, TargetKind
-from pacavit.errors import RecipeError
+from pacavit.errors import PacavitError, RecipeError
 from pacavit.models import Pyramid
+from pacavit.tasks.graph import Engine, Graph
 from pacavit.utils.registry import Registry
 from pacavit.utils.text import shown
 
@@ -223,6 +224,26 @@ class Task(nn.Module, ABC):
         they were measured on; all others are arrays.
         """
         return dict(results)
+
+    def graph(self) -> Graph:
+        """The part of the network that other engines can run, see ``pacavit export``.
+
+        Raises:
+            PacavitError: the task or its network has none, as the default.
+        """
+        raise PacavitError(f"models of the task {self.config.name!r} cannot be exported")
+
+    def run_by(self, engine: Engine, outputs: Sequence[str]) -> None:
+        """Let an engine run what ``graph`` describes.
+
+        Args:
+            engine: of the graph.
+            outputs: names of its tensors.
+
+        Raises:
+            PacavitError: the task has no graph, as the default.
+        """
+        raise PacavitError(f"exported models of the task {self.config.name!r} cannot be used")
 
     def is_finite(self, records: Sequence[Any]) -> bool:
         """Whether all numbers in the records of ``predict`` are finite."""

@@ -12,8 +12,10 @@ from importlib import resources
 from pathlib import Path
 
 from pacavit import layers
+from pacavit.data import Preprocess
 from pacavit.data.base import DataInfo
 from pacavit.engine import build
+from pacavit.engine.exported.model import ExportedModel, find_exported, open_exported
 from pacavit.engine.run.environment import needed_plugins
 from pacavit.engine.system import check_precision
 from pacavit.engine.weights import checkpoint, hub
@@ -31,6 +33,7 @@ from pacavit.utils.text import shown
 __all__ = [
     "LoadedModel",
     "load_model",
+    "load_network",
     "naming_plugins",
     "optimized",
     "warn_of_changed_plugins",
@@ -51,6 +54,7 @@ class LoadedModel:
         calibration: of the probabilities, with the temperature of the task; None if there is none.
         precision: of the arithmetic, "fp32" or "bf16". In bf16 the task must run under
             ``torch.autocast``, as ``Predictor`` and ``score_model`` run it.
+        exported: of a file that ``pacavit export`` wrote; None for networks of torch.
     """
 
     task: Task
@@ -60,6 +64,7 @@ class LoadedModel:
     path: Path
     calibration: Calibration | None = None
     precision: str = "fp32"
+    exported: ExportedModel | None = None
 
     @property
     def classifier(self) -> ImageClassifier:
@@ -70,6 +75,11 @@ class LoadedModel:
                 "classify images; this needs a model that does"
             )
         return self.task
+
+    def preprocess(self) -> Preprocess:
+        """The path from stored images to the network, without augmentation."""
+        own = None if self.exported is None else self.exported.preprocess()
+        return build.eval_preprocess(self.recipe, self.info) if own is None else own
 
 
 def load_model(
@@ -84,10 +94,12 @@ def load_model(
     Args:
         source: a run folder (for an unfinished run, its newest checkpoint is loaded), a folder of
             ``save_pretrained``, ``hf-hub:USER/NAME`` for such a folder on the Hugging Face hub, a
-            weights file, or the name of packaged weights, which takes precedence over a folder of
-            that name (``./NAME``). Half-precision weights become fp32. A warning names plug-ins
-            that have changed since the run was trained.
-        optimize: fold layers, and keep weights in the precision of the arithmetic.
+            weights file, a file or folder that ``pacavit export`` wrote, or the name of packaged
+            weights, which takes precedence over a folder of that name (``./NAME``).
+            Half-precision weights become fp32. A warning names plug-ins that have changed since
+            the run was trained.
+        optimize: fold layers, and keep weights in the precision of the arithmetic. Exported files
+            stay as they are.
         precision: "fp32", or "bf16", which needs ``optimize`` and gives other numbers: measure what
             it costs with ``pacavit evaluate --precision bf16``.
 
@@ -113,8 +125,18 @@ def optimized(
         model: as it was trained.
         precision: "fp32" or "bf16".
         in_place: change the model's own network, instead of a copy.
+
+    Raises:
+        CheckpointError: bf16 of an exported file, which has a precision of its own.
     """
     half = check_precision(precision) == "bf16"
+    if model.exported is not None:
+        if half:
+            raise CheckpointError(
+                f"{shown(model.path)} is an exported file and keeps its precision; export the "
+                "network with --precision bf16 instead"
+            )
+        return model
     task = layers.optimize(model.task, half=half, in_place=in_place)
     return replace(model, task=task, precision=precision)
 
@@ -126,6 +148,9 @@ def _load(source: str | Path) -> LoadedModel:
     path = hub.fetch(source) if str(source).startswith(hub.PREFIX) else Path(source)
     if (path / hub.CONFIG).is_file():
         return _load_file(path / hub.WEIGHTS)
+    exported = find_exported(path)
+    if exported is not None:
+        return _load_exported(exported)
     if path.is_dir():
         with naming_plugins(path):
             loaded = _load_file(_newest_weights(path))
@@ -141,6 +166,21 @@ def _load(source: str | Path) -> LoadedModel:
     if isinstance(source, Path) or os.sep in name or name.endswith(".safetensors"):
         raise CheckpointError(f"no run folder or weights file at {path}")
     raise UnknownNameError("run folder, weights file or packaged weights", name, packaged_names())
+
+
+def load_network(source: str | Path) -> LoadedModel:
+    """The same as ``load_model`` for what needs the weights, which exported files do not give.
+
+    Raises:
+        PacavitError: as ``load_model``, or the source is an exported file.
+    """
+    loaded = load_model(source)
+    if loaded.exported is not None:
+        raise CheckpointError(
+            f"{shown(loaded.path)} is an exported file, whose weights only its engine can use; "
+            "give the run folder or weights file that it was made from"
+        )
+    return loaded
 
 
 def weights_digest(model: LoadedModel) -> str:
@@ -202,6 +242,20 @@ def _newest_weights(run: Path) -> Path:
     if newest is None:
         raise CheckpointError(f"the run in {run} has no checkpoint yet; train it for longer")
     return checkpoint.best_weights(newest)
+
+
+def _load_exported(path: Path) -> LoadedModel:
+    model = open_exported(path)
+    found = model.description
+    return LoadedModel(
+        model.task,
+        found.recipe,
+        found.info,
+        found.metrics,
+        path,
+        found.calibration,
+        exported=model,
+    )
 
 
 def _load_file(path: Path) -> LoadedModel:

@@ -21,7 +21,7 @@ from pacavit.engine.weights.foreign import (
 )
 from pacavit.engine.weights.format import load_state, shape_faults
 from pacavit.engine.weights.hub import PREFIX
-from pacavit.engine.weights.load import load_model
+from pacavit.engine.weights.load import load_network
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import CheckpointError
 from pacavit.heads import SegmentationHead
@@ -73,7 +73,7 @@ def initialize(model: nn.Module, info: DataInfo, source: str | Path) -> list[str
     _refuse_unusual(str(source))
     if is_foreign(source):
         return _from_foreign(model, info, source)
-    loaded = load_model(source)
+    loaded = load_network(source)
     trained, same_classes = loaded.task.model, loaded.info.class_names == info.class_names
     own, other = _backbone(model), _backbone(trained)
     _refuse_other_arithmetic(own, other, loaded.path)

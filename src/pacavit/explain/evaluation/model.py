@@ -79,7 +79,9 @@ def evaluate_explanations(
     source = build.data_source(model.recipe, root, model.info, split)
     check_classes(source.info, model.info)
     images = build.image_set(source, split, device)
-    loader = build.eval_loader(model.recipe, images, model.info, shuffle=True)
+    loader = build.eval_loader(
+        model.recipe, images, model.info, shuffle=True, preprocess=model.preprocess()
+    )
     instances, subjects = None, None
     if source.instances(split, torch.tensor([0])) is not None:
 

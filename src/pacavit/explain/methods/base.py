@@ -26,6 +26,7 @@ from pacavit.explain.core.record import (
 from pacavit.explain.core.rollout import relevance, rollout
 from pacavit.layers import evaluation_mode
 from pacavit.models import PacaViT
+from pacavit.tasks.graph import EngineClassifier, EngineHead
 from pacavit.utils.registry import Registry
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "holds_pacavit",
     "method_title",
     "prefix_tokens",
+    "runs_file",
     "token_maps",
 ]
 
@@ -56,18 +58,27 @@ class Method(ABC):
         works_on: description of the networks that it can explain.
         sums_blocks: the map is a sum over the blocks of a stage.
         stages: the stages whose clusters make the map; empty for maps without clusters.
+        needs_network: the method needs gradients, or what is inside of the network; if False, its
+            outputs suffice, as exported files have them.
 
     Raises:
         PacavitError: the method cannot explain this network; one line says why.
     """
 
     class_specific: ClassVar[bool] = True
+    needs_network: ClassVar[bool] = True
     works_on: ClassVar[str] = "any classifier"
     sums_blocks: ClassVar[bool] = False
     stages: Sequence[int] = ()
 
     def __init__(self, model: nn.Module) -> None:
         self.model = uncompiled(model)
+        if self.needs_network and runs_file(self.model):
+            able = [name for name in METHODS if not METHODS.get(name).needs_network]
+            raise PacavitError(
+                f"{type(self).__name__} needs gradients, which an exported file has not; choose "
+                f"among {', '.join(able)}, or explain the run folder"
+            )
 
     def __call__(self, images: Tensor, classes: Tensor) -> Tensor:
         """(B, 3, height, width) normalized and (B,) int64 -> (B, height, width) finite fp32.
@@ -109,6 +120,11 @@ def frozen_eval(model: nn.Module) -> Iterator[None]:
         for parameter, requires_grad, gradient in before:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
+
+
+def runs_file(model: nn.Module) -> bool:
+    """Whether an engine runs a network, or a part of it, from an exported file."""
+    return any(isinstance(module, EngineClassifier | EngineHead) for module in model.modules())
 
 
 def holds_pacavit(model: nn.Module) -> bool:

@@ -252,6 +252,8 @@ class Occlusion(Method):
             half of its side.
     """
 
+    needs_network = False
+
     def __init__(self, model: nn.Module, *, window: float = 0.25) -> None:
         super().__init__(model)
         if not 0 < window <= 1:
@@ -277,6 +279,7 @@ class _Control(Method):
     """A map that does not depend on the network, as a lower bound for explanations."""
 
     class_specific = False
+    needs_network = False
     works_on = "anything; a control"
 
 

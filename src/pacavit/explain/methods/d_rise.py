@@ -34,6 +34,7 @@ class DRise(Method):
     """
 
     works_on = "detectors"
+    needs_network = False
 
     def __init__(
         self,

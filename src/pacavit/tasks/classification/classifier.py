@@ -15,6 +15,8 @@ from pacavit.errors import RecipeError
 from pacavit.tasks.base import NetworkFactory, Task
 from pacavit.tasks.classification.preprocess import ClassificationPreprocess
 from pacavit.tasks.classification.test_time import TEST_TIME_VIEWS
+from pacavit.tasks.dense import input_sizes
+from pacavit.tasks.graph import ClassifierGraph, Engine, EngineClassifier
 
 __all__ = [
     "ClassProbability",
@@ -214,14 +216,34 @@ class ImageClassifier(Task):
 
         With test-time augmentation both are means over the views.
         """
+        if len({*input_sizes(batch)}) > 1:
+            return self._predict_apart(batch)
         if self.test_time_augmentation is None:
             return self._predict(batch.images)
         views = TEST_TIME_VIEWS[self.test_time_augmentation](batch.images)
         return mean_predictions([self._predict(view) for view in views])
 
+    def _predict_apart(self, batch: Batch) -> Predictions:
+        """Images of different sizes, which networks that resize them get one by one."""
+        found = []
+        for row, (height, width) in enumerate(input_sizes(batch)):
+            found.append(self.predict(Batch.unlabeled(batch.images[row, None, :, :height, :width])))
+        return Predictions(
+            torch.cat([each.logits for each in found]),
+            torch.cat([each.probabilities for each in found]),
+        )
+
     def _predict(self, images: Tensor) -> Predictions:
         logits = self.model(images).float()
         return Predictions(logits, self.probabilities(logits / self.temperature))
+
+    def graph(self) -> ClassifierGraph:
+        """The network: images -> "logits" (B, classes)."""
+        return ClassifierGraph(self.model)
+
+    def run_by(self, engine: Engine, outputs: Sequence[str]) -> None:
+        """Let an engine run the network."""
+        self.model = EngineClassifier(engine)
 
     def is_finite(self, records: Predictions) -> bool:  # type: ignore[override]
         """Whether all probabilities are finite."""

@@ -55,7 +55,8 @@ class CenterCrop:
 
     def __init__(self, config: CropConfig, size: int) -> None:
         mode = str_to_interp_mode(config.interpolation)
-        self.size, self.shorter_side = size, math.floor(size / config.eval_part)
+        self.size, self.interpolation = size, config.interpolation
+        self.shorter_side = math.floor(size / config.eval_part)
         self.crop = Compose([Resize(self.shorter_side, interpolation=mode), TorchCenterCrop(size)])
 
     def __call__(self, image: Tensor, random: SampleRandom | None = None) -> tuple[Tensor, Region]:

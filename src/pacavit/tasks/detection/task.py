@@ -26,6 +26,7 @@ from pacavit.tasks.detection.config import DetectionConfig, InstanceSegmentation
 from pacavit.tasks.detection.predictions import Detections, ImageDetections
 from pacavit.tasks.detection.preprocess import DetectionPreprocess, check_objects
 from pacavit.tasks.detection.restore import restore_objects
+from pacavit.tasks.graph import DenseGraph, Engine, dense_graph, run_dense
 
 if TYPE_CHECKING:
     from pacavit.tasks.detection.metrics import DetectionMetrics
@@ -122,6 +123,14 @@ class DetectionTask(Task):
         from pacavit.tasks.detection.metrics import DetectionMetrics
 
         return DetectionMetrics(self.num_classes, masks=self.masks)
+
+    def graph(self) -> DenseGraph:
+        """The logits of the pixels and of the clusters."""
+        return dense_graph(self.model, self.config.name)
+
+    def run_by(self, engine: Engine, outputs: Sequence[str]) -> None:
+        """Let an engine run backbone and head."""
+        run_dense(self.model, engine, outputs)
 
     def is_finite(self, records: Sequence[Detections]) -> bool:
         """Whether all boxes and scores are finite."""

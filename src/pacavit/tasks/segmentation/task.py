@@ -21,6 +21,7 @@ from pacavit.errors import RecipeError
 from pacavit.heads import HEADS
 from pacavit.tasks.base import TASKS, NetworkFactory, Task
 from pacavit.tasks.dense import create_part, predict_by_size
+from pacavit.tasks.graph import DenseGraph, Engine, dense_graph, run_dense
 from pacavit.tasks.segmentation.config import SegmentationConfig
 from pacavit.tasks.segmentation.inference import ImageLogits, slide_over
 from pacavit.tasks.segmentation.predictions import (
@@ -170,6 +171,14 @@ class SegmentationTask(Task):
 
         clusters = self.model.head.cluster_logits is not None
         return SegmentationMetrics(self.num_classes, clusters=clusters)
+
+    def graph(self) -> DenseGraph:
+        """The logits of the pixels and of the clusters."""
+        return dense_graph(self.model, self.config.name)
+
+    def run_by(self, engine: Engine, outputs: Sequence[str]) -> None:
+        """Let an engine run backbone and head."""
+        run_dense(self.model, engine, outputs)
 
     def is_finite(self, records: Sequence[Segmentation]) -> bool:
         """Whether all logits are finite."""
