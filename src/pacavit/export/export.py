@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pacavit.clustering import Clustering
 from pacavit.data import Sample, SampleRandom
 from pacavit.engine import LoadedModel
 from pacavit.engine.exported import ExportFacts, exported_text
@@ -22,11 +21,13 @@ from pacavit.errors import PacavitError
 from pacavit.export.check import Agreement, check_sizes, compare
 from pacavit.export.pictures import real_pictures
 from pacavit.export.pixels import pixel_input
-from pacavit.export.program import CastGraph, fold, make_program
+from pacavit.export.program import CastGraph, make_program
 from pacavit.export.target import plan_target, publish, temporary_folder
 from pacavit.export.writers import WRITERS, Job, Writer
+from pacavit.layers import optimize
 from pacavit.recipes.schema import MAX_IMAGE_SIZE
 from pacavit.tasks.graph import Graph
+from pacavit.utils.exporting import check_export
 from pacavit.utils.progress import announce
 
 __all__ = ["ExportOptions", "Exported", "export_model"]
@@ -89,7 +90,7 @@ def export_model(model: LoadedModel, out: Path, options: ExportOptions, version:
     writer = WRITERS.create(target.format, options={})
     _check_options(writer, target.format, options)
     network = model.task.graph()
-    _check_network(network)
+    check_export(network)
     preprocess = model.preprocess()
     if options.input == "uint8":
         pixel_input(network, preprocess, model.info, options.size)  # refuses before work begins
@@ -107,7 +108,7 @@ def export_model(model: LoadedModel, out: Path, options: ExportOptions, version:
         pacavit_version=version,
     )
     graph: Graph = copy.deepcopy(network).cpu().eval().requires_grad_(False)
-    fold(graph)
+    optimize(graph, in_place=True)
     if options.precision in writer.casts:
         graph = CastGraph(graph, options.precision)
     if options.input == "uint8":
@@ -152,21 +153,6 @@ def _check_options(writer: Writer, name: str, options: ExportOptions) -> None:
         raise PacavitError(
             f"the format {name} needs {', '.join(missing)}; install it with: "
             "pip install 'pacavit[export]'"
-        )
-
-
-def _check_network(network: nn.Module) -> None:
-    """Raise PacavitError for clusterings that are loops, not operations on tensors."""
-    refused = [
-        module
-        for module in network.modules()
-        if isinstance(module, Clustering) and not module.exportable
-    ]
-    if refused:
-        raise PacavitError(
-            f"the clustering {type(refused[0]).__name__} cannot be exported: it is a loop over the "
-            "patches of each image, which no format can express; use a model with another "
-            "clustering (pacavit list clusterings)"
         )
 
 

@@ -15,11 +15,10 @@ from torch.export import Dim, ExportedProgram
 from pacavit.engine.exported import INPUT
 from pacavit.engine.exported.facts import Precision
 from pacavit.errors import PacavitError
-from pacavit.layers.mlp import ShortcutDepthwise
 from pacavit.tasks.graph import Graph
 from pacavit.utils.text import one_line
 
-__all__ = ["CastGraph", "fold", "make_program", "quiet"]
+__all__ = ["CastGraph", "make_program", "quiet"]
 
 _TYPES: Mapping[Precision, torch.dtype] = {
     "fp32": torch.float32,
@@ -45,26 +44,6 @@ class CastGraph(Graph):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs, fp32."""
         return tuple(each.float() for each in self.inner(images.to(self.dtype)))
-
-
-def fold(module: nn.Module) -> nn.Module:
-    """Add the shortcuts of depthwise convolutions to their kernels, in place.
-
-    As operations of the graph they would be a scatter for each block, which most engines run
-    slowly.
-    """
-    for name, child in module.named_children():
-        if isinstance(child, ShortcutDepthwise):
-            plain = nn.Conv2d(
-                child.in_channels, child.out_channels, 3, padding=1, groups=child.groups
-            )
-            plain.load_state_dict(child.state_dict())
-            with torch.no_grad():
-                plain.weight[..., 1, 1] += 1
-            setattr(module, name, plain.to(child.weight.device))
-        else:
-            fold(child)
-    return module
 
 
 def make_program(graph: Graph, example: Tensor, *, any_size: bool) -> ExportedProgram:
