@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pacavit.clustering import Clustering
 from pacavit.data import Sample, SampleRandom, normalize
 from pacavit.data.formats.image import resize_image
 from pacavit.engine import LoadedModel
@@ -100,10 +101,22 @@ def compare(
                 raise PacavitError(
                     f"the exported file differs from the network by {difference:.2g} of its "
                     f"largest output ({name}), more than {tolerance:g}, for {batch} images of "
-                    f"{size[0]} x {size[1]} pixels ({origin}); it was removed"
+                    f"{size[0]} x {size[1]} pixels ({origin}); it was removed{_advice(network)}"
                 )
             worst = max(worst, difference)
     return Agreement(worst, tolerance, tuple(sizes), origin)
+
+
+def _advice(network: Graph) -> str:
+    """What else to try, for networks whose engine may decide otherwise."""
+    if not any(
+        isinstance(each, Clustering) and not each.differentiable for each in network.modules()
+    ):
+        return ""
+    return (
+        "; rounding decides about the clusters of this network, and .pt2 files round as the network "
+        "does"
+    )
 
 
 def _cases(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], int]]:

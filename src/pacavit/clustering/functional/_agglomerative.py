@@ -207,8 +207,8 @@ def merge_tensors(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor
     distances = distances.where(apart, torch.inf)
 
     def merge_mutual(
-        distances: Tensor, target: Tensor, height: Tensor, size: Tensor, _: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        distances: Tensor, target: Tensor, height: Tensor, size: Tensor, rounds: Tensor, _: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         low, nearest = distances.min(2)
         mutual = (nearest.gather(1, nearest) == own) & low.isfinite()
         partner = torch.where(mutual, nearest, own)
@@ -236,11 +236,14 @@ def merge_tensors(x: Tensor, mask: Tensor, linkage: str) -> tuple[Tensor, Tensor
         distances = distances.where(left, torch.inf)
         # Rounding is one-sided.
         distances = torch.minimum(distances, distances.transpose(1, 2))
-        return distances, target, height, size, mutual.any()
+        # Each round merges a pair at least; engines of exported programs must end with NaN too.
+        rounds = rounds - 1
+        return distances, target, height, size, rounds, mutual.any() & (rounds > 0)
 
-    start = distances, target, height, size, mask.any()
-    _, target, height, _, _ = repeat_while(lambda *state: state[-1].clone(), merge_mutual, start)
-    return target, height
+    rounds = torch.scalar_tensor(mask.shape[1], dtype=torch.int64, device=mask.device)
+    start = distances, target, height, size, rounds, mask.any()
+    found = repeat_while(lambda *state: state[-1].clone(), merge_mutual, start)
+    return found[1], found[2]
 
 
 def _join(

@@ -30,7 +30,8 @@ _PARTS = re.compile(
     rf"{re.escape(_SAMPLES)}|extra/{re.escape(EXTRA_FILE)}"
 )
 _TARGETS = re.compile(
-    r"torch\.ops\.(aten|pacavit)\.[\w.]+|torch\.ops\.higher_order\.wrap_with_set_grad_enabled|"
+    r"torch\.ops\.(aten|pacavit)\.[\w.]+|"
+    r"torch\.ops\.higher_order\.(wrap_with_set_grad_enabled|while_loop)|"
     r"_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+"
 )
 _EXPRESSION = re.compile(
