@@ -109,13 +109,12 @@ def compare(
 
 def _advice(network: Graph) -> str:
     """What else to try, for networks whose engine may decide otherwise."""
-    if not any(
-        isinstance(each, Clustering) and not each.differentiable for each in network.modules()
-    ):
+    clusterings = [each for each in network.modules() if isinstance(each, Clustering)]
+    if all(clustering.differentiable for clustering in clusterings):
         return ""
     return (
-        "; rounding decides about the clusters of this network, and .pt2 files round as the network "
-        "does"
+        "; rounding decides about the clusters of this network, and .pt2 files round as the "
+        "network does"
     )
 
 

@@ -20,8 +20,8 @@ def at_least_fp32(x: Tensor) -> Tensor:
 def without_autocast(device: str) -> Iterator[None]:
     """Switch autocast off, also on devices that have none, such as "meta".
 
-    Programs of ``torch.export`` are not for autocast and get no such switch, which archives of loops
-    cannot hold.
+    Programs of ``torch.export`` are not for autocast and get no such switch, which archives of
+    loops cannot hold.
 
     Args:
         device: its type, such as "cuda".
