@@ -67,6 +67,14 @@ def test_an_image_that_cannot_be_read_does_not_keep_the_others(
     assert bad["error"] == "dir/b.png is not an image in a format that can be read"
 
 
+def test_curl_may_call_an_image_a_form(client: Any, files: list[bytes]) -> None:
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    (found,) = client.post("/predict", content=files[0], headers=kind).json()["predictions"]
+    (expected,) = client.post("/predict", content=files[0]).json()["predictions"]
+    assert found == expected
+    assert found["error"] is None
+
+
 @pytest.mark.parametrize("kind", ["pixels", "files", "normalized"])
 def test_tensors_are_predicted_as_by_the_predictor(
     client: Any, pixels: NDArray[np.uint8], files: list[bytes], kind: str

@@ -30,6 +30,10 @@ class _InMemory(MultiPartParser):
     spool_max_size = 2**40
 
 
+def _is_text(data: bytes) -> bool:
+    return data.isascii() and b"\0" not in data
+
+
 async def uploads(request: Request, max_images: int) -> list[Upload]:
     """The image files of a request, in order.
 
@@ -39,11 +43,12 @@ async def uploads(request: Request, max_images: int) -> list[Upload]:
     body = await request.body()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
-        if kind == "application/x-www-form-urlencoded":
+        # curl gives this type to whatever it sends; forms are text, image files are not.
+        if kind == "application/x-www-form-urlencoded" and _is_text(body[:1024]):
             raise Refusal(
                 415,
-                "send the image itself (curl --data-binary @FILE -H 'Content-Type: image/png') "
-                "or a form with files (curl -F image=@FILE)",
+                "send the image itself (curl --data-binary @FILE) or a form with files "
+                "(curl -F image=@FILE)",
             )
         if not body:
             raise Refusal(400, "the body is empty; send an image file")
