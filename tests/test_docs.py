@@ -301,8 +301,8 @@ def test_the_commands_of_the_readme_run(
         if program == "pacavit" and "runs/mine" in words and words[0] not in ("demo", "serve"):
             assert main([*words, *(changes if words[0] == "train" else [])]) == 0, words
             done.append(words[0])
-    assert done == ["train", "evaluate", "predict", "explain"]
-    for page in ("runs/mine/report.html", "why/index.html"):
+    assert done == ["train", "evaluate", "predict", "explain", "export"]
+    for page in ("runs/mine/report.html", "why/index.html", "mine.onnx"):
         assert (tmp_path / page).is_file(), page
 
 
