@@ -13,13 +13,14 @@ from torch import Tensor
 
 from pacavit.data import Sample, SampleRandom
 from pacavit.engine import LoadedModel
-from pacavit.engine.exported import ExportFacts, exported_text
+from pacavit.engine.exported import ExportFacts, Quantization, exported_text
 from pacavit.engine.exported.facts import Precision
 from pacavit.engine.weights.format import Description
 from pacavit.engine.weights.load import load_model, weights_digest
 from pacavit.errors import PacavitError
 from pacavit.export.check import Agreement, check_sizes, compare
-from pacavit.export.pictures import real_pictures
+from pacavit.export.int8 import load_splits, write_int8
+from pacavit.export.pictures import real_pictures, spread
 from pacavit.export.pixels import pixel_input
 from pacavit.export.program import CastGraph, make_program
 from pacavit.export.target import plan_target, publish, temporary_folder
@@ -44,6 +45,7 @@ class ExportOptions:
         size: (height, width), the only size of the input; None is any, where the network allows.
         overwrite: replace what is there.
         data: folder with the data set for the check, instead of the recipe's.
+        allow_drop: keep an int8 file whatever its score.
     """
 
     to: str | None = None
@@ -52,6 +54,7 @@ class ExportOptions:
     size: tuple[int, int] | None = None
     overwrite: bool = False
     data: Path | None = None
+    allow_drop: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,14 @@ class Exported:
         path: of the file or folder.
         format: its name.
         facts: how it was exported.
-        agreement: with the network.
+        agreement: with the network; of an int8 file, the scores of both.
         num_bytes: of all its files.
     """
 
     path: Path
     format: str
     facts: ExportFacts
-    agreement: Agreement
+    agreement: Agreement | Quantization
     num_bytes: int
 
 
@@ -94,7 +97,11 @@ def export_model(model: LoadedModel, out: Path, options: ExportOptions, version:
     preprocess = model.preprocess()
     if options.input == "uint8":
         pixel_input(network, preprocess, model.info, options.size)  # refuses before work begins
-    pictures, origin = real_pictures(model, options.data)
+    splits = load_splits(model, options.data) if options.precision == "int8" else None
+    if splits is not None:
+        pictures, origin = spread(splits.val), ""
+    else:
+        pictures, origin = real_pictures(model, options.data)
     usual = _input_size(model, pictures[0])
     facts = ExportFacts(
         input=options.input,
@@ -128,9 +135,17 @@ def export_model(model: LoadedModel, out: Path, options: ExportOptions, version:
     job = Job(program, example, facts, exported_text(facts, description), model.info.class_names)
     with temporary_folder(target.path) as folder:
         made = folder / target.path.name
-        writer.write(job, made)
-        sizes = check_sizes(usual, facts.size)
-        agreement = compare(model, load_model(made), pictures, sizes, origin)
+        agreement: Agreement | Quantization | None
+        if splits is not None:
+            facts = write_int8(
+                model, writer, job, description, made, splits, allow_drop=options.allow_drop
+            )
+            agreement = facts.quantization
+        else:
+            writer.write(job, made)
+            sizes = check_sizes(usual, facts.size)
+            agreement = compare(model, load_model(made), pictures, sizes, origin)
+        assert agreement is not None
         num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         publish(folder, target)
     return Exported(target.path, target.format, facts, agreement, num_bytes)
