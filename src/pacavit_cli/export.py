@@ -58,8 +58,8 @@ def export(
         bool,
         typer.Option(
             "--int8",
-            help="Quantize, calibrated on 256 training images; the same as --precision int8. Refused "
-            "if the validation score drops by more than 0.3 points.",
+            help="The same as --precision int8: quantized, calibrated on 256 training images, and "
+            "refused if the validation score drops by more than 0.3 points.",
         ),
     ] = False,
     allow_drop: Annotated[

@@ -36,8 +36,8 @@ def export(
     differ, it is removed. ``predict``, ``evaluate``, ``explain`` and ``demo`` take it like a run
     folder.
 
-    An int8 file is calibrated on 256 training images and checked by its validation score instead: it
-    is removed if it loses more than 0.3 points of the task's main score.
+    An int8 file is calibrated on 256 training images and checked by its validation score instead:
+    it is removed if it loses more than 0.3 points of the task's main score.
 
     Args:
         model: run folder, weights file or packaged name.

@@ -7,7 +7,6 @@ products of queries, keys and values, the clusters and normalization, stays in f
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -247,7 +246,7 @@ def _score(
     steps = progress(range(len(loader)), what, len(loader))
     top = [torch.empty(0, dtype=torch.int64)]
 
-    def observe(predictions: object, batch: Batch) -> None:
+    def observe(predictions: object, _: Batch) -> None:
         next(steps, None)
         if isinstance(predictions, Predictions):
             top.append(predictions.logits.argmax(1))

@@ -26,7 +26,7 @@ class Job:
         facts: how it is exported.
         text: the description that the file has to carry, see ``exported_text``.
         class_names: of the model.
-        quantized: an ONNX file in int8, which is taken instead of the program; None if there is none.
+        quantized: an ONNX file in int8, which is taken instead of the program.
     """
 
     program: ExportedProgram
