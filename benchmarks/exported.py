@@ -112,7 +112,7 @@ def measure(
         )
         images = scored.images
         row["engines"][engine] = {
-            "mb": round(num_bytes(each.path) / 1e6, 2),
+            "bytes": num_bytes(each.path),
             "metric": each.task.main_metric,
             "score": round(scored.evaluation.scores[each.task.main_metric], 4),
             "images": scored.evaluation.num_images,

@@ -130,7 +130,7 @@ def _exported_cells(row: Any, engine: str, batches: Sequence[str]) -> list[str]:
         return ["-"] * (2 + len(batches))
     speeds = [row["speed"][number][engine] for number in batches]
     return [
-        f"{cells['mb']:.1f}",
+        f"{cells['bytes'] / 1e6:.1f}",
         f"{cells['score']:.4f}",
         *(f"{each['images_per_second'][1]:,.0f} ({each['ratio'][1]:.2f})" for each in speeds),
     ]
