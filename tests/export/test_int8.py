@@ -8,17 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
-from pacavit import api
+from pacavit import api, load_plugin, recipes
 from pacavit.data import DATASETS
+from pacavit.engine import build, save_weights
 from pacavit.engine.exported import METADATA_KEY
 from pacavit.engine.predictor import Predictor
 from pacavit.engine.weights.load import load_model
 from pacavit.errors import PacavitError
 from pacavit.export import int8
+from pacavit.recipes.schema import ModelConfig
 from pacavit_cli.main import main
 
 Export = Callable[..., Path]
@@ -29,7 +33,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("blobs.xml", {}),
     ("served", {"to": "triton", "input": "uint8"}),
 ]
-INT8 = {"precision": "int8", "allow_drop": True}
+INT8: dict[str, Any] = {"precision": "int8", "allow_drop": True}
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=["onnx", "fixed", "openvino", "triton"])
@@ -125,3 +129,32 @@ def test_the_command_prints_both_scores(
         printed,
     )
     assert [each.name for each in tmp_path.iterdir()] == ["blobs.onnx"]
+
+
+def test_several_labels_per_image(tmp_path: Path) -> None:
+    load_plugin(Path(__file__).parents[1] / "engine" / "tiny.py")
+    random, lines = np.random.default_rng(0), ["image,labels,split"]
+    for number in range(24):
+        labels = ["red", "green", "blue"][: number % 3 + 1]
+        pixels = random.integers(0, 100, (16, 16, 3), np.uint8)
+        pixels[:8, :, : len(labels)] += 120
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{';'.join(labels)},{'train' if number < 14 else 'val'}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    torch.manual_seed(0)
+    recipe = recipes.load("multilabel_nano", ["task.image_size=16"]).model_copy(
+        update={"model": ModelConfig.model_validate({"name": "tiny_net"})}
+    )
+    info = build.data_source(recipe, tmp_path).info
+    weights = tmp_path / "tiny.safetensors"
+    save_weights(weights, build.task(recipe, info).model, recipe, info, {})
+    with pytest.raises(PacavitError, match=r"images of csv, and its folder is not known; .*--data"):
+        api.export(weights, tmp_path / "tiny.onnx", **INT8)
+    made = api.export(weights, tmp_path / "tiny.onnx", data=tmp_path, **INT8)
+    found = made.facts.quantization
+    assert found is not None
+    before, after = (
+        api.evaluate(each, split="val", data=tmp_path) for each in (weights, made.path)
+    )
+    assert (found.metric, found.before, found.after) == ("mAP", before.mAP, after.mAP)
+    assert (found.images, found.num_images) == (14, 10)
