@@ -21,7 +21,7 @@ from torch import Tensor
 from pacavit.data import Batch, ImageSet, Loader, Preprocess
 from pacavit.engine import LoadedModel, build
 from pacavit.engine.evaluate import evaluate
-from pacavit.engine.exported import INPUT, ExportFacts, FileEngine, Quantization, exported_text
+from pacavit.engine.exported import INPUT, FileEngine, Quantization, exported_text
 from pacavit.engine.scoring import check_classes
 from pacavit.engine.weights.format import Description
 from pacavit.engine.weights.load import load_model, optimized
@@ -88,7 +88,7 @@ def write_int8(
     splits: Splits,
     *,
     allow_drop: bool,
-) -> ExportFacts:
+) -> Quantization:
     """Quantize a network, evaluate the file, and write it.
 
     Args:
@@ -101,7 +101,7 @@ def write_int8(
         allow_drop: write the file however much it loses.
 
     Returns:
-        The facts of the file, with its scores.
+        What is written into the facts of the file: calibration and scores.
 
     Raises:
         PacavitError: the network cannot be quantized, or loses more than ``LIMIT``.
@@ -123,8 +123,8 @@ def write_int8(
             )
         facts = replace(job.facts, quantization=found)
         writer.write(replace(job, facts=facts, text=exported_text(facts, description)), made)
-    load_model(made)  # raises if it was not written as the one that was evaluated
-    return facts
+    load_model(made)  # raises unless it can be read, as the one that was evaluated
+    return found
 
 
 def _quantize(exported: LoadedModel, plain: Path, out: Path, train: ImageSet) -> int:
