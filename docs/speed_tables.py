@@ -106,6 +106,36 @@ def _outcomes(counts: dict[str, int]) -> tuple[int, int]:
     return counts.get("one line", 0), counts.get("works", 0)
 
 
+@named_table("exported")
+def exported() -> str:
+    """Exported files beside the network: size, score on the test split, and speed."""
+    if not (RESULTS / "exported.json").is_file():
+        return "Not measured yet."
+    found = record("exported")
+    batches = [str(number) for number in found["settings"]["batches"]]
+    header = ["model", "engine", "MB", "test score"]
+    header += [f"images/s, batch {number} (times PyTorch's)" for number in batches]
+    rows = [
+        [f"`{name}`", engine, *_exported_cells(row, engine, batches)]
+        for name, row in found["models"].items()
+        for engine in row["engines"]
+    ]
+    return table(header, rows)
+
+
+def _exported_cells(row: Any, engine: str, batches: Sequence[str]) -> list[str]:
+    """Size, score, and speed by number of images; dashes for what could not be exported."""
+    cells = row["engines"][engine]
+    if "refused" in cells:
+        return ["-"] * (2 + len(batches))
+    speeds = [row["speed"][number][engine] for number in batches]
+    return [
+        f"{cells['bytes'] / 1e6:.1f}",
+        f"{cells['score']:.4f}",
+        *(f"{each['images_per_second'][1]:,.0f} ({each['ratio'][1]:.2f})" for each in speeds),
+    ]
+
+
 @named_table("serving-speed")
 def serving_speed() -> str:
     """The server beside a loop of batches over the same images."""

@@ -488,6 +488,20 @@ def test_the_tables_of_detection(results: ModuleType, recorded: Recorded) -> Non
     assert "| pacavit_small | norms | 3 | 4 |" in results.TABLES["feature-growth-kinds"]()
 
 
+def test_the_table_of_exported_files(results: ModuleType, recorded: Recorded) -> None:
+    assert results.TABLES["exported"]() == "Not measured yet."
+    engine = {"bytes": 7613835, "metric": "accuracy", "score": 0.9012, "images": 10000}
+    speed = {"images_per_second": [390, 401.2, 420], "ratio": [1.8, 1.904, 2]}
+    row = {
+        "engines": {"ONNX Runtime": engine, "OpenVINO": {"refused": "it differs"}},
+        "speed": {"1": {"ONNX Runtime": speed}, "16": {"ONNX Runtime": speed}},
+    }
+    recorded("exported", {"settings": {"batches": [1, 16]}, "models": {"nano": row}})
+    text = results.TABLES["exported"]()
+    assert "| `nano` | ONNX Runtime | 7.6 | 0.9012 | 401 (1.90) | 401 (1.90) |" in text
+    assert "| `nano` | OpenVINO | - | - | - | - |" in text
+
+
 def test_the_tables_of_the_server(results: ModuleType, recorded: Recorded) -> None:
     for name in ("serving-speed", "serving-trials"):
         assert results.TABLES[name]() == "Not measured yet."

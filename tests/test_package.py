@@ -58,7 +58,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
     imported -= {*sys.stdlib_module_names, "pacavit", "pacavit_cli"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    optional = ("demo", "mlflow", "serve", "wandb")
+    optional = ("demo", "export", "mlflow", "peers", "serve", "wandb")
     lines = [*project["dependencies"], *(line for name in optional for line in extras[name])]
     declared = {re.split(r"[<>=]", line)[0] for line in lines}
     # The loggers need not be installed.

@@ -34,6 +34,7 @@ HEAVY = {
     "typer",
 }
 KINDS = (
+    "formats",
     "models",
     "clusterings",
     "attentions",

@@ -36,7 +36,7 @@ def export(
         ),
     ] = "float",
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16 or bf16, where the engine has it.")
+        str, typer.Option(help="fp32, fp16, bf16 or int8, where the engine has it.")
     ] = "fp32",
     size: Annotated[
         tuple[int, int] | None,
@@ -51,23 +51,38 @@ def export(
         typer.Option(
             metavar="ROOT",
             help="Folder with the data set whose images the file is checked with; by default the "
-            "run's, or pictures of this package.",
+            "run's, or pictures of this package. int8 needs it.",
         ),
     ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="The same as --precision int8: quantized, calibrated on 256 training images, and "
+            "refused if the validation score drops by more than 0.3 points.",
+        ),
+    ] = False,
+    allow_drop: Annotated[
+        bool, typer.Option("--allow-drop", help="Keep an int8 file that loses more.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
 ) -> None:
     """Export a model for another engine, checked: pacavit export runs/digits digits.onnx."""
     from pacavit import api
+    from pacavit.errors import PacavitError
     from pacavit.utils.text import shown
 
+    if int8 and precision not in ("fp32", "int8"):
+        raise PacavitError(f"--int8 and --precision {precision} exclude each other; give one")
     made = api.export(
         model,
         out,
         to=to,
         input=input_,  # type: ignore[arg-type]  # checked there
-        precision=precision,  # type: ignore[arg-type]
+        precision="int8" if int8 else precision,  # type: ignore[arg-type]
         size=size,
         data=data,
+        allow_drop=allow_drop,
         overwrite=overwrite,
         progress=True,
     )

@@ -16,7 +16,7 @@ def list_(
         typer.Argument(
             metavar="KIND",
             help="models, clusterings, attentions, heads, detectors, methods, recipes, datasets, "
-            "tasks, loggers or weights.",
+            "tasks, loggers, formats or weights.",
         ),
     ],
 ) -> None:

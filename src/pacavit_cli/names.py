@@ -25,6 +25,7 @@ _REGISTRIES = {
     "datasets": ("DATASETS", "data/sources"),
     "tasks": ("TASKS", "tasks"),
     "loggers": ("LOGGERS", "engine/run/loggers"),
+    "formats": ("WRITERS", "export/writers"),
 }
 
 

@@ -34,6 +34,7 @@ def test_public_names_exist() -> None:
         ("heads", "upernet"),
         ("recipes", "digits"),
         ("datasets", "digits"),
+        ("formats", "onnx"),
     ],
 )
 def test_lists_name_and_describe(kind: str, name: str) -> None:

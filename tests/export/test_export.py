@@ -17,7 +17,8 @@ import onnx
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from rich.console import Console
+from torch import Tensor, nn
 
 from pacavit import api
 from pacavit.clustering import CLUSTERINGS, Clustering
@@ -26,6 +27,7 @@ from pacavit.engine.weights.load import load_model
 from pacavit.errors import CheckpointError, PacavitError
 from pacavit.export import export as module
 from pacavit.tasks.graph import ClassifierGraph
+from pacavit.utils.progress import show_progress
 from pacavit_cli.main import main
 
 Export = Callable[..., Path]
@@ -195,6 +197,9 @@ ROWS = [
     ("another suffix", EXPORT + ".pt2 --to onnx", ["no name for the format onnx", ".onnx"]),
     ("a file for triton", EXPORT + ".onnx --to triton", ["format triton; name a folder"]),
     ("precision", EXPORT + ".onnx --precision bf16", ["onnx has no precision 'bf16'", "fp16"]),
+    ("int8", EXPORT + ".pt2 --int8", ["format pt2 has no precision 'int8'", "fp32, fp16, bf16"]),
+    ("both", EXPORT + ".onnx --int8 --precision fp16", ["--int8 and --precision fp16 exclude"]),
+    ("no data", "export cifar10_nano_conv {files}/new.onnx --int8", ["of cifar10", "--data"]),
     ("input", EXPORT + ".onnx --input bytes", ["input must be float or uint8, not 'bytes'"]),
     ("size", EXPORT + ".onnx --size 0 8", ["size 0 x 8 must be of 1 to"]),
     ("in the way", "export {files}/good.onnx {files}/good.onnx", ["is an exported file"]),
@@ -284,3 +289,25 @@ def test_clusterings_of_loops_are_refused_before_the_work() -> None:
         network = ClassifierGraph(CLUSTERINGS.create(name, 8, 4, options={}))
         with pytest.raises(PacavitError, match="is a loop over the patches"):
             module._check_network(network)
+
+
+class OneSize(nn.Module):
+    """A graph for images of 32 x 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.ones(3, 32, 32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.position).mean((2, 3))
+
+
+def test_a_network_for_one_size_is_exported_for_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    graph, example = ClassifierGraph(OneSize()).eval(), torch.zeros(2, 3, 32, 32)
+    with show_progress(Console()):
+        program, any_size = module._trace(graph, example, any_size=True)
+    assert not any_size
+    assert "not for images of any size, only for 32 x 32: " in capsys.readouterr().out
+    assert program.module()(torch.zeros(5, 3, 32, 32))[0].shape == (5, 3)

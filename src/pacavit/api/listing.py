@@ -39,7 +39,7 @@ def list_names(kind: str) -> list[Entry]:
 
     Args:
         kind: models, clusterings, attentions, heads, detectors, methods, recipes, datasets, tasks,
-            loggers or weights.
+            loggers, formats or weights.
 
     Raises:
         UnknownNameError: there is no such kind.
@@ -56,6 +56,13 @@ def _models() -> list[Entry]:
 
 def _recipes() -> list[Entry]:
     return [Entry(name, recipes.load(name).description) for name in recipes.names()]
+
+
+def _formats() -> list[Entry]:
+    # Imported here, because nothing else that lists names needs torch.export.
+    from pacavit.export import WRITERS
+
+    return _registered(WRITERS)
 
 
 def _weights() -> list[Entry]:
@@ -84,5 +91,6 @@ _LISTS: dict[str, Callable[[], list[Entry]]] = {
     "datasets": lambda: _registered(DATASETS),
     "tasks": lambda: _registered(TASKS),
     "loggers": lambda: _registered(LOGGERS),
+    "formats": _formats,
     "weights": _weights,
 }

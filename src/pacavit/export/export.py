@@ -10,16 +10,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from pacavit.data import Sample, SampleRandom
 from pacavit.engine import LoadedModel
-from pacavit.engine.exported import ExportFacts, exported_text
+from pacavit.engine.exported import ExportFacts, Quantization, exported_text
 from pacavit.engine.exported.facts import Precision
 from pacavit.engine.weights.format import Description
 from pacavit.engine.weights.load import load_model, weights_digest
 from pacavit.errors import PacavitError
 from pacavit.export.check import Agreement, check_sizes, compare
-from pacavit.export.pictures import real_pictures
+from pacavit.export.int8 import load_splits, write_int8
+from pacavit.export.pictures import real_pictures, spread
 from pacavit.export.pixels import pixel_input
 from pacavit.export.program import CastGraph, make_program
 from pacavit.export.target import plan_target, publish, temporary_folder
@@ -44,6 +46,7 @@ class ExportOptions:
         size: (height, width), the only size of the input; None is any, where the network allows.
         overwrite: replace what is there.
         data: folder with the data set for the check, instead of the recipe's.
+        allow_drop: keep an int8 file whatever its score.
     """
 
     to: str | None = None
@@ -52,6 +55,7 @@ class ExportOptions:
     size: tuple[int, int] | None = None
     overwrite: bool = False
     data: Path | None = None
+    allow_drop: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,14 @@ class Exported:
         path: of the file or folder.
         format: its name.
         facts: how it was exported.
-        agreement: with the network.
+        agreement: with the network; of an int8 file, the scores of both.
         num_bytes: of all its files.
     """
 
     path: Path
     format: str
     facts: ExportFacts
-    agreement: Agreement
+    agreement: Agreement | Quantization
     num_bytes: int
 
 
@@ -94,7 +98,11 @@ def export_model(model: LoadedModel, out: Path, options: ExportOptions, version:
     preprocess = model.preprocess()
     if options.input == "uint8":
         pixel_input(network, preprocess, model.info, options.size)  # refuses before work begins
-    pictures, origin = real_pictures(model, options.data)
+    splits = load_splits(model, options.data) if options.precision == "int8" else None
+    if splits is not None:
+        pictures, origin = spread(splits.val), ""
+    else:
+        pictures, origin = real_pictures(model, options.data)
     usual = _input_size(model, pictures[0])
     facts = ExportFacts(
         input=options.input,
@@ -116,24 +124,44 @@ def export_model(model: LoadedModel, out: Path, options: ExportOptions, version:
         usual = (pictures[0].shape[1], pictures[0].shape[2])
     announce(f"exporting {model.recipe.model.name} to {target.format}")
     example = _example(options.input, options.size or usual)
-    try:
-        program = make_program(graph, example, any_size=options.size is None)
-    except PacavitError as error:
-        if options.size is not None:
-            raise
-        announce(f"not for images of any size, only for {usual[0]} x {usual[1]}: {error}")
-        program = make_program(graph, example, any_size=False)
+    program, any_size = _trace(graph, example, any_size=options.size is None)
+    if options.size is None and not any_size:
         facts = replace(facts, size=usual)
     description = Description(model.recipe, model.info, model.metrics, model.calibration)
     job = Job(program, example, facts, exported_text(facts, description), model.info.class_names)
     with temporary_folder(target.path) as folder:
         made = folder / target.path.name
-        writer.write(job, made)
-        sizes = check_sizes(usual, facts.size)
-        agreement = compare(model, load_model(made), pictures, sizes, origin)
+        agreement: Agreement | Quantization
+        if splits is not None:
+            agreement = write_int8(
+                model, writer, job, description, made, splits, allow_drop=options.allow_drop
+            )
+            facts = replace(facts, quantization=agreement)
+        else:
+            writer.write(job, made)
+            sizes = check_sizes(usual, facts.size)
+            agreement = compare(model, load_model(made), pictures, sizes, origin)
         num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         publish(folder, target)
     return Exported(target.path, target.format, facts, agreement, num_bytes)
+
+
+def _trace(graph: Graph, example: Tensor, *, any_size: bool) -> tuple[ExportedProgram, bool]:
+    """The program of a graph, and whether it takes images of any size.
+
+    Args:
+        graph: in evaluation mode.
+        example: its input.
+        any_size: is wanted, and given up where it cannot be traced.
+    """
+    try:
+        return make_program(graph, example, any_size=any_size), any_size
+    except PacavitError as error:
+        if not any_size:
+            raise
+        height, width = example.shape[1:3] if example.dtype == torch.uint8 else example.shape[2:]
+        announce(f"not for images of any size, only for {height} x {width}: {error}")
+        return make_program(graph, example, any_size=False), False
 
 
 def _check_options(writer: Writer, name: str, options: ExportOptions) -> None:
@@ -148,7 +176,8 @@ def _check_options(writer: Writer, name: str, options: ExportOptions) -> None:
     if options.size is not None and not all(0 < side <= MAX_IMAGE_SIZE for side in options.size):
         height, width = options.size
         raise PacavitError(f"size {height} x {width} must be of 1 to {MAX_IMAGE_SIZE} pixels")
-    missing = [each for each in writer.libraries if importlib.util.find_spec(each) is None]
+    needed = [*writer.libraries, *(["onnxruntime"] if options.precision == "int8" else [])]
+    missing = [each for each in dict.fromkeys(needed) if importlib.util.find_spec(each) is None]
     if missing:
         raise PacavitError(
             f"the format {name} needs {', '.join(missing)}; install it with: "

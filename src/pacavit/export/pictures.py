@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pacavit.data import decode_image
+from pacavit.data import ImageSet, decode_image
 from pacavit.engine import LoadedModel, build
 from pacavit.errors import PacavitError
 from pacavit.utils.progress import announce
 
-__all__ = ["NUMBER", "real_pictures"]
+__all__ = ["NUMBER", "has_data", "real_pictures", "spread"]
 
 NUMBER = 3
 """Of the images."""
@@ -33,19 +33,28 @@ def real_pictures(model: LoadedModel, root: Path | None = None) -> tuple[list[Te
     Raises:
         PacavitError: a folder was given, and has no such data.
     """
-    known = root is not None or model.recipe.data.root is not None
-    if not known and model.info.name not in _EMBEDDED:
+    if not has_data(model, root):
         return _drawn(), "pictures of this package"
     try:
-        images = build.data_source(model.recipe, root, model.info, "val").load("val")
-        positions = [index * len(images) // NUMBER for index in range(NUMBER)]
-        found = [images[position].image.cpu() for position in positions]
+        found = spread(build.data_source(model.recipe, root, model.info, "val").load("val"))
     except (PacavitError, OSError) as error:
         if root is not None:
             raise
         announce(f"checking with pictures of this package, without the data set: {error}")
         return _drawn(), "pictures of this package"
     return found, f"validation images of {model.info.name}"
+
+
+def has_data(model: LoadedModel, root: Path | None) -> bool:
+    """Whether it is known where the data set of a model lies, given a folder or None."""
+    known = root is not None or model.recipe.data.root is not None
+    return known or model.info.name in _EMBEDDED
+
+
+def spread(images: ImageSet) -> list[Tensor]:
+    """Three images (3, H, W) uint8 of a split, far from each other."""
+    positions = [index * len(images) // NUMBER for index in range(NUMBER)]
+    return [images[position].image.cpu() for position in positions]
 
 
 def _drawn() -> list[Tensor]:

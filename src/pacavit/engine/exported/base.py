@@ -100,6 +100,27 @@ class FileEngine:
         Raises:
             CheckpointError: the file does not take images of this size, or the engine fails.
         """
+        given, size = self.input(images), (images.shape[2], images.shape[3])
+        try:
+            found = self.reader.run(given)
+        except Exception as error:  # engines raise errors of classes of their own
+            raise CheckpointError(
+                f"the engine fails on {shown(self.path)}, for images of {size[0]} x {size[1]}: "
+                f"{one_line(error)[:200]}"
+            ) from error
+        if len(found) != len(self.facts.outputs):
+            raise CheckpointError(
+                f"{shown(self.path)} has {len(found)} outputs, and its description names "
+                f"{len(self.facts.outputs)}; export the run folder again"
+            )
+        return tuple(torch.from_numpy(each).to(images.device).float() for each in found)
+
+    def input(self, images: Tensor) -> NDArray[Any]:
+        """(B, 3, height, width) normalized -> what the file takes for them.
+
+        Raises:
+            CheckpointError: the file does not take images of this size.
+        """
         facts, size = self.facts, (images.shape[2], images.shape[3])
         if facts.size is not None and size != facts.size:
             raise CheckpointError(
@@ -111,19 +132,7 @@ class FileEngine:
         if facts.input == "uint8":
             pixels = (given * self.std + self.mean) * 255
             given = pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-        try:
-            found = self.reader.run(given.contiguous().numpy())
-        except Exception as error:  # engines raise errors of classes of their own
-            raise CheckpointError(
-                f"the engine fails on {shown(self.path)}, for images of {size[0]} x {size[1]}: "
-                f"{one_line(error)[:200]}"
-            ) from error
-        if len(found) != len(facts.outputs):
-            raise CheckpointError(
-                f"{shown(self.path)} has {len(found)} outputs, and its description names "
-                f"{len(facts.outputs)}; export the run folder again"
-            )
-        return tuple(torch.from_numpy(each).to(images.device).float() for each in found)
+        return given.contiguous().numpy()
 
 
 def _check_input(reader: Reader, facts: ExportFacts, path: Path) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "METADATA_KEY",
     "ExportFacts",
     "Precision",
+    "Quantization",
     "exported_text",
     "read_facts",
 ]
@@ -30,7 +31,40 @@ INPUT = "images"
 _FORMAT_VERSION = 1
 _MAX_TEXT = 64 * 2**20  # characters
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How an int8 file was calibrated, and what it keeps of the network's score.
+
+    Attributes:
+        images: number of training images that set the ranges of the activations.
+        seed: that they were drawn with.
+        data: version of the data.
+        metric: the task's main score, 0..1.
+        before: the score of the network in fp32, on the validation images.
+        after: that of the file.
+        num_images: of the validation split.
+        same_top: share of these for which both have the same class first; None for tasks without.
+    """
+
+    images: int
+    seed: int
+    data: str
+    metric: str
+    before: float
+    after: float
+    num_images: int
+    same_top: float | None
+
+    def __str__(self) -> str:
+        same = "" if self.same_top is None else f"; the same class first for {self.same_top:.1%}"
+        return (
+            f"{self.metric} {self.before:.4f} in fp32, {self.after:.4f} in int8, on "
+            f"{self.num_images:,} validation images{same}; calibrated on {self.images} training "
+            "images"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,6 +82,7 @@ class ExportFacts:
         strides: of these maps.
         weights_sha256: of the weights file.
         pacavit_version: that wrote the file.
+        quantization: of an int8 file.
     """
 
     input: Literal["float", "uint8"]
@@ -59,6 +94,7 @@ class ExportFacts:
     strides: tuple[int, ...]
     weights_sha256: str
     pacavit_version: str
+    quantization: Quantization | None = None
 
 
 _FACTS = pydantic.TypeAdapter(ExportFacts)

@@ -18,7 +18,8 @@ from pacavit.utils.text import one_line, shown
 
 __all__ = ["OpenvinoReader", "import_openvino"]
 
-_HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+# Of what is not quantized, in an int8 file.
+_HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
 def import_openvino() -> ModuleType:

@@ -26,6 +26,7 @@ class Job:
         facts: how it is exported.
         text: the description that the file has to carry, see ``exported_text``.
         class_names: of the model.
+        quantized: an ONNX file in int8, which is taken instead of the program.
     """
 
     program: ExportedProgram
@@ -33,6 +34,7 @@ class Job:
     facts: ExportFacts
     text: str
     class_names: tuple[str, ...]
+    quantized: Path | None = None
 
 
 class Writer(ABC):

@@ -26,7 +26,7 @@ class OnnxWriter(Writer):
     """One .onnx file with the weights inside."""
 
     suffix = ".onnx"
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
     casts: ClassVar[tuple[Precision, ...]] = ("fp16",)
     libraries = ("onnx", "onnxscript", "onnxruntime")
 
@@ -41,6 +41,9 @@ def write_onnx(job: Job, target: Path) -> None:
     Raises:
         PacavitError: an operation has no counterpart in ONNX.
     """
+    if job.quantized is not None:
+        _write_quantized(job.quantized, job, target)
+        return
     with quiet(), torch.no_grad():
         try:
             made: Any = torch.onnx.export(
@@ -57,6 +60,16 @@ def write_onnx(job: Job, target: Path) -> None:
         _name_axes(made.model, job)
         made.model.metadata_props[METADATA_KEY] = job.text
         made.save(os.fspath(target), external_data=False)
+
+
+def _write_quantized(quantized: Path, job: Job, target: Path) -> None:
+    """Write an int8 file with the description of a job."""
+    import onnx
+
+    model = onnx.load(quantized)
+    onnx.helper.set_model_props(model, {METADATA_KEY: job.text})
+    model.producer_name, model.producer_version = "pacavit", job.facts.pacavit_version
+    onnx.save(model, target)
 
 
 def _name_axes(model: Any, job: Job) -> None:

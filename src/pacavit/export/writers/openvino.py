@@ -23,7 +23,7 @@ class OpenvinoWriter(Writer):
     suffix = ".xml"
     folder = OPENVINO_FILE
     # fp16 is the type of the stored weights, bf16 that of the arithmetic of CPUs that have it.
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "bf16", "int8")
     libraries = ("onnx", "onnxscript", "openvino")
 
     def write(self, job: Job, target: Path) -> None:
