@@ -1,6 +1,6 @@
 """The Python functions where they differ from, or say more than, the command line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import pacavit
 from pacavit import api, recipes
 from pacavit.api import predicting, training
 from pacavit.engine import LoadedModel, load_model
+from pacavit.engine.inputs import Input
 from pacavit.engine.predictor import Predicted
 from pacavit.errors import PacavitError, RecipeError, UnknownNameError
 from pacavit.recipes import Recipe
@@ -99,8 +100,13 @@ class EveryImageIsBroken:
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
 
-    def stream(self, paths: Sequence[Path]) -> Iterator[Predicted]:
-        return (Predicted(path, None, "broken") for path in paths)
+    @staticmethod
+    def reader(inputs: Sequence[Input]) -> Sequence[Input]:
+        return inputs
+
+    @staticmethod
+    def answer(inputs: Sequence[Input]) -> list[Predicted]:
+        return [Predicted(each.name, None, "broken") for each in inputs]
 
 
 def test_one_image_needs_no_list(monkeypatch: pytest.MonkeyPatch) -> None:

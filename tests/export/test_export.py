@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from pacavit import api
-from pacavit.clustering import CLUSTERINGS, Clustering
+from pacavit.clustering import Clustering
 from pacavit.engine.exported import METADATA_KEY, find_exported
 from pacavit.engine.weights.load import load_model
 from pacavit.errors import CheckpointError, PacavitError
@@ -281,14 +281,6 @@ def test_a_missing_library_is_named(
         load_model(file)
     with pytest.raises(PacavitError, match=r"onnx needs onnx, onnxscript, onnxruntime; install"):
         api.export(weights, tmp_path / "x.onnx")
-
-
-def test_clusterings_of_loops_are_refused_before_the_work() -> None:
-    refused = [name for name in CLUSTERINGS if not CLUSTERINGS.get(name).exportable]
-    for name in refused:
-        network = ClassifierGraph(CLUSTERINGS.create(name, 8, 4, options={}))
-        with pytest.raises(PacavitError, match="is a loop over the patches"):
-            module._check_network(network)
 
 
 class OneSize(nn.Module):
