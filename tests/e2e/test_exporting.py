@@ -13,6 +13,7 @@ from pacavit import api
 from pacavit.engine.predictor import Predictor
 from pacavit.engine.weights.load import load_model
 from pacavit.errors import PacavitError
+from pacavit.export.check import Agreement
 from pacavit.tasks.detection import ImageDetections
 from pacavit.tasks.segmentation import ImageSegmentation
 from pacavit_cli.main import main
@@ -22,6 +23,7 @@ from pacavit_cli.main import main
 def test_the_packaged_network_takes_pixels_of_any_size(tmp_path: Path) -> None:
     file = tmp_path / "nano.onnx"
     made = api.export("cifar10_nano_conv", file, input="uint8")
+    assert isinstance(made.agreement, Agreement)
     assert made.agreement.difference < 1e-5
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (*size, 3), np.uint8) for size in ((32, 32), (50, 71))]
