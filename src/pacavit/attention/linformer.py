@@ -13,6 +13,7 @@ from pacavit.attention.extent import extent
 from pacavit.attention.options import check_count
 from pacavit.attention.qkv import QkvAttention
 from pacavit.types import AttentionRecord, Grid, StageState
+from pacavit.utils.exporting import smaller
 
 __all__ = ["LinformerAttention"]
 
@@ -96,7 +97,7 @@ class LinformerAttention(QkvAttention):
         factor = self.base_size**2 / patches[:, None, None].to(x)
         if patch_mask is not None:
             factor = factor * patch_mask[:, None]
-        num_keys = torch.sym_min(self.num_keys, grid.num_patches)
+        num_keys = smaller(self.num_keys, grid.num_patches)
         e, f = (
             factor * (rows[:, None] @ stored[:num_keys].to(x) @ columns.mT[:, None]).flatten(2)
             for stored in (self.project_k, self.project_v)

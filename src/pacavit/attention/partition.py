@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacavit.types import Grid
-from pacavit.utils.exporting import remainder
+from pacavit.utils.exporting import remainder, smaller
 
 __all__ = ["WindowPartition"]
 
@@ -52,7 +52,7 @@ class WindowPartition:
         counts = [(n + side - 1) // side for n, side in zip(grid, sides, strict=True)]
         slots = [count * side for count, side in zip(counts, sides, strict=True)]
         # Products instead of comparisons, which would bind a traced program to its first grid.
-        shifts = [shift * torch.sym_min(1, n // (size + 1)) for n in grid]
+        shifts = [shift * smaller(1, n // (size + 1)) for n in grid]
 
         window = torch.arange(counts[0] * counts[1] + traced, device=device)[:, None]
         slot = torch.arange(sides[0] * sides[1], device=device)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from pacavit.clustering.base import CLUSTERINGS, Clustering
 from pacavit.clustering.functional import _points
 from pacavit.types import Grid
-from pacavit.utils.exporting import stable_argsort
+from pacavit.utils.exporting import smaller, stable_argsort
 
 __all__ = ["RandomClustering"]
 
@@ -44,5 +42,5 @@ class RandomClustering(Clustering):
         mixed = (position + 1) * (0x9E3779B1 + 2 * self.seed) % 0xFFFFFFFB
         mixed = (mixed ^ (mixed >> 15)) * 0x45D9F3B % 0xFFFFFFFB
         rank = stable_argsort(mixed).argsort()
-        num_sets: Any = torch.sym_min(self.num_clusters, num_patches)
+        num_sets = smaller(self.num_clusters, num_patches)
         return (rank * num_sets // num_patches).expand(x.shape[0], -1)

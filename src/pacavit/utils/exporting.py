@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVarTuple, Unpack
+from typing import Any, TypeVarTuple, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from pacavit.errors import PacavitError
 
-__all__ = ["check_export", "remainder", "repeat_while", "stable_argsort"]
+__all__ = ["check_export", "remainder", "repeat_while", "smaller", "stable_argsort"]
 
 Ts = TypeVarTuple("Ts")
 
@@ -54,6 +54,11 @@ def remainder(x: Tensor, divisor: int) -> Tensor:
     if not torch.compiler.is_exporting():
         return x % divisor
     return x % torch.scalar_tensor(divisor, dtype=x.dtype, device=x.device)
+
+
+def smaller(a: int, b: int) -> Any:
+    """``min`` of sizes, which may be symbolic (exported programs) or tensors (traced ones)."""
+    return torch.sym_min(a, b) if torch.compiler.is_exporting() else min(a, b)
 
 
 def repeat_while(
