@@ -203,9 +203,9 @@ def test_every_clustering_computes(
 ) -> None:
     # The mode is off inside of custom operations, which would see a tensor of the CPU.
     for module, operation in (
-        (_dbscan, "connect"),
-        (_dbscan, "reach"),
-        (_agglomerative, "cluster"),
+        (_dbscan, "_connect"),
+        (_dbscan, "_reach"),
+        (_agglomerative, "_cluster"),
     ):
         monkeypatch.setattr(module, operation, getattr(module, operation)._init_fn)
     network = timm.create_model(

@@ -105,7 +105,7 @@ def test_no_folder_of_this_machine_is_in_a_file(export: Export, name: str) -> No
             content = b"".join(map(archive.read, archive.namelist()))
     else:
         content = path.read_bytes()
-    assert not re.search(rb"site-packages|conftest|/src/pacavit", content)
+    assert not re.search(rb"site-packages|conftest\.py|/src/pacavit", content)
 
 
 def test_pixels_are_bytes_with_channels_last(export: Export) -> None:

@@ -135,7 +135,7 @@ def sync_folder(path: Path) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file atomically: readers see the old or the whole new one. Parents are created."""
     with replacing(path) as temporary:
-        write_file(temporary, data)
+        temporary.write_bytes(data)
 
 
 @contextmanager
