@@ -8,7 +8,7 @@ For the network as it is built, under autocast in bf16, and for the optimized on
 the time of convolutions (linear layers that are computed as such among them), matrix products,
 attention, normalization, copies and all else; the number of operations of each kind in a pass; and
 the tensors that are copied most often. Numbers of operations do not depend on what else runs;
-times do. ``--out FILE`` writes them as JSON.
+times do. ``--out FILE`` adds them to a JSON file, in place of those of equal settings.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--precision", choices=system.PRECISIONS, default="fp32")
     parser.add_argument("--passes", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="file to write, JSON")
+    parser.add_argument("--out", type=Path, help="file to add the numbers to, JSON")
     arguments = parser.parse_args(words)
     device = system.pick_device("auto")
     system.configure(device)
@@ -135,14 +135,20 @@ def main(words: list[str] | None = None) -> None:
     }
     print(table(results))  # noqa: T201
     if arguments.out is not None:
-        facts = {
+        settings = {
             "model": arguments.model,
             "size": arguments.size,
             "batch_size": arguments.batch_size,
             "precision": arguments.precision,
-            "environment": environment(device),
         }
-        arguments.out.write_text(json.dumps({**facts, **results}, indent=1) + "\n", "utf-8")
+        _add({**settings, "environment": environment(device), **results}, settings, arguments.out)
+
+
+def _add(row: Mapping[str, Any], settings: Mapping[str, Any], out: Path) -> None:
+    """Write a row into a file of rows, in place of the one of equal settings."""
+    rows = json.loads(out.read_text("utf-8"))["rows"] if out.exists() else []
+    others = [each for each in rows if any(each[name] != settings[name] for name in settings)]
+    out.write_text(json.dumps({"rows": [*others, row]}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,21 @@ def _cost(cost: dict[str, Sequence[float]]) -> list[str]:
     return [f"{cost['cpu_seconds'][1]:.2f}", f"{cost['peak_mb'][1]:,.0f}"]
 
 
+@named_table("copies")
+def copies() -> str:
+    """Tensors that a forward pass copies, as built and optimized."""
+    rows = [
+        [
+            str(row["size"]),
+            str(row["batch_size"]),
+            row["precision"],
+            *(str(row[name]["operations"]["aten::copy_"]) for name in ("as built", "optimized")),
+        ]
+        for row in record("inference_profile")["rows"]
+    ]
+    return table(["image side", "batch", "precision", "as built", "optimized"], rows)
+
+
 @named_table("trials")
 def trials() -> str:
     """Killed runs and wrong inputs."""

@@ -9,6 +9,9 @@ import pytest
 
 LoadBenchmark = Callable[[str], ModuleType]
 
+SETTINGS = {"model": "pacavit_nano", "size": 32, "batch_size": 16}
+PRECISIONS = ("fp32", "bf16")
+
 
 @pytest.mark.parametrize(
     ("name", "kind"),
@@ -28,7 +31,7 @@ def test_operators_have_kinds(load_benchmark: LoadBenchmark, name: str, kind: st
     assert load_benchmark("inference_profile").kind_of(name) == kind
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_fractions_and_copies_of_both_networks(
     load_benchmark: LoadBenchmark,
     tmp_path: Path,
@@ -37,8 +40,10 @@ def test_fractions_and_copies_of_both_networks(
 ) -> None:
     out = tmp_path / "profile.json"
     words = ["pacavit_nano", "--size", "32", "--batch-size", "16", "--precision", precision]
+    out.write_text(json.dumps({"rows": [{**SETTINGS, "precision": each} for each in PRECISIONS]}))
     load_benchmark("inference_profile").main([*words, "--passes", "1", "--out", str(out)])
-    found = json.loads(out.read_text("utf-8"))
+    other, found = json.loads(out.read_text("utf-8"))["rows"]
+    assert {other["precision"], found["precision"]} == {*PRECISIONS}
     for name in ("as built", "optimized"):
         assert sum(found[name]["time"].values()) == pytest.approx(1)
         assert min(found[name]["operations"][kind] for kind in ("convolutions", "attention")) > 0

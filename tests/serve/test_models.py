@@ -82,9 +82,9 @@ def test_weights_that_are_no_numbers_are_an_error_without_a_path(
     served: "Served", tmp_path: Path, files: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with served(MODEL) as client:
-        model = client.app.state.models.find(None).weights.model
+        predictor = client.app.state.models.find(None).weights.predictor
         with torch.no_grad():
-            next(model.task.parameters()).fill_(torch.nan)
+            next(predictor.task.parameters()).fill_(torch.nan)
         answer = client.post("/predict", content=files[0])
     assert answer.status_code == 500
     message = "the network returns values for image 0 that are not numbers"

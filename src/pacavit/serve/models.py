@@ -19,11 +19,11 @@ from torch import Tensor
 
 from pacavit.data import Batch, Placement, Sample, decode_image
 from pacavit.data.placement import Region
-from pacavit.engine.ensemble import load_predictor
+from pacavit.engine.precision import for_prediction
 from pacavit.engine.predictor import Predictor
 from pacavit.engine.system import pick_device
 from pacavit.engine.weights.format import CHECKPOINTS
-from pacavit.engine.weights.load import weights_digest
+from pacavit.engine.weights.load import load_model, weights_digest
 from pacavit.engine.weights.packaged import packaged_names
 from pacavit.errors import CheckpointError, DataError, PacavitError
 from pacavit.serve.batching import Batcher
@@ -113,8 +113,8 @@ class Weights:
         options: of the server.
 
     Attributes:
-        predictor: of the model.
-        model: as loaded by ``load_model``.
+        predictor: of the model, optimized.
+        model: as it was trained, which explanations need.
         version: the first digits of the SHA-256 of the weights.
 
     Raises:
@@ -123,9 +123,9 @@ class Weights:
 
     def __init__(self, source: str, options: ServeOptions) -> None:
         device = pick_device(options.device, option="--device")
-        predictor = load_predictor(source, device, batch_size=options.max_batch)
-        assert isinstance(predictor, Predictor)
-        self.predictor, self.model = predictor, predictor.model
+        self.model = load_model(source)
+        fast = for_prediction(self.model, "fp32")
+        self.predictor = Predictor(fast, device, batch_size=options.max_batch)
         self.version = weights_digest(self.model)[:_VERSION]
         self._max_pixels = options.image_pixels
 
