@@ -103,7 +103,9 @@ def collect(run: Path) -> dict[str, Any]:
 def shorten(run: Path, entry: dict[str, Any]) -> Published:
     """The entry for ``pacavit reproduce``, named after the recipe and what differs in it."""
     recipe = recipes.load(run)
-    changes, words = recipe_changes(recipe), [recipe.name]
+    # Any number of workers gives the same bits.
+    changes = [each for each in recipe_changes(recipe) if not each.startswith("data.num_workers=")]
+    words = [recipe.name]
     for change in changes:
         field, _, value = change.partition("=")
         value = re.sub(r"[^A-Za-z0-9.+-]+", "_", value).strip("_")
