@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacavit.data.base import LabeledImages, MemoryImages, Sample
+from pacavit.data.base import MemoryImages, Sample
 from pacavit.data.formats.image import MAX_PIXELS, fit_image, read_image, read_size
+from pacavit.data.formats.stored import StoredImages
 from pacavit.data.formats.walk import Skipped, is_image, is_system, sub_folders, walk_folders
 from pacavit.data.splits import FileList
 from pacavit.data.workers import available_cores, map_in_workers
@@ -57,8 +58,8 @@ class Listing:
         return Listing(self.files[positions.numpy()], self.labels[positions])
 
 
-class FileImages(LabeledImages):
-    """One split whose images are decoded when they are needed.
+class FileImages(StoredImages):
+    """One split of image files.
 
     Args:
         root: folder that the paths are relative to.
@@ -67,8 +68,6 @@ class FileImages(LabeledImages):
         max_pixels: largest image that is decoded.
         device: of labels and batches.
     """
-
-    in_files = True
 
     def __init__(
         self,
@@ -79,16 +78,9 @@ class FileImages(LabeledImages):
         max_pixels: int = MAX_PIXELS,
         device: torch.device | str = "cpu",
     ) -> None:
+        super().__init__(listing.labels, size, max_pixels=max_pixels, device=device)
         self.root: Path = root
-        self.files, self.size, self.max_pixels = listing.files, size, max_pixels
-        self.labels = listing.labels.to(device)
-        self.broken: dict[str, str] = {}
-        self._device = torch.device(device)
-
-    @property
-    def device(self) -> torch.device:
-        """The device of labels and batches."""
-        return self._device
+        self.files = listing.files
 
     def file(self, index: int) -> Path:
         """The path of the image at a position, relative to ``root``."""
@@ -97,10 +89,6 @@ class FileImages(LabeledImages):
     def path(self, index: int) -> Path:
         """The file of the image at a position."""
         return self.root / self.file(index)
-
-    def add_broken(self, broken: Mapping[str, str]) -> None:
-        """Record images that could not be read, by path."""
-        self.broken.update(broken)
 
     def __getitem__(self, index: int) -> Sample:
         """The image at a position as it is stored: (3, H, W) uint8 of any size, on the CPU.
@@ -111,27 +99,6 @@ class FileImages(LabeledImages):
         """
         image = read_image(self.path(index), max_pixels=self.max_pixels)
         return Sample(image, self.labels[index], index)
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) positions -> (B, 3, height, width) uint8 and (B,) labels.
-
-        Raises:
-            DataError: one of the files is broken or too large.
-        """
-        images = [fit_image(self[index].image, self.size) for index in indices.tolist()]
-        return torch.stack(images).to(self.device), self.labels[indices]
-
-    def to(self, device: torch.device) -> FileImages:
-        """The same files, with labels and batches on another device; ``broken`` is shared."""
-        moved = FileImages(
-            self.root,
-            Listing(self.files, self.labels),
-            self.size,
-            max_pixels=self.max_pixels,
-            device=device,
-        )
-        moved.broken = self.broken
-        return moved
 
     def into_memory(self) -> MemoryImages:
         """All images decoded, each fitted to ``size``; broken ones are left out and reported.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacavit.data.base import SPLITS, LabeledImages, Sample
-from pacavit.data.formats.image import MAX_PIXELS, decode_image, fit_image
+from pacavit.data.base import SPLITS, Sample
+from pacavit.data.formats.image import MAX_PIXELS, decode_image
+from pacavit.data.formats.stored import StoredImages
 from pacavit.data.formats.walk import is_system
 from pacavit.data.splits import split_of
 from pacavit.errors import DataError
@@ -62,8 +63,8 @@ class RowListing:
         )
 
 
-class ShardImages(LabeledImages):
-    """One split whose images are read from shards and decoded when they are needed.
+class ShardImages(StoredImages):
+    """One split whose images are read from shards.
 
     Args:
         images: of all shards.
@@ -73,8 +74,6 @@ class ShardImages(LabeledImages):
         max_pixels: largest image that is decoded.
         device: of labels and batches.
     """
-
-    in_files = True
 
     def __init__(
         self,
@@ -86,23 +85,12 @@ class ShardImages(LabeledImages):
         max_pixels: int = MAX_PIXELS,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.images, self.rows, self.size, self.max_pixels = images, rows, size, max_pixels
-        self.labels = labels.to(device)
-        self.broken: dict[str, str] = {}
-        self._device = torch.device(device)
-
-    @property
-    def device(self) -> torch.device:
-        """The device of labels and batches."""
-        return self._device
+        super().__init__(labels, size, max_pixels=max_pixels, device=device)
+        self.images, self.rows = images, rows
 
     def location(self, index: int) -> str:
         """Shard and row of the image at a position."""
         return self.images.location(int(self.rows[index]))
-
-    def add_broken(self, broken: Mapping[str, str]) -> None:
-        """Record images that could not be read, by shard and row."""
-        self.broken.update(broken)
 
     def __getitem__(self, index: int) -> Sample:
         """The image at a position as it is stored: (3, H, W) uint8 of any size, on the CPU.
@@ -117,28 +105,6 @@ class ShardImages(LabeledImages):
     def encoded(self, index: int) -> bytes:
         """The bytes of the image file at a position; raises DataError if there are none."""
         return self.images.encoded(int(self.rows[index]))
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,) positions -> (B, 3, height, width) uint8 and (B,) labels.
-
-        Raises:
-            DataError: one of the images is broken or too large.
-        """
-        images = [fit_image(self[index].image, self.size) for index in indices.tolist()]
-        return torch.stack(images).to(self.device), self.labels[indices]
-
-    def to(self, device: torch.device) -> ShardImages:
-        """The same images, with labels and batches on another device; ``broken`` is shared."""
-        moved = ShardImages(
-            self.images,
-            self.rows,
-            self.labels,
-            self.size,
-            max_pixels=self.max_pixels,
-            device=device,
-        )
-        moved.broken = self.broken
-        return moved
 
 
 def find_split_shards(root: Path, suffix: str) -> dict[str, list[Path]]:
