@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from pacavit.engine.exported.openvino import import_openvino
 
 __all__ = ["LOADERS", "export", "load_library"]
 
@@ -38,8 +39,8 @@ def load_library(engine: str) -> Any:
     Args:
         engine: the name of the library.
     """
-    # Without it, importing OpenVINO would report to its makers over the network.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as Python documents
+    if engine == "openvino":
+        return import_openvino()
     return import_module(engine)
 
 
