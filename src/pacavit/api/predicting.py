@@ -17,6 +17,7 @@ from pacavit.api._console import print_line
 from pacavit.engine.batch_prediction import Shard, launched_device, parse_shard, stream_inputs
 from pacavit.engine.ensemble import EnsemblePredictor, load_predictor
 from pacavit.engine.inputs import ImageInput, Inputs, find_inputs
+from pacavit.engine.precision import AUTO
 from pacavit.engine.predictor import Predictor, decode_input
 from pacavit.engine.system import pick_device
 from pacavit.engine.test_time import check_tta
@@ -312,7 +313,8 @@ def _job(
     note = skipped.describe()
     if progress and note is not None:
         print_line(note, stderr=True)
-    examples = [inputs[position].image for position in range(min(batch_size, len(inputs)))]
+    few = min(batch_size, len(inputs)) if precision == AUTO else 0
+    examples = [inputs[position].image for position in range(few)]
     predictor = load_predictor(
         model, picked, batch_size=batch_size, tta=tta, precision=precision, examples=examples
     )
