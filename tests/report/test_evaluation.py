@@ -22,7 +22,6 @@ from pacavit.report.evaluation import (
 )
 from pacavit.report.tasks import ClassificationReport
 from pacavit.report.tasks.classification.observe import TopClassesObserver
-from pacavit.utils import files
 
 FILES = (RECORD, *ClassificationReport.files)
 
@@ -117,13 +116,15 @@ def test_a_file_that_cannot_be_written_is_one_line(
     write_evaluation(score, tmp_path, title="pets", facts=FACTS, observed=observed)
     before = (tmp_path / name).read_bytes()
 
-    def write_file(path: Path, data: bytes) -> None:
-        if name in path.name:
-            path.write_bytes(data[: len(data) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device")
-        path.write_bytes(data)
+    write_bytes = Path.write_bytes
 
-    monkeypatch.setattr(files, "write_file", write_file)
+    def fill_the_disk(path: Path, data: bytes) -> int:
+        if name in path.name:
+            write_bytes(path, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(CheckpointError, match=rf"cannot write .*{name}: No space") as caught:
         write_evaluation(
             score, tmp_path, title="pets", facts={**FACTS, "more": 1}, observed=observed
