@@ -30,6 +30,8 @@ from pacavit.explain import (
 
 __all__ = ["AnyExplained", "Models"]
 
+_FIRST = "cifar10_nano_conv"  # without a model of the user's own
+
 AnyExplained: TypeAlias = Classified | Segmented | Detected
 
 
@@ -47,7 +49,7 @@ class Models:
     """
 
     def __init__(self, own: Sequence[str] = ()) -> None:
-        self.names = tuple(dict.fromkeys((*own, *packaged_names())))
+        self.names = tuple(dict.fromkeys((*own, _FIRST, *packaged_names())))
         self._loaded: dict[str, LoadedModel] = {}
         # Explaining registers hooks in the network, so only one image at a time.
         self._lock = Lock()

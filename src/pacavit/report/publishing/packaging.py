@@ -20,7 +20,7 @@ from pacavit.utils.command import Command, pacavit_command
 
 __all__ = ["MAX_BYTES", "RunFacts", "package_weights", "run_facts", "score_for_card"]
 
-MAX_BYTES = 4_000_000
+MAX_BYTES = 6_000_000
 """Largest file that ships inside the package."""
 
 
