@@ -34,9 +34,11 @@ def bench(
     batch_sizes: Annotated[str, typer.Option(metavar="A,B", help="Images at once.")] = "1,16",
     engines: Annotated[
         str,
-        typer.Option(metavar="A,B", help="eager, compile, onnxruntime or openvino."),
+        typer.Option(metavar="A,B", help="eager, optimized, compile, onnxruntime or openvino."),
     ] = "eager",
-    precisions: Annotated[str, typer.Option(metavar="A,B", help="fp32, bf16 or fp16.")] = "fp32",
+    precisions: Annotated[
+        str, typer.Option(metavar="A,B", help="fp32, bf16, fp16 or int8.")
+    ] = "fp32",
     rounds: Annotated[
         int,
         typer.Option(help="Batches that are timed per model and setting; 0 only counts."),

@@ -54,6 +54,21 @@ def test_engines_compute_the_same(engine: str, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_int8_computes_nearly_the_same(engine: str, tmp_path: Path) -> None:
+    pytest.importorskip(engine)
+    exact, found = output("eager", tmp_path), output(engine, tmp_path, "int8")
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, atol=0.1, rtol=0.1)
+
+
+def test_optimized_networks_compute_in_bf16_too(tmp_path: Path) -> None:
+    exact, found = output("eager", tmp_path), output("optimized", tmp_path, "bf16")
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, atol=0.05, rtol=0.05)
+
+
 def test_half_precision_is_that_of_weights_and_images(tmp_path: Path) -> None:
     half, full = output("eager", tmp_path, "bf16"), output("eager", tmp_path)
     assert not torch.equal(half, full)

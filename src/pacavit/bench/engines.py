@@ -1,4 +1,4 @@
-"""What computes a network: PyTorch eager or compiled, ONNX Runtime, OpenVINO."""
+"""What computes a network: PyTorch eager, optimized or compiled, ONNX Runtime, OpenVINO."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from pacavit.bench import exported
 from pacavit.bench.candidates import Candidate
+from pacavit.engine.system import autocast
 from pacavit.errors import PacavitError, UnknownNameError
+from pacavit.layers import optimize
 
 __all__ = [
     "ENGINES",
@@ -26,16 +28,18 @@ __all__ = [
     "supports",
 ]
 
-PRECISIONS: Mapping[str, torch.dtype] = MappingProxyType(
+_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 )
+PRECISIONS = (*_DTYPES, "int8")
 
 # The precisions of each engine, and the library that it needs besides torch.
 _ENGINES: dict[str, tuple[tuple[str, ...], str | None]] = {
     "eager": (("fp32", "bf16", "fp16"), None),
+    "optimized": (("fp32", "bf16"), None),
     "compile": (("fp32", "bf16", "fp16"), None),
-    "onnxruntime": (("fp32",), "onnxruntime"),
-    "openvino": (("fp32", "bf16"), "openvino"),
+    "onnxruntime": (("fp32", "int8"), "onnxruntime"),
+    "openvino": (("fp32", "bf16", "int8"), "openvino"),
 }
 ENGINES = tuple(_ENGINES)
 
@@ -45,8 +49,8 @@ class Setting(NamedTuple):
 
     Attributes:
         engine: one of ``ENGINES``.
-        precision: one of ``PRECISIONS``. Of PyTorch, weights and images have it; of OpenVINO,
-            the arithmetic.
+        precision: one of ``PRECISIONS``. Of PyTorch, weights and images have it; of the others, the
+            arithmetic.
         batch_size: images at once.
         size: height and width of the images in pixels.
         device: of PyTorch; the other engines compute on the CPU.
@@ -104,9 +108,20 @@ def load_library(engine: str) -> None:
 
 
 def prepare(candidate: Candidate, setting: Setting, file: Path) -> None:
-    """Export a candidate for the engines that need it, unless the file is there already."""
-    if _ENGINES[setting.engine][1] is not None and not file.exists():
-        exported.export(candidate.build(setting.size), _images(setting), file)
+    """Export a candidate for the engines that need it, unless the file is there already.
+
+    Args:
+        candidate: the network.
+        setting: how to compute it.
+        file: of the network in fp32; that in int8, calibrated on random images, lies beside it.
+    """
+    if _ENGINES[setting.engine][1] is None:
+        return
+    images = _images(setting)
+    if not file.exists():
+        exported.export(candidate.build(setting.size), images, file)
+    if setting.precision == "int8" and not exported.int8_file(file).exists():
+        exported.quantize(file, images)
 
 
 def make_step(candidate: Candidate, setting: Setting, file: Path) -> Callable[[], object]:
@@ -123,8 +138,11 @@ def make_step(candidate: Candidate, setting: Setting, file: Path) -> Callable[[]
     images = _images(setting)
     if _ENGINES[setting.engine][1] is not None:
         return exported.LOADERS[setting.engine](file, images.numpy(), setting.precision)
-    dtype, device = PRECISIONS[setting.precision], torch.device(setting.device)
-    network: Any = candidate.build(setting.size).to(device, dtype)
+    dtype, device = _DTYPES[setting.precision], torch.device(setting.device)
+    network: Any = candidate.build(setting.size).to(device)
+    if setting.engine == "optimized":
+        return _optimized_step(network, images.to(device), half=setting.precision == "bf16")
+    network = network.to(dtype)
     if setting.engine == "compile":
         network = torch.compile(network, dynamic=False)
     return _torch_step(network, images.to(device, dtype))
@@ -141,3 +159,15 @@ def _torch_step(network: nn.Module, images: Tensor) -> Callable[[], object]:
             return network(images)
 
     return step
+
+
+def _optimized_step(network: nn.Module, images: Tensor, *, half: bool) -> Callable[[], object]:
+    """What ``pacavit predict`` computes."""
+    network = optimize(network, half=half, in_place=True).to(memory_format=torch.channels_last)
+    step = _torch_step(network, images.contiguous(memory_format=torch.channels_last))
+
+    def cast() -> object:
+        with autocast(images.device, "bf16" if half else "fp32"):
+            return step()
+
+    return cast

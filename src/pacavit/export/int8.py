@@ -27,20 +27,18 @@ from pacavit.engine.weights.format import Description
 from pacavit.engine.weights.load import load_model, optimized
 from pacavit.errors import PacavitError
 from pacavit.export.pictures import has_data
-from pacavit.export.program import quiet
+from pacavit.export.quantize import quantize
 from pacavit.export.writers import Job, Writer
 from pacavit.export.writers.onnx import write_onnx
 from pacavit.tasks import Task
 from pacavit.tasks.classification import Predictions
 from pacavit.utils.progress import progress
-from pacavit.utils.text import one_line
 
 __all__ = ["LIMIT", "Splits", "load_splits", "write_int8"]
 
 LIMIT = 0.3
 """Points of the task's main score that a file may lose."""
 _IMAGES, _SEED, _BATCH = 256, 0, 16
-_QUANTIZED = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -128,44 +126,17 @@ def write_int8(
 
 
 def _quantize(exported: LoadedModel, plain: Path, out: Path, train: ImageSet) -> int:
-    """Write an ONNX file in int8, in QDQ format; returns the number of images for calibration.
-
-    Activations are unsigned and weights signed, which CPUs multiply fastest.
-    """
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
+    """Write an ONNX file in int8; returns the number of images for calibration."""
     assert exported.exported is not None
     engine = exported.exported.engine
     pixels = engine.facts.input == "uint8"
     batches = _Calibration(engine, train, exported.preprocess(), 1 if pixels else _BATCH)
-    prepared = out.with_name("prepared.onnx")
-    with quiet():
-        try:
-            quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-            quantization.quantize_static(
-                prepared,
-                out,
-                batches,
-                quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=list(_QUANTIZED),
-                nodes_to_exclude=_before_layers(prepared) if pixels else [],
-                per_channel=True,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-                extra_options={"MatMulConstBOnly": True},
-            )
-        except PacavitError:
-            raise
-        except Exception as error:  # its errors have no common class
-            raise PacavitError(
-                f"ONNX Runtime cannot quantize this network: {one_line(error)[:300]}"
-            ) from error
+    quantize(plain, out, batches, exclude=_before_layers if pixels else lambda _: ())
     return batches.images
 
 
 class _Calibration:
-    """Inputs from training images, as ONNX Runtime's ``CalibrationDataReader`` returns them.
+    """Inputs from training images.
 
     Args:
         engine: of a file in fp32.
