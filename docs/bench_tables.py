@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from result_tables import RESULTS, named_table
 
 from pacavit.bench.pages import load_text
-from pacavit.bench.results import Benchmark, read_results
-from pacavit.bench.tables import counts_table, growth_table, settings_of, speed_table
+from pacavit.bench.results import Benchmark, Model, read_results
+from pacavit.bench.tables import Shape, counts_table, growth_table, settings_of, speed_table
 from pacavit.report.markdown import table
 
 MISSING = "Not measured yet."
@@ -31,6 +33,84 @@ def peers_speed() -> str:
     if found is None:
         return MISSING
     return f"{table(*speed_table(found, settings_of(found)))}\n\n{load_text(found)}"
+
+
+@named_table("engines-speed")
+def engines_speed() -> str:
+    """PaCa-ViT-S and its peers in each engine: images per second, by batch size."""
+    found = _found("engines")
+    if found is None:
+        return MISSING
+    tables = []
+    for size in found.settings["batch_sizes"]:
+        shapes = [shape for shape in settings_of(found) if shape[2] == size]
+        header = ["", *(f"{engine} {precision}" for engine, precision, *_ in shapes), "best"]
+        header.append("best: GMAC/s")
+        rows = [_engine_row(found, model, shapes) for model in found.models]
+        tables.append(f"Batch {size}:\n\n{table(header, rows)}")
+    return "\n\n".join([*tables, load_text(found)])
+
+
+def _engine_row(found: Benchmark, model: Model, shapes: Sequence[Shape]) -> list[str]:
+    speeds = [_speed(found, model, shape) for shape in shapes]
+    best = max((speed for speed in speeds if speed is not None), default=0.0)
+    macs = model.macs[shapes[0][3]] / 1e9
+    cells = ["failed" if speed is None else f"{speed:.1f}" for speed in speeds]
+    return [model.label, *cells, f"{best:.1f}", f"{best * macs:.0f}"]
+
+
+def _speed(found: Benchmark, model: Model, shape: Shape) -> float | None:
+    """The median of the images per second."""
+    for row in found.rows:
+        if (row.name, row.engine, row.precision, row.batch_size, row.size) == (model.name, *shape):
+            return None if row.images_per_second is None else row.images_per_second[1]
+    return None
+
+
+@named_table("large-images")
+def large_images() -> str:
+    """Time per pixel and memory at 1024 pixels beside 224."""
+    found = _found("large")
+    if found is None:
+        return MISSING
+    small, large = found.settings["sizes"]
+    header = ["", "engine", f"ms, {small} pixels", f"ms, {large} pixels", "cost per pixel"]
+    header += [f"MiB, {small} pixels", f"MiB, {large} pixels"]
+    rows = []
+    for row in found.rows:
+        if row.size != small:
+            continue
+        other = next(
+            each
+            for each in found.rows
+            if (each.name, each.engine, each.precision, each.size)
+            == (row.name, row.engine, row.precision, large)
+        )
+        cells = [found.model(row.name).label, f"{row.engine} {row.precision}"]
+        if row.images_per_second is None or other.images_per_second is None:
+            rows.append([*cells, "failed", "failed", "", "", ""])
+            continue
+        times = [1000 / each.images_per_second[1] for each in (row, other)]
+        growth = times[1] / times[0] * (small / large) ** 2
+        cells += [f"{times[0]:.1f}", f"{times[1]:.0f}", f"{growth:.2f}"]
+        rows.append([*cells, *(f"{each.peak_mebibytes or 0:,.0f}" for each in (row, other))])
+    return f"{table(header, rows)}\n\n{load_text(found)}"
+
+
+@named_table("nano-latency")
+def nano_latency() -> str:
+    """The time that nano needs for one image, by engine."""
+    found = _found("latency")
+    if found is None:
+        return MISSING
+    rows = []
+    for row in found.rows:
+        if row.images_per_second is None:
+            continue
+        low, middle, high = (1000 / value for value in reversed(row.images_per_second))
+        cells = [found.model(row.name).label, f"{row.engine} {row.precision}"]
+        rows.append([*cells, f"{middle:.2f} ({low:.2f} to {high:.2f})"])
+    return f"{table(['', 'engine', 'ms (quartiles)'], rows)}\n\n{load_text(found)}"
 
 
 @named_table("attentions-counts")

@@ -119,7 +119,7 @@ def prepare(candidate: Candidate, setting: Setting, file: Path) -> None:
         return
     images = _images(setting)
     if not file.exists():
-        exported.export(candidate.build(setting.size), images, file)
+        exported.export(optimize(candidate.build(setting.size), in_place=True), images, file)
     if setting.precision == "int8" and not exported.int8_file(file).exists():
         exported.quantize(file, images)
 

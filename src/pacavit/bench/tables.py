@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pacavit.bench.published import PUBLISHED_SIZE, differs, published_networks
 from pacavit.bench.results import Benchmark, Model, Row
 
-__all__ = ["Table", "counts_table", "growth_table", "pixels", "settings_of", "speed_table"]
+__all__ = [
+    "Shape",
+    "Table",
+    "counts_table",
+    "growth_table",
+    "pixels",
+    "settings_of",
+    "speed_table",
+]
 
 Table = tuple[list[str], list[list[str]]]
 Shape = tuple[str, str, int, int]
