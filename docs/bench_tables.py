@@ -87,10 +87,11 @@ def large_images() -> str:
             == (row.name, row.engine, row.precision, large)
         )
         cells = [found.model(row.name).label, f"{row.engine} {row.precision}"]
-        if row.images_per_second is None or other.images_per_second is None:
+        speeds = row.images_per_second, other.images_per_second
+        if speeds[0] is None or speeds[1] is None:
             rows.append([*cells, "failed", "failed", "", "", ""])
             continue
-        times = [1000 / each.images_per_second[1] for each in (row, other)]
+        times = [1000 / each[1] for each in speeds if each is not None]
         growth = times[1] / times[0] * (small / large) ** 2
         cells += [f"{times[0]:.1f}", f"{times[1]:.0f}", f"{growth:.2f}"]
         rows.append([*cells, *(f"{each.peak_mebibytes or 0:,.0f}" for each in (row, other))])

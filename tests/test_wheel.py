@@ -67,11 +67,11 @@ def test_the_wheel_has_every_file_of_the_packages(built: Path) -> None:
     assert {f"pacavit/weights/{name}.safetensors" for name in packaged_names()} <= weights
 
 
-def test_the_weights_make_a_download_of_25_megabytes_at_most(built: Path) -> None:
+def test_the_weights_make_a_download_of_30_megabytes_at_most(built: Path) -> None:
     (wheel,) = built.glob("pacavit-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         weights = [each for each in archive.infolist() if each.filename.endswith(".safetensors")]
-    assert sum(each.compress_size for each in weights) <= 25e6
+    assert sum(each.compress_size for each in weights) <= 30e6
 
 
 def test_the_source_archive_has_sources_tests_and_examples(built: Path) -> None:
@@ -134,4 +134,10 @@ def test_packaged_weights_predict(installed: Path, tmp_path: Path) -> None:
     )
     answers = [run(pacavit, "predict", names[0], "gray.png", "--json", cwd=tmp_path)]
     answers += run(installed / "python", "-c", code, *names[1:], cwd=tmp_path).split("---")[:-1]
-    assert [len(json.loads(answer)[0]["top"]) for answer in answers] == [5] * len(names)
+    assert len(answers) == len(names)
+    for name, answer in zip(names, answers, strict=True):
+        (found,) = json.loads(answer)
+        if name.startswith("camvid"):
+            assert sum(each["area"] for each in found["classes"]) == pytest.approx(1, abs=1e-4)
+        else:
+            assert len(found["top"]) == 5

@@ -69,4 +69,5 @@ class Block(nn.Module, Foldable):
             state = state._replace(assignment=self.clustering(tokens, grid, patch_mask))
         tokens, state = self.attn(tokens, grid, state, patch_mask)
         x = x + self.drop_path(tokens)
+        del tokens  # as large as x; the feed-forward layers are where most memory is needed
         return x + self.drop_path(self.mlp(self.norm2(x), grid, patch_mask)), state

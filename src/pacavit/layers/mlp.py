@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pacavit.errors import RecipeError
 from pacavit.types import Grid
 from pacavit.utils.folding import Foldable
 from pacavit.utils.layout import map_of, tokens_of
-from pacavit.utils.linear import Linear
+from pacavit.utils.linear import Linear, linear
 
 __all__ = ["DepthwiseMlp"]
+
+_LARGE = 1 << 23
+"""Hidden values of a batch above which they are computed in slices."""
 
 
 class ShortcutDepthwise(nn.Conv2d):
@@ -58,9 +62,15 @@ class DepthwiseMlp(nn.Module, Foldable):
         mlp_ratio: hidden width over C.
         act_layer: activation.
         drop: dropout after the activation and after the last layer.
+
+    Attributes:
+        slices: of a folded layer without gradients: many hidden values are computed C channels at
+            a time, so that the largest tensors of the network are never whole. This rounds the
+            sums of the last layer differently.
     """
 
     folds_exactly = True
+    slices = False
 
     def __init__(
         self,
@@ -78,17 +88,57 @@ class DepthwiseMlp(nn.Module, Foldable):
         self.act = act_layer()
         self.drop = nn.Dropout(drop)
         self.fc2 = Linear(hidden, dim)
+        self._folded = False
 
     def fold(self, *, half: bool) -> None:
-        """Make the depthwise layer a plain convolution."""
+        """Make the depthwise layer a plain convolution, and the activation one in place."""
+        self._folded = True
         if not half and isinstance(self.depthwise, ShortcutDepthwise):
             self.depthwise = self.depthwise.plain()
 
     def forward(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N, C); padding (mask False) is zero, as beyond the image's border."""
-        x = self.fc1(x)
-        if patch_mask is not None:
-            x = x * patch_mask[..., None]
+        fast = self._folded and not self.training and not torch.is_grad_enabled()
+        if not fast or torch.compiler.is_compiling():
+            x = _masked(self.fc1(x), patch_mask)
+            x, _ = tokens_of(self.depthwise(map_of(x, grid)))
+            return self.drop(self.fc2(self.drop(self.act(x))))
+        if self.slices and x.shape[:-1].numel() * self.fc1.out_features > _LARGE:
+            return self._in_slices(x, grid, patch_mask)
+        x = _masked(self.fc1(x), patch_mask)
         x, _ = tokens_of(self.depthwise(map_of(x, grid)))
-        x = self.drop(self.act(x))
-        return self.drop(self.fc2(x))
+        return self.fc2(self._activate(x))
+
+    def _in_slices(self, x: Tensor, grid: Grid, patch_mask: Tensor | None) -> Tensor:
+        """The result, a few hidden channels at a time: (B, N, C) -> (B, N, C)."""
+        hidden, dim = self.fc1.weight.shape
+        total = self._slice(x, slice(0, dim), grid, patch_mask)
+        for start in range(dim, hidden, dim):
+            total.add_(self._slice(x, slice(start, start + dim), grid, patch_mask))
+        return total
+
+    def _slice(self, x: Tensor, part: slice, grid: Grid, patch_mask: Tensor | None) -> Tensor:
+        """What some of the hidden channels add to the result: (B, N, C) -> (B, N, C)."""
+        tokens = _masked(linear(x, self.fc1.weight[part], self.fc1.bias[part]), patch_mask)
+        tokens, _ = tokens_of(self._depthwise(map_of(tokens, grid), part))
+        last = self.fc2.bias if part.start == 0 else None
+        return linear(self._activate(tokens), self.fc2.weight[:, part], last)
+
+    def _depthwise(self, image: Tensor, part: slice) -> Tensor:
+        """Some channels of the depthwise layer: (B, c, H, W) -> (B, c, H, W)."""
+        kernels, bias = self.depthwise.weight[part], self.depthwise.bias
+        bias = None if bias is None else bias[part]
+        found = F.conv2d(image, kernels, bias, padding=1, groups=len(kernels))
+        return found.add_(image) if isinstance(self.depthwise, ShortcutDepthwise) else found
+
+    def _activate(self, x: Tensor) -> Tensor:
+        """The activation, in place where that is possible."""
+        if isinstance(self.act, nn.GELU):
+            found: Tensor = torch.ops.aten.gelu_(x, approximate=self.act.approximate)
+            return found
+        return x.relu_() if isinstance(self.act, nn.ReLU) else self.act(x)
+
+
+def _masked(x: Tensor, patch_mask: Tensor | None) -> Tensor:
+    """Zero where the mask (B, N) is False."""
+    return x if patch_mask is None else x * patch_mask[..., None]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pacavit.clustering import Clustering
+from pacavit.layers.mlp import DepthwiseMlp
 from pacavit.utils.folding import Foldable, fold_batch_norm
 
 __all__ = ["optimize"]
@@ -26,7 +27,8 @@ def optimize(network: _Network, *, half: bool = False, in_place: bool = False) -
     convolutions; BatchNorm into the convolution or linear layer before it (not after an activation,
     and before a max-pooling only if none of its factors is negative); the affine part of LayerNorm
     into the linear layers after it, where nothing else reads it; and the factor 1/sqrt(d) of the
-    attention into its queries. Modules fold themselves
+    attention into its queries. Activations of feed-forward layers are computed in place, and many
+    hidden values in slices. Modules fold themselves
     (:class:`~pacavit.utils.folding.Foldable`), so that this works for any network that contains
     modules of this package: backbones, heads, detectors, tasks. Of networks with a clustering whose
     decisions depend on rounding (``dbscan``, see ``Clustering.stable``) only the shortcuts are
@@ -53,6 +55,9 @@ def optimize(network: _Network, *, half: bool = False, in_place: bool = False) -
     uses = Counter(id(module) for _, module in network.named_modules(remove_duplicate=False))
     modules = list(network.modules())
     exactly = any(isinstance(module, Clustering) and not module.stable for module in modules)
+    for module in modules:
+        if isinstance(module, DepthwiseMlp):
+            module.slices = not exactly
     for module in modules:
         if isinstance(module, Foldable):
             if module.folds_exactly or not exactly:

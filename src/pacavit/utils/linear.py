@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from pacavit.errors import UnknownNameError
 
-__all__ = ["ENVIRONMENT", "WAYS", "Linear", "has_bf16", "linear_way"]
+__all__ = ["ENVIRONMENT", "WAYS", "Linear", "has_bf16", "linear", "linear_way"]
 
 ENVIRONMENT = "PACAVIT_LINEAR"
 WAYS = ("auto", "plain", "convolution")
@@ -84,30 +84,38 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., D)."""
-        if torch.compiler.is_compiling() or x.device.type != "cpu":
-            return super().forward(x)
-        images = self._images(x)
-        if images == 0:
-            return super().forward(x)
-        column = x.reshape(images, -1, 1, self.in_features).permute(0, 3, 1, 2)
-        products = F.conv2d(column, self.weight[..., None, None], self.bias)
-        return products.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+        return linear(x, self.weight, self.bias)
 
-    def _images(self, x: Tensor) -> int:
-        """The number of images as which a convolution gets the rows; 0 for a plain layer."""
-        dtype, rows = x.dtype, x.numel() // self.in_features
-        if (
-            dtype is not self.weight.dtype
-            or x.shape[-1] != self.in_features
-            or x.numel() * self.out_features <= _SMALL
-            or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is not dtype)
-            or linear_way() == "plain"
-        ):
-            return 0
-        if dtype is torch.bfloat16:
-            return 1 if has_bf16() else 0
-        if dtype is not torch.float32:
-            return 0
-        if torch.get_num_threads() > 1:
-            return 1
-        return 0 if rows % _IMAGES or not _is_amd() else _IMAGES
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What :class:`Linear` computes, (..., C) -> (..., D), with weights (D, C) and (D,)."""
+    images = 0
+    if not torch.compiler.is_compiling() and x.device.type == "cpu":
+        images = _images(x, weight)
+    if images == 0:
+        return F.linear(x, weight, bias)
+    width, features = weight.shape
+    column = x.reshape(images, -1, 1, features).permute(0, 3, 1, 2)
+    products = F.conv2d(column, weight[..., None, None], bias)
+    return products.permute(0, 2, 3, 1).reshape(*x.shape[:-1], width)
+
+
+def _images(x: Tensor, weight: Tensor) -> int:
+    """The number of images as which a convolution gets the rows; 0 for a plain layer."""
+    width, features = weight.shape
+    dtype, rows = x.dtype, x.numel() // features
+    if (
+        dtype is not weight.dtype
+        or x.shape[-1] != features
+        or x.numel() * width <= _SMALL
+        or (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is not dtype)
+        or linear_way() == "plain"
+    ):
+        return 0
+    if dtype is torch.bfloat16:
+        return 1 if has_bf16() else 0
+    if dtype is not torch.float32:
+        return 0
+    if torch.get_num_threads() > 1:
+        return 1
+    return 0 if rows % _IMAGES or not _is_amd() else _IMAGES
