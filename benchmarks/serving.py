@@ -81,7 +81,7 @@ def measure(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """All figures of a model."""
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (POOL, 3, arguments.size, arguments.size)).astype(np.uint8)
-    predictor = Predictor(load_model(model), batch_size=16)
+    predictor = Predictor(load_model(model, optimize=True), batch_size=16)  # as the server has it
     pixels = [image.transpose(1, 2, 0) for image in images]
     records = [each.record for each in predictor(pixels)]
     expected = np.stack([record.probabilities.numpy() for record in records])
@@ -92,7 +92,8 @@ def measure(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
         return [tensor_request(Path(model).stem, images[part], expected[part]) for part in parts]
 
     found: dict[str, Any] = {"model": Path(model).stem, "speed": []}
-    with serving(model, "--timeout", "10") as server:
+    room = 2 * arguments.in_flight * max(arguments.images)  # nothing is refused in the rounds
+    with serving(model, "--timeout", "10", "--queue", str(room)) as server:
         for size in arguments.images:
             sent = requests(max(1, arguments.requests // size), size)
             found["speed"].append(speed(server, sent, size, predictor, pixels, arguments))
@@ -131,6 +132,9 @@ def speed(
             pass
 
     seconds = take_turns({"loop": loop, "server": served}, arguments.rounds, 1)
+    found = statuses(outcomes)
+    if set(found) != {"200"}:
+        raise SystemExit(f"error: not all requests of {size} images were answered: {found}")
     milliseconds = [1000 * outcome.seconds for outcome in outcomes[len(sent) :]]
     return {
         "images": size,
