@@ -7,8 +7,15 @@ from collections.abc import Sequence
 from result_tables import RESULTS, named_table
 
 from pacavit.bench.pages import load_text
-from pacavit.bench.results import Benchmark, Model, read_results
-from pacavit.bench.tables import Shape, counts_table, growth_table, settings_of, speed_table
+from pacavit.bench.results import Benchmark, Model, Row, read_results
+from pacavit.bench.tables import (
+    Shape,
+    counts_table,
+    growth_table,
+    seconds,
+    settings_of,
+    speed_table,
+)
 from pacavit.report.markdown import table
 
 MISSING = "Not measured yet."
@@ -26,13 +33,18 @@ def peers_counts() -> str:
     return MISSING if found is None else table(*counts_table(found))
 
 
-@named_table("peers-speed")
-def peers_speed() -> str:
-    """Their throughput and memory; then the load of the machine."""
-    found = _found("peers")
+def _speeds(name: str) -> str:
+    """Throughput and memory in all settings; then the load of the machine."""
+    found = _found(name)
     if found is None:
         return MISSING
     return f"{table(*speed_table(found, settings_of(found)))}\n\n{load_text(found)}"
+
+
+@named_table("peers-speed")
+def peers_speed() -> str:
+    """Their throughput and memory."""
+    return _speeds("peers")
 
 
 @named_table("engines-speed")
@@ -52,19 +64,16 @@ def engines_speed() -> str:
 
 
 def _engine_row(found: Benchmark, model: Model, shapes: Sequence[Shape]) -> list[str]:
-    speeds = [_speed(found, model, shape) for shape in shapes]
+    times = [seconds(_row(found, model.name, shape)) for shape in shapes]
+    speeds = [None if each is None else 1 / each for each in times]
     best = max((speed for speed in speeds if speed is not None), default=0.0)
     macs = model.macs[shapes[0][3]] / 1e9
     cells = ["failed" if speed is None else f"{speed:.1f}" for speed in speeds]
     return [model.label, *cells, f"{best:.1f}", f"{best * macs:.0f}"]
 
 
-def _speed(found: Benchmark, model: Model, shape: Shape) -> float | None:
-    """The median of the images per second."""
-    for row in found.rows:
-        if (row.name, row.engine, row.precision, row.batch_size, row.size) == (model.name, *shape):
-            return None if row.images_per_second is None else row.images_per_second[1]
-    return None
+def _row(found: Benchmark, name: str, shape: Shape) -> Row:
+    return next(row for row in found.rows if (row.name, row.shape) == (name, shape))
 
 
 @named_table("large-images")
@@ -80,20 +89,14 @@ def large_images() -> str:
     for row in found.rows:
         if row.size != small:
             continue
-        other = next(
-            each
-            for each in found.rows
-            if (each.name, each.engine, each.precision, each.size)
-            == (row.name, row.engine, row.precision, large)
-        )
+        other = _row(found, row.name, (*row.shape[:3], large))
         cells = [found.model(row.name).label, f"{row.engine} {row.precision}"]
-        speeds = row.images_per_second, other.images_per_second
-        if speeds[0] is None or speeds[1] is None:
+        short, long = seconds(row), seconds(other)
+        if short is None or long is None:
             rows.append([*cells, "failed", "failed", "", "", ""])
             continue
-        times = [1000 / each[1] for each in speeds if each is not None]
-        growth = times[1] / times[0] * (small / large) ** 2
-        cells += [f"{times[0]:.1f}", f"{times[1]:.0f}", f"{growth:.2f}"]
+        growth = long / short * (small / large) ** 2
+        cells += [f"{1000 * short:.1f}", f"{1000 * long:.0f}", f"{growth:.2f}"]
         rows.append([*cells, *(f"{each.peak_mebibytes or 0:,.0f}" for each in (row, other))])
     return f"{table(header, rows)}\n\n{load_text(found)}"
 
@@ -106,10 +109,11 @@ def nano_latency() -> str:
         return MISSING
     rows = []
     for row in found.rows:
+        cells = [found.model(row.name).label, f"{row.engine} {row.precision}"]
         if row.images_per_second is None:
+            rows.append([*cells, "failed"])
             continue
         low, middle, high = (1000 / value for value in reversed(row.images_per_second))
-        cells = [found.model(row.name).label, f"{row.engine} {row.precision}"]
         rows.append([*cells, f"{middle:.2f} ({low:.2f} to {high:.2f})"])
     return f"{table(['', 'engine', 'ms (quartiles)'], rows)}\n\n{load_text(found)}"
 
@@ -130,8 +134,5 @@ def attentions_growth() -> str:
 
 @named_table("attentions-speed")
 def attentions_speed() -> str:
-    """Their throughput and memory by image size; then the load of the machine."""
-    found = _found("attentions")
-    if found is None:
-        return MISSING
-    return f"{table(*speed_table(found, settings_of(found)))}\n\n{load_text(found)}"
+    """Their throughput and memory by image size."""
+    return _speeds("attentions")

@@ -23,7 +23,10 @@ from torch import Tensor
 
 from pacavit.explain.render import fitted_size, thumbnail
 from pacavit.explain.render_segmentation import LETTERS, sheet
-from pacavit.report.evaluation import read_evaluation
+from pacavit.report.evaluation import RECORD
+from pacavit.report.tasks import report_of
+from pacavit.report.tasks.detection.examples import ObjectExamples
+from pacavit.report.tasks.segmentation.examples import MaskExamples
 from pacavit.tasks.segmentation.pictures import with_legend
 from pacavit.utils.pictures import from_pillow, pillow_image
 
@@ -55,9 +58,9 @@ def main() -> None:
         *details.worst[: arguments.worst],
         *details.others[: arguments.others],
     ]
-    found = [column for column in COLUMNS if rows and hasattr(rows[0], column)]
-    if not found:
-        raise SystemExit(f"{arguments.evaluation} has no pictures of a segmentation or a detection")
+    if not rows:
+        raise SystemExit("no images were asked for")
+    found = [column for column in COLUMNS if hasattr(rows[0], column)]
     tiles = [tile for row in rows for tile in row_tiles(row, found, arguments.longer)]
     picture = sheet(tiles, columns=len(found))
     picture = with_legend(picture, list(zip(names, details.colors, strict=True)), LETTERS)
@@ -65,15 +68,16 @@ def main() -> None:
     print(f"wrote {arguments.out}")  # noqa: T201
 
 
-def stored(folder: Path) -> tuple[Any, list[str]]:
+def stored(folder: Path) -> tuple[MaskExamples | ObjectExamples, list[str]]:
     """The examples of an evaluation, and the names of its classes."""
     try:
-        digest = json.loads((folder / "evaluation.json").read_text("utf-8")).get("weights_sha256")
+        record = json.loads((folder / RECORD).read_text("utf-8"))
     except OSError as error:
         raise SystemExit(f"{folder} is no folder of an evaluation") from error
-    evaluation = read_evaluation(folder, digest)
-    assert evaluation is not None
-    return evaluation.details, [row.name for row in evaluation.evaluation.per_class]
+    details = report_of(record["task"]).read_details(folder)
+    if not isinstance(details, MaskExamples | ObjectExamples):
+        raise SystemExit(f"{folder} has no pictures of a segmentation or a detection")
+    return details, [row["name"] for row in record["per_class"]]
 
 
 def row_tiles(row: Any, columns: list[str], longer: int) -> list[tuple[Tensor, str]]:

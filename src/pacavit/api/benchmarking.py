@@ -64,7 +64,7 @@ def bench(
         sizes: heights and widths of the images in pixels.
         batch_sizes: images at once.
         engines: "eager", "optimized", "compile", "onnxruntime" or "openvino".
-        precisions: "fp32", "bf16" or "fp16"; left out where an engine does not compute in it.
+        precisions: "fp32", "bf16", "fp16" or "int8"; left out where an engine does not have it.
         rounds: that are timed, after two others; 0 counts parameters and multiply-accumulates only.
         device: of PyTorch, for example "cpu" or "cuda"; "auto" takes a GPU if there is one.
         resume: continue an interrupted benchmark in ``out``.

@@ -42,7 +42,7 @@ class Unit(NamedTuple):
     def is_in(self, rows: Sequence[Row]) -> bool:
         """Whether all of it is measured already."""
         own = self.group if self.is_first else self.group[1:]
-        done = {(row.name, _setting(row)) for row in rows}
+        done = {(row.name, row.shape) for row in rows}
         return all((each.name, self.setting[:4]) in done for each in own)
 
 
@@ -168,7 +168,3 @@ def _free(setting: Setting) -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _setting(row: Row) -> tuple[str, str, int, int]:
-    return row.engine, row.precision, row.batch_size, row.size

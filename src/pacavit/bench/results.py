@@ -45,7 +45,7 @@ class Row:
     Attributes:
         name: of the network.
         engine: what computed it.
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "bf16", "fp16" or "int8".
         batch_size: images at once.
         size: height and width of the images in pixels.
         images_per_second: quartiles over the rounds; None if it failed.
@@ -66,6 +66,11 @@ class Row:
     peak_mebibytes: float | None = None
     others: float | None = None
     error: str | None = None
+
+    @property
+    def shape(self) -> tuple[str, str, int, int]:
+        """Engine, precision, batch size and image size: what rows of several networks share."""
+        return self.engine, self.precision, self.batch_size, self.size
 
 
 @dataclass

@@ -25,8 +25,7 @@ Shape = tuple[str, str, int, int]
 
 def settings_of(found: Benchmark) -> list[Shape]:
     """The settings that were measured, in the order of the first model's rows."""
-    shapes = ((row.engine, row.precision, row.batch_size, row.size) for row in found.rows)
-    return list(dict.fromkeys(shapes))
+    return list(dict.fromkeys(row.shape for row in found.rows))
 
 
 def pixels(size: int) -> int:
@@ -80,7 +79,7 @@ def speed_table(found: Benchmark, shapes: Sequence[Shape]) -> Table:
     header = ["", "engine", "batch", "pixels", "images/s (quartiles)", f"times {first}"]
     rows = []
     for row in found.rows:
-        if (row.engine, row.precision, row.batch_size, row.size) not in shapes:
+        if row.shape not in shapes:
             continue
         peak = "" if row.peak_mebibytes is None else f"{row.peak_mebibytes:,.0f}"
         rows.append(
@@ -132,9 +131,7 @@ def rows_by_size(found: Benchmark, model: Model) -> dict[int, Row]:
         return {}
     first = settings_of(found)[0][:3]
     return {
-        row.size: row
-        for row in found.rows
-        if row.name == model.name and (row.engine, row.precision, row.batch_size) == first
+        row.size: row for row in found.rows if row.name == model.name and row.shape[:3] == first
     }
 
 

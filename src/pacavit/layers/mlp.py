@@ -98,16 +98,14 @@ class DepthwiseMlp(nn.Module, Foldable):
 
     def forward(self, x: Tensor, grid: Grid, patch_mask: Tensor | None = None) -> Tensor:
         """(B, N, C) -> (B, N, C); padding (mask False) is zero, as beyond the image's border."""
-        fast = self._folded and not self.training and not torch.is_grad_enabled()
-        if not fast or torch.compiler.is_compiling():
-            x = _masked(self.fc1(x), patch_mask)
-            x, _ = tokens_of(self.depthwise(map_of(x, grid)))
-            return self.drop(self.fc2(self.drop(self.act(x))))
-        if self.slices and x.shape[:-1].numel() * self.fc1.out_features > _LARGE:
+        in_place = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        in_place = in_place and self._folded
+        if in_place and self.slices and x.shape[:-1].numel() * self.fc1.out_features > _LARGE:
             return self._in_slices(x, grid, patch_mask)
         x = _masked(self.fc1(x), patch_mask)
         x, _ = tokens_of(self.depthwise(map_of(x, grid)))
-        return self.fc2(self._activate(x))
+        x = self.drop(self._activate(x) if in_place else self.act(x))
+        return self.drop(self.fc2(x))
 
     def _in_slices(self, x: Tensor, grid: Grid, patch_mask: Tensor | None) -> Tensor:
         """The result, a few hidden channels at a time: (B, N, C) -> (B, N, C)."""

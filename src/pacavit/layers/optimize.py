@@ -32,10 +32,11 @@ def optimize(network: _Network, *, half: bool = False, in_place: bool = False) -
     (:class:`~pacavit.utils.folding.Foldable`), so that this works for any network that contains
     modules of this package: backbones, heads, detectors, tasks. Of networks with a clustering whose
     decisions depend on rounding (``dbscan``, see ``Clustering.stable``) only the shortcuts are
-    folded, which changes no bit.
+    folded and activations computed in place, which changes no bit.
 
     The result cannot be trained further, and its weights cannot be loaded into another network.
-    Modules keep their names, so that hooks and explanations work as before.
+    Modules keep their names, so that hooks and explanations work as before; only those on layers
+    inside of feed-forward layers are not called where no gradients are computed.
 
     Args:
         network: trained; any module.
