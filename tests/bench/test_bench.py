@@ -168,6 +168,12 @@ def test_wrong_requests_are_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unknown_model_is_compared_with_every_name_once(tmp_path: Path) -> None:
+    with pytest.raises(PacavitError, match="did you mean 'pacavit_small' or") as caught:
+        api.bench(["pacavit_smal"], tmp_path / "out")
+    assert str(caught.value).count("'pacavit_small'") == 1
+
+
 def test_an_engine_without_any_precision_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(PacavitError, match="onnxruntime does not compute in bf16 or fp16"):

@@ -100,5 +100,6 @@ def _argument(text: str) -> tuple[str, Any]:
 
 def _near(name: str) -> Iterable[str]:
     """The names nearest to an unknown one; our own and those of peers if there are none."""
-    ours = [*timm.list_models("pacavit_*"), *PEERS, *packaged_names()]
-    return difflib.get_close_matches(name, [*ours, *timm.list_models()]) or ours
+    others = [*PEERS, *packaged_names()]
+    near = difflib.get_close_matches(name, [*timm.list_models(), *others])
+    return near or [*timm.list_models("pacavit_*"), *others]
