@@ -105,9 +105,7 @@ class Batcher(Generic[Item, Result]):
                 await self._gather(loop)
                 batch = self._take()
                 if batch:
-                    start = loop.time()
                     await loop.run_in_executor(self._thread, self._settle, loop, batch)
-                    self._observe(len(batch), loop.time() - start)
         finally:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -139,24 +137,30 @@ class Batcher(Generic[Item, Result]):
 
     def _settle(self, loop: asyncio.AbstractEventLoop, batch: Sequence[_Waiting[Item]]) -> None:
         """Compute a batch and hand out its results, in the thread of batches."""
+        start = loop.time()
+        outcomes = self._outcomes([each.item for each in batch])
+        loop.call_soon_threadsafe(self._hand_out, batch, outcomes, loop.time() - start)
+
+    def _outcomes(self, items: Sequence[Item]) -> Sequence[Result | Exception]:
         try:
-            results = self._compute([each.item for each in batch])
+            return self._compute(items)
         except Exception as error:
-            if len(batch) > 1:
-                for each in batch:
-                    self._settle(loop, [each])
-                return
-            loop.call_soon_threadsafe(_fail, batch[0].done, error)
-            return
-        loop.call_soon_threadsafe(_finish, [each.done for each in batch], results)
+            if len(items) == 1:
+                return [error]
+            return [outcome for item in items for outcome in self._outcomes([item])]
 
-
-def _finish(futures: Sequence[asyncio.Future[Any]], results: Sequence[Any]) -> None:
-    for future, result in zip(futures, results, strict=True):
-        if not future.done():
-            future.set_result(result)
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+    def _hand_out(
+        self,
+        batch: Sequence[_Waiting[Item]],
+        outcomes: Sequence[Result | Exception],
+        seconds: float,
+    ) -> None:
+        """Observed before anybody has a result, so that whoever has one finds it counted."""
+        self._observe(len(batch), seconds)
+        for each, outcome in zip(batch, outcomes, strict=True):
+            if each.done.done():
+                continue
+            if isinstance(outcome, Exception):
+                each.done.set_exception(outcome)
+            else:
+                each.done.set_result(outcome)
