@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pacavit.bench.memory import PeakMemory
+from pacavit.bench.memory import RELEASE, PeakMemory
 from pacavit.bench.turns import quartiles
 from pacavit.engine import system
 from pacavit.engine.run.environment import environment
@@ -142,7 +142,10 @@ def rows(name: str, seconds: list[list[float]], sizes: list[int]) -> list[dict[s
 def memory_apart(name: str, size: int) -> float:
     """``peak_memory`` in a new process."""
     command = [sys.executable, __file__, "--memory-of", name, str(size)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    environ = {**os.environ, **RELEASE}
+    done = subprocess.run(  # noqa: S603
+        command, check=True, capture_output=True, text=True, env=environ
+    )
     return float(done.stdout.split()[-1])
 
 

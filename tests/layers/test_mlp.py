@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.layers import get_act_layer
 from torch import Tensor, nn
 
 from pacavit.layers import mlp, optimize
@@ -40,7 +41,7 @@ def test_gradients_reach_the_kernel_and_the_input(dtype: torch.dtype) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("act", [nn.GELU, nn.ReLU, nn.SiLU])
+@pytest.mark.parametrize("act", [nn.GELU, get_act_layer("gelu"), nn.ReLU, nn.SiLU])
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("ratio", [1, 2.5, 4])
@@ -85,3 +86,13 @@ def test_slices_never_hold_all_hidden_values(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(layer, "_activate", watch)
     layer(torch.randn(1, 30, 8), Grid(5, 6))
     assert widths == {8}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("act", [nn.GELU, get_act_layer("gelu"), nn.ReLU])
+def test_the_activation_of_a_folded_layer_is_in_place(act: type[nn.Module]) -> None:
+    hidden = torch.randn(1, 30, 8)
+    expected = act()(hidden)
+    found = DepthwiseMlp(8, 4, act)._activate(hidden)
+    assert found.data_ptr() == hidden.data_ptr()
+    assert torch.equal(found, expected)

@@ -8,15 +8,22 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["PeakMemory"]
+__all__ = ["RELEASE", "PeakMemory"]
+
+RELEASE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""Variables with which a new process returns freed memory to the system at once (GNU libc).
+
+Otherwise libc keeps what it may need again, which can be as much as the tensors. How much that is
+depends on the order of their sizes, and says little about the network.
+"""
 
 
 class PeakMemory:
     """Measures how much memory is taken at most, beyond what was taken at its creation.
 
     On a CUDA device it is memory allocated by PyTorch. On the CPU it is resident memory of the
-    process, so that only one measurement may run in it; elsewhere than on Linux, ``reset`` cannot
-    make the system forget an earlier peak.
+    process, so that only one measurement may run in it, started with ``RELEASE``; elsewhere than on
+    Linux, ``reset`` cannot make the system forget an earlier peak.
 
     Args:
         device: where to compute.

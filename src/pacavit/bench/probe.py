@@ -16,7 +16,7 @@ import torch
 
 from pacavit.bench.candidates import find_candidate
 from pacavit.bench.engines import Setting, load_library, make_step
-from pacavit.bench.memory import PeakMemory
+from pacavit.bench.memory import RELEASE, PeakMemory
 from pacavit.bench.results import failure
 from pacavit.utils.registry import load_plugin, loaded_plugins
 
@@ -58,7 +58,7 @@ def probe(name: str, setting: Setting, file: Path) -> Probe:
         input=json.dumps(request),
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, **RELEASE, "PYTHONPATH": os.pathsep.join(paths)},
     )
     if done.returncode == 0:
         return Probe(*json.loads(done.stdout.splitlines()[-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from timm.layers import get_act_layer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +17,8 @@ __all__ = ["DepthwiseMlp"]
 
 _LARGE = 1 << 23
 """Hidden values of a batch above which they are computed in slices."""
+_GELU = (nn.GELU, get_act_layer("gelu"))
+"""PyTorch's and timm's, which is what the name "gelu" stands for."""
 
 
 class ShortcutDepthwise(nn.Conv2d):
@@ -131,8 +134,9 @@ class DepthwiseMlp(nn.Module, Foldable):
 
     def _activate(self, x: Tensor) -> Tensor:
         """The activation, in place where that is possible."""
-        if isinstance(self.act, nn.GELU):
-            found: Tensor = torch.ops.aten.gelu_(x, approximate=self.act.approximate)
+        if isinstance(self.act, _GELU):
+            approximate = getattr(self.act, "approximate", "none")
+            found: Tensor = torch.ops.aten.gelu_(x, approximate=approximate)
             return found
         return x.relu_() if isinstance(self.act, nn.ReLU) else self.act(x)
 
