@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 __all__ = ["Templates"]
 
 
 class Templates:
-    """The templates in the folder ``templates`` of a package.
+    """The templates in the folder ``templates`` of a package, and those that all packages share.
 
     Args:
         package: name of the package; the folder is read on first use.
@@ -25,7 +25,9 @@ class Templates:
     @cached_property
     def _environment(self) -> Environment:
         return Environment(
-            loader=PackageLoader(self.package),
+            loader=ChoiceLoader(
+                [PackageLoader(self.package), PackageLoader("pacavit.utils", "shared_templates")]
+            ),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
