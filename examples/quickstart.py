@@ -6,7 +6,7 @@ cores, without a download. The same in the shell::
     pacavit compare digits --out runs/quickstart \
         --over model.clustering=conv,mlp,kmeans,hierarchical
 
-``--epochs 6`` trains half as long; on the test images each is still right at least 98 times in 100.
+``--epochs 4`` trains a third as long; each is still right at least 98 times in 100.
 """
 
 from __future__ import annotations

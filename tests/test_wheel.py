@@ -118,12 +118,14 @@ def test_it_trains_digits(installed: Path, tmp_path: Path) -> None:
 
 
 def test_packaged_weights_predict(installed: Path, tmp_path: Path) -> None:
+    """Of two tasks, and of one of the clusterings that compile loops, which takes long."""
     pacavit = installed / "pacavit"
     lines = run(pacavit, "list", "weights", cwd=tmp_path).splitlines()
     if not lines:
         pytest.skip("no weights are packaged")
     Image.new("L", (50, 41), 128).save(tmp_path / "gray.png")
     names = [line.split()[0] for line in lines]
+    names = [name for name in names if not name.endswith(("_gmm", "_hierarchical", "_dbscan"))]
     # One process for all but the first: each would load torch anew.
     code = (
         "import sys\n"
