@@ -77,6 +77,18 @@ def copies() -> str:
     return table(["image side", "batch", "precision", "as built", "optimized"], rows)
 
 
+@named_table("engine-profile")
+def engine_profile() -> str:
+    """Milliseconds of an exported network by kind of operation, in bf16 and int8."""
+    models = record("engine_profile")["models"]
+    columns = [(row, precision) for row in models for precision in ("bf16", "int8")]
+    times = [row[precision]["milliseconds"] for row, precision in columns]
+    rows = [[kind, *(f"{each[kind]:.1f}" for each in times)] for kind in times[0]]
+    rows.append(["sum", *(f"{sum(each.values()):.1f}" for each in times)])
+    header = [f"`{row['model']}`, {precision}" for row, precision in columns]
+    return table(["milliseconds", *header], rows)
+
+
 @named_table("trials")
 def trials() -> str:
     """Killed runs and wrong inputs."""
