@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
@@ -49,7 +50,7 @@ def accuracy_png(found: Benchmark) -> bytes | None:
     for ax, (label, costs) in zip(axes, panels.items(), strict=False):
         _draw_families(ax, models, costs)
         ax.set(xlabel=label, ylabel="published top-1 (%)", xscale="log")
-        _plain_ticks(ax, list(costs.values()))
+        _plain_ticks(ax.xaxis, list(costs.values()))
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
     handles, labels = axes[0].get_legend_handles_labels()
@@ -118,6 +119,8 @@ def growth_png(found: Benchmark) -> bytes | None:
         ax.set_xticks([pixels(size) for size in sizes], [f"{pixels(size):,}" for size in sizes])
         ax.tick_params(axis="x", rotation=45)
         ax.xaxis.set_minor_locator(NullLocator())
+        costs = [cost(model, size) for model in found.models for size in sizes]
+        _plain_ticks(ax.yaxis, [each for each in costs if each])
         ax.grid(alpha=0.3)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize="small")
@@ -128,12 +131,14 @@ def _times(factor: float, value: float | None) -> float | None:
     return None if value is None else factor * value
 
 
-def _plain_ticks(ax: Axes, values: list[float]) -> None:
-    """Ticks 1, 2, 5, 10 and so on, written as numbers."""
+def _plain_ticks(axis: Axis, values: list[float]) -> None:
+    """Ticks of a logarithmic axis at 1, 2, 5, 10 and so on, written as numbers."""
     if not values:
         return
-    first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    ticks = [step * 10**power for power in range(first, last + 1) for step in (1, 2, 5)]
-    shown = [tick for tick in ticks if min(values) / 1.5 <= tick <= max(values) * 1.5]
-    ax.set_xticks(shown, [f"{tick:g}" for tick in shown])
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    low, high = min(values), max(values)
+    steps = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 5, 7)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10**power for power in powers for step in steps]
+    shown = [tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]
+    axis.set_ticks(shown, [f"{tick:,g}" for tick in shown])
+    axis.set_minor_formatter(NullFormatter())
